@@ -1,0 +1,1 @@
+"""The quantised activations, one file each: the equation in the docstring, one element in bare operators."""

@@ -1,0 +1,77 @@
+"""Checks of what a caller gave: ValueError or TypeError that names the argument, what was given and what is allowed."""
+
+import math
+
+import torch
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def tensor(name, value, dtypes=FLOATS, device=None):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise TypeError(f"{name} has dtype {str(value.dtype).removeprefix('torch.')}; allowed: {allowed}")
+    if device is not None and value.device != device:
+        raise ValueError(f"{name} is on {value.device}, but x is on {device}")
+    return value
+
+
+def number(name, value, positive=False):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{name} must be {'> 0 and ' if positive else ''}finite, got {value}")
+    return float(value)
+
+
+def integer(name, value, least=1):
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
+    return value
+
+
+def choice(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}; got {value!r}")
+    return value
+
+
+def broadcasts(name, shape, onto):
+    """`shape` broadcasts over `onto` without growing it."""
+    pairs = zip(reversed(shape), reversed(onto))
+    if len(shape) > len(onto) or any(a != b and a != 1 for a, b in pairs):
+        raise ValueError(f"{name} has shape {tuple(shape)}, which does not broadcast over one step of shape {tuple(onto)}")
+
+
+def positive(name, theta):
+    """Thresholds are finite and > 0. Reads the values (a host synchronisation): for set-up, never for launches."""
+    t = theta.detach()
+    bad = ~(torch.isfinite(t) & (t > 0))
+    if bool(bad.any()):
+        value = t[bad].flatten()[0].item()
+        raise ValueError(f"{name} must be > 0 and finite, got {value} ({int(bad.sum())} of {t.numel()} thresholds)")
+    return theta
+
+
+def span(t):
+    """Bytes [first, last) that `t` touches."""
+    low = t.data_ptr()
+    reach = sum((n - 1) * s for n, s in zip(t.shape, t.stride()))
+    return low, low + (reach + 1) * t.element_size()
+
+
+def disjoint(out, **inputs):
+    """No input shares memory with out."""
+    if torch.compiler.is_compiling() or out.numel() == 0:
+        return
+    low, high = span(out)
+    for name, t in inputs.items():
+        if t is None or t.numel() == 0 or t.device != out.device:
+            continue
+        a, b = span(t)
+        if a < high and low < b:
+            raise ValueError(f"out overlaps the memory of {name}; give it memory of its own")

@@ -1,0 +1,91 @@
+"""The canonical form in which tensors reach the kernels: rows of one step each, in the memory order of x.
+
+Any dense layout (channels_last, a transposed feature map) is taken as it lies: the dimensions of a step are permuted, as a view, into the
+order of their strides, and flattened. Only a step with gaps is copied. Thresholds become (outer, C, inner): neuron i of the flattened
+step has theta[(i // inner) % C].
+"""
+
+import math
+
+import torch
+
+from snnfast.ops import checks
+
+
+class Layout:
+    """The order of the dimensions of one step in memory, read off x (`step`: x without its time axis, if it has one)."""
+
+    def __init__(self, shape, strides):
+        self.shape = tuple(shape)
+        self.N = math.prod(self.shape)
+        large = [d for d, n in enumerate(self.shape) if n != 1]
+        in_memory = sorted(large, key=lambda d: -strides[d])
+        self.dense = _is_dense([self.shape[d] for d in in_memory], [strides[d] for d in in_memory])
+        self.identity = in_memory == large or not self.dense
+        small = [d for d, n in enumerate(self.shape) if n == 1]
+        self.order = list(range(len(self.shape))) if self.identity else small + in_memory
+
+    def rows(self, x):
+        """[T, *step] -> [T, N]: a view where x is dense in this layout, else a copy."""
+        if not self.identity:
+            x = x.permute(0, *(d + 1 for d in self.order))
+        return x.reshape(x.size(0), self.N)
+
+    def unrows(self, s):
+        """[T, N] -> [T, *step], a view in the layout of x."""
+        s = s.view(s.size(0), *(self.shape[d] for d in self.order))
+        if self.identity:
+            return s
+        back = sorted(range(len(self.order)), key=lambda i: self.order[i])
+        return s.permute(0, *(i + 1 for i in back))
+
+    def vector(self, t):
+        """[*step] or anything that broadcasts over it -> [N]."""
+        return self.rows(t.expand(self.shape).unsqueeze(0)).view(self.N)
+
+    def unvector(self, t):
+        """[N] -> [*step]."""
+        return self.unrows(t.unsqueeze(0)).squeeze(0)
+
+    def pattern(self, name, theta):
+        """A threshold that broadcasts over one step -> (theta [C], inner)."""
+        checks.broadcasts(name, theta.shape, self.shape)
+        t = theta.reshape((1,) * (len(self.shape) - theta.dim()) + tuple(theta.shape))
+        if not self.identity:
+            t = t.permute(self.order)
+        sizes = [self.shape[d] for d in self.order]
+        varies = [i for i in range(len(sizes)) if t.size(i) > 1]
+        if not varies:
+            return t.reshape(1), 1
+        first, last = varies[0], varies[-1]
+        if any(t.size(i) != sizes[i] for i in range(first, last + 1)):
+            return t.expand(sizes).reshape(self.N), 1
+        return t.reshape(math.prod(sizes[first : last + 1])), math.prod(sizes[last + 1 :])
+
+
+def _is_dense(shape, strides):
+    expected = 1
+    for n, s in zip(reversed(shape), reversed(strides)):
+        if s != expected:
+            return math.prod(shape) == 0
+        expected *= n
+    return True
+
+
+def layout_of(step_like):
+    return Layout(step_like.shape, step_like.stride())
+
+
+def accumulator(dtype):
+    """The dtype of state and thresholds: fp32, or fp64 for fp64 input."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def threshold(name, theta, x, layout):
+    """A number, or a tensor that broadcasts over one step -> (theta [C] in the state's dtype on x's device, inner)."""
+    if isinstance(theta, torch.Tensor):
+        checks.tensor(name, theta, device=x.device)
+        t, inner = layout.pattern(name, theta)
+        return t.to(accumulator(x.dtype)).contiguous(), inner
+    value = checks.number(name, theta, positive=True)
+    return torch.full((1,), value, dtype=accumulator(x.dtype), device=x.device), 1

@@ -1,0 +1,33 @@
+"""The op library `snnfast::`: schemas are declared in Python, the reference is every op's default kernel."""
+
+import torch
+
+from snnfast import backends
+
+_library = torch.library.Library("snnfast", "DEF")  # keeps the registrations alive
+
+
+def define(schema, reference):
+    """Declares `snnfast::<schema>` with `reference` as its kernel wherever no backend overrides it; returns the op."""
+    name = schema.split("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+    def kernel(*args):
+        backends.warn_reference(name, next(a for a in args if isinstance(a, torch.Tensor)).device)
+        return reference(*args)
+
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    return getattr(torch.ops.snnfast, name).default
+
+
+def fake(name, function):
+    torch.library.register_fake(f"snnfast::{name}", function, lib=_library)
+
+
+def autograd(name, backward, setup):
+    torch.library.register_autograd(f"snnfast::{name}", backward, setup_context=setup, lib=_library)
+
+
+def override(name, key, function):
+    """Registers `function` as the kernel of `snnfast::name` for a dispatch key."""
+    _library.impl(name, function, key)

@@ -1,0 +1,76 @@
+"""The QCFS op: schemas, fakes, autograd, and the public functions `qcfs` and `cs_qcfs`."""
+
+import torch
+
+from snnfast import reference
+from snnfast.ops import checks, library
+from snnfast.ops.layout import layout_of, threshold
+from snnfast.reference import elementwise
+
+GRADS = ("qcfs", "srp", "paper")
+
+
+def _fwd(x, theta, inner, levels, grad):
+    return elementwise.fwd(reference.qcfs, x, theta, inner, reference.qcfs.Rule(levels, grad))
+
+
+def _bwd(dy, x, theta, inner, levels, grad):
+    return elementwise.bwd(reference.qcfs, dy, x, theta, inner, reference.qcfs.Rule(levels, grad))
+
+
+qcfs_fwd = library.define("qcfs_fwd(Tensor x, Tensor theta, int inner, int levels, str grad) -> Tensor", _fwd)
+qcfs_bwd = library.define("qcfs_bwd(Tensor dy, Tensor x, Tensor theta, int inner, int levels, str grad) -> (Tensor dx, Tensor dtheta)", _bwd)
+
+library.fake("qcfs_fwd", lambda x, theta, inner, levels, grad: x.new_empty(x.shape))
+library.fake("qcfs_bwd", lambda dy, x, theta, inner, levels, grad: (x.new_empty(x.shape), theta.new_empty(theta.shape)))
+
+
+def _setup(ctx, inputs, output):
+    x, theta, *ctx.launch = inputs
+    ctx.save_for_backward(x, theta)
+
+
+def _backward(ctx, dy):
+    x, theta = ctx.saved_tensors
+    dx, dtheta = qcfs_bwd(dy.contiguous(), x, theta, *ctx.launch)
+    return dx, dtheta, None, None, None
+
+
+library.autograd("qcfs_fwd", _backward, _setup)
+
+
+def _qcfs(name, x, theta, levels, grad):
+    checks.tensor("x", x)
+    checks.integer("levels", levels)
+    checks.choice("grad", grad, GRADS)
+    layout = layout_of(x)
+    th, inner = threshold(name, theta, x, layout)
+    return layout.unvector(qcfs_fwd(layout.vector(x), th, inner, levels, grad))
+
+
+def qcfs(x, theta, levels, grad="qcfs"):
+    """Quantised clip-floor-shift: y = theta * floor(L * clamp(x/theta, 0, 1) + 1/2) / L.
+
+    The activation that an integrate-and-fire neuron with start voltage theta/2 stands for (Bu et al., ICLR 2022, eq. 12).
+
+    Args:
+        x: [...], fp16, bf16, fp32 or fp64; computed in fp32 (fp64 for fp64). Any dense layout is taken as it lies.
+        theta: threshold > 0, a number or a tensor that broadcasts over x: one per layer, channel, head or feature.
+        levels: L, an int >= 1.
+        grad: how floor is differentiated: "qcfs" (as the QCFS authors' program), "srp" (floor before clamp) or "paper".
+
+    Returns:
+        y, of x's shape, dtype and layout. Gradients reach x and theta; only x is kept for the backward.
+    """
+    return _qcfs("theta", x, theta, levels, grad)
+
+
+def cs_qcfs(x, lam, levels, grad="qcfs"):
+    """QCFS with theta = softplus(lam), so that every real lam gives a threshold > 0 (S-QCFS for one lam, CS-QCFS per channel).
+
+    Args:
+        x, levels, grad: as in `qcfs`.
+        lam: a floating tensor that broadcasts over x. softplus runs in torch in lam's dtype, so dlam = sigmoid(lam) dtheta.
+    """
+    checks.tensor("lam", lam)
+    return _qcfs("lam", x, torch.nn.functional.softplus(lam), levels, grad)

@@ -1,0 +1,19 @@
+"""The engines in plain torch: they define what every other backend must compute, bit for bit."""
+
+import torch
+
+from snnfast.bind import bind
+from snnfast.activations import qcfs as _qcfs
+from snnfast.neurons import iaf as _iaf
+
+
+def _where(c, a, b):
+    r = torch.where(c, a, b)
+    # Two Python numbers give torch's default dtype; spikes are exact in fp32 and promote with the state.
+    return r if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor) else r.float()
+
+
+# x/theta with x a tensor and theta a tensor is a true division on every device.
+_torch = dict(where=_where, div=torch.true_divide, floor=torch.floor, exp=torch.exp)
+iaf = bind(_iaf, **_torch)
+qcfs = bind(_qcfs, **_torch)
