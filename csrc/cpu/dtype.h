@@ -1,0 +1,23 @@
+// Element types of x in memory, and the accumulator of each.
+#pragma once
+#include "../params.h"
+#include "simd.h"
+
+namespace snn::inline SNN_ISA {
+
+template <class X> struct Of { using type = X; };
+
+template <class X> struct AccOf { using type = float; };
+template <> struct AccOf<double> { using type = double; };
+template <class X> using Acc = typename AccOf<X>::type;
+
+template <class F> inline void with_dtype(Dtype d, F&& f) {
+  switch (d) {
+    case Dtype::f32: return f(Of<float>{});
+    case Dtype::f16: return f(Of<half>{});
+    case Dtype::bf16: return f(Of<bfloat>{});
+    case Dtype::f64: return f(Of<double>{});
+  }
+}
+
+}  // namespace snn

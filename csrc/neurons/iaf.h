@@ -1,0 +1,162 @@
+// Integrate-and-fire, one time step: the C++ twin of snnfast/neurons/iaf.py, where the equations stand.
+// V is a lane: float or double on CUDA, a vector of them on CPU. Signed: with negative spikes.
+#pragma once
+#include "../host_device.h"
+#include "../params.h"
+
+namespace snn::inline SNN_ISA {
+
+template <class S>  // scalar of the lane
+struct IafNumbers {
+  using Scalar = S;
+  bool normalised, strict, hard, snm, detach_reset;
+  Surrogate surrogate;
+  S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half;
+
+  SNN_HD explicit IafNumbers(const IafRule& r)
+      : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm),
+        detach_reset(r.detach_reset), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
+        gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
+        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)) {}
+};
+
+// The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
+template <class S>
+struct PlainIafNumbers : IafNumbers<S> {
+  static constexpr bool normalised = false, strict = false, hard = false, detach_reset = false;
+  static constexpr Surrogate surrogate = Surrogate::zif;
+  SNN_HD explicit PlainIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
+  static bool fits(const IafRule& r) {
+    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && r.surrogate == Surrogate::zif;
+  }
+};
+
+template <bool Signed>
+struct IAF {
+  static constexpr bool counts = Signed;  // the count gates the spikes, so the backward needs it
+
+  // Calls f with the numbers of the rule, in the narrowest type that holds them.
+  template <class S, class F>
+  static void with_numbers(const IafRule& r, F&& f) {
+    if (PlainIafNumbers<S>::fits(r)) f(PlainIafNumbers<S>(r));
+    else f(IafNumbers<S>(r));
+  }
+
+  template <class V, class K>
+  SNN_HD static V start(typename K::Scalar v0, V theta, const K& k) {
+    return k.normalised ? splat<V>(v0) : v0 * theta;
+  }
+
+  template <class V, class K>
+  SNN_HD static V charge(V v, V x, V theta, const K& k) {
+    return k.normalised ? v + x / theta : v + x;
+  }
+
+  template <class V, class K>
+  SNN_HD static V jump(V theta, const K& k) {
+    using S = typename K::Scalar;
+    return k.normalised ? splat<V>(S(1)) : theta;
+  }
+
+  // The spike s of a potential u; drop = s * j, written as selections because they cost less than products.
+  template <class V, class K>
+  SNN_HD static V fire(V& drop, V u, V n, V j, const K& k) {
+    using S = typename K::Scalar;
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1));
+    auto up = k.strict ? u > j : u >= j;
+    if constexpr (Signed) up = up & (n < splat<V>(k.p_max));
+    V s = where(up, one, zero);
+    drop = where(up, j, zero);
+    if constexpr (Signed) {
+      const auto down = (k.snm ? u <= -j : u < zero) & (n > splat<V>(k.n_min));
+      s = where(down, -one, s);
+      drop = where(down, -j, drop);
+    }
+    return s;
+  }
+
+  template <class V, class K>
+  SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
+    using S = typename K::Scalar;
+    const V j = jump(theta, k);
+    const V u = charge(v, x, theta, k);
+    V drop;
+    const V s = fire(drop, u, n, j, k);
+    v = k.hard ? where(s == splat<V>(S(0)), u, splat<V>(k.v_reset)) : u - drop;
+    n = n + s;
+    return s;
+  }
+
+  template <class V, class K>
+  SNN_HD static V height(V a, V j, const K& k) {
+    using S = typename K::Scalar;
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1));
+    V m = magnitude(a);
+    switch (k.surrogate) {
+      case Surrogate::zif:
+        m = k.gamma - m;
+        return where(m > zero, m, zero) * k.zif_scale;
+      case Surrogate::triangle:
+        m = j - m;
+        return where(m > zero, m, zero) / j / j;
+      case Surrogate::rectangle:
+        return where(m <= splat<V>(k.gamma), splat<V>(k.rectangle_height), zero);
+      case Surrogate::atan: {
+        const V w = a * k.atan_width;
+        return splat<V>(k.atan_half) / (w * w + one);
+      }
+      default: {
+        const V g = one / (exponential(a * -k.gamma) + one);
+        return g * (one - g) * k.gamma;
+      }
+    }
+  }
+
+  // One step of the adjoint: c is the gradient of v after the step on entry, before it on return; dy is masked; v and n are the
+  // state before the step. Adds to dtheta, returns dx.
+  template <class V, class K>
+  SNN_HD static V step_bwd(V& c, V& dtheta, V dy, V v, V n, V x, V theta, const K& k) {
+    using S = typename K::Scalar;
+    const V zero = splat<V>(S(0));
+    const V j = jump(theta, k);
+    const V u = charge(v, x, theta, k);
+    V drop;
+    const V s = fire(drop, u, n, j, k);
+    V h_up = height(u - j, j, k), g = dy * theta, du, direct;
+    if (!k.hard && !k.detach_reset) g = k.normalised ? g - c : (dy - c) * theta;
+    const V r = !k.hard || k.detach_reset ? zero : c * (k.v_reset - u);
+    du = k.hard ? where(s == zero, c, zero) : c;
+    direct = k.hard ? dy * s : (dy - c) * s;
+    // Without negative spikes h_down is 0: ds/du = h_up, ds/dtheta = -h_up.
+    V through;
+    if constexpr (Signed) {
+      h_up = where(n < splat<V>(k.p_max), h_up, zero);
+      const V h_down = where(n > splat<V>(k.n_min), k.snm ? height(u + j, j, k) : height(u, j, k), zero);
+      const V d_down = k.snm ? h_down : zero;
+      du = du + g * (h_up + h_down);
+      through = g * (d_down - h_up);
+      if (k.hard) du = du + r * (h_up - h_down), through = through - r * (h_up + d_down);
+    } else {
+      const V gh = g * h_up;
+      du = du + gh;
+      through = -gh;
+      if (k.hard) du = du + r * h_up, through = through - r * h_up;
+    }
+    c = du;
+    if (k.normalised) {
+      const V dx = du / theta;
+      dtheta = dtheta + (dy * s - dx * (x / theta));
+      return dx;
+    }
+    dtheta = dtheta + (direct + through);
+    return du;
+  }
+
+  template <class V, class K>
+  SNN_HD static V start_bwd(V c, typename K::Scalar v0, const K& k) {
+    using S = typename K::Scalar;
+    return k.normalised ? splat<V>(S(0)) : c * v0;
+  }
+};
+
+}  // namespace snn

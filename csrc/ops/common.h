@@ -1,0 +1,61 @@
+// What the op files share: invariants of the canonical form, element types, allocation.
+// Messages to the caller stand in snnfast/ops/*.py; what is checked here can only be broken by a call that went round them.
+#pragma once
+#include <initializer_list>
+#include <optional>
+#include <string>
+
+#include <torch/headeronly/util/Exception.h>
+
+#include "../backend.h"
+
+namespace snn {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Dtype dtype_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float: return Dtype::f32;
+    case ScalarType::Half: return Dtype::f16;
+    case ScalarType::BFloat16: return Dtype::bf16;
+    case ScalarType::Double: return Dtype::f64;
+    default: STD_TORCH_CHECK(false, "snnfast: unsupported dtype");
+  }
+}
+
+inline ScalarType accumulator(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
+  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), dtype);
+}
+
+// [N] of the given dtype, contiguous.
+inline void check_vector(const char* name, const Tensor& t, int64_t N, ScalarType dtype) {
+  STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == N && t.is_contiguous() && t.scalar_type() == dtype, "snnfast: ", name,
+                  " is not a contiguous vector of ", N, " elements of the right dtype");
+}
+
+// [rows, N] with contiguous rows.
+inline void check_rows(const char* name, const Tensor& t, int64_t rows, int64_t N) {
+  STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == N && (N <= 1 || t.stride(1) == 1), "snnfast: ", name,
+                  " is not [", rows, ", ", N, "] with contiguous rows");
+}
+
+inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarType dtype) {
+  check_vector("theta", theta, theta.size(0), dtype);
+  const int64_t C = theta.size(0);
+  STD_TORCH_CHECK(inner >= 1 && C >= 1 && (C == 1 || N % (C * inner) == 0), "snnfast: theta of ", C, " x ", inner,
+                  " does not divide ", N, " elements");
+}
+
+template <class E>
+E choose(const char* name, const std::string& given, std::initializer_list<std::pair<const char*, E>> table) {
+  for (const auto& [key, value] : table)
+    if (given == key) return value;
+  STD_TORCH_CHECK(false, "snnfast: unknown ", name, " '", given, "'");
+}
+
+}  // namespace snn

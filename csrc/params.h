@@ -1,0 +1,69 @@
+// What crosses from an op into an engine: plain pointers and numbers, every pointer with its shape.
+// "acc" is the dtype of state and thresholds: float, or double where x is double.
+#pragma once
+#include <cstdint>
+
+namespace snn {
+
+enum class Dtype : int { f32, f16, bf16, f64 };
+enum class Spikes : int { scaled, int8, bits, count };
+enum class Negative : int { none, stbif, snm };
+enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid };
+enum class Grad : int { qcfs, srp, paper };
+
+// The numbers of an integrate-and-fire launch: snnfast/neurons/iaf.py, class Rule.
+struct IafRule {
+  bool normalised, strict, hard;
+  double v_reset;
+  Negative negative;
+  double n_min, p_max;
+  Surrogate surrogate;
+  double gamma;
+  bool detach_reset;
+};
+
+// Per neuron: neuron i has theta[(i / inner) % C]. A null v starts at v0, a null count at 0, a null mask emits everything.
+struct Multistep {
+  Dtype dtype;           // of x, scaled spikes, ds, dx
+  const void* x;         // [T, N] at row stride x_stride, or [1, N] with x_stride 0: a constant current
+  int64_t x_stride;
+  const void* theta;     // acc [C]
+  const void* v;         // acc [N] or null
+  const int32_t* count;  // [N] or null
+  const bool* mask;      // [N] or null
+  int64_t T, N, C, inner;
+  double v0;
+  IafRule rule;
+};
+
+struct MultistepFwd : Multistep {
+  Spikes spikes;
+  void* s;             // scaled, int8: [T, N]; bits: [T, W] or [2, T, W], W = ceil(N / 32); count: [N] int32
+  void* v_end;         // acc [N]
+  int32_t* count_end;  // [N]
+};
+
+struct MultistepBwd : Multistep {
+  const void* ds;  // [T, N] at row stride ds_stride, or null
+  int64_t ds_stride;
+  const void* dv;  // acc [N] or null: gradient of v_end
+  void* dx;        // [T, N], or [1, N] for a constant current
+  void* dv_start;  // acc [N]
+  void* dtheta;    // acc [N], per neuron
+};
+
+// Element i has theta[(i / inner) % C].
+struct Elementwise {
+  Dtype dtype;        // of x, y, dy, dx
+  const void* x;      // [N]
+  const void* theta;  // acc [C]
+  int64_t N, C, inner;
+  int64_t levels;
+  Grad grad;
+  void* y;            // forward: [N]
+  const void* dy;     // backward: [N]
+  void* dx;           // backward: [N]
+  void* partial;      // backward: acc [tiles], stage one of dtheta
+};
+
+}  // namespace snn
