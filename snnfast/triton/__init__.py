@@ -1,0 +1,49 @@
+"""The engines in Triton: the Python equations bound to Triton's primitives. Imported on first use."""
+
+import triton
+import triton.language as tl
+
+from snnfast.activations import qcfs as _qcfs
+from snnfast.bind import bind
+from snnfast.neurons import iaf as _iaf
+
+
+@triton.jit
+def _where(c, a, b):
+    return tl.where(c, a, b)
+
+
+@triton.jit
+def _div(a, b):
+    # A bare / on fp32 compiles to div.full, which is not true division; on fp64 it is div.rn.
+    if a.dtype == tl.float64:
+        return a / b
+    else:
+        return tl.div_rn(a, b)
+
+
+@triton.jit
+def _floor(a):
+    return tl.floor(a)
+
+
+@triton.jit
+def _exp(a):
+    return tl.exp(a)
+
+
+_primitives = dict(where=_where, div=_div, floor=_floor, exp=_exp, tl=tl)
+iaf = bind(_iaf, wrap=triton.jit, **_primitives)
+qcfs = bind(_qcfs, wrap=triton.jit, **_primitives)
+
+# Numbers are specified: Triton would contract a * b + c by default.
+OPTIONS = dict(enable_fp_fusion=False)
+
+
+def kernel(function, equation, run_time):
+    """`function` as a Triton kernel with `equation`'s functions as globals; the arguments in `run_time` never specialise it."""
+    import types
+
+    copy = types.FunctionType(function.__code__, {**function.__globals__, **vars(equation)}, function.__name__, function.__defaults__)
+    copy.__module__, copy.__annotations__ = function.__module__, function.__annotations__
+    return triton.jit(copy, do_not_specialize=run_time)

@@ -1,0 +1,107 @@
+"""The ops of the Triton column: allocation and launches, with the signatures of the schemas in `snnfast/ops`."""
+
+import contextlib
+
+import torch
+import triton
+
+from snnfast.reference import multistep as form
+from snnfast.triton import OPTIONS, elementwise, iaf, kernel, multistep, qcfs
+
+_iaf_fwd = kernel(multistep.fwd_kernel, iaf, multistep.RUN_TIME)
+_iaf_bwd = kernel(multistep.bwd_kernel, iaf, multistep.RUN_TIME)
+_qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
+_qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
+
+EVERY = 16
+STEPS = 4
+
+
+def _on(x):
+    """Launches go to the tensor's device."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _rounded(*results):
+    """Yields the tensors for a kernel to write. Triton's interpreter truncates fp32 to bf16 where its compiler rounds to nearest, so
+    under the interpreter bf16 results are written in fp32 and rounded by torch."""
+    if not triton.knobs.runtime.interpret:
+        yield results
+        return
+    wide = [r.float() if r.dtype == torch.bfloat16 else r for r in results]
+    yield wide
+    for r, w in zip(results, wide):
+        r.copy_(w)
+
+
+def _blocks(N, BLOCK):
+    return (-(-N // BLOCK),)
+
+
+def _launch_fwd(s, x, theta, v, count, mask, T, inner, v0, spikes, every, rule, BLOCK=256):
+    N = x.size(1)
+    v_end = theta.new_empty((N,))
+    count_end = x.new_empty((N,), dtype=torch.int32)
+    kept = theta.new_empty(form.kept_shape(T, N, every, rule.negative))
+    if N:
+        with _on(x), _rounded(s) as (s,):
+            _iaf_fwd[_blocks(N, BLOCK)](
+                x, theta, v, count, mask, s, v_end, count_end, kept,
+                x.stride(0) if x.size(0) > 1 else 0, T, N, -(-N // 32), theta.numel(), inner,
+                v0=v0, k=rule, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
+                every=every, STEPS=STEPS, BLOCK=BLOCK, **OPTIONS,
+            )  # fmt: skip
+    return v_end, count_end, kept
+
+
+def iaf_fwd(x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
+    k = iaf.Rule(*rule)
+    s = form.allocate(x, T, spikes, k.negative)
+    return s, *_launch_fwd(s, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
+
+
+def iaf_out(x, theta, v, count, mask, out, T, inner, v0, spikes, *rule):
+    return _launch_fwd(out, x, theta, v, count, mask, T, inner, v0, spikes, 0, iaf.Rule(*rule))[:2]
+
+
+def iaf_bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule, BLOCK=128):
+    k = iaf.Rule(*rule)
+    N = x.size(1)
+    if kept.size(0) == 0:
+        net = form.allocate(x, T, "count", k.negative)
+        kept = _launch_fwd(net, x, theta, v, count, None, T, inner, v0, "count", EVERY, k)[2]
+    dx = x.new_empty(x.shape)
+    dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
+    if N:
+        with _on(x), _rounded(dx) as (to,):
+            _iaf_bwd[_blocks(N, BLOCK)](
+                ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta,
+                ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0, T, N, theta.numel(), inner,
+                v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
+                has_mask=mask is not None, constant=x.size(0) == 1 and T > 1, every=EVERY, BLOCK=BLOCK, **OPTIONS,
+            )  # fmt: skip
+    return dx, dv_start, dtheta
+
+
+def qcfs_fwd(x, theta, inner, levels, grad, BLOCK=1024):
+    y = torch.empty_like(x)
+    if x.numel():
+        with _on(x), _rounded(y) as (to,):
+            grid = _blocks(x.numel(), BLOCK)
+            _qcfs_fwd[grid](x, theta, to, x.numel(), theta.numel(), inner, k=qcfs.Rule(levels, grad), BLOCK=BLOCK, **OPTIONS)
+    return y
+
+
+def qcfs_bwd(dy, x, theta, inner, levels, grad, BLOCK=256, TILE=8192):
+    N, C = x.numel(), theta.numel()
+    dx = torch.empty_like(x)
+    if not N:
+        return dx, torch.zeros_like(theta)
+    inner = N if C == 1 else inner
+    outer = N // (C * inner)
+    tiles = -(-outer * inner // TILE)
+    partial = theta.new_empty((tiles, C))
+    with _on(x), _rounded(dx) as (to,):
+        _qcfs_bwd[(C, tiles)](dy, x, theta, to, partial, N, C, inner, outer, TILE, k=qcfs.Rule(levels, grad), BLOCK=BLOCK, **OPTIONS)
+    return dx, partial.sum(0)
