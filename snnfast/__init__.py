@@ -11,4 +11,26 @@ from snnfast.ops.qcfs import cs_qcfs, qcfs
 
 backends.register(_library.override)
 
-__all__ = ["IAFState", "cs_qcfs", "iaf", "qcfs"]
+# Everything else is imported when it is first asked for, so that `import snnfast` costs little beyond torch.
+_LAZY = {
+    "convert": "convert",
+    "SpikingNetwork": "spiking",
+    "evaluate": "evaluate",
+    "Report": "report",
+    "to_channelwise": "stages",
+    "save_checkpoint": "checkpoints",
+    "load_checkpoint": "checkpoints",
+}
+_MODULES = ("nn", "models", "data", "train")
+
+__all__ = ["IAFState", "cs_qcfs", "iaf", "qcfs", *_LAZY, *_MODULES]
+
+
+def __getattr__(name):
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"snnfast.{_LAZY[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"snnfast.{name}")
+    raise AttributeError(f"module 'snnfast' has no attribute {name!r}")

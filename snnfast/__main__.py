@@ -1,0 +1,5 @@
+import sys
+
+from snnfast.cli import main
+
+sys.exit(main())

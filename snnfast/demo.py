@@ -1,0 +1,67 @@
+"""`snnfast demo`: from a trained network to its accuracy at T = 1024, on scikit-learn's digits."""
+
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from snnfast import backends
+from snnfast.checkpoints import save_checkpoint
+from snnfast.convert import convert
+from snnfast.data import digits, shift
+from snnfast.evaluate import evaluate
+from snnfast.models import vgg11
+from snnfast.stages import to_channelwise
+from snnfast.train import fit
+
+LEVELS, WIDTH, THETA, SHIFT = 4, 0.125, 2.0, 3
+
+
+def _train(progress, name, net, loader, epochs, lr, device):
+    task = progress.add_task(name, total=epochs, note="")
+
+    def on_epoch(epoch, loss, train_accuracy):
+        progress.update(task, advance=1, note=f"{train_accuracy:.1f} %")
+
+    fit(net, loader, epochs, lr, augment=lambda x: shift(x, SHIFT), device=device, on_epoch=on_epoch)
+
+
+def demo(out="runs/digits", device="cpu", T=1024, epochs=(30, 8), seed=0, console=None):
+    """Trains a narrow VGG-11 with S-QCFS (L = 4), fine-tunes it channel-wise with CS-QCFS, converts it, and evaluates T = 1, 2, 4, ... in one run.
+
+    Writes report.json, accuracy.png and model.pt to `out`; returns the `Report`.
+    """
+    console = console or Console()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    train, test = digits()
+    generator = torch.Generator().manual_seed(seed)
+    batches = DataLoader(train, batch_size=64, shuffle=True, generator=generator, drop_last=True)
+    tests = DataLoader(test, batch_size=180)
+    net = vgg11(num_classes=10, levels=LEVELS, activation="s-qcfs", theta=THETA, width=WIDTH, in_channels=1)
+    columns = [TextColumn("{task.description:<17}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+    with Progress(*columns, console=console) as progress:
+        _train(progress, "1: S-QCFS", net, batches, epochs[0], 0.05, device)
+        net = to_channelwise(net)
+        _train(progress, "2: CS-QCFS", net, batches, epochs[1], 0.005, device)
+        snn = convert(net)
+        task = progress.add_task(f"evaluate, T = {T}", total=len(test) * T, note="")
+        report = evaluate(snn, tests, T, ann=net, device=device, on_chunk=lambda n: progress.advance(task, n))
+    seconds = time.perf_counter() - began
+    report.facts = dict(
+        data="scikit-learn digits", train_images=len(train), arch="vgg11", width=WIDTH, levels=LEVELS, activation="cs-qcfs", method="if",
+        epochs=list(epochs), seed=seed, total_seconds=seconds, kernels=backends.info()["cuda" if "cuda" in str(device) else "cpu"],
+        torch=torch.__version__,
+    )  # fmt: skip
+    report.save_json(out / "report.json")
+    report.plot(out / "accuracy.png")
+    save_checkpoint(out / "model.pt", net.cpu(), data="digits", image_size=32, ann_accuracy=report.ann, epochs=list(epochs), seed=seed)
+    console.print(report.table())
+    console.print(f"{seconds:.0f} s in all; wrote {', '.join(str(out / f) for f in ('report.json', 'accuracy.png', 'model.pt'))}")
+    return report

@@ -1,0 +1,83 @@
+"""VGG-11/13/16/19 with batch norm and average pooling, as the QCFS authors lay it out (Bu et al., ICLR 2022).
+
+Keys: `layer{1..5}.{0,4,8,12}` convolutions with bias, `+1` batch norm, `+2` activation, `+3` dropout, average pooling last in each;
+`classifier.{1,4,7}` linear, `classifier.{2,5}` activations.
+"""
+
+from torch import nn
+
+from snnfast.models.activation import activation as make_activation
+from snnfast.ops import checks
+
+WIDTHS = {
+    "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+    "vgg13": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
+    "vgg16": ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
+    "vgg19": ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512, 512, 512, 512)),
+}
+
+
+class VGG(nn.Module):
+    """See `vgg16` for the arguments. `config` holds them all: `VGG(**net.config)` builds the same network again."""
+
+    def __init__(self, arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout):
+        super().__init__()
+        self.config = dict(arch=arch, num_classes=num_classes, levels=levels, activation=activation, theta=theta)
+        self.config.update(width=width, image_size=image_size, in_channels=in_channels, dropout=dropout)
+        checks.choice("arch", arch, tuple(WIDTHS))
+        checks.integer("num_classes", num_classes)
+        checks.integer("in_channels", in_channels)
+        checks.number("width", width, positive=True)
+        checks.integer("image_size", image_size, 32)
+        if image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, because five poolings halve it; got {image_size}")
+
+        def act(channels):
+            return make_activation(activation, channels, levels, theta)
+
+        channels = in_channels
+        for i, widths in enumerate(WIDTHS[arch], start=1):
+            block = []
+            for w in widths:
+                w = max(1, round(w * width))
+                block += [nn.Conv2d(channels, w, 3, padding=1), nn.BatchNorm2d(w), act(w), nn.Dropout(dropout)]
+                channels = w
+            setattr(self, f"layer{i}", nn.Sequential(*block, nn.AvgPool2d(2)))
+        hidden, features = max(1, round(4096 * width)), channels * (image_size // 32) ** 2
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(features, hidden), act(hidden), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), act(hidden), nn.Dropout(dropout), nn.Linear(hidden, num_classes),
+        )  # fmt: skip
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(m.bias)
+
+    def forward(self, x):
+        """x: [B, in_channels, image_size, image_size] -> logits [B, num_classes]."""
+        for i in range(1, 6):
+            x = getattr(self, f"layer{i}")(x)
+        return self.classifier(x)
+
+
+def _make(arch):
+    def build(num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, image_size=32, in_channels=3, dropout=0.0):
+        return VGG(arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout)
+
+    build.__name__ = build.__qualname__ = arch
+    build.__doc__ = f"""{arch.upper()} with quantised activations.
+
+    Args:
+        num_classes: size of the logits.
+        levels: quantisation levels L of every activation.
+        activation: "qcfs", "s-qcfs" (theta = softplus(lam)), or per channel "c-qcfs", "cs-qcfs".
+        theta: first threshold of every activation.
+        width: factor on all channel counts and on the 4,096 hidden features.
+        image_size: 32, 224 or another multiple of 32.
+        in_channels: channels of the image.
+        dropout: probability after each activation.
+    """
+    return build
+
+
+vgg11, vgg13, vgg16, vgg19 = (_make(a) for a in WIDTHS)

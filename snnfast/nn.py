@@ -1,0 +1,163 @@
+"""Layers: parameters and one call each.
+
+    QCFS    theta per layer      SQCFS   theta = softplus(lam) per layer
+    CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
+    IF      the neuron they stand for
+"""
+
+import torch
+from torch import nn
+
+from snnfast.ops import checks
+from snnfast.ops.iaf import iaf
+from snnfast.ops.qcfs import cs_qcfs, qcfs
+
+
+def inverse_softplus(theta):
+    """lam with softplus(lam) = theta: theta + log(-expm1(-theta)), defined for theta > 0."""
+    theta = torch.as_tensor(theta, dtype=torch.get_default_dtype())
+    checks.positive("theta", theta)
+    return theta + torch.log(-torch.expm1(-theta))
+
+
+def spread(t, x):
+    """Thresholds [C] -> [C, 1, ...], so that they broadcast over x [B, C, ...]; a single one stays as it is."""
+    if t.numel() == 1:
+        return t
+    if x.dim() < 2 or x.size(1) != t.numel():
+        raise ValueError(f"x has shape {tuple(x.shape)}; {t.numel()} thresholds per channel need [B, {t.numel()}, ...]")
+    return t.view(-1, *(1,) * (x.dim() - 2))
+
+
+class Quantised(nn.Module):
+    """What the quantised activations share; each adds its parameter and `threshold()`, which gives theta, [1] or [C].
+
+    Args:
+        levels: L >= 1.
+        theta: first threshold > 0.
+        grad: see `snnfast.qcfs`.
+        channels: number of thresholds of the channel-wise kinds; they lie along dimension 1 of the input [B, C, ...].
+    """
+
+    def __init__(self, levels, theta, grad, channels=None):
+        super().__init__()
+        self.levels = checks.integer("levels", levels)
+        self.grad = checks.choice("grad", grad, ("qcfs", "srp", "paper"))
+        checks.number("theta", theta, positive=True)
+        self.shape = (1,) if channels is None else (checks.integer("channels", channels),)
+
+    def extra_repr(self):
+        return f"levels={self.levels}, thresholds={self.shape[0]}, grad={self.grad!r}"
+
+
+class QCFS(Quantised):
+    """y = theta floor(L clamp(x/theta, 0, 1) + 1/2)/L with one theta (Bu et al., ICLR 2022). Parameter `thresh` [1], as in its authors' files."""
+
+    def __init__(self, levels=8, theta=8.0, grad="qcfs", channels=None):
+        super().__init__(levels, theta, grad, channels)
+        self.thresh = nn.Parameter(torch.full(self.shape, float(theta)))
+
+    def threshold(self):
+        return self.thresh
+
+    def forward(self, x):
+        return qcfs(x, spread(self.thresh, x), self.levels, self.grad)
+
+
+class SQCFS(Quantised):
+    """QCFS with theta = softplus(lam), which stays > 0. Parameter `lam` [1]; `theta` gives the first threshold."""
+
+    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None):
+        super().__init__(levels, theta, grad, channels)
+        self.lam = nn.Parameter(inverse_softplus(theta).expand(self.shape).clone())
+
+    def threshold(self):
+        return nn.functional.softplus(self.lam)
+
+    def forward(self, x):
+        return cs_qcfs(x, spread(self.lam, x), self.levels, self.grad)
+
+
+class CQCFS(QCFS):
+    """QCFS with a theta per channel. Parameter `thresh` [C]."""
+
+    def __init__(self, channels, levels=8, theta=8.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, channels)
+
+
+class CSQCFS(SQCFS):
+    """QCFS with theta = softplus(lam) per channel. Parameter `lam` [C]."""
+
+    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, channels)
+
+
+class IF(nn.Module):
+    """The integrate-and-fire neuron as a layer, in one of two forms.
+
+    ``IF(theta=...)``: x [T, ...] -> spikes [T, ...], scaled by theta. The keywords are those of `snnfast.iaf`. Each call starts from
+    v0, unless `carry` is set: then it goes on from the state that the call before left in `self.state`, until `reset()`.
+    `theta` is a number or a tensor that broadcasts over one step, or with `channelwise` a vector [C] along dimension 1 of a step [B, C, ...];
+    it is kept as a buffer and checked to be > 0.
+
+    ``IF(T=0, L=8, thresh=8.0, tau=1.0, gama=1.0)``: the constructor of the QCFS authors' layer, for use in their models. With
+    T = 0 it is QCFS with L levels; with T > 0 it takes [T*B, ...] (time first, merged) and gives the spikes in the same form. T and L may be
+    set as attributes. `thresh` is a parameter; as in their code it gets no gradient while T > 0. `tau` is kept and unused, as there.
+    """
+
+    def __init__(self, T=0, L=8, thresh=8.0, tau=1.0, gama=1.0, *, theta=None, channelwise=False, carry=False, **options):
+        super().__init__()
+        self.T, self.L, self.tau, self.gama = checks.integer("T", T, 0), checks.integer("L", L), tau, checks.number("gama", gama, True)
+        self.own = theta is not None
+        if self.own and (T, L, thresh, tau, gama) != (0, 8, 8.0, 1.0, 1.0):
+            raise ValueError("IF takes either theta=... or the QCFS authors' arguments T, L, thresh, tau, gama, not both")
+        if not self.own and (options or carry):
+            raise ValueError(f"{', '.join([*options, *(['carry'] if carry else [])])}: only IF(theta=...) takes options of snnfast.iaf")
+        unknown = set(options) - {"v0", "reset", "v_reset", "negative", "caps", "unit", "strict", "spikes", "mask", "surrogate", "gamma", "detach_reset"}
+        if unknown:
+            raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
+        self.options, self.channelwise, self.carry, self.state = options, channelwise, carry, None
+        if self.own:
+            theta = torch.as_tensor(theta, dtype=None if isinstance(theta, torch.Tensor) else torch.get_default_dtype())
+            self.register_buffer("theta", checks.positive("theta", theta.detach().clone()))
+        else:
+            self.thresh = nn.Parameter(torch.tensor([checks.number("thresh", thresh, True)]))
+
+    def reset(self):
+        """Forgets the state: the next call starts from v0."""
+        self.state = None
+
+    def run(self, x, T=None, out=None):
+        """Runs `T` steps of a constant current x [...], or the steps of x [T, ...] (T = None), in the layer's own form."""
+        theta = spread(self.theta, x if T is not None else x[0]) if self.channelwise else self.theta
+        s, state = iaf(x, theta, T=T, state=self.state if self.carry else None, out=out, **self.options)
+        if self.carry:
+            self.state = state
+        return s
+
+    def forward(self, x):
+        if self.own:
+            return self.run(x)
+        if self.T == 0:
+            return qcfs(x, self.thresh, self.L)
+        if x.size(0) % self.T:
+            raise ValueError(f"x has {x.size(0)} rows, which is not a multiple of T = {self.T}; its first axis is time and batch merged")
+        s, _ = iaf(x.unflatten(0, (self.T, -1)), self.thresh.detach(), gamma=self.gama)
+        return s.flatten(0, 1)
+
+    def extra_repr(self):
+        if self.own:
+            return f"thresholds={self.theta.numel()}" + "".join(f", {k}={v!r}" for k, v in self.options.items())
+        return f"T={self.T}, L={self.L}, gama={self.gama}"
+
+
+def is_quantised(module):
+    """A module that `convert` turns into IF."""
+    return isinstance(module, Quantised) or (isinstance(module, IF) and not module.own)
+
+
+def threshold_of(module):
+    """theta of a quantised activation, [1] or [C]."""
+    return module.threshold() if isinstance(module, Quantised) else module.thresh
+
+

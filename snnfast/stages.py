@@ -1,0 +1,36 @@
+"""Two-stage training: from a layer-wise network to the channel-wise one that starts at the same function."""
+
+import torch
+
+from snnfast import nn
+from snnfast.models.activation import CHANNELWISE_OF
+from snnfast.ops import checks
+
+
+def to_channelwise(net):
+    """A new network with a threshold per channel in place of one per layer, and the same outputs as `net`.
+
+    "qcfs" becomes "c-qcfs", "s-qcfs" becomes "cs-qcfs": each channel starts from its layer's parameter, so that nothing jumps. `net` is one of
+    `snnfast.models` and is not changed.
+    """
+    kind = getattr(net, "config", {}).get("activation")
+    if kind not in CHANNELWISE_OF:
+        raise ValueError(f"net must be a layer-wise network of snnfast.models ({', '.join(CHANNELWISE_OF)}), got activation {kind!r}")
+    new = type(net)(**{**net.config, "activation": CHANNELWISE_OF[kind]})
+    state = net.state_dict()
+    for name, module in new.named_modules():
+        if isinstance(module, nn.Quantised):
+            checks.positive(f"threshold of {name}", net.get_submodule(name).threshold())
+            for key, p in module.named_parameters():
+                state[f"{name}.{key}"] = state[f"{name}.{key}"].expand(p.shape)
+    new.load_state_dict(state)
+    new.train(net.training)
+    return new.to(next(net.parameters()).device)
+
+
+def parameter_groups(net, weight_decay):
+    """Optimiser groups: weight decay on weights, none on thresholds, biases and batch norm."""
+    decayed = {id(m.weight) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))}
+    yes = [p for p in net.parameters() if id(p) in decayed]
+    no = [p for p in net.parameters() if id(p) not in decayed]
+    return [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]

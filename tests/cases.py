@@ -1,0 +1,112 @@
+"""The case table: one row per way to call the op `iaf_fwd`; every backend test sweeps it.
+
+Values are chosen away from those at which formulas coincide (v0 != 0.5, gamma != 1, v_reset != 0, caps that bind, theta != 1).
+"""
+
+import itertools
+import random
+
+import torch
+
+from snnfast.ops import iaf as op
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+# T and N: whole and ragged units of 32, whole and ragged groups of steps, more than one block.
+SIZES = [(1, 5), (3, 32), (7, 37), (18, 300), (9, 2500), (131, 70)]
+KNOBS = dict(
+    dtype=list(DTYPES),
+    size=SIZES,
+    negative=["none", "stbif", "snm"],
+    unit=["volts", "normalised"],
+    reset=["soft", "hard"],
+    strict=[False, True],
+    constant=[False, True],
+    theta=["one", "channel", "neuron"],
+    masked=[False, True],
+    carried=[False, True],
+    surrogate=["zif", "triangle", "rectangle", "atan", "sigmoid"],
+    detach=[False, True],
+)
+
+
+def sample(count, seed, sizes=SIZES):
+    """`count` rows drawn at random, then enough more that every pair of knob values stands in some row."""
+    rng = random.Random(seed)
+    knobs = {**KNOBS, "size": sizes}
+    rows = [{k: rng.choice(v) for k, v in knobs.items()} for _ in range(count)]
+    missing = set()
+    for a, b in itertools.combinations(knobs, 2):
+        missing |= {(a, x, b, y) for x in knobs[a] for y in knobs[b]}
+    missing -= {(a, r[a], b, r[b]) for r in rows for a, b in itertools.combinations(knobs, 2)}
+    while missing:
+        a, x, b, y = min(missing, key=str)
+        row = {k: rng.choice(v) for k, v in knobs.items()} | {a: x, b: y}
+        rows.append(row)
+        missing -= {(a, row[a], b, row[b]) for a, b in itertools.combinations(knobs, 2)}
+    return rows
+
+
+def name(row):
+    T, N = row["size"]
+    words = [f"T{T}", f"N{N}", row["dtype"], row["theta"]]
+    words += [str(row[k]) for k in ("negative", "unit", "reset", "surrogate") if row[k] not in ("none", "volts", "soft", "zif")]
+    words += [k for k in ("strict", "constant", "masked", "carried", "detach") if row[k]]
+    return "-".join(words)
+
+
+class Case:
+    """The tensors and arguments of one row."""
+
+    def __init__(self, row, device="cpu"):
+        (T, N), dtype = row["size"], DTYPES[row["dtype"]]
+        acc = torch.float64 if dtype == torch.float64 else torch.float32
+        g = torch.Generator().manual_seed(T * 7919 + N)
+        rand = lambda *shape: torch.rand(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+        randn = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+        # A third of the inputs are multiples of 1/8: ties with thresholds that are such multiples.
+        x = randn(1 if row["constant"] else T, N) * 0.8 + 0.3
+        x = torch.where(rand(*x.shape) < 0.33, (x * 8).round() / 8, x)
+        channels = next(c for c in (5, 4, 3, 2, 1) if N % c == 0)
+        shapes = {"one": (1, 1), "channel": (channels, max(1, N // channels)), "neuron": (N, 1)}
+        C, self.inner = shapes[row["theta"]]
+        theta = ((rand(C) * 8).round() / 8 + 0.375).to(acc)
+        self.T, self.spikes_args = T, None
+        v = randn(N).to(acc) if row["carried"] else None
+        count = torch.randint(-2, 4, (N,), generator=g, dtype=torch.int32) if row["carried"] else None
+        mask = rand(N) < 0.7 if row["masked"] else None
+        self.neuron = [t if t is None else t.to(device) for t in (x.to(dtype), theta, v, count, mask)]
+        signed = row["negative"] != "none"
+        caps = (-2.0, 3.0) if signed else (0.0, float("inf"))
+        self.rule = (
+            row["unit"] == "normalised", row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
+            row["surrogate"], 1.3, row["detach"],
+        )  # fmt: skip
+        self.ds = randn(T, N).to(dtype).to(device)
+        self.dv = randn(N).to(acc).to(device) if row["carried"] else None
+
+    def fwd(self, spikes, every=0):
+        return (*self.neuron, self.T, self.inner, 0.3, spikes, every, *self.rule)
+
+    def out(self, spikes, out):
+        return (*self.neuron, out, self.T, self.inner, 0.3, spikes, *self.rule)
+
+    def bwd(self, kept):
+        return (self.ds, self.dv, *self.neuron, kept, self.T, self.inner, 0.3, *self.rule)
+
+
+def same(a, b):
+    """Equal in shape, dtype and every value, NaN with NaN."""
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def assert_same(got, expected, what):
+    for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+        assert same(a, b), f"{what}, result {i}: {int((a != b).sum())} of {a.numel()} differ"
+
+
+def reference_fwd(*args):
+    return op._fwd(*args)
+
+
+def reference_bwd(*args):
+    return op._bwd(*args)

@@ -1,0 +1,71 @@
+"""Shared by all tests: Triton's interpreter where there is no GPU, memory full of NaN, the backends, the golden files."""
+
+import os
+from pathlib import Path
+
+import torch
+
+HAS_CUDA = torch.cuda.is_available()
+if not HAS_CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when snnfast.triton is first imported
+
+import numpy as np
+import pytest
+
+import snnfast
+from snnfast import backends
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """Uninitialised memory is filled with NaN (or the largest int), so that an element nobody wrote is seen."""
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def isas():
+    """The instruction sets that this processor runs."""
+    return backends._C.isas() if backends._C else []
+
+
+@pytest.fixture
+def isa(request):
+    """Runs a test on one instruction set of the compiled library, then goes back to the best."""
+    if backends._C is None:
+        pytest.fail("the compiled library is missing: run `make`")
+    backends._C.use_isa(request.param)
+    yield request.param
+    backends._C.use_isa(backends._C.isas()[0])
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Reads a recorded file by name, as a dictionary of arrays."""
+
+    def read(name):
+        if not (GOLDEN / f"{name}.npz").exists():
+            pytest.skip(f"recorded outputs of the authors' programs are not at {GOLDEN.name}/{name}.npz beside the checkout")
+        with np.load(GOLDEN / f"{name}.npz") as file:
+            return {k: file[k] for k in file.files}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A trained-looking VGG-11 (batch norm statistics, uneven thresholds) and a batch of images."""
+    torch.manual_seed(3)
+    net = snnfast.models.vgg11(width=0.0625, in_channels=1, theta=1.0)
+    for _ in range(3):
+        net.train()(torch.randn(16, 1, 32, 32))
+    net = snnfast.to_channelwise(net.eval())
+    with torch.no_grad():
+        for m in net.modules():
+            if isinstance(m, snnfast.nn.CSQCFS):
+                m.lam += 0.3 * torch.randn(m.lam.shape)
+    return net.eval(), torch.randn(6, 1, 32, 32)

@@ -1,0 +1,100 @@
+"""Every backend equals the reference bit for bit over the case table; dtheta of qcfs is reduced, so it has a tolerance."""
+
+import cases
+import pytest
+import torch
+from conftest import HAS_CUDA, isas
+
+from snnfast.ops import iaf as op
+from snnfast.ops import qcfs as qop
+
+NATIVE = cases.sample(250, seed=1)
+TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 300), (34, 64)])
+DEVICE = "cuda" if HAS_CUDA else "cpu"
+
+
+def check_row(row, fwd, out, bwd, device="cpu", every=0):
+    case = cases.Case(row, device)
+    for spikes in op.SPIKES:
+        expected = cases.reference_fwd(*case.fwd(spikes, every))
+        cases.assert_same(fwd(*case.fwd(spikes, every)), expected, f"forward {spikes}")
+        # Written between sentinels: nothing beside the result changes.
+        room = torch.full((expected[0].numel() + 64,), 77, dtype=expected[0].dtype, device=device)
+        cases.assert_same(out(*case.out(spikes, room[32:-32].view(expected[0].shape))), expected[1:3], f"out {spikes}")
+        assert cases.same(room[32:-32].view(expected[0].shape), expected[0]), f"out {spikes}"
+        assert bool((room[:32] == 77).all() and (room[-32:] == 77).all()), f"out {spikes}: wrote beyond the result"
+    kept = fwd(*case.fwd("scaled", every))[3]
+    got, expected = bwd(*case.bwd(kept)), cases.reference_bwd(*case.bwd(kept))
+    if "sigmoid" in case.rule:
+        # exp differs between libraries by an ulp or two, and T steps of the adjoint carry it on.
+        for a, b in zip(got, expected, strict=True):
+            rtol = 1e-2 if a.dtype in (torch.float16, torch.bfloat16) else 1e-4 if a.dtype == torch.float32 else 1e-12
+            assert torch.allclose(a.nan_to_num(), b.nan_to_num(), rtol=rtol, atol=rtol * float(b.abs().max()))
+    else:
+        cases.assert_same(got, expected, "backward")
+
+
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("row", NATIVE, ids=cases.name)
+def test_cpu(isa, row):
+    check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd)
+
+
+@pytest.mark.parametrize("every", [0, op.EVERY])
+@pytest.mark.parametrize("row", TRITON, ids=cases.name)
+def test_triton(row, every):
+    from snnfast.triton import kernels
+
+    check_row(row, kernels.iaf_fwd, kernels.iaf_out, kernels.iaf_bwd, DEVICE, every)
+
+
+QCFS = [
+    (dtype, C, inner, grad, levels)
+    for dtype in cases.DTYPES
+    for C, inner in ((1, 1), (5, 40), (600, 1), (10, 4), (3, 3000))
+    for grad, levels in (("qcfs", 4), ("srp", 3), ("paper", 16))
+]
+
+
+def check_qcfs(dtype, C, inner, grad, levels, fwd, bwd, device="cpu"):
+    g = torch.Generator().manual_seed(C + inner)
+    N = 6000 if C == 1 else C * inner * 3
+    acc = torch.float64 if dtype == "fp64" else torch.float32
+    x = torch.randn(N, generator=g, dtype=torch.float64)
+    x = torch.where(torch.rand(N, generator=g) < 0.4, (x * 16).round() / 16, x).to(cases.DTYPES[dtype]).to(device)
+    dy = torch.randn(N, generator=g).to(x)
+    theta = ((torch.rand(C, generator=g) * 8).round() / 8 + 0.375).to(acc).to(device)
+    args = (theta, inner, levels, grad)
+    assert cases.same(fwd(x, *args), qop._fwd(x, *args))
+    dx, dtheta = bwd(dy, x, *args)
+    expected_dx, expected = qop._bwd(dy, x, *args)
+    assert cases.same(dx, expected_dx)
+    # The same numbers added in another order: a few ulps of the sum of their magnitudes.
+    size = torch.nn.functional.relu(dy.to(acc).abs()).sum() * 1.5
+    assert torch.allclose(dtheta, expected, rtol=0, atol=float(size) * (1e-14 if dtype == "fp64" else 1e-6))
+    assert cases.same(bwd(dy, x, *args)[1], dtheta), "two runs differ"
+    return dtheta
+
+
+@pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
+def test_qcfs_cpu(row):
+    from snnfast import backends
+
+    found = []
+    for isa in isas():
+        backends._C.use_isa(isa)
+        for threads in (1, 2):
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            found.append(check_qcfs(*row, qop.qcfs_fwd, qop.qcfs_bwd))
+            torch.set_num_threads(before)
+    backends._C.use_isa(isas()[0])
+    for dtheta in found:
+        assert cases.same(dtheta, found[0]), "dtheta depends on the threads or the instruction set"
+
+
+@pytest.mark.parametrize("row", QCFS[::4], ids=lambda r: "-".join(map(str, r)))
+def test_qcfs_triton(row):
+    from snnfast.triton import kernels
+
+    check_qcfs(*row, kernels.qcfs_fwd, kernels.qcfs_bwd, DEVICE)
