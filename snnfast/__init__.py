@@ -11,26 +11,15 @@ from snnfast.ops.qcfs import cs_qcfs, qcfs
 
 backends.register(_library.override)
 
-# Everything else is imported when it is first asked for, so that `import snnfast` costs little beyond torch.
-_LAZY = {
-    "convert": "convert",
-    "SpikingNetwork": "spiking",
-    "evaluate": "evaluate",
-    "Report": "report",
-    "to_channelwise": "stages",
-    "save_checkpoint": "checkpoints",
-    "load_checkpoint": "checkpoints",
-}
-_MODULES = ("nn", "models", "data", "train")
+from snnfast import data, models, nn, train  # noqa: E402  (layers need the ops)
+from snnfast.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
+from snnfast.convert import convert  # noqa: E402
+from snnfast.evaluate import evaluate  # noqa: E402
+from snnfast.report import Report  # noqa: E402
+from snnfast.spiking import SpikingNetwork  # noqa: E402
+from snnfast.stages import to_channelwise  # noqa: E402
 
-__all__ = ["IAFState", "cs_qcfs", "iaf", "qcfs", *_LAZY, *_MODULES]
-
-
-def __getattr__(name):
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"snnfast.{_LAZY[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"snnfast.{name}")
-    raise AttributeError(f"module 'snnfast' has no attribute {name!r}")
+__all__ = [
+    "IAFState", "Report", "SpikingNetwork", "convert", "cs_qcfs", "data", "evaluate", "iaf", "load_checkpoint", "models", "nn", "qcfs",
+    "save_checkpoint", "to_channelwise", "train",
+]  # fmt: skip

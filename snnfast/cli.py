@@ -53,7 +53,7 @@ def main(argv=None):
     keep_pages()
     try:
         args.run(args)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"snnfast: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

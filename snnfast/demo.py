@@ -14,6 +14,7 @@ from snnfast.convert import convert
 from snnfast.data import digits, shift
 from snnfast.evaluate import evaluate
 from snnfast.models import vgg11
+from snnfast.ops import checks
 from snnfast.stages import to_channelwise
 from snnfast.train import fit
 
@@ -34,6 +35,7 @@ def demo(out="runs/digits", device="cpu", T=1024, epochs=(30, 8), seed=0, consol
 
     Writes report.json, accuracy.png and model.pt to `out`; returns the `Report`.
     """
+    checks.integer("T", T)
     console = console or Console()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,10 @@ def test_qcfs_cpu(row):
         assert cases.same(dtheta, found[0]), "dtheta depends on the threads or the instruction set"
 
 
-@pytest.mark.parametrize("row", QCFS[::4], ids=lambda r: "-".join(map(str, r)))
+TRITON_QCFS = [(d, 60 if C == 600 else C, inner, *rest) for d, C, inner, *rest in QCFS[::4]]  # a program per threshold is slow, interpreted
+
+
+@pytest.mark.parametrize("row", TRITON_QCFS, ids=lambda r: "-".join(map(str, r)))
 def test_qcfs_triton(row):
     from snnfast.triton import kernels
 

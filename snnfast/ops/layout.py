@@ -26,7 +26,9 @@ class Layout:
         self.order = list(range(len(self.shape))) if self.identity else small + in_memory
 
     def rows(self, x):
-        """[T, *step] -> [T, N]: a view where x is dense in this layout, else a copy."""
+        """[T, *step] -> [T, N] with contiguous rows: a view where x is dense in this layout, else a copy."""
+        if not self.dense:
+            x = x.contiguous()
         if not self.identity:
             x = x.permute(0, *(d + 1 for d in self.order))
         return x.reshape(x.size(0), self.N)
@@ -41,7 +43,7 @@ class Layout:
 
     def vector(self, t):
         """[*step] or anything that broadcasts over it -> [N]."""
-        return self.rows(t.expand(self.shape).unsqueeze(0)).view(self.N)
+        return self.rows(t.expand(self.shape).unsqueeze(0)).view(self.N).contiguous()
 
     def unvector(self, t):
         """[N] -> [*step]."""

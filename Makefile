@@ -1,0 +1,54 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
+#
+#   make demo | test | bench | info | lint | clean
+#   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
+#   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
+
+TORCH ?= torch==2.13.0
+VENV := .venv
+
+ifdef PYTHON
+PY := $(PYTHON)
+READY := build/native.stamp
+else
+PY := $(VENV)/bin/python
+READY := $(VENV)/installed.stamp build/native.stamp
+endif
+
+TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff
+SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
+SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
+
+.PHONY: all demo test bench info lint clean
+
+all: $(READY)
+
+$(VENV)/installed.stamp: Makefile
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet "$(TORCH)"
+	$(VENV)/bin/python -m pip install --quiet $(TOOLS)
+	touch $@
+
+# The compiled library, built into the package's folder. A stamp of another interpreter is not taken.
+build/native.stamp: $(filter $(VENV)/%,$(READY)) $(SOURCES)
+	$(PY) setup.py --quiet build_ext --inplace
+	mkdir -p build && touch $@
+
+demo: $(READY)
+	$(SNNFAST) demo $(ARGS)
+
+test: $(READY)
+	$(PY) -m pytest -n 2 $(ARGS)
+
+bench: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py $(ARGS)
+
+info: $(READY)
+	$(SNNFAST) info
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf build snnfast/_C*.so runs

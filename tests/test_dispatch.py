@@ -1,0 +1,205 @@
+"""The ops as torch sees them: opcheck, torch.compile, autograd against the reference's own graph, gradcheck, the missing library."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch.library import opcheck
+
+import snnfast
+from snnfast import reference
+from snnfast.ops import iaf as op
+
+RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False)
+SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True)
+
+
+@pytest.mark.parametrize("rule", [RULE, SIGNED])
+@pytest.mark.parametrize("spikes", op.SPIKES)
+def test_opcheck_iaf(rule, spikes):
+    # opcheck sums all results to differentiate them and cannot add int8 or int32 ones to floats: those run without gradients.
+    # test_compile_fullgraph has a count beside differentiable results.
+    grad = spikes == "scaled"
+    x, theta = torch.randn(6, 40, requires_grad=grad), (torch.rand(40) + 0.5).requires_grad_(grad)
+    v, count, mask = torch.randn(40, requires_grad=grad), torch.zeros(40, dtype=torch.int32), torch.rand(40) < 0.5
+    opcheck(torch.ops.snnfast.iaf_fwd.default, (x, theta, v, count, mask, 6, 1, 0.5, spikes, 0, *rule))
+    opcheck(torch.ops.snnfast.iaf_fwd.default, (x[:1], theta[:1], None, None, None, 6, 1, 0.3, spikes, 0, *rule))
+
+
+def test_opcheck_others():
+    x, theta = torch.randn(6, 40), torch.rand(40) + 0.5
+    out, kept = torch.zeros(6, 40), torch.zeros(0, 1, 40)
+    # The op writes every element of out, so that poisoned memory cannot show in the comparison.
+    opcheck(torch.ops.snnfast.iaf_out.default, (x, theta, None, None, None, out, 6, 1, 0.5, "scaled", *RULE))
+    opcheck(torch.ops.snnfast.iaf_bwd.default, (x, None, x, theta, None, None, None, kept, 6, 1, 0.5, *RULE))
+    a = torch.randn(80, requires_grad=True)
+    opcheck(torch.ops.snnfast.qcfs_fwd.default, (a, theta.requires_grad_(), 1, 4, "qcfs"))
+    opcheck(torch.ops.snnfast.qcfs_bwd.default, (a.detach(), a.detach(), theta.detach(), 1, 4, "srp"))
+
+
+def test_compile_fullgraph():
+    def f(x, theta, lam):
+        s, state = snnfast.iaf(x, theta, negative="stbif")
+        count, _ = snnfast.iaf(x, theta, spikes="count", state=state, negative="stbif")
+        return snnfast.cs_qcfs(s, lam, 4) + snnfast.qcfs(s, theta, 8), state.v, count
+
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    inputs = [torch.randn(6, 2, 3, 4), torch.rand(3, 1) + 0.5, torch.randn(3, 1)]
+    results = []
+    for g in (f, compiled):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        y, v, count = g(*leaves)
+        (y.sum() + v.square().sum()).backward()
+        results.append([y, v, count, *(t.grad for t in leaves)])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_compile_channels_last():
+    x = torch.randn(4, 2, 3, 8, 8).flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (4, 2))
+    f = torch.compile(lambda x: snnfast.iaf(x, 0.7)[0], fullgraph=True, backend="aot_eager")
+    assert torch.equal(f(x), snnfast.iaf(x, 0.7)[0]) and f(x).stride() == x.stride()
+
+
+class Spike(torch.autograd.Function):
+    """[a >= 0], or [a > 0], with the surrogate h as its derivative."""
+
+    @staticmethod
+    def forward(ctx, a, strict, h):
+        ctx.save_for_backward(h)
+        return (a > 0 if strict else a >= 0).to(a.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0], None, None
+
+
+def autograd_iaf(x, theta, v0, mask, k):
+    """The neuron as a torch graph, differentiated by autograd alone: s = [u >= J] - [u < J_neg], gates constant."""
+    v, n, out = (v0 * theta if not k.normalised else v0 + theta * 0), torch.zeros_like(theta), []
+    for xt in x:
+        u = v + (xt / theta if k.normalised else xt)
+        j = torch.ones_like(theta) if k.normalised else theta
+        s = Spike.apply(u - j, k.strict, reference.iaf.height((u - j).detach(), theta.detach(), k))
+        if k.negative != "none":
+            s = s * (n < k.p_max)
+            a = u if k.negative == "stbif" else u + j
+            down = Spike.apply(-a, k.negative == "stbif", reference.iaf.height(a.detach(), theta.detach(), k))
+            down = down * (n > k.n_min)
+            fired, s = s + down, s - down
+        else:
+            fired = s
+        r, f = (s.detach(), fired.detach()) if k.detach_reset else (s, fired)
+        v = u + f * (k.v_reset - u) if k.hard else u - r * j
+        n = n + s.detach()
+        out.append(s * theta * mask)
+    return torch.stack(out), v
+
+
+KNOBS = [
+    dict(negative=n, unit=u, reset=r, surrogate=s, detach_reset=d, gamma=1.3)
+    for n in (None, "stbif", "snm")
+    for u in ("volts", "normalised")
+    for r, d in (("soft", False), ("soft", True), ("hard", False), ("hard", True))
+    for s in ("zif", "triangle", "rectangle", "atan", "sigmoid")
+]
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=lambda k: "-".join(str(v) for v in k.values()))
+def test_gradients_against_autograd(knobs):
+    """fp64: the adjoint written by hand equals autograd of the definition, for x, theta, v0 and through the final state."""
+    T, N = 19, 30
+    x = (torch.randn(T, N, dtype=torch.float64) * 0.8 + 0.2).requires_grad_()
+    theta = (torch.rand(N, dtype=torch.float64) + 0.5).requires_grad_()
+    v0 = (torch.rand(N, dtype=torch.float64)).requires_grad_()
+    mask = torch.rand(N) < 0.7
+    reset = dict(v_reset=0.125) if knobs["reset"] == "hard" else {}
+    caps = dict(caps=(-2, 3)) if knobs["negative"] else {}
+    ds, dv = torch.randn(T, N, dtype=torch.float64), torch.randn(N, dtype=torch.float64)
+    k = reference.iaf.Rule(
+        knobs["unit"] == "normalised", False, knobs["reset"] == "hard", 0.125, knobs["negative"] or "none", -2.0, 3.0,
+        knobs["surrogate"], 1.3, knobs["detach_reset"],
+    )  # fmt: skip
+    got = snnfast.iaf(x, theta, v0, mask=mask, **knobs, **reset, **caps)
+    expected = autograd_iaf(x, theta, v0, mask, k)
+    assert torch.equal(got[0], expected[0])
+    a = torch.autograd.grad([got[0], got[1].v], [x, theta, v0], [ds, dv])
+    b = torch.autograd.grad(list(expected), [x, theta, v0], [ds, dv])
+    for p, q in zip(a, b, strict=True):
+        # The same sums in another order, in fp64, T steps deep.
+        assert torch.allclose(p, q, rtol=1e-9, atol=1e-11 * float(q.abs().max()))
+
+
+def test_gradient_of_v0_as_a_number_reaches_theta():
+    """v starts at v0 theta: dtheta has the share v0 c, whether v0 is a number or a tensor."""
+    x, dv = torch.randn(7, 20, dtype=torch.float64), torch.randn(20, dtype=torch.float64)
+    grads = []
+    for v0 in (0.3, torch.tensor(0.3, dtype=torch.float64)):
+        theta = torch.full((20,), 0.8, dtype=torch.float64, requires_grad=True)
+        s, state = snnfast.iaf(x, theta, v0)
+        (s.sum() + (state.v * dv).sum()).backward()
+        grads.append(theta.grad)
+    assert torch.allclose(*grads, rtol=1e-12)
+
+
+def test_gradcheck_where_it_is_smooth():
+    """Below the threshold nothing fires and v = v0 theta + sum x; with h = 0 (narrow ZIF) the op is linear, so gradcheck applies."""
+    x = (torch.rand(5, 6, dtype=torch.float64) * 0.01).requires_grad_()
+    theta = torch.full((6,), 2.0, dtype=torch.float64, requires_grad=True)
+    v0 = torch.full((6,), 0.25, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *a: snnfast.iaf(*a, gamma=0.1)[1].v, (x, theta, v0))
+    # QCFS beyond the clamp is y = theta, below it 0.
+    z = torch.tensor([-3.0, -1.0, 5.0, 9.0], dtype=torch.float64, requires_grad=True)
+    th = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z, th: snnfast.qcfs(z, th, 4), (z, th))
+    lam = torch.tensor([1.1], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z, lam: snnfast.cs_qcfs(z, lam, 4), (z, lam))
+
+
+def test_qcfs_keeps_only_its_input():
+    """What the backward holds per element is x: 4 bytes."""
+    held = []
+    x, theta = torch.randn(1000, requires_grad=True), torch.ones(1, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (held.append(t), t)[1], lambda t: t):
+        snnfast.qcfs(x, theta, 4)
+    assert sum(t.numel() * t.element_size() for t in held) <= 4 * 1000 + 64
+
+
+def test_iaf_keeps_only_its_input():
+    held = []
+    x = torch.randn(64, 1000, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (held.append(t), t)[1], lambda t: t):
+        snnfast.iaf(x, 1.0)
+    assert sum(t.numel() * t.element_size() for t in held) <= 4 * 64000 + 64
+
+
+WITHOUT = """
+import sys, warnings
+sys.modules["snnfast._C"] = None  # as if nothing had been compiled
+import torch, snnfast
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    x = torch.linspace(-1, 2, 60).view(6, 10).requires_grad_()
+    for _ in range(2):
+        s, _ = snnfast.iaf(x, 0.7)
+        y = snnfast.qcfs(s, 0.7, 4)
+        y.sum().backward()
+print(y.sum().item(), x.grad.sum().item(), len(seen), seen[0].message)
+"""
+
+
+def test_every_op_runs_with_nothing_compiled():
+    """The reference serves every op, says so once per op, and computes the same."""
+    run = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    y, g, warned, *message = run.stdout.split(maxsplit=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = torch.linspace(-1, 2, 60).view(6, 10).requires_grad_()
+        for _ in range(2):
+            s, _ = snnfast.iaf(x, 0.7)
+            out = snnfast.qcfs(s, 0.7, 4)
+            out.sum().backward()
+    assert (float(y), float(g)) == (out.sum().item(), x.grad.sum().item())
+    assert int(warned) == 4 and "reference kernel" in message[0]

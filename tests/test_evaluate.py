@@ -1,0 +1,91 @@
+"""The evaluation: accuracy at every t from one run, memory that does not grow with T, the report, the command line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import snnfast
+from snnfast import cli
+from snnfast.spiking import powers_of_two
+
+
+def test_accuracy_at_every_t_is_that_of_separate_runs(tiny):
+    net, x = tiny
+    labels = torch.arange(6) % 10
+    snn = snnfast.convert(net)
+    loader = [(x[:4], labels[:4]), (x[4:], labels[4:])]
+    report = snnfast.evaluate(snn, loader, T=16, at=[1, 2, 5, 16], ann=net)
+    for t in (1, 2, 5, 16):
+        single = sum(int((snn.logits(a, t, at=[t])[0].argmax(1) == b).sum()) for a, b in loader)
+        assert report.at_step(t) == pytest.approx(100 * single / 6)
+    with torch.no_grad():
+        assert report.ann == pytest.approx(100 * float((net(x).argmax(1) == labels).float().mean()))
+    assert report.images == 6 and report.rows()[0][0] == "ANN"
+
+
+def test_default_steps():
+    assert powers_of_two(1024) == [2**i for i in range(11)]
+    assert powers_of_two(100) == [1, 2, 4, 8, 16, 32, 64, 100] and powers_of_two(1) == [1]
+
+
+def test_report_files(tmp_path, tiny):
+    net, x = tiny
+    report = snnfast.evaluate(snnfast.convert(net), [(x, torch.zeros(6, dtype=torch.long))], T=4, ann=net)
+    report.save_json(tmp_path / "r.json")
+    report.plot(tmp_path / "p.png")
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert read["at"] == [1, 2, 4] and read["accuracy"] == report.accuracy
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+PEAK = """
+import resource, sys, torch, snnfast
+torch.manual_seed(0)
+torch.set_num_threads(1)
+net = snnfast.models.vgg11(width=0.25).eval()
+snn = snnfast.convert(net)
+x, y = torch.randn(16, 3, 32, 32), torch.zeros(16, dtype=torch.long)
+snnfast.evaluate(snn, [(x, y)], T=int(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_T():
+    """Peak memory of the process at T = 1024 is at most 5 % above that at T = 64."""
+    peak = {}
+    for T in (64, 1024):
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run([sys.executable, "-c", PEAK, str(T)], capture_output=True, text=True, check=True, env=env)
+        peak[T] = int(run.stdout)
+    assert peak[1024] <= 1.05 * peak[64], peak
+
+
+def test_info(capsys):
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "torch" in out and ("C++" in out or "reference" in out)
+
+
+def test_wrong_arguments(capsys):
+    assert cli.main(["demo", "--device", "abacus"]) == 2
+    assert "--device abacus" in capsys.readouterr().err
+    assert cli.main(["demo", "--T", "0", "--out", os.devnull + "/x"]) == 2
+    assert "T must be >= 1, got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["dance"])
+
+
+def test_import_is_light():
+    """`import snnfast` costs at most 0.3 s beyond torch's, and brings in neither Triton, nor scikit-learn, nor matplotlib."""
+    code = "import torch, sys, time; t = time.perf_counter(); import snnfast; print(time.perf_counter() - t, *sys.modules)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    times = []
+    for _ in range(3):
+        seconds, *modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.split()
+        times.append(float(seconds))
+        assert not {"triton", "sklearn", "matplotlib", "rich"} & set(modules)
+    assert min(times) <= 0.3
