@@ -4,7 +4,6 @@ import argparse
 import sys
 
 from snnfast import __version__, backends
-from snnfast.allocator import keep_pages
 
 
 def _info(args):
@@ -50,7 +49,6 @@ def parser():
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    keep_pages()
     try:
         args.run(args)
     except (ValueError, TypeError, OSError) as error:

@@ -16,7 +16,7 @@ namespace snn::inline SNN_ISA {
 
 // Calls f(i, many) for each lane of elements [i, i + many); the last may be short.
 template <class S, class F>
-inline void lanes(int count, F&& f) {
+SNN_HD void lanes(int count, const F& f) {
   constexpr int W = kWidth<S>;
   int i = 0;
   for (; i + W <= count; i += W) f(i, W);
@@ -53,7 +53,7 @@ void fwd_range(const Elementwise& p, int64_t first, int64_t end) {
   for (int64_t at = first; at < end; at += kTile) {
     const int count = int(std::min<int64_t>(kTile, end - at));
     if constexpr (array) spread(theta, p, at, count);
-    lanes<S>(count, [&](int i, int many) {
+    lanes<S>(count, [&](int i, int many) __attribute__((always_inline)) {
       const V th = array ? load(theta + i) : one;
       store_part(y + at + i, A::fwd(load_part(x + at + i, many), th, S(p.levels)), many, stream);
     });
@@ -69,7 +69,7 @@ inline void bwd_tile(const Elementwise& p, Acc<X>* theta, Acc<X>* share, int64_t
   X* dx = static_cast<X*>(p.dx) + first;
   const V one = splat<V>(*static_cast<const S*>(p.theta));
   if constexpr (array) spread(theta, p, first, count);
-  lanes<S>(count, [&](int i, int many) {
+  lanes<S>(count, [&](int i, int many) __attribute__((always_inline)) {
     V d;
     const V th = array ? load(theta + i) : one;
     store_part(dx + i, A::bwd(d, load_part(dy + i, many), load_part(x + i, many), th, S(p.levels), p.grad), many, stream);

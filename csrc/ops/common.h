@@ -29,7 +29,9 @@ inline ScalarType accumulator(const Tensor& x) {
 }
 
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
-  return torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), dtype);
+  Tensor t = torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), dtype);
+  backend::prepare(t.data_ptr(), t.numel() * int64_t(t.element_size()));
+  return t;
 }
 
 // [N] of the given dtype, contiguous.

@@ -130,8 +130,7 @@ def bwd_kernel(
             xi = tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0).to(acc)
             xs, vs, ns = xs + (xi,), vs + (v,), ns + (n,)
             v, n, _ = step(v, n, xi, th, k)
-        for b in tl.static_range(every):
-            i: tl.constexpr = every - 1 - b
+        for i in tl.static_range(every - 1, -1, -1):
             live = inside & (i < left)
             dy = tl.zeros_like(th)
             if has_ds:

@@ -1,0 +1,83 @@
+"""Compiles every Triton kernel for sm_90 without a GPU and prints what its machine code says, as JSON. Run by test_compile_only.py."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from snnfast.triton import OPTIONS, elementwise, iaf, kernel, multistep, qcfs
+
+POINTERS = {
+    "x": None, "y": None, "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
+    "dtheta": "acc", "kept": "acc", "partial": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
+}  # fmt: skip
+NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows"}
+
+
+def build(function, equation, run_time, dtype, constants):
+    acc = "fp64" if dtype == "fp64" else "fp32"
+    fn = kernel(function, equation, run_time)
+    signature = {}
+    for name in fn.arg_names:
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name == "s":
+            signature[name] = "*" + {"scaled": dtype, "int8": "i8"}.get(constants["kind"], "i32")
+        elif name in POINTERS:
+            kind = POINTERS[name]
+            signature[name] = "*" + (dtype if kind is None else acc if kind == "acc" else kind)
+        else:
+            assert name in NUMBERS, name
+            signature[name] = "i64"
+    source = ASTSource(fn, signature=signature, constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**OPTIONS, "num_warps": 4})
+
+
+def facts(compiled):
+    """What ptxas reports of registers and spills, and the instructions that the rules forbid."""
+    ptx = compiled.asm["ptx"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "k.ptx"
+        path.write_text(ptx)
+        run = subprocess.run([get_ptxas(90).path, "-v", "-arch=sm_90a", "--fmad=false", path, "-o", Path(folder) / "k.cubin"], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        spills = [int(n) for n in re.findall(r"(\d+) bytes spill", run.stderr)]
+        stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", run.stderr)]
+    return dict(
+        spills=sum(spills), stack=sum(stack), reported=bool(spills),
+        fma=len(re.findall(r"\bfma\.rn\.f(32|64)", ptx)), approximate=len(re.findall(r"div\.full|\.approx", ptx)),
+    )  # fmt: skip
+
+
+def main():
+    found = {}
+    base = dict(v0=0.3, STEPS=4, every=16, has_mask=True, has_v=True, has_count=True)
+    rules = {
+        "plain": iaf.Rule(),
+        "stbif": iaf.Rule(normalised=True, negative="stbif", surrogate="triangle"),
+        "snm": iaf.Rule(negative="snm", hard=True, strict=True, surrogate="atan", gamma=2.0),
+    }
+    for name, rule in rules.items():
+        for dtype in ("fp32", "fp16", "bf16", "fp64"):
+            for kind in ("scaled", "int8", "bits", "count") if dtype == "fp32" else ("scaled",):
+                constants = dict(base, k=rule, kind=kind, BLOCK=256)
+                found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
+            constants = dict(v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, has_mask=True, constant=False, every=16, BLOCK=128)
+            found[f"bwd {name} {dtype}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
+    for dtype in ("fp32", "bf16", "fp64"):
+        for grad in ("qcfs", "srp", "paper"):
+            k = qcfs.Rule(4, grad)
+            found[f"qcfs bwd {dtype} {grad}"] = facts(build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=256)))
+        found[f"qcfs fwd {dtype}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=1024)))
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

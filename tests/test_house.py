@@ -1,0 +1,67 @@
+"""The rules of the house that a test can hold."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sorted(p for folder in ("snnfast", "tests", "bench") for p in (ROOT / folder).rglob("*.py"))
+NATIVE = sorted(p for kind in ("*.h", "*.cpp") for p in (ROOT / "csrc").rglob(kind))
+
+
+def test_columns_hold_the_same_files():
+    engines = {p.stem for p in (ROOT / "snnfast/reference").glob("*.py")} - {"__init__"}
+    assert engines == {"multistep", "elementwise"}
+    for column in ("snnfast/triton", "csrc/cpu"):
+        assert engines <= {p.stem for p in (ROOT / column).iterdir()}, column
+
+
+def test_every_equation_has_its_four_files():
+    for folder in ("neurons", "activations"):
+        for definition in (ROOT / "snnfast" / folder).glob("*.py"):
+            if definition.stem == "__init__":
+                continue
+            assert (ROOT / "csrc" / folder / f"{definition.stem}.h").exists()
+            assert (ROOT / "csrc/ops" / f"{definition.stem}.cpp").exists()
+            assert (ROOT / "snnfast/ops" / f"{definition.stem}.py").exists()
+
+
+@pytest.mark.parametrize("path", PYTHON + NATIVE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_small(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_nothing_falls_back_silently():
+    for path in PYTHON:
+        text = path.read_text()
+        if path.parent.name != "tests":
+            assert "NotImplementedError" not in text, path
+            if path.name != "backends.py":
+                assert "except ImportError" not in text, path
+
+
+def test_environment_variables_are_few_and_in_the_readme():
+    used = set()
+    for path in [*PYTHON, *NATIVE, ROOT / "setup.py", ROOT / "CMakeLists.txt"]:
+        if path.parent.name != "tests":
+            used |= set(re.findall(r"SNNFAST_[A-Z_]+", path.read_text()))
+    readme = (ROOT / "README.md").read_text()
+    assert len(used) <= 3 and all(name in readme for name in used), used
+
+
+def test_kernels_share_nothing_between_instruction_sets():
+    """Every symbol of a kernel unit lies in its own namespace or is plain C: a shared inline function compiled for AVX-512 could be the one that
+    the linker keeps for a machine without it."""
+    objects = {p.parent.name.removesuffix(".dir"): p for p in (ROOT / "build").rglob("kernels.cpp.o")}
+    if len(objects) < 3:
+        pytest.skip("no build folder with the object files in this checkout")
+    weak = {}
+    for name, path in objects.items():
+        lines = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
+        weak[name] = {line.split(maxsplit=2)[2] for line in lines if len(line.split(maxsplit=2)) == 3 and line.split(maxsplit=2)[1] in "WVu"}
+    names = list(weak)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            assert not weak[a] & weak[b], sorted(weak[a] & weak[b])[:5]
