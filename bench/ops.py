@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-
 import pytest
 import torch
 from pages import keep_pages
@@ -59,7 +58,9 @@ def timed(benchmark, x):
         benchmark.pedantic(f, setup=copy, rounds=ROUNDS)
         op, base = statistics.median(benchmark.stats.stats.data), statistics.median(copies[-ROUNDS:])
         ratios = sorted(a / b for a, b in zip(benchmark.stats.stats.data, copies[-ROUNDS:]))
-        row = dict(op=name, ms=1e3 * op, copy_ms=1e3 * base, ratio=op / base, p20=ratios[ROUNDS // 5], p80=ratios[-1 - ROUNDS // 5], goal=goal)
+        row = dict(
+            op=name, ms=1e3 * op, copy_ms=1e3 * base, ratio=op / base, p20=ratios[ROUNDS // 5], p80=ratios[-1 - ROUNDS // 5], goal=goal
+        )
         benchmark.extra_info.update(row)
         ROWS.append(row)
 
@@ -215,7 +216,9 @@ def report(rows):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     facts = dict(machine=cpu, isa=backends._C.isa() if backends._C else "reference", threads=2, torch=torch.__version__, T=T, N=N)
     facts["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    print(f"\n\n| {facts['machine']}, {facts['isa']}, 2 threads, T = {T}, N = 2^18, fp32 | ms | x copy_ | 20-80 % | goal |\n|---|---|---|---|---|")
+    print(
+        f"\n\n| {facts['machine']}, {facts['isa']}, 2 threads, T = {T}, N = 2^18, fp32 | ms | x copy_ | 20-80 % | goal |\n|---|---|---|---|---|"
+    )
     for r in rows:
         goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
         print(f"| {r['op']} | {r['ms']:.2f} | {r['ratio']:.2f} | {r['p20']:.2f}-{r['p80']:.2f} | {goal} |")
@@ -227,4 +230,8 @@ def report(rows):
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-q", "-s", "-p", "no:cacheprovider", "-o", "addopts=", "--benchmark-disable-gc", "--benchmark-quiet", *sys.argv[1:]]))
+    sys.exit(
+        pytest.main(
+            [__file__, "-q", "-s", "-p", "no:cacheprovider", "-o", "addopts=", "--benchmark-disable-gc", "--benchmark-quiet", *sys.argv[1:]]
+        )
+    )

@@ -31,7 +31,15 @@ def trace(net):
 
 def _check_convertible(gm):
     """Every layer must commute with rates: what does not is refused by name."""
-    bad = (torch.nn.MaxPool2d, torch.nn.AdaptiveMaxPool2d, torch.nn.ReLU, torch.nn.GELU, torch.nn.Sigmoid, torch.nn.Softmax, torch.nn.LayerNorm)
+    bad = (
+        torch.nn.MaxPool2d,
+        torch.nn.AdaptiveMaxPool2d,
+        torch.nn.ReLU,
+        torch.nn.GELU,
+        torch.nn.Sigmoid,
+        torch.nn.Softmax,
+        torch.nn.LayerNorm,
+    )
     for name, m in gm.named_modules():
         if isinstance(m, bad):
             raise ValueError(

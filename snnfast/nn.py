@@ -1,8 +1,8 @@
 """Layers: parameters and one call each.
 
-    QCFS    theta per layer      SQCFS   theta = softplus(lam) per layer
-    CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
-    IF      the neuron they stand for
+QCFS    theta per layer      SQCFS   theta = softplus(lam) per layer
+CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
+IF      the neuron they stand for
 """
 
 import torch
@@ -113,7 +113,20 @@ class IF(nn.Module):
             raise ValueError("IF takes either theta=... or the QCFS authors' arguments T, L, thresh, tau, gama, not both")
         if not self.own and (options or carry):
             raise ValueError(f"{', '.join([*options, *(['carry'] if carry else [])])}: only IF(theta=...) takes options of snnfast.iaf")
-        unknown = set(options) - {"v0", "reset", "v_reset", "negative", "caps", "unit", "strict", "spikes", "mask", "surrogate", "gamma", "detach_reset"}
+        unknown = set(options) - {
+            "v0",
+            "reset",
+            "v_reset",
+            "negative",
+            "caps",
+            "unit",
+            "strict",
+            "spikes",
+            "mask",
+            "surrogate",
+            "gamma",
+            "detach_reset",
+        }
         if unknown:
             raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
         self.options, self.channelwise, self.carry, self.state = options, channelwise, carry, None
@@ -159,5 +172,3 @@ def is_quantised(module):
 def threshold_of(module):
     """theta of a quantised activation, [1] or [C]."""
     return module.threshold() if isinstance(module, Quantised) else module.thresh
-
-

@@ -46,7 +46,9 @@ def facts(compiled):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "k.ptx"
         path.write_text(ptx)
-        run = subprocess.run([get_ptxas(90).path, "-v", "-arch=sm_90a", "--fmad=false", path, "-o", Path(folder) / "k.cubin"], capture_output=True, text=True)
+        run = subprocess.run(
+            [get_ptxas(90).path, "-v", "-arch=sm_90a", "--fmad=false", path, "-o", Path(folder) / "k.cubin"], capture_output=True, text=True
+        )
         assert run.returncode == 0, run.stderr
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", run.stderr)]
         stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", run.stderr)]
@@ -69,12 +71,16 @@ def main():
             for kind in ("scaled", "int8", "bits", "count") if dtype == "fp32" else ("scaled",):
                 constants = dict(base, k=rule, kind=kind, BLOCK=256)
                 found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
-            constants = dict(v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, has_mask=True, constant=False, every=16, BLOCK=128)
+            constants = dict(
+                v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, has_mask=True, constant=False, every=16, BLOCK=128
+            )
             found[f"bwd {name} {dtype}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
     for dtype in ("fp32", "bf16", "fp64"):
         for grad in ("qcfs", "srp", "paper"):
             k = qcfs.Rule(4, grad)
-            found[f"qcfs bwd {dtype} {grad}"] = facts(build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=256)))
+            found[f"qcfs bwd {dtype} {grad}"] = facts(
+                build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=256))
+            )
         found[f"qcfs fwd {dtype}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=1024)))
     json.dump(found, sys.stdout)
 

@@ -60,7 +60,9 @@ def test_kernels_share_nothing_between_instruction_sets():
     weak = {}
     for name, path in objects.items():
         lines = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
-        weak[name] = {line.split(maxsplit=2)[2] for line in lines if len(line.split(maxsplit=2)) == 3 and line.split(maxsplit=2)[1] in "WVu"}
+        weak[name] = {
+            line.split(maxsplit=2)[2] for line in lines if len(line.split(maxsplit=2)) == 3 and line.split(maxsplit=2)[1] in "WVu"
+        }
     names = list(weak)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:

@@ -52,9 +52,7 @@ def _bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
 iaf_fwd = library.define(
     f"iaf_fwd({_NEURON}, {_LAUNCH}, str spikes, int every, {_RULE}) -> (Tensor s, Tensor v_end, Tensor count_end, Tensor kept)", _fwd
 )
-iaf_out = library.define(
-    f"iaf_out({_NEURON}, Tensor(a!) out, {_LAUNCH}, str spikes, {_RULE}) -> (Tensor v_end, Tensor count_end)", _out
-)
+iaf_out = library.define(f"iaf_out({_NEURON}, Tensor(a!) out, {_LAUNCH}, str spikes, {_RULE}) -> (Tensor v_end, Tensor count_end)", _out)
 iaf_bwd = library.define(
     f"iaf_bwd(Tensor? ds, Tensor? dv, {_NEURON}, Tensor kept, {_LAUNCH}, {_RULE}) -> (Tensor dx, Tensor dv_start, Tensor dtheta)", _bwd
 )
@@ -129,7 +127,18 @@ def _rule(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach
         p_max = float("inf") if caps[1] is None else float(caps[1])
         if not n_min <= 0 <= p_max:
             raise ValueError(f"caps must satisfy n_min <= 0 <= p_max, got {caps!r}")
-    return unit == "normalised", bool(strict), reset == "hard", v_reset, negative or "none", n_min, p_max, surrogate, gamma, bool(detach_reset)
+    return (
+        unit == "normalised",
+        bool(strict),
+        reset == "hard",
+        v_reset,
+        negative or "none",
+        n_min,
+        p_max,
+        surrogate,
+        gamma,
+        bool(detach_reset),
+    )
 
 
 def _input(x, T):

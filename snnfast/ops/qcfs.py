@@ -19,7 +19,9 @@ def _bwd(dy, x, theta, inner, levels, grad):
 
 
 qcfs_fwd = library.define("qcfs_fwd(Tensor x, Tensor theta, int inner, int levels, str grad) -> Tensor", _fwd)
-qcfs_bwd = library.define("qcfs_bwd(Tensor dy, Tensor x, Tensor theta, int inner, int levels, str grad) -> (Tensor dx, Tensor dtheta)", _bwd)
+qcfs_bwd = library.define(
+    "qcfs_bwd(Tensor dy, Tensor x, Tensor theta, int inner, int levels, str grad) -> (Tensor dx, Tensor dtheta)", _bwd
+)
 
 library.fake("qcfs_fwd", lambda x, theta, inner, levels, grad: x.new_empty(x.shape))
 library.fake("qcfs_bwd", lambda dy, x, theta, inner, levels, grad: (x.new_empty(x.shape), theta.new_empty(theta.shape)))

@@ -2,8 +2,8 @@
 
 import torch
 
-from snnfast.bind import bind
 from snnfast.activations import qcfs as _qcfs
+from snnfast.bind import bind
 from snnfast.neurons import iaf as _iaf
 
 

@@ -31,6 +31,17 @@ def _emit(s, e, t, T, at, word, th, inside, N, W, kind: tl.constexpr, signed: tl
             tl.store(s + (tl.cast(T, tl.int64) + t) * W + word, _pack((e < 0) & inside, BLOCK), word < W)
 
 
+@triton.jit
+def _keep(kept, v, n, t, at, inside, N, every: tl.constexpr, signed: tl.constexpr):
+    """Stores the state before step t, where t is a multiple of `every`."""
+    if every > 0:
+        if t % every == 0:
+            to = kept + tl.cast(t // every, tl.int64) * N * (2 if signed else 1) + at
+            tl.store(to, v, inside)
+            if signed:
+                tl.store(to + N, n, inside)
+
+
 def fwd_kernel(
     x, theta, v_in, count_in, mask, s, v_end, count_end, kept,
     x_stride, T, N, W, C, inner,
@@ -65,24 +76,14 @@ def fwd_kernel(
         for i in tl.static_range(STEPS):
             xs = xs + (tl.load(row + i * stride, inside, other=0.0).to(acc),)
         row += STEPS * stride
-        if every > 0:
-            if t % every == 0:
-                to = kept + tl.cast(t // every, tl.int64) * N * (2 if signed else 1) + at
-                tl.store(to, v, inside)
-                if signed:
-                    tl.store(to + N, n, inside)
+        _keep(kept, v, n, t, at, inside, N, every, signed)
         for i in tl.static_range(STEPS):
             v, n, e = step(v, n, xs[i], th, k)
             if has_mask:
                 e = tl.where(on, e, 0.0)
             _emit(s, e, t + i, T, at, word, th, inside, N, W, kind, signed, BLOCK)
     for t in range(whole, T):
-        if every > 0:
-            if t % every == 0:
-                to = kept + tl.cast(t // every, tl.int64) * N * (2 if signed else 1) + at
-                tl.store(to, v, inside)
-                if signed:
-                    tl.store(to + N, n, inside)
+        _keep(kept, v, n, t, at, inside, N, every, signed)
         v, n, e = step(v, n, tl.load(row, inside, other=0.0).to(acc), th, k)
         row += stride
         if has_mask:
