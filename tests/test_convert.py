@@ -177,7 +177,7 @@ def test_if_is_a_drop_in():
     y = x.clone().requires_grad_()
     layer(y).sum().backward()
     assert y.grad is not None and layer.thresh.grad is None, "as in the authors' code, theta gets no gradient in spiking mode"
-    assert nn.IF().T == 0 and nn.IF().L == 8 and float(nn.IF().thresh) == 8.0
+    assert nn.IF().T == 0 and nn.IF().L == 8 and nn.IF().thresh.item() == 8.0
 
 
 def test_if_with_its_own_options():
