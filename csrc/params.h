@@ -44,6 +44,7 @@ struct MultistepFwd : Multistep {
 };
 
 struct MultistepBwd : Multistep {
+  bool constant;   // x is one row for all T > 1 steps, so that dx is their sum (an expanded x has stride 0 too, and a dx per step)
   const void* ds;  // [T, N] at row stride ds_stride, or null
   int64_t ds_stride;
   const void* dv;  // acc [N] or null: gradient of v_end

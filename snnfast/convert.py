@@ -1,13 +1,14 @@
 """ANN to SNN: fold the batch norms, put a neuron in place of every quantised activation."""
 
+import collections
 import copy
 
 import torch
 from torch import fx
 
-from snnfast import nn
+from snnfast import nn, rates
 from snnfast.ops import checks
-from snnfast.spiking import SpikingNetwork
+from snnfast.spiking import Plan, SpikingNetwork
 
 
 class _Tracer(fx.Tracer):
@@ -29,55 +30,43 @@ def trace(net):
     return fx.GraphModule(net, graph)
 
 
-def _check_convertible(gm):
-    """Every layer must commute with rates: what does not is refused by name."""
-    bad = (
-        torch.nn.MaxPool2d,
-        torch.nn.AdaptiveMaxPool2d,
-        torch.nn.ReLU,
-        torch.nn.GELU,
-        torch.nn.Sigmoid,
-        torch.nn.Softmax,
-        torch.nn.LayerNorm,
-    )
-    for name, m in gm.named_modules():
-        if isinstance(m, bad):
-            raise ValueError(
-                f"{name} is {type(m).__name__}, which has no spiking form here: train with a quantised activation (snnfast.nn) "
-                "and average pooling instead"
-            )
-
-
-def fold_batch_norms(gm):
-    """Folds every batch norm that follows a convolution or a linear layer into it, in place (W gamma/sqrt(var + eps), ...)."""
-    modules = dict(gm.named_modules())
-    for node in list(gm.graph.nodes):
-        bn = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            continue
-        before = node.args[0]
-        layer = modules.get(before.target) if before.op == "call_module" else None
-        if not isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) or len(before.users) != 1:
-            continue  # stays as the affine map that it is in eval mode
-        fuse = torch.nn.utils.fuse_conv_bn_eval if isinstance(layer, torch.nn.Conv2d) else torch.nn.utils.fuse_linear_bn_eval
-        _replace(gm, before.target, fuse(layer, bn))
-        node.replace_all_uses_with(before)
-        gm.graph.erase_node(node)
-
-
 def _replace(gm, name, module):
     parent, _, child = name.rpartition(".")
     setattr(gm.get_submodule(parent), child, module)
 
 
+def _module(gm, node):
+    return gm.get_submodule(node.target) if node.op == "call_module" else None
+
+
+def fold_batch_norms(gm):
+    """Folds every batch norm that follows a convolution or a linear layer into it, in place (W gamma/sqrt(var + eps), ...).
+
+    One whose layer is used elsewhere too stays as the affine map that it is in eval mode.
+    """
+    calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
+    fuse = {torch.nn.Conv2d: torch.nn.utils.fuse_conv_bn_eval, torch.nn.Linear: torch.nn.utils.fuse_linear_bn_eval}
+    for node in list(gm.graph.nodes):
+        bn = _module(gm, node)
+        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or bn.running_mean is None:
+            continue
+        before = node.all_input_nodes[0]
+        layer = _module(gm, before)
+        if type(layer) not in fuse or len(before.users) != 1 or calls[before.target] != 1:
+            continue
+        _replace(gm, before.target, fuse[type(layer)](layer, bn))
+        node.replace_all_uses_with(before)
+        gm.graph.erase_node(node)
+
+
 def _drop_dropout(gm):
     for node in list(gm.graph.nodes):
-        if node.op == "call_module" and isinstance(gm.get_submodule(node.target), torch.nn.modules.dropout._DropoutNd):
-            node.replace_all_uses_with(node.args[0])
+        if isinstance(_module(gm, node), torch.nn.modules.dropout._DropoutNd):
+            node.replace_all_uses_with(node.all_input_nodes[0])
             gm.graph.erase_node(node)
 
 
-def _neurons(gm, v0, unit):
+def _put_neurons(gm, v0, unit):
     """Puts an IF in place of every quantised activation; returns their names and levels."""
     levels = {}
     for name, m in list(gm.named_modules()):
@@ -85,7 +74,7 @@ def _neurons(gm, v0, unit):
             continue
         theta = checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
         levels[name] = m.levels if isinstance(m, nn.Quantised) else m.L
-        _replace(gm, name, nn.IF(theta=theta, channelwise=True, carry=True, v0=v0, unit=unit))
+        _replace(gm, name, nn.IF(theta=theta, channelwise=True, v0=v0, unit=unit))
     if not levels:
         raise ValueError("net has no quantised activation (snnfast.nn.QCFS and its kin), so there is nothing to put neurons in place of")
     return levels
@@ -98,24 +87,34 @@ def convert(net, method="if", *, v0=0.5, parity=False):
     the last linear layer has no neuron: its output is read.
 
     Args:
-        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn`.
+        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` and whose other layers, behind
+            the first activation, commute with rates (`snnfast/rates.py` lists them).
         method: "if", the plain neuron.
         v0: start voltage in units of theta; 0.5 is optimal for QCFS.
         parity: the authors' arithmetic: normalised units (v += x/theta, fire at 1) instead of volts.
 
     Raises:
-        ValueError: a threshold is not > 0 (the message names the layer), or a layer has no spiking form.
+        ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
     """
     checks.choice("method", method, ("if",))
     checks.number("v0", v0)
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
-    gm = trace(copy.deepcopy(net).eval())
-    _check_convertible(gm)
+    net = copy.deepcopy(net).eval()
+    for m in net.modules():
+        if getattr(m, "inplace", False):
+            m.inplace = False  # fixed values are used again in every chunk
+    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net)
     _drop_dropout(gm)
     fold_batch_norms(gm)
-    levels = _neurons(gm, v0, "normalised" if parity else "volts")
     gm.graph.eliminate_dead_code()
+    levels = _put_neurons(gm, v0, "normalised" if parity else "volts")
+    plan = Plan(gm)
+    for node in gm.graph.nodes:
+        if node in plan.spiking and node not in plan.firing and node.op != "output":
+            rates.check(node, gm, plan)
+        elif node.op == "call_method" and node.target.endswith("_"):
+            raise ValueError(f"{node.target} (node {node.name}) works in place on a value that every chunk of time uses again")
     gm.delete_all_unused_submodules()
     gm.recompile()
     return SpikingNetwork(gm.requires_grad_(False).eval(), levels)

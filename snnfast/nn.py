@@ -129,7 +129,11 @@ class IF(nn.Module):
         }
         if unknown:
             raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
-        self.options, self.channelwise, self.carry, self.state = options, channelwise, carry, None
+        self.options = {k: v for k, v in options.items() if not isinstance(v, torch.Tensor)}
+        self.channelwise, self.carry, self.state = channelwise, carry, None
+        for k, v in options.items():
+            if isinstance(v, torch.Tensor):
+                self.register_buffer(k, v.detach().clone())  # v0, mask
         if self.own:
             theta = torch.as_tensor(theta, dtype=None if isinstance(theta, torch.Tensor) else torch.get_default_dtype())
             self.register_buffer("theta", checks.positive("theta", theta.detach().clone()))
@@ -140,21 +144,27 @@ class IF(nn.Module):
         """Forgets the state: the next call starts from v0."""
         self.state = None
 
-    def run(self, x, T=None, out=None):
-        """Runs `T` steps of a constant current x [...], or the steps of x [T, ...] (T = None), in the layer's own form."""
+    def __getstate__(self):
+        """A copy or a file of the layer starts without a carried state."""
+        return {**self.__dict__, "state": None}
+
+    def fire(self, x, T=None, **run):
+        """`snnfast.iaf` with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
+        `run`: state, out, state_out."""
         theta = spread(self.theta, x if T is not None else x[0]) if self.channelwise else self.theta
-        s, state = iaf(x, theta, T=T, state=self.state if self.carry else None, out=out, **self.options)
-        if self.carry:
-            self.state = state
-        return s
+        tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
+        return iaf(x, theta, T=T, **run, **self.options, **tensors)
 
     def forward(self, x):
         if self.own:
-            return self.run(x)
+            s, state = self.fire(x, state=self.state if self.carry else None)
+            if self.carry:
+                self.state = state
+            return s
         if self.T == 0:
             return qcfs(x, self.thresh, self.L)
-        if x.size(0) % self.T:
-            raise ValueError(f"x has {x.size(0)} rows, which is not a multiple of T = {self.T}; its first axis is time and batch merged")
+        if x.dim() == 0 or x.size(0) % self.T:
+            raise ValueError(f"x of shape {tuple(x.shape)} has no multiple of T = {self.T} rows; its first axis is time and batch merged")
         s, _ = iaf(x.unflatten(0, (self.T, -1)), self.thresh.detach(), gamma=self.gama)
         return s.flatten(0, 1)
 

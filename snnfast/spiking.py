@@ -5,49 +5,38 @@ import math
 import torch
 from torch import fx
 
-from snnfast import nn
+from snnfast import heap, nn
 from snnfast.ops import checks
+from snnfast.ops.layout import layout_of
 
-CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}  # neuron-steps of the largest layer in flight: reused cache-near buffers; a full GPU
+# Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
 
 
 class SpikingNetwork(torch.nn.Module):
     """What `snnfast.convert` returns.
 
     The image is a constant current. Nodes of the graph that no spike reaches (the first convolution) are computed once per batch; the others
-    once per chunk of time, on time and batch merged [chunk * B, ...], with each neuron's state carried from chunk to chunk.
+    once per chunk of time, on time and batch merged [chunk * B, ...], with each neuron's state carried from chunk to chunk. State and buffers
+    belong to the run, not to the network: runs may be interleaved, abandoned or threaded.
 
     Attributes:
+        gm: the graph, a torch.fx.GraphModule.
         levels: quantisation levels of the activation that each neuron stands for, by its name.
     """
 
     def __init__(self, gm, levels):
         super().__init__()
         self.gm, self.levels = gm, dict(levels)
-        self.buffers_ = {}
-        self.firing = []  # nodes of the neurons, in order
-        spiking, self.static = set(), set()
-        for node in gm.graph.nodes:
-            is_neuron = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
-            if is_neuron:
-                self.firing.append(node)
-            if is_neuron or any(a in spiking for a in node.all_input_nodes):
-                spiking.add(node)
-            else:
-                self.static.add(node)
-        out = next(n for n in gm.graph.nodes if n.op == "output")
-        if not isinstance(out.args[0], fx.Node):
+        output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+        if not isinstance(output, fx.Node):
             raise ValueError("net must return one tensor, the logits")
+        if output not in Plan(gm).spiking:
+            raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
 
     def neurons(self):
         """(name, IF) of every neuron layer, in the order of the graph."""
-        return [(n.target, self.gm.get_submodule(n.target)) for n in self.firing]
-
-    def reset(self):
-        """Forgets every neuron's state and the buffers of the last run."""
-        for _, m in self.neurons():
-            m.reset()
-        self.buffers_.clear()
+        return [(n.target, self.gm.get_submodule(n.target)) for n in Plan(self.gm).firing]
 
     def chunks(self, x, T, chunk=None):
         """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all.
@@ -55,94 +44,31 @@ class SpikingNetwork(torch.nn.Module):
         Args:
             x: images [B, ...]; the same current at every step.
             T: number of steps.
-            chunk: steps per chunk; by default as many as keep the largest layer near the cache (CPU) or fill the device (GPU),
+            chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
                 whatever T is. The neurons' spikes do not depend on it.
         """
+        return (y for y, _ in self.run(x, T, chunk))
+
+    def run(self, x, T, chunk=None):
+        """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
         checks.tensor("x", x)
         checks.integer("T", T)
         if chunk is not None:
             checks.integer("chunk", chunk)
         if x.dim() < 1 or x.size(0) == 0:
             raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
-        return self._chunks(x, T, chunk)
+        return self._run(x, T, chunk)
 
     @torch.no_grad()
-    def _chunks(self, x, T, chunk):
-        self.reset()
-        try:
-            run = fx.Interpreter(self.gm, garbage_collect_values=False)
-            fixed = self._run_static(run, x)
-            done = 0
-            while done < T:
-                steps = min(T - done, chunk or self._default_chunk(fixed, x))
-                yield self._run_chunk(run, fixed, steps, x.size(0))
-                done += steps
-        finally:
-            self.reset()
-
-    def _default_chunk(self, fixed, x):
-        largest = max((fixed[n.args[0]].numel() for n in self.firing if n.args[0] in fixed), default=x.numel())
-        return max(1, CHUNK_ELEMENTS.get(x.device.type, 1 << 21) // largest)
-
-    def _run_static(self, run, x):
-        """The values that stay the same at every step."""
-        fixed = {}
-        run.env, run.args_iter = fixed, iter([x])
-        for node in self.gm.graph.nodes:
-            if node in self.static and node.op != "output":
-                fixed[node] = run.run_node(node)
-        return fixed
-
-    def _run_chunk(self, run, fixed, steps, B):
-        """One chunk: values of spiking nodes are [steps * B, ...]; a fixed value beside one is repeated over the steps."""
-        env = dict(fixed)
-        last_use = self._last_uses()
-        for node in self.gm.graph.nodes:
-            if node in self.static:
-                continue
-            if node.op == "output":
-                return env[node.args[0]].unflatten(0, (steps, B))
-            if node in self.firing:
-                env[node] = self._fire(node, env[node.args[0]], node.args[0] in self.static, steps, B)
-            else:
-                run.env = {a: self._over_time(env[a], steps) if a in self.static else env[a] for a in node.all_input_nodes}
-                env[node] = run.run_node(node)
-            run.env = {}
-            for dead in last_use.get(node, ()):
-                env.pop(dead, None)
-
-    @staticmethod
-    def _over_time(value, steps):
-        if not isinstance(value, torch.Tensor):
-            return value
-        return value.expand(steps, *value.shape).flatten(0, 1)
-
-    def _last_uses(self):
-        """For each spiking node, the spiking values that nothing after it reads."""
-        last = {}
-        for node in self.gm.graph.nodes:
-            for a in node.all_input_nodes:
-                if a not in self.static:
-                    last[a] = node
-        uses = {}
-        for value, node in last.items():
-            uses.setdefault(node, []).append(value)
-        return uses
-
-    def _fire(self, node, current, constant, steps, B):
-        """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to a buffer that every chunk reuses."""
-        neuron = self.gm.get_submodule(node.target)
-        per_step = current.shape[1:]
-        if constant:
-            like, T = current, steps
-        else:
-            current = current.unflatten(0, (steps, B))
-            like, T = current[0], None
-        out = self.buffers_.get(node)
-        if out is None or out.size(0) < steps or out.shape[2:] != per_step or out.dtype != like.dtype:
-            out = torch.empty_strided((steps, *like.shape), (like.numel(), *_dense_strides(like)), dtype=like.dtype, device=like.device)
-            self.buffers_[node] = out
-        return neuron.run(current, T=T, out=out[:steps]).flatten(0, 1)
+    def _run(self, x, T, chunk):
+        run = Run(self.gm, x)
+        chunk, done = chunk or run.default_chunk(), 0
+        while done < T:
+            steps = min(T - done, chunk)
+            yield run.chunk(steps), {n.name: s for n, s in run.states.items()}
+            done += steps
+            if x.device.type == "cpu":
+                heap.release()
 
     def logits(self, x, T, at=None, chunk=None):
         """Logits over time.
@@ -153,12 +79,13 @@ class SpikingNetwork(torch.nn.Module):
 
         Returns:
             at=None: the output of each step, [T, B, classes]. Otherwise the mean output of the first t steps for each asked t,
-            [len(at), B, classes]: what the network answers when it is read at t. Summed in fp64, step by step, so that it does not depend on `chunk`.
+            [len(at), B, classes]: what the network answers when it is read at t. Summed in fp64, step by step, so that it does not depend on
+            `chunk`.
         """
         if at is None:
             return torch.cat(list(self.chunks(x, T, chunk)))
-        steps = check_at(at, T)
-        return torch.stack([mean for _, mean in self.means(x, T, steps, chunk)])
+        checks.integer("T", T)
+        return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
 
     def means(self, x, T, at, chunk=None):
         """Yields (t, mean logits of the first t steps [B, classes]) for each t of `at`, in memory that does not grow with T."""
@@ -166,7 +93,7 @@ class SpikingNetwork(torch.nn.Module):
         for y in self.chunks(x, T, chunk):
             for step in y:
                 t += 1
-                total = step.double() if total is None else total.add_(step)
+                total = step.to(torch.float64, copy=True) if total is None else total.add_(step)
                 if t in asked:
                     yield t, (total / t).to(y.dtype)
 
@@ -175,8 +102,94 @@ class SpikingNetwork(torch.nn.Module):
         return self.logits(x, T, [T], chunk)[0]
 
 
+class Plan:
+    """Which nodes of a graph fire, which a spike reaches, and which follow from the image alone."""
+
+    def __init__(self, gm):
+        self.firing, self.spiking, self.from_image = [], set(), set()
+        for node in gm.graph.nodes:
+            fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
+            if fires:
+                self.firing.append(node)
+            if fires or any(a in self.spiking for a in node.all_input_nodes):
+                self.spiking.add(node)
+            elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
+                self.from_image.add(node)
+
+
+class Run:
+    """One batch on its way through time: the fixed values of the graph, the state of every neuron, the buffers for its spikes."""
+
+    def __init__(self, gm, x):
+        self.gm, self.plan, self.B = gm, Plan(gm), x.size(0)
+        self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
+        self.states, self.buffers, self.fixed = {}, {}, {}
+        self.interpreter.args_iter = iter([x])
+        for node in gm.graph.nodes:
+            if node not in self.plan.spiking and node.op != "output":
+                self.fixed[node] = self._evaluate(node, self.fixed)
+        self.last_use = {}
+        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
+        for value, node in last.items():
+            self.last_use.setdefault(node, []).append(value)
+
+    def _evaluate(self, node, env):
+        self.interpreter.env = env
+        return self.interpreter.run_node(node)
+
+    def default_chunk(self):
+        currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
+        device = next(iter(self.fixed.values())).device.type
+        return max(1, CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cpu"]) // max(currents, default=1))
+
+    def chunk(self, steps):
+        """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
+        env = {}
+        for node in self.gm.graph.nodes:
+            if node.op == "output":
+                y = env[node.args[0]].unflatten(0, (steps, self.B))
+                # A network that ends in a neuron answers in that neuron's buffer, which the next chunk reuses.
+                return (
+                    y.clone() if any(y.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for b in self.buffers.values()) else y
+                )
+            if node not in self.plan.spiking:
+                continue
+            if node in self.plan.firing:
+                env[node] = self._fire(node, env, steps)
+            else:
+                env[node] = self._evaluate(node, {a: self._over_time(a, env, steps) for a in node.all_input_nodes})
+            for dead in self.last_use.get(node, ()):
+                env.pop(dead, None)
+
+    def _over_time(self, node, env, steps):
+        if node in self.plan.spiking:
+            return env[node]
+        value = self.fixed[node]
+        if node not in self.plan.from_image or not isinstance(value, torch.Tensor):
+            return value  # a parameter, or a number
+        return value.expand(steps, *value.shape).flatten(0, 1)
+
+    def _fire(self, node, env, steps):
+        """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to a buffer that every chunk reuses."""
+        neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
+        constant = source not in self.plan.spiking
+        current = self.fixed[source] if constant else env[source].unflatten(0, (steps, self.B))
+        like = current if constant else current[0]
+        out = self.buffers.get(node)
+        if out is None or out.size(0) < steps:
+            layout = layout_of(like)
+            out = like.new_empty((steps, layout.N))
+            self.buffers[node] = out = layout.unrows(out)
+        # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
+        state = self.states.get(node)
+        s, self.states[node] = neuron.fire(current, T=steps if constant else None, state=state, out=out[:steps], state_out=state)
+        return s.flatten(0, 1)
+
+
 def check_at(at, T):
     """The asked steps as a list: increasing whole numbers in 1..T."""
+    if not isinstance(at, (list, tuple, range)):
+        raise TypeError(f"at must be a list of steps, got {type(at).__name__}")
     at = list(at)
     for t in at:
         checks.integer("at", t)
@@ -188,8 +201,3 @@ def check_at(at, T):
 def powers_of_two(T):
     """1, 2, 4, ..., T: the steps at which a report is read by default."""
     return sorted({2**i for i in range(math.floor(math.log2(T)) + 1)} | {T})
-
-
-def _dense_strides(t):
-    """The strides of t if it is dense, else those of a contiguous tensor of its shape."""
-    return torch.empty_like(t, device="meta").stride()

@@ -17,6 +17,8 @@ def to_channelwise(net):
     if kind not in CHANNELWISE_OF:
         raise ValueError(f"net must be a layer-wise network of snnfast.models ({', '.join(CHANNELWISE_OF)}), got activation {kind!r}")
     new = type(net)(**{**net.config, "activation": CHANNELWISE_OF[kind]})
+    like = next(net.parameters())
+    new = new.to(like.dtype)
     state = net.state_dict()
     for name, module in new.named_modules():
         if isinstance(module, nn.Quantised):
@@ -25,7 +27,7 @@ def to_channelwise(net):
                 state[f"{name}.{key}"] = state[f"{name}.{key}"].expand(p.shape)
     new.load_state_dict(state)
     new.train(net.training)
-    return new.to(next(net.parameters()).device)
+    return new.to(like.device)
 
 
 def parameter_groups(net, weight_decay):

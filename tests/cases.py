@@ -87,8 +87,8 @@ class Case:
     def fwd(self, spikes, every=0):
         return (*self.neuron, self.T, self.inner, 0.3, spikes, every, *self.rule)
 
-    def out(self, spikes, out):
-        return (*self.neuron, out, self.T, self.inner, 0.3, spikes, *self.rule)
+    def out(self, spikes, out, state):
+        return (*self.neuron, out, *state, self.T, self.inner, 0.3, spikes, *self.rule)
 
     def bwd(self, kept):
         return (self.ds, self.dv, *self.neuron, kept, self.T, self.inner, 0.3, *self.rule)

@@ -20,7 +20,14 @@ def check_row(row, fwd, out, bwd, device="cpu", every=0):
         cases.assert_same(fwd(*case.fwd(spikes, every)), expected, f"forward {spikes}")
         # Written between sentinels: nothing beside the result changes.
         room = torch.full((expected[0].numel() + 64,), 77, dtype=expected[0].dtype, device=device)
-        cases.assert_same(out(*case.out(spikes, room[32:-32].view(expected[0].shape))), expected[1:3], f"out {spikes}")
+        _, _, v, count, _ = case.neuron
+        # The state goes to memory of its own, or back to where it came from.
+        state = (torch.full_like(expected[1], 77), torch.full_like(expected[2], 77)) if v is None else (v.clone(), count.clone())
+        if v is not None:
+            case.neuron[2:4] = state
+        assert out(*case.out(spikes, room[32:-32].view(expected[0].shape), state)) in (None, ())
+        case.neuron[2:4] = v, count
+        cases.assert_same(state, expected[1:3], f"out {spikes}")
         assert cases.same(room[32:-32].view(expected[0].shape), expected[0]), f"out {spikes}"
         assert bool((room[:32] == 77).all() and (room[-32:] == 77).all()), f"out {spikes}: wrote beyond the result"
     kept = fwd(*case.fwd("scaled", every))[3]

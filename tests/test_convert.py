@@ -46,11 +46,10 @@ def test_chunks_change_nothing(tiny):
     snn = snnfast.convert(net)
     found = []
     for chunk in (24, 1, 5):
-        counts = [0] * len(snn.neurons())
-        outputs = []
-        for y in snn.chunks(x, 24, chunk):
+        counts, outputs = [], []
+        for y, states in snn.run(x, 24, chunk):
             outputs.append(y)
-            counts = [m.state.count.clone() for _, m in snn.neurons()]
+            counts = [s.count.clone() for s in states.values()]
         found.append((torch.cat(outputs), counts))
     for y, counts in found[1:]:
         assert torch.allclose(y, found[0][0], rtol=1e-9, atol=1e-9)
@@ -72,9 +71,9 @@ def test_rates_are_the_activation(tiny):
     """The first layer's rate after T steps is QCFS with L = T (closed form, fp64); the logits approach the network with many levels as T grows."""
     net, x = copy.deepcopy(tiny[0]).double(), tiny[1].double()
     snn = snnfast.convert(net)
-    name, first = snn.neurons()[0]
-    for _ in snn.chunks(x, 8, 8):
-        count = first.state.count.clone()
+    name, _ = snn.neurons()[0]
+    for _, states in snn.run(x, 8, 8):
+        count = states["layer1_2"].count
     with torch.no_grad():
         current = net.layer1[1](net.layer1[0](x))
         theta = net.layer1[2].threshold().detach().view(-1, 1, 1)

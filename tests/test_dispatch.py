@@ -30,9 +30,9 @@ def test_opcheck_iaf(rule, spikes):
 
 def test_opcheck_others():
     x, theta = torch.randn(6, 40), torch.rand(40) + 0.5
-    out, kept = torch.zeros(6, 40), torch.zeros(0, 1, 40)
+    out, kept, v, count = torch.zeros(6, 40), torch.zeros(0, 1, 40), torch.zeros(40), torch.zeros(40, dtype=torch.int32)
     # The op writes every element of out, so that poisoned memory cannot show in the comparison.
-    opcheck(torch.ops.snnfast.iaf_out.default, (x, theta, None, None, None, out, 6, 1, 0.5, "scaled", *RULE))
+    opcheck(torch.ops.snnfast.iaf_out.default, (x, theta, None, None, None, out, v, count, 6, 1, 0.5, "scaled", *RULE))
     opcheck(torch.ops.snnfast.iaf_bwd.default, (x, None, x, theta, None, None, None, kept, 6, 1, 0.5, *RULE))
     a = torch.randn(80, requires_grad=True)
     opcheck(torch.ops.snnfast.qcfs_fwd.default, (a, theta.requires_grad_(), 1, 4, "qcfs"))

@@ -155,14 +155,15 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   const int64_t R = kind == Spikes::count && p.x_stride == 0 ? p.T : steps_per_load(kind);
   for (int64_t t = 0; t < p.T; t += R) run_steps<E, X, kind>(p, k, b, first, count, t, std::min(R, p.T - t), stream);
   std::memcpy(static_cast<S*>(p.v_end) + first, b.v, sizeof(S) * count);
-  for (int i = 0; i < count; ++i) p.count_end[first + i] = int32_t(b.n[i]);
   if constexpr (kind == Spikes::count) {
     int32_t* net = static_cast<int32_t*>(p.s) + first;
     for (int i = 0; i < count; ++i) {
       const bool on = !p.mask || p.mask[first + i];
-      net[i] = on ? p.count_end[first + i] - (p.count ? p.count[first + i] : 0) : 0;
+      net[i] = on ? int32_t(b.n[i]) - (p.count ? p.count[first + i] : 0) : 0;
     }
   }
+  // Last, because count_end may be count.
+  for (int i = 0; i < count; ++i) p.count_end[first + i] = int32_t(b.n[i]);
 }
 
 // Neurons [begin, end); begin is a multiple of 32.

@@ -107,8 +107,7 @@ void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>>& b, Adjoint<
   const int R = int(std::min<int64_t>(kSegment, p.T - t));
   const X* x = static_cast<const X*>(p.x) + t * xs + first;
   const X* ds = p.ds ? static_cast<const X*>(p.ds) + t * dss + first : reinterpret_cast<const X*>(a.zeros);
-  const bool constant = xs == 0 && p.T > 1;
-  X* dx = constant ? nullptr : static_cast<X*>(p.dx) + t * p.N + first;
+  X* dx = p.constant ? nullptr : static_cast<X*>(p.dx) + t * p.N + first;
   const int rest = count % kUnit, units = (count + kUnit - 1) / kUnit, whole = rest ? units - 1 : units, o = whole * kUnit;
   X xb[kSegment * kUnit] = {}, db[kUnit] = {};  // padded copies for the ragged last unit
   alignas(64) X yb[kUnit];
@@ -183,7 +182,7 @@ inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a,
       store(a.dtheta + i, load(a.dtheta + i) + E::start_bwd(load(a.c + i), S(p.v0), k), false);
   std::memcpy(static_cast<S*>(p.dv_start) + first, a.c, sizeof(S) * count);
   std::memcpy(static_cast<S*>(p.dtheta) + first, a.dtheta, sizeof(S) * count);
-  if (p.x_stride == 0 && p.T > 1) store_sum(static_cast<X*>(p.dx) + first, a.dx, count);
+  if (p.constant) store_sum(static_cast<X*>(p.dx) + first, a.dx, count);
 }
 
 // Neurons [first, end); first is a multiple of 32.

@@ -44,15 +44,13 @@ void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, co
   p.rule = r;
 }
 
-std::tuple<Tensor, Tensor> run(MultistepFwd& p, const Tensor& x, const Tensor& s) {
-  const Tensor v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, ScalarType::Int);
+void run(MultistepFwd& p, const Tensor& s, const Tensor& v_end, const Tensor& count_end) {
   p.s = s.data_ptr();
   p.v_end = v_end.data_ptr();
   p.count_end = static_cast<int32_t*>(count_end.data_ptr());
   backend::parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) {
     kernels().iaf_fwd(p, first * kUnit, std::min(p.N, end * kUnit));
   });
-  return {v_end, count_end};
 }
 
 Spikes spikes_of(const std::string& name) {
@@ -82,12 +80,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> iaf_fwd(const Tensor& x, const Tensor
        rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
   p.spikes = spikes_of(spikes);
   const Tensor s = allocate(p, x);
-  const auto [v_end, count_end] = run(p, x, s);
+  const Tensor v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, ScalarType::Int);
+  run(p, s, v_end, count_end);
   return {s, v_end, count_end, empty(x, {0, p.rule.negative == Negative::none ? 1 : 2, p.N}, accumulator(x))};
 }
 
-std::tuple<Tensor, Tensor> iaf_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, int64_t T,
-                                   int64_t inner, double v0, std::string spikes, bool normalised, bool strict, bool hard, double v_reset,
+// v_end and count_end may be v and count: the state is then updated in place.
+void iaf_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, const Tensor& v_end,
+             const Tensor& count_end, int64_t T, int64_t inner, double v0, std::string spikes, bool normalised, bool strict, bool hard, double v_reset,
                                    std::string negative, double n_min, double p_max, std::string surrogate, double gamma,
                                    bool detach_reset) {
   MultistepFwd p{};
@@ -99,7 +99,9 @@ std::tuple<Tensor, Tensor> iaf_out(const Tensor& x, const Tensor& theta, Maybe v
   const int64_t expected = p.spikes == Spikes::count ? p.N : planes * T * (p.spikes == Spikes::bits ? words : p.N);
   const ScalarType dtype = p.spikes == Spikes::scaled ? x.scalar_type() : p.spikes == Spikes::int8 ? ScalarType::Char : ScalarType::Int;
   STD_TORCH_CHECK(out.numel() == expected && out.is_contiguous() && out.scalar_type() == dtype, "snnfast: out does not fit");
-  return run(p, x, out);
+  check_vector("v_end", v_end, p.N, accumulator(x));
+  check_vector("count_end", count_end, p.N, ScalarType::Int);
+  run(p, out, v_end, count_end);
 }
 
 std::tuple<Tensor, Tensor, Tensor> iaf_bwd(Maybe ds, Maybe dv, const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask,
@@ -118,6 +120,7 @@ std::tuple<Tensor, Tensor, Tensor> iaf_bwd(Maybe ds, Maybe dv, const Tensor& x, 
   }
   if (dv) check_vector("dv", *dv, p.N, accumulator(x));
   p.dv = dv ? dv->data_ptr() : nullptr;
+  p.constant = x.size(0) == 1 && T > 1;
   const Tensor dx = empty(x, {x.size(0), p.N}, x.scalar_type());
   const Tensor dv_start = empty(x, {p.N}, accumulator(x)), dtheta = empty(x, {p.N}, accumulator(x));
   p.dx = dx.data_ptr();

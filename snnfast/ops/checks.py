@@ -1,9 +1,8 @@
 """Checks of what a caller gave: ValueError or TypeError that names the argument, what was given and what is allowed."""
 
-import math
-
 import torch
 
+INF = float("inf")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -19,11 +18,12 @@ def tensor(name, value, dtypes=FLOATS, device=None):
 
 
 def number(name, value, positive=False):
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value) or (positive and value <= 0):
+    # Comparisons only: torch.compile follows them with a number that varies.
+    if value != value or value in (INF, -INF) or (positive and value <= 0):
         raise ValueError(f"{name} must be {'> 0 and ' if positive else ''}finite, got {value}")
-    return float(value)
+    return value if isinstance(value, torch.SymFloat) else float(value)
 
 
 def integer(name, value, least=1):

@@ -9,6 +9,7 @@ from snnfast.ops import checks, library
 from snnfast.ops.layout import accumulator, layout_of, threshold
 from snnfast.reference import multistep
 
+MOST_STEPS = 1 << 24
 EVERY = 16  # on GPU the forward keeps the state before every 16th step for the backward
 
 _RULE = (
@@ -27,7 +28,7 @@ class IAFState(NamedTuple):
     """What a neuron carries from one chunk of time to the next, each of the shape of one step.
 
     v: membrane after the last step, in volts or in units of theta, fp32 (fp64 for fp64 input); differentiable.
-    count: net spikes (positive minus negative, unmasked) since the start, int32.
+    count: net spikes (positive minus negative, unmasked) since the start, int32; exact up to 2^24 in size.
     """
 
     v: torch.Tensor
@@ -39,9 +40,11 @@ def _fwd(x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
     return multistep.fwd(reference.iaf, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
 
 
-def _out(x, theta, v, count, mask, out, T, inner, v0, spikes, *rule):
+def _out(x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
     k = reference.iaf.Rule(*rule)
-    return multistep.fwd_into(reference.iaf, out, x, theta, v, count, mask, T, inner, v0, spikes, 0, k)[:2]
+    v, count, _ = multistep.fwd_into(reference.iaf, out, x, theta, v, count, mask, T, inner, v0, spikes, 0, k)
+    v_end.copy_(v)
+    count_end.copy_(count)
 
 
 def _bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
@@ -52,7 +55,9 @@ def _bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
 iaf_fwd = library.define(
     f"iaf_fwd({_NEURON}, {_LAUNCH}, str spikes, int every, {_RULE}) -> (Tensor s, Tensor v_end, Tensor count_end, Tensor kept)", _fwd
 )
-iaf_out = library.define(f"iaf_out({_NEURON}, Tensor(a!) out, {_LAUNCH}, str spikes, {_RULE}) -> (Tensor v_end, Tensor count_end)", _out)
+iaf_out = library.define(
+    f"iaf_out({_NEURON}, Tensor(a!) out, Tensor(b!) v_end, Tensor(c!) count_end, {_LAUNCH}, str spikes, {_RULE}) -> ()", _out
+)
 iaf_bwd = library.define(
     f"iaf_bwd(Tensor? ds, Tensor? dv, {_NEURON}, Tensor kept, {_LAUNCH}, {_RULE}) -> (Tensor dx, Tensor dv_start, Tensor dtheta)", _bwd
 )
@@ -69,7 +74,7 @@ def _fake_fwd(x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
 
 
 def _fake_out(x, theta, *rest):
-    return _fake_state(x, theta)
+    return None
 
 
 def _fake_bwd(ds, dv, x, theta, *rest):
@@ -106,6 +111,7 @@ def _backward(ctx, ds, dv, dcount, dkept):
 
 
 library.autograd("iaf_fwd", _backward, _setup)
+library.once_differentiable("iaf_bwd")
 
 
 def _rule(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset):
@@ -123,8 +129,8 @@ def _rule(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach
             raise ValueError("caps limit the spike count of a neuron with negative spikes; give negative='stbif' or 'snm'")
         if not isinstance(caps, (tuple, list)) or len(caps) != 2:
             raise ValueError(f"caps must be (n_min, p_max), got {caps!r}")
-        n_min = -float("inf") if caps[0] is None else float(caps[0])
-        p_max = float("inf") if caps[1] is None else float(caps[1])
+        n_min = -float("inf") if caps[0] is None else checks.number("caps[0]", caps[0])
+        p_max = float("inf") if caps[1] is None else checks.number("caps[1]", caps[1])
         if not n_min <= 0 <= p_max:
             raise ValueError(f"caps must satisfy n_min <= 0 <= p_max, got {caps!r}")
     return (
@@ -145,12 +151,19 @@ def _input(x, T):
     """Returns x as [T or 1, *step] and the number of steps."""
     checks.tensor("x", x)
     if T is not None:
-        return x.unsqueeze(0), checks.integer("T", T)
+        return x.unsqueeze(0), _countable(checks.integer("T", T))
     if x.dim() == 0:
         raise ValueError("x must be [T, ...] with time first, got a tensor without dimensions; a constant current needs T=")
     if x.size(0) == 0:
         raise ValueError(f"x has no time steps: shape {tuple(x.shape)}; its first axis is time and must be >= 1")
-    return x, x.size(0)
+    return x, _countable(x.size(0))
+
+
+def _countable(T):
+    """Counts are kept in fp32 lanes, exact below 2^24."""
+    if T > MOST_STEPS:
+        raise ValueError(f"T must be <= 2^24 = {MOST_STEPS} per call, got {T}: run it in chunks with `state`")
+    return T
 
 
 def _start(x, layout, theta, v0, state, normalised):
@@ -196,6 +209,19 @@ def _out_rows(out, layout, x, T, spikes, negative):
     return rows
 
 
+def _state_out(state_out, layout, theta):
+    """The vectors that receive the final state: new ones, or views of `state_out`'s tensors."""
+    if state_out is None:
+        return theta.new_empty((layout.N,)), theta.new_empty((layout.N,), dtype=torch.int32)
+    vectors = []
+    for name, t, dtype in (("state_out.v", state_out[0], theta.dtype), ("state_out.count", state_out[1], torch.int32)):
+        checks.tensor(name, t, (dtype,), theta.device)
+        if t.shape != layout.shape or layout.vector(t).data_ptr() != t.data_ptr():
+            raise ValueError(f"{name} must have the shape and layout of one step of x, {layout.shape}; got shape {tuple(t.shape)}")
+        vectors.append(layout.vector(t))
+    return vectors
+
+
 def iaf(
     x,
     theta,
@@ -215,6 +241,7 @@ def iaf(
     gamma=None,
     detach_reset=False,
     out=None,
+    state_out=None,
 ):
     """Integrate-and-fire over all T steps in one launch.
 
@@ -249,6 +276,8 @@ def iaf(
         gamma: width or steepness of the surrogate; default 1 (zif, rectangle), 2 (atan), 4 (sigmoid).
         detach_reset: no gradient through the spike in the reset.
         out: a tensor to write the spikes to: same shape, dtype and layout as the result; no autograd.
+        state_out: with `out`, an `IAFState` whose tensors receive the state after the last step; it may be `state` itself, which is then
+            updated in place.
 
     Returns:
         (s, state): spikes, and the state after the last step. Gradients reach x, theta, v0 (as a tensor) and state.v.
@@ -269,17 +298,19 @@ def iaf(
     rows = layout.rows(x)
     grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, th, v))
     if out is None:
+        if state_out is not None:
+            raise ValueError("state_out goes with out=")
         every = EVERY if grad and x.is_cuda else 0
         s, v, count, _ = iaf_fwd(rows, th, v, count, mask, T, inner, v0, spikes, every, *rule)
     else:
-        if grad:
+        if grad or out.requires_grad:
             raise ValueError("out= has no autograd: call iaf under torch.no_grad(), or without out")
         s = _out_rows(out, layout, x, T, spikes, rule[4])
-        checks.disjoint(out, x=x, theta=th, v0=v, state=count, mask=mask)
-        v, count = iaf_out(rows, th, v, count, mask, s, T, inner, v0, spikes, *rule)
+        checks.disjoint(out, x=x, theta=th, **{"state.v": v, "state.count": count}, mask=mask)
+        v_end, count_end = _state_out(state_out, layout, th)
+        iaf_out(rows, th, v, count, mask, s, v_end, count_end, T, inner, v0, spikes, *rule)
+        return out, IAFState(layout.unvector(v_end), layout.unvector(count_end)) if state_out is None else state_out
     state = IAFState(layout.unvector(v), layout.unvector(count))
-    if out is not None:
-        return out, state
     if spikes in ("scaled", "int8"):
         s = layout.unrows(s)
     elif spikes == "count":

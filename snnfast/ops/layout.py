@@ -19,7 +19,7 @@ class Layout:
         self.shape = tuple(shape)
         self.N = math.prod(self.shape)
         large = [d for d, n in enumerate(self.shape) if n != 1]
-        in_memory = sorted(large, key=lambda d: -strides[d])
+        in_memory = _by_stride(large, strides)
         self.dense = _is_dense([self.shape[d] for d in in_memory], [strides[d] for d in in_memory])
         self.identity = in_memory == large or not self.dense
         small = [d for d, n in enumerate(self.shape) if n == 1]
@@ -52,6 +52,8 @@ class Layout:
     def pattern(self, name, theta):
         """A threshold that broadcasts over one step -> (theta [C], inner)."""
         checks.broadcasts(name, theta.shape, self.shape)
+        if self.N == 0:  # no neuron reads it: one number that still depends on theta
+            return torch.cat([theta.reshape(-1), theta.new_ones(1)])[:1], 1
         t = theta.reshape((1,) * (len(self.shape) - theta.dim()) + tuple(theta.shape))
         if not self.identity:
             t = t.permute(self.order)
@@ -63,6 +65,17 @@ class Layout:
         if any(t.size(i) != sizes[i] for i in range(first, last + 1)):
             return t.expand(sizes).reshape(self.N), 1
         return t.reshape(math.prod(sizes[first : last + 1])), math.prod(sizes[last + 1 :])
+
+
+def _by_stride(dims, strides):
+    """dims by falling stride, equal ones in their order. Plain comparisons, which torch.compile can guard where sorted() cannot."""
+    order = []
+    for d in dims:
+        at = len(order)
+        while at and strides[order[at - 1]] < strides[d]:
+            at -= 1
+        order.insert(at, d)
+    return order
 
 
 def _is_dense(shape, strides):

@@ -28,6 +28,15 @@ def autograd(name, backward, setup):
     torch.library.register_autograd(f"snnfast::{name}", backward, setup_context=setup, lib=_library)
 
 
+def once_differentiable(name):
+    """The op's gradient has no gradient of its own: asking for one is an error, not zeros."""
+
+    def backward(ctx, *grads):
+        raise RuntimeError(f"snnfast::{name} has no derivative: the ops are differentiable once")
+
+    autograd(name, backward, lambda ctx, inputs, output: None)
+
+
 def override(name, key, function):
     """Registers `function` as the kernel of `snnfast::name` for a dispatch key."""
     _library.impl(name, function, key)

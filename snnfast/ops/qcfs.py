@@ -39,11 +39,13 @@ def _backward(ctx, dy):
 
 
 library.autograd("qcfs_fwd", _backward, _setup)
+library.once_differentiable("qcfs_bwd")
 
 
 def _qcfs(name, x, theta, levels, grad):
     checks.tensor("x", x)
-    checks.integer("levels", levels)
+    if checks.integer("levels", levels) > 1 << 22:
+        raise ValueError(f"levels must be <= 2^22, where fp32 still tells its steps apart, got {levels}")
     checks.choice("grad", grad, GRADS)
     layout = layout_of(x)
     th, inner = threshold(name, theta, x, layout)

@@ -39,10 +39,8 @@ def _blocks(N, BLOCK):
     return (-(-N // BLOCK),)
 
 
-def _launch_fwd(s, x, theta, v, count, mask, T, inner, v0, spikes, every, rule, BLOCK=256):
+def _launch_fwd(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, rule, BLOCK=256):
     N = x.size(1)
-    v_end = theta.new_empty((N,))
-    count_end = x.new_empty((N,), dtype=torch.int32)
     kept = theta.new_empty(form.kept_shape(T, N, every, rule.negative))
     if N:
         with _on(x), _rounded(s) as (s,):
@@ -52,17 +50,23 @@ def _launch_fwd(s, x, theta, v, count, mask, T, inner, v0, spikes, every, rule, 
                 v0=v0, k=rule, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
                 every=every, STEPS=STEPS, BLOCK=BLOCK, **OPTIONS,
             )  # fmt: skip
-    return v_end, count_end, kept
+    return kept
+
+
+def _new_state(x, theta):
+    return theta.new_empty((x.size(1),)), x.new_empty((x.size(1),), dtype=torch.int32)
 
 
 def iaf_fwd(x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
     k = iaf.Rule(*rule)
     s = form.allocate(x, T, spikes, k.negative)
-    return s, *_launch_fwd(s, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
+    v_end, count_end = _new_state(x, theta)
+    kept = _launch_fwd(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
+    return s, v_end, count_end, kept
 
 
-def iaf_out(x, theta, v, count, mask, out, T, inner, v0, spikes, *rule):
-    return _launch_fwd(out, x, theta, v, count, mask, T, inner, v0, spikes, 0, iaf.Rule(*rule))[:2]
+def iaf_out(x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
+    _launch_fwd(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, 0, iaf.Rule(*rule))
 
 
 def iaf_bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule, BLOCK=128):
@@ -70,7 +74,7 @@ def iaf_bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule, BLOCK=1
     N = x.size(1)
     if kept.size(0) == 0:
         net = form.allocate(x, T, "count", k.negative)
-        kept = _launch_fwd(net, x, theta, v, count, None, T, inner, v0, "count", EVERY, k)[2]
+        kept = _launch_fwd(net, *_new_state(x, theta), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
     dx = x.new_empty(x.shape)
     dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
     if N:

@@ -1,0 +1,73 @@
+"""What may stand between two neurons: maps that are linear in the spikes, one image and one step at a time, so that they commute with rates."""
+
+import operator
+
+import torch
+from torch.nn import functional as F
+
+m = torch.nn
+MODULES = (
+    m.Conv1d, m.Conv2d, m.Conv3d, m.ConvTranspose1d, m.ConvTranspose2d, m.ConvTranspose3d, m.Linear, m.Identity, m.Flatten,
+    m.AvgPool1d, m.AvgPool2d, m.AvgPool3d, m.AdaptiveAvgPool1d, m.AdaptiveAvgPool2d, m.AdaptiveAvgPool3d,
+    m.BatchNorm1d, m.BatchNorm2d, m.BatchNorm3d, m.ZeroPad2d, m.Upsample, m.PixelShuffle, m.ChannelShuffle,
+)  # fmt: skip
+LINEAR = {
+    torch.flatten, torch.cat, torch.neg, operator.neg, torch.reshape, torch.permute, torch.transpose, operator.getitem, getattr,
+    F.conv1d, F.conv2d, F.conv3d, F.linear, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
+    F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "size", "dim", "clone", "detach", "unflatten",
+    "unsqueeze", "squeeze", "neg", "chunk", "split",
+}  # fmt: skip
+ADD = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "sub"}
+SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div, "mul", "div"}
+REDUCE = {torch.mean, torch.sum, "mean", "sum"}
+
+
+def _name(node, gm):
+    if node.op == "call_module":
+        return f"{node.target} ({type(gm.get_submodule(node.target)).__name__})"
+    return f"{node.target if isinstance(node.target, str) else node.target.__name__} (node {node.name})"
+
+
+def _dims(node):
+    dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    return None if dims is None else [dims] if isinstance(dims, int) else list(dims)
+
+
+def _is_size(node):
+    """Comes from the shape of the image, not from its values."""
+    if node.op == "call_method" and node.target in ("size", "dim"):
+        return True
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim")
+    return node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node) and _is_size(node.args[0])
+
+
+def check(node, gm, plan):
+    """Raises ValueError, naming the node, if what it does to spikes is not known to commute with rates."""
+    sizes = [a for a in node.all_input_nodes if a in plan.from_image and _is_size(a)]
+    if sizes:
+        raise ValueError(
+            f"{_name(node, gm)} uses a size of the image; time and batch are merged here, so write flatten(1) or h.size(0) instead"
+        )
+    target = node.target
+    if node.op == "call_module":
+        ok = isinstance(gm.get_submodule(target), MODULES)
+        layer = gm.get_submodule(target)
+        if ok and isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            raise ValueError(f"{_name(node, gm)} has no running statistics: it would mix the images of a batch")
+    elif target in LINEAR or target in ADD:
+        ok = True
+    elif target in SCALE:
+        # One factor is a spike, the other a number or a parameter; nothing is divided by a spike.
+        ok = sum(a in plan.spiking for a in node.args if isinstance(a, torch.fx.Node)) == 1
+        ok = ok and (node.args[0] in plan.spiking or target in (operator.mul, operator.imul, torch.mul, "mul"))
+    elif target in REDUCE:
+        dims = _dims(node)
+        ok = dims is not None and 0 not in dims
+    else:
+        ok = False
+    if not ok:
+        raise ValueError(
+            f"{_name(node, gm)} has no spiking form here, because it does not commute with rates: use a quantised activation "
+            "(snnfast.nn) in place of an activation function, and average pooling in place of max pooling"
+        )
