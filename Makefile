@@ -9,11 +9,14 @@ VENV := .venv
 
 ifdef PYTHON
 PY := $(PYTHON)
-READY := build/native.stamp
+INSTALLED :=
 else
 PY := $(VENV)/bin/python
-READY := $(VENV)/installed.stamp build/native.stamp
+INSTALLED := $(VENV)/installed.stamp
 endif
+# One stamp per interpreter: the library of one is not taken for another's.
+BUILT := build/native$(subst /,-,$(PY)).stamp
+READY := $(INSTALLED) $(BUILT)
 
 TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
@@ -29,8 +32,8 @@ $(VENV)/installed.stamp: Makefile
 	$(VENV)/bin/python -m pip install --quiet $(TOOLS)
 	touch $@
 
-# The compiled library, built into the package's folder. A stamp of another interpreter is not taken.
-build/native.stamp: $(filter $(VENV)/%,$(READY)) $(SOURCES)
+# The compiled library, built into the package's folder.
+$(BUILT): $(INSTALLED) $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace
 	mkdir -p build && touch $@
 
