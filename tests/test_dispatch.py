@@ -158,21 +158,22 @@ def test_gradcheck_where_it_is_smooth():
     assert torch.autograd.gradcheck(lambda z, lam: snnfast.cs_qcfs(z, lam, 4), (z, lam))
 
 
-def test_qcfs_keeps_only_its_input():
-    """What the backward holds per element is x: 4 bytes."""
-    held = []
-    x, theta = torch.randn(1000, requires_grad=True), torch.ones(1, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (held.append(t), t)[1], lambda t: t):
-        snnfast.qcfs(x, theta, 4)
-    assert sum(t.numel() * t.element_size() for t in held) <= 4 * 1000 + 64
+KEEPS = {
+    "qcfs": lambda x: snnfast.qcfs(x, torch.ones(1, requires_grad=True), 4),
+    "cs_qcfs": lambda x: snnfast.cs_qcfs(x, torch.ones(1, requires_grad=True), 4),
+    "iaf": lambda x: snnfast.iaf(x, 1.0),
+    "iaf stbif": lambda x: snnfast.iaf(x, torch.ones(1, requires_grad=True), negative="stbif"),
+}
 
 
-def test_iaf_keeps_only_its_input():
+@pytest.mark.parametrize("op", KEEPS)
+def test_what_the_backward_keeps_is_the_input(op):
+    """4 bytes per element of an fp32 input, and a few numbers."""
     held = []
     x = torch.randn(64, 1000, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (held.append(t), t)[1], lambda t: t):
-        snnfast.iaf(x, 1.0)
-    assert sum(t.numel() * t.element_size() for t in held) <= 4 * 64000 + 64
+        KEEPS[op](x)
+    assert sum(t.numel() * t.element_size() for t in held) <= 4 * x.numel() + 64
 
 
 WITHOUT = """
