@@ -58,6 +58,7 @@ void fwd_range(const Elementwise& p, int64_t first, int64_t end) {
       store_part(y + at + i, A::fwd(load_part(x + at + i, many), th, S(p.levels)), many, stream);
     });
   }
+  fence(stream);
 }
 
 // Elements [first, first + count), count <= kTile: writes dx, and dtheta's shares to `share`.
@@ -94,7 +95,7 @@ inline S ordered_sum(const S* a, int count) {
 }
 
 // Stage one over tiles [first, end). A tile is: with one theta, kTile elements; with runs of 32 or more per theta, one run;
-// otherwise `tile_rows` rows of [C, inner], summed per theta. See `tiles` and `tile_rows` in the op file.
+// otherwise `rows` rows of [C, inner], summed per theta. qcfs_bwd in csrc/ops/qcfs.cpp counts the tiles the same way.
 template <class A, class X, bool array>
 void bwd_range(const Elementwise& p, int64_t rows, int64_t first, int64_t end) {
   using S = Acc<X>;
@@ -136,6 +137,7 @@ void bwd_range(const Elementwise& p, int64_t rows, int64_t first, int64_t end) {
     }
     if (runs) partial[tile] = total;
   }
+  fence(stream);
 }
 
 template <class A>

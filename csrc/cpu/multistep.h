@@ -1,6 +1,6 @@
 // The time loop on the CPU. A neuron's equation E gives start, step, step_bwd on lanes; this file gives memory and order.
 //
-// Neurons are taken in blocks whose state lies in L1; within a block, four time steps per load of the state. A unit is 32 neurons.
+// Neurons are taken in blocks whose state lies in L1; within a block, up to four time steps per load of the state. A unit is 32 neurons.
 // Reads x once, row by row, writes the spikes once; past the cache where they are larger than it.
 #pragma once
 #include <algorithm>
@@ -154,6 +154,7 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   // A constant current that is only counted needs no memory at all between the steps.
   const int64_t R = kind == Spikes::count && p.x_stride == 0 ? p.T : steps_per_load(kind);
   for (int64_t t = 0; t < p.T; t += R) run_steps<E, X, kind>(p, k, b, first, count, t, std::min(R, p.T - t), stream);
+  fence(stream);
   std::memcpy(static_cast<S*>(p.v_end) + first, b.v, sizeof(S) * count);
   if constexpr (kind == Spikes::count) {
     int32_t* net = static_cast<int32_t*>(p.s) + first;

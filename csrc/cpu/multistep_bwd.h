@@ -177,6 +177,7 @@ inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a,
   std::fill(a.dtheta, a.dtheta + padded, S(0));
   std::fill(a.dx, a.dx + padded, S(0));
   for (int64_t i = segments - 1; i >= 0; --i) segment_block<E, X>(p, k, b, a, i, first, count, stream);
+  fence(stream);
   if (!p.v)
     for (int i = 0; i < padded; i += W)
       store(a.dtheta + i, load(a.dtheta + i) + E::start_bwd(load(a.c + i), S(p.v0), k), false);

@@ -104,6 +104,11 @@ SNN_HD F32 load(const bfloat* p) {
 
 // ---- stores; `stream` writes past the cache and needs p aligned to the bytes written
 
+// Streamed stores are weakly ordered: whoever hands the result to another thread calls this first.
+SNN_HD void fence(bool stream) {
+  if (stream) _mm_sfence();
+}
+
 SNN_HD void store(float* p, F32 v, bool stream) {
   if (stream) {
 #if defined(__AVX512BW__)

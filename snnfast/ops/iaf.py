@@ -10,7 +10,7 @@ from snnfast.ops.layout import accumulator, layout_of, threshold
 from snnfast.reference import multistep
 
 MOST_STEPS = 1 << 24
-EVERY = 16  # on GPU the forward keeps the state before every 16th step for the backward
+EVERY = multistep.EVERY
 
 _RULE = (
     "bool normalised, bool strict, bool hard, float v_reset, str negative, float n_min, float p_max, "

@@ -6,6 +6,8 @@ neuron i has theta[(i // inner) % C]. The state (v, n) is in theta's dtype: fp32
 
 import torch
 
+EVERY = 16  # on a GPU the forward keeps the state before every 16th step for the backward
+
 
 def spread(theta, inner, N):
     """[C] -> [N] (a view where theta is one number)."""
@@ -84,7 +86,7 @@ def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
     return s, *fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
 
 
-def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=16):
+def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=EVERY):
     """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N].
 
     `kept` is what `fwd` kept; where that is nothing, the states are computed again.

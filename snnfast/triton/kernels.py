@@ -13,7 +13,7 @@ _iaf_bwd = kernel(multistep.bwd_kernel, iaf, multistep.RUN_TIME)
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 
-EVERY = 16
+EVERY = form.EVERY
 STEPS = 4
 
 
