@@ -103,7 +103,7 @@ def test_qcfs_gradient_table(grad):
     inside, over = (torch.tensor([c == "1" for c in row]) for row in (through, above))
     assert torch.equal(x.grad, inside.double())
     expected = torch.where(inside, y.detach() / 2 - z, over.double())
-    assert torch.allclose(theta.grad, expected, rtol=0, atol=1e-15)
+    assert torch.allclose(theta.grad, expected, rtol=0, atol=1e-15)  # y/2 - z rounds once more than q - z
 
 
 def test_cs_qcfs_is_qcfs_of_softplus():

@@ -141,7 +141,7 @@ def test_gradient_of_v0_as_a_number_reaches_theta():
         s, state = snnfast.iaf(x, theta, v0)
         (s.sum() + (state.v * dv).sum()).backward()
         grads.append(theta.grad)
-    assert torch.allclose(*grads, rtol=1e-12)
+    assert torch.allclose(*grads, rtol=1e-12)  # v0 c is added first by one and last by the other
 
 
 def test_gradcheck_where_it_is_smooth():

@@ -78,7 +78,7 @@ def test_a_network_that_ends_in_a_neuron():
     snn = snnfast.convert(torch.nn.Sequential(linear(4, 5), act()))
     assert torch.equal(snn.logits(X, 8, chunk=2), snn.logits(X, 8, chunk=8))
     means = snn.logits(X, 8, at=[1, 4, 8], chunk=2)
-    assert torch.allclose(means[2], snn.logits(X, 8).mean(0), rtol=1e-12)
+    assert torch.allclose(means[2], snn.logits(X, 8).mean(0), rtol=1e-12)  # torch sums in another order
 
 
 def test_a_layer_used_twice_keeps_its_batch_norm_apart():
@@ -96,7 +96,7 @@ def test_parameters_in_forward_are_not_images():
     net.b, net.g = torch.nn.Parameter(torch.randn(3).double()), torch.nn.Parameter(torch.tensor(1.5).double())
     snn = snnfast.convert(net)
     y = snn.logits(X, 8, chunk=3)
-    assert y.shape == (8, 3, 3) and torch.allclose(y, snn.logits(X, 8, chunk=8), rtol=1e-12)
+    assert y.shape == (8, 3, 3) and torch.allclose(y, snn.logits(X, 8, chunk=8), rtol=1e-12)  # a matrix product may too
 
 
 REFUSED = {
