@@ -127,7 +127,9 @@ def test_any_traceable_module_converts():
     snn = snnfast.convert(net)
     with torch.no_grad():
         assert torch.allclose(snn(x, T=3000), net(x), atol=0.02)  # T steps against L = 4 levels, both coarse
-    assert torch.allclose(snn.logits(x, 9, chunk=4), snn.logits(x, 9, chunk=9), rtol=1e-10, atol=1e-12)  # a matrix product may sum in another order
+    assert torch.allclose(
+        snn.logits(x, 9, chunk=4), snn.logits(x, 9, chunk=9), rtol=1e-10, atol=1e-12
+    )  # a matrix product may sum in another order
 
 
 def test_keys_of_the_qcfs_authors():
