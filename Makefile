@@ -3,6 +3,8 @@
 #   make demo | test | bench | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
+#   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
+#   make SNNFAST_CUDA_ARCHS="86;90"   the compute capabilities to compile for
 
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -20,9 +22,10 @@ READY := $(INSTALLED) $(BUILT)
 
 TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
+export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
-.PHONY: all demo test bench info lint clean
+.PHONY: all demo test test-native bench info lint clean
 
 all: $(READY)
 
@@ -40,8 +43,13 @@ $(BUILT): $(INSTALLED) $(SOURCES)
 demo: $(READY)
 	$(SNNFAST) demo $(ARGS)
 
-test: $(READY)
+test: $(READY) test-native
 	$(PY) -m pytest -n 2 $(ARGS)
+
+# What tests compile beside the library: the instruction sets' comparison, and the CUDA kernels for the host where there are CUDA headers.
+test-native: $(READY)
+	cd build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)") && \
+	cmake --build . --target isas $$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host) > test-native.log || (cat test-native.log; exit 1)
 
 bench: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py $(ARGS)

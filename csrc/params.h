@@ -11,6 +11,8 @@ enum class Negative : int { none, stbif, snm };
 enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid };
 enum class Grad : int { qcfs, srp, paper };
 
+constexpr int kEvery = 16;  // the forward may keep the state before every 16th step for the backward; EVERY in snnfast/reference/multistep.py
+
 // The numbers of an integrate-and-fire launch: snnfast/neurons/iaf.py, class Rule.
 struct IafRule {
   bool normalised, strict, hard;
@@ -41,6 +43,7 @@ struct MultistepFwd : Multistep {
   void* s;             // scaled, int8: [T, N]; bits: [T, W] or [2, T, W], W = ceil(N / 32); count: [N] int32
   void* v_end;         // acc [N]
   int32_t* count_end;  // [N]
+  void* kept;          // acc [ceil(T / kEvery), 1 or 2 (v; n with negative spikes), N] or null; the CPU keeps nothing
 };
 
 struct MultistepBwd : Multistep {
@@ -48,6 +51,7 @@ struct MultistepBwd : Multistep {
   const void* ds;  // [T, N] at row stride ds_stride, or null
   int64_t ds_stride;
   const void* dv;  // acc [N] or null: gradient of v_end
+  const void* kept;  // as in MultistepFwd; the CPU computes the states again
   void* dx;        // [T, N], or [1, N] for a constant current
   void* dv_start;  // acc [N]
   void* dtheta;    // acc [N], per neuron

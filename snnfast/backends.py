@@ -1,57 +1,77 @@
 """The only chooser: what is built, who serves which dispatch key. `snnfast info` prints what stands here.
 
     CPU    the compiled library `snnfast._C` where it was built, else the reference in plain torch
-    CUDA   Triton where it is installed, else the reference (SNNFAST_CUDA_PROVIDER=triton|reference)
+    CUDA   the compiled library `snnfast._CUDA` where it was built, else Triton where it is installed, else the reference
+           (SNNFAST_CUDA_PROVIDER=cuda|triton|reference)
 
-The choice is made once, at import; the dispatcher does the rest.
+A neuron that is written in Python alone has no C++ kernel: on CUDA it runs on Triton where that is installed. The choice is made once, at
+import; the dispatcher does the rest.
 """
 
+import importlib
 import importlib.util
 import os
 import warnings
 
-_C, _why = None, "it was not built"
-if importlib.util.find_spec("snnfast._C"):
+
+def _load(name):
+    """The compiled module, or None and why not."""
+    if not importlib.util.find_spec(name):
+        return None, "it was not built"
     try:
-        from snnfast import _C
+        return importlib.import_module(name), None
     except ImportError as error:  # built for another torch or Python
-        _why = f"it does not load: {error}"
+        return None, f"it does not load: {error}"
 
+
+_C, _why = _load("snnfast._C")
 _warned = set()
+has_triton = importlib.util.find_spec("triton") is not None
 
 
-def cuda_provider():
-    """Who serves CUDA tensors: "triton" or "reference"."""
-    found = "triton" if importlib.util.find_spec("triton") else "reference"
-    asked = os.environ.get("SNNFAST_CUDA_PROVIDER", found)
-    if asked not in ("triton", "reference"):
-        raise ValueError(f"SNNFAST_CUDA_PROVIDER must be 'triton' or 'reference', got {asked!r}")
-    if asked == "triton" and found != "triton":
+def _choose_cuda():
+    """Who serves CUDA tensors, the CUDA library if it is the one, and why this one."""
+    asked = os.environ.get("SNNFAST_CUDA_PROVIDER")
+    if asked not in (None, "cuda", "triton", "reference"):
+        raise ValueError(f"SNNFAST_CUDA_PROVIDER must be 'cuda', 'triton' or 'reference', got {asked!r}")
+    library, why = _load("snnfast._CUDA") if asked in (None, "cuda") else (None, None)
+    if asked == "cuda" and library is None:
+        raise ImportError(f"SNNFAST_CUDA_PROVIDER=cuda, but the library snnfast._CUDA cannot be used: {why}")
+    if asked == "triton" and not has_triton:
         raise ImportError("SNNFAST_CUDA_PROVIDER=triton, but the package triton is not installed")
-    return asked
+    if asked:
+        return asked, library, "SNNFAST_CUDA_PROVIDER asks for it"
+    if library:
+        return "cuda", library, "the compiled library is there"
+    why = f"there is no compiled CUDA library ({why})"
+    return ("triton", None, why) if has_triton else ("reference", None, f"{why} and triton is not installed")
 
 
-provider = cuda_provider()
+provider, _CUDA, _cuda_why = _choose_cuda()
 
 
 def register(override):
     """Lets the chosen providers override the reference; `override(op, key, function)` registers one kernel.
 
-    The compiled library registered its CPU kernels when it was imported, above.
+    The compiled libraries registered theirs when they were imported, above.
     """
-    if provider != "triton":
-        return
+    if provider == "triton":
+        for name in ("iaf_fwd", "iaf_out", "iaf_bwd", "qcfs_fwd", "qcfs_bwd"):
+            override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
 
-    def lazily(name):
-        def kernel(*args):
-            from snnfast.triton import kernels  # 0.5 s, paid by the first CUDA call
 
-            return getattr(kernels, name)(*args)
+def _triton(find):
+    """A kernel of the Triton column, found when it is first called: importing Triton takes 0.5 s."""
+    found = []
 
-        return kernel
+    def kernel(*args):
+        if not found:
+            from snnfast.triton import kernels
 
-    for name in ("iaf_fwd", "iaf_out", "iaf_bwd", "qcfs_fwd", "qcfs_bwd"):
-        override(name, "CUDA", lazily(name))
+            found.append(find(kernels))
+        return found[0](*args)
+
+    return kernel
 
 
 def warn_reference(op, device):
@@ -62,25 +82,40 @@ def warn_reference(op, device):
     if device.type == "cpu":
         why = f"the compiled library is missing ({_why})" if _C is None else "the compiled library was built without it"
     else:
-        why = f"SNNFAST_CUDA_PROVIDER is {provider}"
+        why = f"the provider of CUDA kernels is {provider}, because {_cuda_why}"
     warnings.warn(f"snnfast::{op} on {device.type} runs on the reference kernel in plain torch, which is slow: {why}", stacklevel=3)
 
 
+def served_by(op):
+    """Who serves snnfast::<op> on each device, as a dictionary."""
+    import torch
+
+    def has(key):
+        return torch._C._dispatch_has_kernel_for_dispatch_key(f"snnfast::{op}", key)
+
+    return {"cpu": "C++" if has("CPU") else "reference", "cuda": provider if has("CUDA") else "reference"}
+
+
 def info():
-    """What was built and who serves what, as a dictionary of strings and lists."""
+    """What was built, who serves what, and why, as a dictionary of strings and dictionaries."""
     import platform
 
     import torch
 
     import snnfast
+    from snnfast.ops import library
 
-    native = dict(_C.build_info()) if _C is not None else None
+    gpu = "no CUDA device is visible"
+    if torch.cuda.is_available():
+        gpu = f"{torch.cuda.get_device_name()}, compute capability {'.'.join(map(str, torch.cuda.get_device_capability()))}"
     return {
         "snnfast": snnfast.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "compiled library": native if native else f"not built: every op runs on the reference kernels ({_why})",
-        "cpu": f"C++, {_C.isa()}" if native else "reference (plain torch)",
-        "cuda": provider if torch.cuda.is_available() else f"{provider} (no CUDA device is visible)",
+        "CPU library": dict(_C.build_info()) if _C else f"none, every op runs on the reference kernels: {_why}",
+        "CUDA library": dict(_CUDA.build_info()) if _CUDA else f"not used: {_cuda_why}",
+        "cpu": f"C++, {_C.isa()}" if _C else "reference (plain torch)",
+        "cuda": f"{provider}, because {_cuda_why}; {gpu}",
+        **{f"snnfast::{op}": served_by(op) for op in library.names()},
     }

@@ -8,13 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PYTHON = sorted(p for folder in ("snnfast", "tests", "bench") for p in (ROOT / folder).rglob("*.py"))
-NATIVE = sorted(p for kind in ("*.h", "*.cpp") for p in (ROOT / "csrc").rglob(kind))
+NATIVE = sorted(p for folder in ("csrc", "tests") for kind in ("*.h", "*.cpp", "*.cu") for p in (ROOT / folder).rglob(kind))
 
 
 def test_columns_hold_the_same_files():
     engines = {p.stem for p in (ROOT / "snnfast/reference").glob("*.py")} - {"__init__"}
     assert engines == {"multistep", "elementwise"}
-    for column in ("snnfast/triton", "csrc/cpu"):
+    for column in ("snnfast/triton", "csrc/cpu", "csrc/cuda"):
         assert engines <= {p.stem for p in (ROOT / column).iterdir()}, column
 
 

@@ -7,7 +7,7 @@
 
 #include "../params.h"
 #include "../switch.h"
-#include "dtype.h"
+#include "../dtype.h"
 #include "simd.h"
 #include "spread.h"
 

@@ -9,6 +9,7 @@ namespace snn::inline SNN_ISA {
 template <class S>  // scalar of the lane
 struct IafNumbers {
   using Scalar = S;
+  static constexpr bool plain = false;
   bool normalised, strict, hard, snm, detach_reset;
   Surrogate surrogate;
   S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half;
@@ -23,7 +24,7 @@ struct IafNumbers {
 // The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
 template <class S>
 struct PlainIafNumbers : IafNumbers<S> {
-  static constexpr bool normalised = false, strict = false, hard = false, detach_reset = false;
+  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false;
   static constexpr Surrogate surrogate = Surrogate::zif;
   SNN_HD explicit PlainIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
   static bool fits(const IafRule& r) {
@@ -35,11 +36,12 @@ template <bool Signed>
 struct IAF {
   static constexpr bool counts = Signed;  // the count gates the spikes, so the backward needs it
 
-  // Calls f with the numbers of the rule, in the narrowest type that holds them.
-  template <class S, class F>
+  // Calls f with the numbers of the rule, in the narrowest type that holds them; or in the general one alone, where speed is not worth the code.
+  template <class S, bool narrow = true, class F>
   static void with_numbers(const IafRule& r, F&& f) {
-    if (PlainIafNumbers<S>::fits(r)) f(PlainIafNumbers<S>(r));
-    else f(IafNumbers<S>(r));
+    if constexpr (narrow)
+      if (PlainIafNumbers<S>::fits(r)) return f(PlainIafNumbers<S>(r));
+    f(IafNumbers<S>(r));
   }
 
   template <class V, class K>

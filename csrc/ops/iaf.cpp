@@ -44,13 +44,16 @@ void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, co
   p.rule = r;
 }
 
-void run(MultistepFwd& p, const Tensor& s, const Tensor& v_end, const Tensor& count_end) {
+void run(MultistepFwd& p, const Tensor& x, const Tensor& s, const Tensor& v_end, const Tensor& count_end) {
   p.s = s.data_ptr();
   p.v_end = v_end.data_ptr();
   p.count_end = static_cast<int32_t*>(count_end.data_ptr());
-  backend::parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) {
-    kernels().iaf_fwd(p, first * kUnit, std::min(p.N, end * kUnit));
-  });
+  backend::iaf_fwd(p, x);
+}
+
+// The states that a forward keeps: [ceil(T / kEvery), 1 or 2, N], or nothing.
+Tensor allocate_kept(const Multistep& p, const Tensor& x, bool any) {
+  return empty(x, {any ? (p.T + kEvery - 1) / kEvery : 0, p.rule.negative == Negative::none ? 1 : 2, p.N}, accumulator(x));
 }
 
 Spikes spikes_of(const std::string& name) {
@@ -59,7 +62,7 @@ Spikes spikes_of(const std::string& name) {
 }
 
 Tensor allocate(const MultistepFwd& p, const Tensor& x) {
-  const int64_t words = (p.N + kUnit - 1) / kUnit;
+  const int64_t words = (p.N + 31) / 32;
   switch (p.spikes) {
     case Spikes::scaled: return empty(x, {p.T, p.N}, x.scalar_type());
     case Spikes::int8: return empty(x, {p.T, p.N}, ScalarType::Char);
@@ -74,41 +77,55 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> iaf_fwd(const Tensor& x, const Tensor
                                                    int64_t inner, double v0, std::string spikes, int64_t every, bool normalised,
                                                    bool strict, bool hard, double v_reset, std::string negative, double n_min,
                                                    double p_max, std::string surrogate, double gamma, bool detach_reset) {
-  STD_TORCH_CHECK(every == 0, "snnfast: on CPU the forward keeps nothing but x for the backward");
+  STD_TORCH_CHECK(every == 0 || (backend::keeps && every == kEvery), "snnfast: the forward keeps the state every ", backend::keeps ? kEvery : 0,
+                  " steps or never, not every ", every);
   MultistepFwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
        rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
   p.spikes = spikes_of(spikes);
   const Tensor s = allocate(p, x);
   const Tensor v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, ScalarType::Int);
-  run(p, s, v_end, count_end);
-  return {s, v_end, count_end, empty(x, {0, p.rule.negative == Negative::none ? 1 : 2, p.N}, accumulator(x))};
+  const Tensor kept = allocate_kept(p, x, every > 0);
+  p.kept = every ? kept.data_ptr() : nullptr;
+  run(p, x, s, v_end, count_end);
+  return {s, v_end, count_end, kept};
 }
 
 // v_end and count_end may be v and count: the state is then updated in place.
 void iaf_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, const Tensor& v_end,
              const Tensor& count_end, int64_t T, int64_t inner, double v0, std::string spikes, bool normalised, bool strict, bool hard, double v_reset,
-                                   std::string negative, double n_min, double p_max, std::string surrogate, double gamma,
-                                   bool detach_reset) {
+             std::string negative, double n_min, double p_max, std::string surrogate, double gamma, bool detach_reset) {
   MultistepFwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
        rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
   p.spikes = spikes_of(spikes);
-  const int64_t words = (p.N + kUnit - 1) / kUnit;
+  const int64_t words = (p.N + 31) / 32;
   const int64_t planes = p.spikes == Spikes::bits && p.rule.negative != Negative::none ? 2 : 1;
   const int64_t expected = p.spikes == Spikes::count ? p.N : planes * T * (p.spikes == Spikes::bits ? words : p.N);
   const ScalarType dtype = p.spikes == Spikes::scaled ? x.scalar_type() : p.spikes == Spikes::int8 ? ScalarType::Char : ScalarType::Int;
   STD_TORCH_CHECK(out.numel() == expected && out.is_contiguous() && out.scalar_type() == dtype, "snnfast: out does not fit");
   check_vector("v_end", v_end, p.N, accumulator(x));
   check_vector("count_end", count_end, p.N, ScalarType::Int);
-  run(p, out, v_end, count_end);
+  run(p, x, out, v_end, count_end);
+}
+
+// The states of a forward that kept none: a second forward that only counts.
+Tensor keep_again(const Multistep& p, const Tensor& x) {
+  MultistepFwd f{};
+  static_cast<Multistep&>(f) = p;
+  f.mask = nullptr;
+  f.spikes = Spikes::count;
+  const Tensor kept = allocate_kept(p, x, true);
+  f.kept = kept.data_ptr();
+  const Tensor net = empty(x, {p.N}, ScalarType::Int), v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, ScalarType::Int);
+  run(f, x, net, v_end, count_end);
+  return kept;
 }
 
 std::tuple<Tensor, Tensor, Tensor> iaf_bwd(Maybe ds, Maybe dv, const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask,
                                            const Tensor& kept, int64_t T, int64_t inner, double v0, bool normalised, bool strict,
                                            bool hard, double v_reset, std::string negative, double n_min, double p_max,
                                            std::string surrogate, double gamma, bool detach_reset) {
-  (void)kept;
   MultistepBwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
        rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
@@ -126,9 +143,15 @@ std::tuple<Tensor, Tensor, Tensor> iaf_bwd(Maybe ds, Maybe dv, const Tensor& x, 
   p.dx = dx.data_ptr();
   p.dv_start = dv_start.data_ptr();
   p.dtheta = dtheta.data_ptr();
-  backend::parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) {
-    kernels().iaf_bwd(p, first * kUnit, std::min(p.N, end * kUnit));
-  });
+  Tensor states = kept;
+  if constexpr (backend::keeps) {
+    if (kept.size(0) == 0) states = keep_again(p, x);
+    STD_TORCH_CHECK(states.dim() == 3 && states.size(0) == (T + kEvery - 1) / kEvery && states.size(1) == (p.rule.negative == Negative::none ? 1 : 2) &&
+                        states.size(2) == p.N && states.is_contiguous() && states.scalar_type() == accumulator(x),
+                    "snnfast: kept is not what a forward of these steps kept");
+    p.kept = states.data_ptr();
+  }
+  backend::iaf_bwd(p, x);
   return {dx, dv_start, dtheta};
 }
 

@@ -1,7 +1,5 @@
 // snnfast::qcfs_fwd, qcfs_bwd for one backend. Schemas: snnfast/ops/qcfs.py.
-#include <algorithm>
 #include <tuple>
-#include <vector>
 
 #include "common.h"
 
@@ -27,19 +25,8 @@ Tensor qcfs_fwd(const Tensor& x, const Tensor& theta, int64_t inner, int64_t lev
   Elementwise p = params(x, theta, inner, levels, grad);
   const Tensor y = empty(x, {p.N}, x.scalar_type());
   p.y = y.data_ptr();
-  backend::parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) {
-    kernels().qcfs_fwd(p, first * kTile, std::min(p.N, end * kTile));
-  });
+  backend::qcfs_fwd(p, x);
   return y;
-}
-
-// Stage two of dtheta: adds what the tiles of stage one found for each threshold, in the order of the tiles.
-template <class S>
-void join(S* dtheta, const S* partial, int64_t C, int64_t tiles_per_threshold) {
-  std::vector<double> sum(C, 0.0);
-  for (int64_t t = 0; t < tiles_per_threshold; ++t)
-    for (int64_t c = 0; c < C; ++c) sum[c] += partial[t * C + c];
-  for (int64_t c = 0; c < C; ++c) dtheta[c] = S(sum[c]);
 }
 
 std::tuple<Tensor, Tensor> qcfs_bwd(const Tensor& dy, const Tensor& x, const Tensor& theta, int64_t inner, int64_t levels,
@@ -47,23 +34,11 @@ std::tuple<Tensor, Tensor> qcfs_bwd(const Tensor& dy, const Tensor& x, const Ten
   Elementwise p = params(x, theta, inner, levels, grad);
   check_vector("dy", dy, p.N, x.scalar_type());
   const ScalarType acc = accumulator(x);
-  const Tensor dx = empty(x, {p.N}, x.scalar_type()), dtheta = empty(x, {p.C}, acc);
+  const Tensor dx = empty(x, {p.N}, x.scalar_type()), dtheta = empty(x, {p.C}, acc), partial = empty(x, {backend::qcfs_partials(p)}, acc);
   p.dy = dy.data_ptr();
   p.dx = dx.data_ptr();
-  // A tile of stage one: kTile elements; one run of a threshold; or as many [C, inner] rows as fill kTile elements.
-  const bool one = p.C == 1, runs = !one && p.inner >= kUnit;
-  const int64_t rows = std::max<int64_t>(1, kTile / (p.C * p.inner));
-  const int64_t size = one ? kTile : runs ? p.inner : rows * p.C * p.inner;
-  const int64_t tiles = (p.N + size - 1) / size;
-  // One number per tile, or per tile and threshold where a tile holds them all.
-  const int64_t numbers = one || runs ? tiles : tiles * p.C;
-  const Tensor partial = empty(x, {numbers}, acc);
   p.partial = partial.data_ptr();
-  backend::parallel(tiles, size, [&](int64_t first, int64_t end) { kernels().qcfs_bwd(p, rows, first, end); });
-  if (acc == ScalarType::Double)
-    join(static_cast<double*>(dtheta.data_ptr()), static_cast<const double*>(partial.data_ptr()), p.C, numbers / p.C);
-  else
-    join(static_cast<float*>(dtheta.data_ptr()), static_cast<const float*>(partial.data_ptr()), p.C, numbers / p.C);
+  backend::qcfs_bwd(p, dtheta.data_ptr(), x);
   return {dx, dtheta};
 }
 

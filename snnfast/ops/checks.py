@@ -60,6 +60,8 @@ def positive(name, theta):
 def span(t):
     """Bytes [first, last) that `t` touches."""
     low = t.data_ptr()
+    if t.is_contiguous():
+        return low, low + t.nbytes
     reach = sum((n - 1) * s for n, s in zip(t.shape, t.stride()))
     return low, low + (reach + 1) * t.element_size()
 

@@ -288,7 +288,7 @@ def iaf(
     x, T = _input(x, T)
     rule = _rule(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset)
     checks.choice("spikes", spikes, SPIKES)
-    layout = layout_of(x[0])
+    layout = layout_of(x, skip=1)
     th, inner = threshold("theta", theta, x, layout)
     v, count, v0 = _start(x, layout, theta, v0, state, rule[0])
     if mask is not None:

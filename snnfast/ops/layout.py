@@ -35,32 +35,36 @@ class Layout:
 
     def unrows(self, s):
         """[T, N] -> [T, *step], a view in the layout of x."""
-        s = s.view(s.size(0), *(self.shape[d] for d in self.order))
         if self.identity:
-            return s
+            return s.view(s.size(0), *self.shape)
+        s = s.view(s.size(0), *(self.shape[d] for d in self.order))
         back = sorted(range(len(self.order)), key=lambda i: self.order[i])
         return s.permute(0, *(i + 1 for i in back))
 
     def vector(self, t):
         """[*step] or anything that broadcasts over it -> [N]."""
+        if self.identity and tuple(t.shape) == self.shape and t.is_contiguous():
+            return t.view(self.N)
         return self.rows(t.expand(self.shape).unsqueeze(0)).view(self.N).contiguous()
 
     def unvector(self, t):
         """[N] -> [*step]."""
-        return self.unrows(t.unsqueeze(0)).squeeze(0)
+        return t.view(self.shape) if self.identity else self.unrows(t.unsqueeze(0)).squeeze(0)
 
     def pattern(self, name, theta):
         """A threshold that broadcasts over one step -> (theta [C], inner)."""
         checks.broadcasts(name, theta.shape, self.shape)
         if self.N == 0:  # no neuron reads it: one number that still depends on theta
             return torch.cat([theta.reshape(-1), theta.new_ones(1)])[:1], 1
+        if theta.numel() == 1:
+            return theta.reshape(1), 1
+        if self.identity and tuple(theta.shape) == self.shape:
+            return theta.reshape(self.N), 1
         t = theta.reshape((1,) * (len(self.shape) - theta.dim()) + tuple(theta.shape))
         if not self.identity:
             t = t.permute(self.order)
         sizes = [self.shape[d] for d in self.order]
         varies = [i for i in range(len(sizes)) if t.size(i) > 1]
-        if not varies:
-            return t.reshape(1), 1
         first, last = varies[0], varies[-1]
         if any(t.size(i) != sizes[i] for i in range(first, last + 1)):
             return t.expand(sizes).reshape(self.N), 1
@@ -87,8 +91,9 @@ def _is_dense(shape, strides):
     return True
 
 
-def layout_of(step_like):
-    return Layout(step_like.shape, step_like.stride())
+def layout_of(t, skip=0):
+    """The layout of t without its first `skip` axes."""
+    return Layout(t.shape[skip:], t.stride()[skip:])
 
 
 def accumulator(dtype):

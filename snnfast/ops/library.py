@@ -7,9 +7,18 @@ from snnfast import backends
 _library = torch.library.Library("snnfast", "DEF")  # keeps the registrations alive
 
 
+_names = []
+
+
+def names():
+    """The ops declared so far."""
+    return list(_names)
+
+
 def define(schema, reference):
     """Declares `snnfast::<schema>` with `reference` as its kernel wherever no backend overrides it; returns the op."""
     name = schema.split("(")[0]
+    _names.append(name)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
     def kernel(*args):

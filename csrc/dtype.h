@@ -1,7 +1,6 @@
-// Element types of x in memory, and the accumulator of each.
+// Element types of x in memory, and the accumulator of each. `half` and `bfloat` are the lane header's (cpu/simd.h, cuda/lane.h).
 #pragma once
-#include "../params.h"
-#include "simd.h"
+#include "params.h"
 
 namespace snn::inline SNN_ISA {
 

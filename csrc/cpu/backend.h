@@ -1,0 +1,85 @@
+// What the op files see of the CPU: each launch cut into pieces, each piece given to the kernels of the instruction set in use.
+#pragma once
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "kernels.h"
+#include "sizes.h"
+
+namespace snn::backend {
+
+using torch::stable::Tensor;
+
+constexpr bool keeps = false;  // the backward computes the states again, block by block in the cache
+
+// f(first, end) over [0, units), each unit `work` elements, in pieces that are worth a thread.
+template <class F>
+void parallel(int64_t units, int64_t work, const F& f) {
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, work));
+  torch::stable::parallel_for(0, units, grain, f);
+}
+
+// A large result is nearly always fresh from the kernel, and its first touch, page by page, costs more than the arithmetic: 27 ms for
+// 64 MiB, against 5 ms for a copy. In huge pages it costs a quarter of that. A hint; where the system has none to give, nothing changes.
+inline void prepare(void* p, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t huge = uintptr_t(2) << 20;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(p) + huge - 1) / huge * huge, last = (reinterpret_cast<uintptr_t>(p) + bytes) / huge * huge;
+  if (last > first + huge) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// ---- the launches; the tensor tells the device
+
+inline void iaf_fwd(const MultistepFwd& p, const Tensor&) {
+  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().iaf_fwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
+}
+
+inline void iaf_bwd(const MultistepBwd& p, const Tensor&) {
+  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().iaf_bwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
+}
+
+inline void qcfs_fwd(const Elementwise& p, const Tensor&) {
+  parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernels().qcfs_fwd(p, first * kTile, std::min(p.N, end * kTile)); });
+}
+
+// Stage one of dtheta: a tile is kTile elements; one run of a threshold; or as many [C, inner] rows as fill kTile elements. It leaves one number,
+// or one per threshold where a tile holds them all.
+struct Tiles {
+  int64_t rows, size, many, numbers;
+
+  explicit Tiles(const Elementwise& p) {
+    const bool one = p.C == 1, runs = !one && p.inner >= kUnit;
+    rows = std::max<int64_t>(1, kTile / (p.C * p.inner));
+    size = one ? kTile : runs ? p.inner : rows * p.C * p.inner;
+    many = (p.N + size - 1) / size;
+    numbers = one || runs ? many : many * p.C;
+  }
+};
+
+inline int64_t qcfs_partials(const Elementwise& p) { return Tiles(p).numbers; }
+
+// Stage two: adds what the tiles of stage one found for each threshold, in the order of the tiles.
+template <class S>
+void join(S* dtheta, const S* partial, int64_t C, int64_t tiles_per_threshold) {
+  std::vector<double> sum(C, 0.0);
+  for (int64_t t = 0; t < tiles_per_threshold; ++t)
+    for (int64_t c = 0; c < C; ++c) sum[c] += partial[t * C + c];
+  for (int64_t c = 0; c < C; ++c) dtheta[c] = S(sum[c]);
+}
+
+inline void qcfs_bwd(const Elementwise& p, void* dtheta, const Tensor&) {
+  const Tiles tiles(p);
+  parallel(tiles.many, tiles.size, [&](int64_t first, int64_t end) { kernels().qcfs_bwd(p, tiles.rows, first, end); });
+  if (p.dtype == Dtype::f64) join(static_cast<double*>(dtheta), static_cast<const double*>(p.partial), p.C, tiles.numbers / p.C);
+  else join(static_cast<float*>(dtheta), static_cast<const float*>(p.partial), p.C, tiles.numbers / p.C);
+}
+
+}  // namespace snn::backend

@@ -1,0 +1,225 @@
+// The element-wise engine on CUDA. An activation A gives fwd and bwd of one element.
+//
+// x is read and y written in words of 16 bytes where they lie so. The backward sums dtheta in two stages, each in an order that the shape
+// fixes: no atomic adds, two runs give the same bits. x is seen as [outer, C, inner], one threshold per C. Stage one:
+//   runs     a warp takes up to kRun neighbours of one threshold and leaves one number;  partial [outer, C, ceil(inner / kRun)]
+//   columns  where runs are short, a thread goes down the rows of its columns;           partial [chunks, C, inner]
+// Stage two adds what stage one left for each threshold.
+#pragma once
+#include "../dtype.h"
+#include "../params.h"
+#include "../switch.h"
+#include "lane.h"
+#include "launch.h"
+#include "pattern.h"
+
+namespace snn::inline SNN_ISA {
+
+constexpr int kWords = 4;                // 16-byte words of one thread on their way
+constexpr int kElementThreads = 256;
+constexpr int kRun = 2048;
+constexpr int64_t kShortRun = 256;       // below, a warp would idle
+constexpr int64_t kColumnThreads = 1 << 17;
+
+template <class X> constexpr int kWord = 16 / int(sizeof(X));
+
+template <class X>
+bool whole_words(std::initializer_list<const void*> pointers) {
+  return std::all_of(pointers.begin(), pointers.end(), [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; });
+}
+
+// theta of the `many` elements from i on; one look where a whole word shares it.
+template <int many, class S>
+__device__ __forceinline__ Lanes<S, many> thresholds(const S* theta, const Pattern& pattern, int64_t i) {
+  Lanes<S, many> r;
+  const bool shared = pattern.C == 1 || pattern.inner % many == 0;
+  if (shared) r.e[0] = theta[pattern(i)];
+#pragma unroll
+  for (int j = 0; j < many; ++j) r.e[j] = shared ? r.e[0] : theta[pattern(i + j)];
+  return r;
+}
+
+template <class A, class X, int many>
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(const __grid_constant__ Elementwise p, const __grid_constant__ Pattern pattern) {
+  using S = Acc<X>;
+  const X* x = static_cast<const X*>(p.x);
+  X* y = static_cast<X*>(p.y);
+  const S* theta = static_cast<const S*>(p.theta);
+  const S levels = S(p.levels);
+  const int64_t first = (int64_t(blockIdx.x) * kWords * kElementThreads + threadIdx.x) * many;
+  constexpr int64_t apart = int64_t(kElementThreads) * many;
+  Pack<X, many> in[kWords];
+#pragma unroll
+  for (int w = 0; w < kWords; ++w)
+    if (first + w * apart + many <= p.N) in[w] = load_once<X, many>(x + first + w * apart);
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) {
+    const int64_t i = first + w * apart;
+    if (i + many <= p.N) {
+      const Lanes<S, many> th = thresholds<many>(theta, pattern, i);
+      Pack<X, many> out;
+#pragma unroll
+      for (int j = 0; j < many; ++j) out.e[j] = narrow<X>(A::fwd(S(widen(in[w].e[j])), th.e[j], levels));
+      store_once(y + i, out);
+    } else {
+      for (int64_t e = i; e < p.N; ++e) y[e] = narrow<X>(A::fwd(S(widen(x[e])), theta[pattern(e)], levels));
+    }
+  }
+}
+
+// dx of one word; adds the shares of dtheta to `sum`.
+template <class A, class X, int many, class S>
+__device__ __forceinline__ void bwd_word(Lanes<S, many>& sum, X* dx, const Pack<X, many>& dy, const Pack<X, many>& x, const Lanes<S, many>& theta, S levels,
+                                         Grad grad) {
+  Pack<X, many> out;
+#pragma unroll
+  for (int j = 0; j < many; ++j) {
+    S share;
+    out.e[j] = narrow<X>(A::bwd(share, S(widen(dy.e[j])), S(widen(x.e[j])), theta.e[j], levels, grad));
+    sum.e[j] += share;
+  }
+  store_once(dx, out);
+}
+
+template <class A, class X, int many>
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kernel(const __grid_constant__ Elementwise p, int64_t runs, int64_t inner, int64_t per_run) {
+  using S = Acc<X>;
+  const int64_t tile = int64_t(blockIdx.x) * (kElementThreads / 32) + threadIdx.x / 32;
+  if (tile >= runs * per_run) return;
+  const int lane = threadIdx.x % 32;
+  const int64_t run = tile / per_run, at = (tile % per_run) * kRun, count = inner - at < kRun ? inner - at : kRun, base = run * inner + at;
+  const X *x = static_cast<const X*>(p.x) + base, *dy = static_cast<const X*>(p.dy) + base;
+  X* dx = static_cast<X*>(p.dx) + base;
+  const S levels = S(p.levels), one = static_cast<const S*>(p.theta)[run % p.C];
+  Lanes<S, many> theta, sum{};
+#pragma unroll
+  for (int j = 0; j < many; ++j) theta.e[j] = one;
+  for (int64_t i = lane * many; i < count; i += kWords * 32 * many) {
+    Pack<X, many> xs[kWords], dys[kWords];
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const int64_t e = i + w * 32 * many;
+      if (e + many <= count) xs[w] = load_once<X, many>(x + e), dys[w] = load_once<X, many>(dy + e);
+    }
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const int64_t e = i + w * 32 * many;
+      if (e + many <= count) {
+        bwd_word<A>(sum, dx + e, dys[w], xs[w], theta, levels, p.grad);
+      } else {
+        for (int64_t q = e; q < count; ++q) {
+          S share;
+          dx[q] = narrow<X>(A::bwd(share, S(widen(dy[q])), S(widen(x[q])), one, levels, p.grad));
+          sum.e[0] += share;
+        }
+      }
+    }
+  }
+  S total = 0;
+#pragma unroll
+  for (int j = 0; j < many; ++j) total += sum.e[j];
+#pragma unroll
+  for (int m = 16; m; m /= 2) total += __shfl_xor_sync(~0u, total, m);
+  if (lane == 0) static_cast<S*>(p.partial)[tile] = total;
+}
+
+template <class A, class X, int many>
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_columns_kernel(const __grid_constant__ Elementwise p, const __grid_constant__ Pattern pattern,
+                                                                                  int64_t columns, int64_t outer, int64_t rows) {
+  using S = Acc<X>;
+  const int64_t words = columns / many, id = int64_t(blockIdx.x) * kElementThreads + threadIdx.x, chunk = id / words, column = id % words * many;
+  const int64_t begin = chunk * rows, end = outer < begin + rows ? outer : begin + rows;
+  if (begin >= outer) return;
+  const X *x = static_cast<const X*>(p.x) + column, *dy = static_cast<const X*>(p.dy) + column;
+  X* dx = static_cast<X*>(p.dx) + column;
+  const S levels = S(p.levels);
+  const Lanes<S, many> theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, column);
+  Lanes<S, many> sum{};
+  for (int64_t row = begin; row < end; row += kWords) {
+    Pack<X, many> xs[kWords], dys[kWords];
+#pragma unroll
+    for (int w = 0; w < kWords; ++w)
+      if (row + w < end) xs[w] = load_once<X, many>(x + (row + w) * columns), dys[w] = load_once<X, many>(dy + (row + w) * columns);
+#pragma unroll
+    for (int w = 0; w < kWords; ++w)
+      if (row + w < end) bwd_word<A>(sum, dx + (row + w) * columns, dys[w], xs[w], theta, levels, p.grad);
+  }
+  store_lanes(static_cast<S*>(p.partial) + chunk * columns + column, sum);
+}
+
+// Stage two: dtheta[c] = the sum of partial[:, c, :]. One block per threshold.
+template <class S>
+__global__ void join_kernel(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner) {
+  __shared__ double of_warp[32];
+  const int64_t c = blockIdx.x;
+  double sum = 0;
+  for (int64_t e = threadIdx.x; e < outer * inner; e += blockDim.x) sum += partial[(e / inner * C + c) * inner + e % inner];
+#pragma unroll
+  for (int m = 16; m; m /= 2) sum += __shfl_xor_sync(~0u, sum, m);
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x) return;
+  for (int w = 1; w < int(blockDim.x) / 32; ++w) sum += of_warp[w];
+  dtheta[c] = S(sum);
+}
+
+template <class A>
+void elementwise_fwd(const Elementwise& p, Stream stream) {
+  if (p.N == 0) return;
+  const Pattern pattern(p.N, p.C, p.inner);
+  with_dtype(p.dtype, [&](auto x) {
+    using X = typename decltype(x)::type;
+    with(whole_words<X>({p.x, p.y}), [&](auto wide) {
+      constexpr int many = wide() ? kWord<X> : 1;
+      constexpr int64_t per_block = int64_t(kElementThreads) * kWords * many;
+      launch(elementwise_fwd_kernel<A, X, many>, (p.N + per_block - 1) / per_block, kElementThreads, stream, p, pattern);
+    });
+  });
+}
+
+// Stage one: its form, and the shape [outer, C, inner] of what it leaves.
+struct Reduction {
+  bool runs;
+  int64_t outer, inner, rows;
+
+  explicit Reduction(const Elementwise& p) : rows(0) {
+    const int64_t length = p.C == 1 ? p.N : p.inner;
+    runs = p.C == 1 || p.inner >= kShortRun;
+    outer = p.N / (p.C * length);
+    inner = runs ? (length + kRun - 1) / kRun : p.inner;
+    if (runs) return;
+    // Few rows for a thread where there are few columns; at least 8, at most 64.
+    rows = std::clamp<int64_t>(outer * p.C * p.inner / (4 * kColumnThreads), 8, 64);
+    outer = (outer + rows - 1) / rows;
+  }
+  int64_t numbers(int64_t C) const { return outer * C * inner; }
+};
+
+inline int64_t elementwise_partials(const Elementwise& p) { return p.N ? Reduction(p).numbers(p.C) : 0; }
+
+template <class A>
+void elementwise_bwd(const Elementwise& p, void* dtheta, Stream stream) {
+  if (p.N == 0) return check(cudaMemsetAsync(dtheta, 0, p.C * (p.dtype == Dtype::f64 ? 8 : 4), stream), "clearing dtheta");
+  const Reduction r(p);
+  const Pattern pattern(p.N, p.C, p.inner);
+  with_dtype(p.dtype, [&](auto x) {
+    using X = typename decltype(x)::type;
+    using S = Acc<X>;
+    const int64_t length = p.C == 1 ? p.N : p.inner, columns = p.C * p.inner;
+    with(whole_words<X>({p.x, p.dy, p.dx, p.partial}) && (r.runs ? p.C == 1 || length % kWord<X> == 0 : columns % kWord<X> == 0), [&](auto wide) {
+      constexpr int many = wide() ? kWord<X> : 1;
+      if (r.runs) {
+        const int64_t runs = p.N / length, tiles = runs * r.inner, per_block = kElementThreads / 32;
+        launch(elementwise_bwd_runs_kernel<A, X, many>, (tiles + per_block - 1) / per_block, kElementThreads, stream, p, runs, length, r.inner);
+      } else {
+        const int64_t threads = r.outer * (columns / many);
+        launch(elementwise_bwd_columns_kernel<A, X, many>, (threads + kElementThreads - 1) / kElementThreads, kElementThreads, stream, p, pattern, columns,
+               p.N / columns, r.rows);
+      }
+    });
+    const int threads = r.outer * r.inner <= 1024 ? 32 : 256;
+    launch(join_kernel<S>, p.C, threads, stream, static_cast<S*>(dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner);
+  });
+}
+
+}  // namespace snn

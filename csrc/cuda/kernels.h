@@ -1,0 +1,13 @@
+// The CUDA kernels, one function per op: each is launched on a stream of the current device and does not wait.
+#pragma once
+#include "../params.h"
+
+namespace snn::cuda {
+
+void iaf_fwd(const MultistepFwd&, void* stream);
+void iaf_bwd(const MultistepBwd&, void* stream);
+void qcfs_fwd(const Elementwise&, void* stream);
+int64_t qcfs_partials(const Elementwise&);  // how many numbers `partial` holds
+void qcfs_bwd(const Elementwise&, void* dtheta, void* stream);
+
+}  // namespace snn::cuda

@@ -1,0 +1,113 @@
+// Lanes on CUDA: a plain float or double per thread. What the equations (splat, where, magnitude, round_down, exponential) and the
+// engines (16-byte words, conversions) need of it.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cmath>
+#include <cstdint>
+
+#include "../host_device.h"
+
+namespace snn::inline SNN_ISA {
+
+using half = __half;
+using bfloat = __nv_bfloat16;
+
+// ---- the primitives of the equations
+
+template <class V, class S> SNN_HD V splat(S s) { return V(s); }
+template <class V> SNN_HD V where(bool c, V a, V b) { return c ? a : b; }
+
+SNN_HD float magnitude(float x) { return fabsf(x); }
+SNN_HD double magnitude(double x) { return fabs(x); }
+SNN_HD float round_down(float x) { return floorf(x); }
+SNN_HD double round_down(double x) { return floor(x); }
+SNN_HD float exponential(float x) { return expf(x); }
+SNN_HD double exponential(double x) { return exp(x); }
+
+// ---- memory
+
+// `many` neighbours, moved as one word of up to 16 bytes.
+template <class X, int many>
+struct alignas(sizeof(X) * many <= 16 ? sizeof(X) * many : 16) Pack {
+  X e[many];
+};
+
+template <int bytes> struct WordOf;
+template <> struct WordOf<1> { using type = unsigned char; };
+template <> struct WordOf<2> { using type = unsigned short; };
+template <> struct WordOf<4> { using type = unsigned int; };
+template <> struct WordOf<8> { using type = uint2; };
+template <> struct WordOf<16> { using type = uint4; };
+
+// x, ds and s pass through once: they are read and written with the hint to leave the caches first.
+template <class X, int many>
+__device__ __forceinline__ Pack<X, many> load_once(const X* p) {
+  using W = typename WordOf<sizeof(X) * many>::type;
+  const W w = __ldcs(reinterpret_cast<const W*>(p));
+  return reinterpret_cast<const Pack<X, many>&>(w);
+}
+
+template <class X, int many>
+__device__ __forceinline__ void store_once(X* p, const Pack<X, many>& v) {
+  using W = typename WordOf<sizeof(X) * many>::type;
+  __stcs(reinterpret_cast<W*>(p), reinterpret_cast<const W&>(v));
+}
+
+// v, of which the compiler knows nothing before this point: halves stay packed until they are used. Unpacked early they take twice the registers.
+template <class X, int many>
+__device__ __forceinline__ Pack<X, many> late(Pack<X, many> v) {
+  if constexpr (sizeof(X) == 2 && many > 1) {
+    unsigned* words = reinterpret_cast<unsigned*>(&v);
+#pragma unroll
+    for (int i = 0; i < many / 2; ++i) asm volatile("" : "+r"(words[i]));
+  }
+  return v;
+}
+
+// The numbers of a thread's `many` neurons. Every index into it is known when compiling, so that it lives in registers.
+template <class S, int many> struct Lanes { S e[many]; };
+
+// In words of at most 16 bytes, which the pointer is aligned to.
+template <int many, class S>
+__device__ __forceinline__ Lanes<S, many> load_lanes(const S* p) {
+  constexpr int each = sizeof(S) * many <= 16 ? many : 16 / int(sizeof(S));
+  Lanes<S, many> r;
+#pragma unroll
+  for (int i = 0; i < many; i += each) {
+    const Pack<S, each> part = *reinterpret_cast<const Pack<S, each>*>(p + i);
+#pragma unroll
+    for (int j = 0; j < each; ++j) r.e[i + j] = part.e[j];
+  }
+  return r;
+}
+
+template <int many, class S>
+__device__ __forceinline__ void store_lanes(S* p, const Lanes<S, many>& v) {
+  constexpr int each = sizeof(S) * many <= 16 ? many : 16 / int(sizeof(S));
+#pragma unroll
+  for (int i = 0; i < many; i += each) {
+    Pack<S, each> part;
+#pragma unroll
+    for (int j = 0; j < each; ++j) part.e[j] = v.e[i + j];
+    *reinterpret_cast<Pack<S, each>*>(p + i) = part;
+  }
+}
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
+__device__ __forceinline__ float widen(half x) { return __half2float(x); }
+__device__ __forceinline__ float widen(bfloat x) { return __bfloat162float(x); }
+
+// To the nearest, ties to even.
+template <class X> __device__ __forceinline__ X narrow(float x);
+template <class X> __device__ __forceinline__ X narrow(double x);
+template <> __device__ __forceinline__ float narrow<float>(float x) { return x; }
+template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }
+template <> __device__ __forceinline__ half narrow<half>(float x) { return __float2half_rn(x); }
+template <> __device__ __forceinline__ bfloat narrow<bfloat>(float x) { return __float2bfloat16_rn(x); }
+
+}  // namespace snn

@@ -1,0 +1,114 @@
+// The adjoint of the time loop on CUDA: recomputes the potentials, segment by segment of kEvery steps from the last.
+//
+// A thread takes its neurons forward through a segment from the state that the forward kept, their potentials in registers, then backward. x and ds
+// are read once, all rows of a segment on their way at once; dx is written once. dtheta leaves per neuron.
+#pragma once
+#include "multistep.h"
+
+namespace snn::inline SNN_ISA {
+
+constexpr int kThreadsBwd = 128;
+
+// Neurons per thread: one, for a segment of them fills the registers; two halves, so that a warp still moves 128 bytes.
+template <class X> constexpr int kPair = sizeof(X) == 2 ? 2 : 1;
+
+template <class E, class X, int many, class K>
+__global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __grid_constant__ MultistepBwd p, const __grid_constant__ Pattern pattern, const K k) {
+  using S = Acc<X>;
+  constexpr bool late_ds = sizeof(X) == 8;  // doubles would not fit the registers
+  const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many;
+  if (i >= p.N) return;
+  const int T = int(p.T);
+  Lanes<S, many> theta, c{}, dtheta{}, sum{};
+  bool on[many];
+  if (p.dv) c = load_lanes<many>(static_cast<const S*>(p.dv) + i);
+#pragma unroll
+  for (int j = 0; j < many; ++j) {
+    theta.e[j] = static_cast<const S*>(p.theta)[pattern(i + j)];
+    on[j] = !p.mask || p.mask[i + j];
+  }
+  const int last = (T - 1) / kEvery * kEvery;
+#pragma unroll 1
+  for (int t = last; t >= 0; t -= kEvery) {
+    const int left = T - t;
+    const X* x = static_cast<const X*>(p.x) + t * p.x_stride + i;
+    const X* ds = static_cast<const X*>(p.ds) + t * p.ds_stride + i;
+    Pack<X, many> xs[kEvery], dss[kEvery];
+#pragma unroll
+    for (int r = 0; r < kEvery; ++r)
+      if (r < left) xs[r] = load_once<X, many>(x + r * p.x_stride);
+#pragma unroll
+    for (int r = 0; r < kEvery; ++r)
+      if (!late_ds && p.ds && r < left) dss[r] = load_once<X, many>(ds + r * p.ds_stride);
+    const S* kept = static_cast<const S*>(p.kept) + int64_t(t / kEvery) * (E::counts ? 2 : 1) * p.N + i;
+    Lanes<S, many> v = load_lanes<many>(kept), n{}, vs[kEvery];
+    Lanes<float, many> ns[kEvery];  // exact: counts are below 2^24
+    if constexpr (E::counts) n = load_lanes<many>(kept + p.N);
+#pragma unroll
+    for (int r = 0; r < kEvery; ++r) {
+      if (r < left) {
+        vs[r] = v;
+        #pragma unroll
+        for (int j = 0; j < many; ++j) {
+          if constexpr (E::counts) ns[r].e[j] = float(n.e[j]);
+          E::step(v.e[j], n.e[j], widen(late(xs[r]).e[j]), theta.e[j], k);
+        }
+      }
+    }
+    X* dx = static_cast<X*>(p.dx) + t * p.N + i;
+#pragma unroll
+    for (int r = kEvery - 1; r >= 0; --r) {
+      if (r < left) {
+        Pack<X, many> d;
+        if (late_ds && p.ds) dss[r] = load_once<X, many>(ds + r * p.ds_stride);
+#pragma unroll
+        for (int j = 0; j < many; ++j) {
+          const S dy = p.ds && on[j] ? S(widen(late(dss[r]).e[j])) : S(0);
+          const S g = E::step_bwd(c.e[j], dtheta.e[j], dy, vs[r].e[j], E::counts ? S(ns[r].e[j]) : S(0), S(widen(late(xs[r]).e[j])), theta.e[j], k);
+          sum.e[j] += g;
+          d.e[j] = narrow<X>(g);
+        }
+        if (!p.constant) store_once(dx + r * p.N, d);
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < many; ++j)
+    if (!p.v) dtheta.e[j] = dtheta.e[j] + E::start_bwd(c.e[j], S(p.v0), k);
+  store_lanes(static_cast<S*>(p.dv_start) + i, c);
+  store_lanes(static_cast<S*>(p.dtheta) + i, dtheta);
+  if (!p.constant) return;
+#pragma unroll
+  for (int j = 0; j < many; ++j) static_cast<X*>(p.dx)[i + j] = narrow<X>(sum.e[j]);
+}
+
+template <class X>
+bool in_words(const MultistepBwd& p) {
+  constexpr int many = kPair<X>;
+  const auto whole = [](const void* a) { return reinterpret_cast<uintptr_t>(a) % 16 == 0; };
+  return p.N % many == 0 && p.x_stride % many == 0 && p.ds_stride % many == 0 && whole(p.x) && whole(p.ds) && whole(p.dx) && whole(p.dv) &&
+         whole(p.dv_start) && whole(p.dtheta) && whole(p.kept);
+}
+
+template <template <bool> class E>
+void multistep_bwd(const MultistepBwd& p, Stream stream) {
+  if (p.N == 0) return;
+  const Pattern pattern(p.N, p.C, p.inner);
+  with_dtype(p.dtype, [&](auto x) {
+    using X = typename decltype(x)::type;
+    with(kPair<X> > 1 && in_words<X>(p) && fills(p.N / kPair<X>), [&](auto wide) {
+      with(p.rule.negative != Negative::none, [&](auto is_signed) {
+        using Eq = E<is_signed()>;
+        Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
+          constexpr int many = wide() ? kPair<X> : 1;
+          const int64_t threads = (p.N + many - 1) / many;
+          const int block = std::min(kThreadsBwd, block_for(threads));
+          auto kernel = multistep_bwd_kernel<Eq, X, many, std::decay_t<decltype(k)>>;
+          launch(kernel, (threads + block - 1) / block, block, stream, p, pattern, k);
+        });
+      });
+    });
+  });
+}
+
+}  // namespace snn

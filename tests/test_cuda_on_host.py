@@ -1,0 +1,46 @@
+"""The CUDA column without a GPU: its kernels, compiled for the host, equal the reference bit for bit over the case table.
+
+`tests/cuda_on_host/cuda_runtime.h` runs a block's threads as fibers; every index, word, ballot and sum is the device's. What this cannot show: speed,
+ptxas (tests/test_compile_only.py), streams, and races between blocks (there is nothing that blocks share).
+"""
+
+import importlib.util
+from pathlib import Path
+
+import cases
+import pytest
+import torch
+from test_backends import QCFS, check_qcfs, check_row
+
+from snnfast.ops import iaf as op
+from snnfast.ops import qcfs as qop
+
+# Beside the sizes of the other columns, some that fill 16-byte words: the host has one multiprocessor.
+ROWS = cases.sample(150, seed=3, sizes=[*cases.SIZES, (5, 2048), (19, 4096)])
+
+
+@pytest.fixture(scope="module")
+def on_host():
+    """Calls an op's CUDA kernel on CPU tensors: on_host(op)(*args)."""
+    build = Path(__file__).parents[1] / "build"
+    found = sorted(build.glob("cmake-*/_cuda_on_host*.so"))
+    if not found:
+        if not list(build.glob("cmake-*/CMakeFiles/kernels_cuda.dir")):
+            pytest.skip("no CUDA compiler was found when snnfast was built, so there are no CUDA headers to compile the kernels with")
+        pytest.fail("the CUDA kernels were not built for the host: run `make test`, or `make test-native` once")
+    spec = importlib.util.spec_from_file_location("_cuda_on_host", found[-1])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, module.key))
+    return lambda overload: lambda *args: overload.redispatch(keys, *args)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=cases.name)
+def test_iaf(on_host, row):
+    for every in (0, op.EVERY):
+        check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=every)
+
+
+@pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
+def test_qcfs(on_host, row):
+    check_qcfs(*row, on_host(qop.qcfs_fwd), on_host(qop.qcfs_bwd))
