@@ -3,8 +3,10 @@
 import torch  # noqa: F401  (the compiled library finds torch's symbols through it)
 
 from snnfast import backends
+from snnfast.neuron import neuron
 from snnfast.ops import library as _library
-from snnfast.ops.iaf import IAFState, iaf
+from snnfast.ops.iaf import iaf
+from snnfast.ops.multistep import IAFState
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 from snnfast.version import __version__  # noqa: F401
 
@@ -19,6 +21,6 @@ from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "IAFState", "Report", "SpikingNetwork", "convert", "cs_qcfs", "data", "evaluate", "iaf", "load_checkpoint", "models", "nn", "qcfs",
+    "IAFState", "Report", "SpikingNetwork", "convert", "cs_qcfs", "data", "evaluate", "iaf", "load_checkpoint", "models", "neuron", "nn", "qcfs",
     "save_checkpoint", "to_channelwise", "train",
 ]  # fmt: skip

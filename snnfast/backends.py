@@ -26,6 +26,7 @@ def _load(name):
 
 _C, _why = _load("snnfast._C")
 _warned = set()
+COMPILED = ("iaf_fwd", "iaf_out", "iaf_bwd", "qcfs_fwd", "qcfs_bwd")  # the ops that have C++ kernels
 has_triton = importlib.util.find_spec("triton") is not None
 
 
@@ -56,8 +57,22 @@ def register(override):
     The compiled libraries registered theirs when they were imported, above.
     """
     if provider == "triton":
-        for name in ("iaf_fwd", "iaf_out", "iaf_bwd", "qcfs_fwd", "qcfs_bwd"):
+        for name in COMPILED:
             override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
+
+
+def register_python(override, stem, equation, differentiable):
+    """The Triton kernels of a neuron that is written in Python alone, for CUDA."""
+    if has_triton and provider != "reference":
+        made = []
+
+        def find(kernels, part):
+            if not made:
+                made.append(kernels.multistep_of(equation))
+            return getattr(made[0], part)
+
+        for part in ("fwd", "out", *(("bwd",) if differentiable else ())):
+            override(f"{stem}_{part}", "CUDA", _triton(lambda kernels, part=part: find(kernels, part)))
 
 
 def _triton(find):
@@ -76,7 +91,8 @@ def _triton(find):
 
 def warn_reference(op, device):
     """Says once per op and device that the slow kernel runs where a fast one was expected."""
-    if device.type not in ("cpu", "cuda") or (op, device.type) in _warned:
+    expected = device.type == "cuda" or (device.type == "cpu" and op in COMPILED)
+    if not expected or (op, device.type) in _warned:
         return
     _warned.add((op, device.type))
     if device.type == "cpu":
@@ -93,7 +109,8 @@ def served_by(op):
     def has(key):
         return torch._C._dispatch_has_kernel_for_dispatch_key(f"snnfast::{op}", key)
 
-    return {"cpu": "C++" if has("CPU") else "reference", "cuda": provider if has("CUDA") else "reference"}
+    native = provider if op in COMPILED else "triton"
+    return {"cpu": "C++" if has("CPU") else "reference", "cuda": native if has("CUDA") else "reference"}
 
 
 def info():

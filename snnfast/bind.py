@@ -6,6 +6,8 @@ copies) as globals, so that one source serves torch and Triton.
 
 import types
 
+from snnfast.neurons import defaults
+
 
 def functions(module):
     """The functions that `module` itself defines, by name."""
@@ -14,10 +16,21 @@ def functions(module):
 
 
 def bind(module, wrap=lambda f: f, **names):
-    """A namespace with `module`'s functions, bound to `names` and passed through `wrap`."""
+    """A namespace with `module`'s functions, bound to `names` and passed through `wrap`, and its Rule.
+
+    A neuron (it has `step`) without `start` or `start_bwd` gets those of `snnfast.neurons.defaults`.
+    """
+    own = functions(module)
+    if "step" in own:
+        own = {**functions(defaults), **own}
     scope = {**vars(module), **names}
-    for name, function in functions(module).items():
+    for name, function in own.items():
         copy = types.FunctionType(function.__code__, scope, name, function.__defaults__)
         copy.__module__ = function.__module__
         scope[name] = wrap(copy)
-    return types.SimpleNamespace(**{n: scope[n] for n in functions(module)}, Rule=module.Rule)
+    return types.SimpleNamespace(**{n: scope[n] for n in own}, Rule=module.Rule)
+
+
+def signed(rule):
+    """Whether a neuron with this rule emits negative spikes: its Rule has a field `negative` that names how."""
+    return getattr(rule, "negative", "none") != "none"

@@ -66,7 +66,7 @@ def _drop_dropout(gm):
             gm.graph.erase_node(node)
 
 
-def _put_neurons(gm, v0, unit):
+def _put_neurons(gm, v0, options):
     """Puts an IF in place of every quantised activation; returns their names and levels."""
     levels = {}
     for name, m in list(gm.named_modules()):
@@ -74,13 +74,13 @@ def _put_neurons(gm, v0, unit):
             continue
         theta = checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
         levels[name] = m.levels if isinstance(m, nn.Quantised) else m.L
-        _replace(gm, name, nn.IF(theta=theta, channelwise=True, v0=v0, unit=unit))
+        _replace(gm, name, nn.IF(theta=theta, channelwise=True, v0=v0, **options))
     if not levels:
         raise ValueError("net has no quantised activation (snnfast.nn.QCFS and its kin), so there is nothing to put neurons in place of")
     return levels
 
 
-def convert(net, method="if", *, v0=0.5, parity=False):
+def convert(net, method="if", *, v0=0.5, parity=False, neuron=None, **options):
     """A spiking network with the weights of `net`, which is not changed.
 
     Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds;
@@ -91,6 +91,7 @@ def convert(net, method="if", *, v0=0.5, parity=False):
             the first activation, commute with rates (`snnfast/rates.py` lists them).
         method: "if", the plain neuron.
         v0: start voltage in units of theta; 0.5 is optimal for QCFS.
+        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire; `options` are fields of its Rule.
         parity: the authors' arithmetic: normalised units (v += x/theta, fire at 1) instead of volts.
 
     Raises:
@@ -98,6 +99,10 @@ def convert(net, method="if", *, v0=0.5, parity=False):
     """
     checks.choice("method", method, ("if",))
     checks.number("v0", v0)
+    if neuron is None and options:
+        raise TypeError(f"convert got unexpected options: {', '.join(options)}")
+    if neuron is not None and parity:
+        raise ValueError("parity is the QCFS authors' arithmetic; a neuron of one's own has its own")
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     net = copy.deepcopy(net).eval()
@@ -108,7 +113,8 @@ def convert(net, method="if", *, v0=0.5, parity=False):
     _drop_dropout(gm)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
-    levels = _put_neurons(gm, v0, "normalised" if parity else "volts")
+    options = {"unit": "normalised" if parity else "volts"} if neuron is None else {"neuron": neuron, **options}
+    levels = _put_neurons(gm, v0, options)
     plan = Plan(gm)
     for node in gm.graph.nodes:
         if node in plan.spiking and node not in plan.firing and node.op != "output":

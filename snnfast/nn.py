@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from snnfast.ops import checks
-from snnfast.ops.iaf import iaf
+from snnfast.ops.iaf import iaf, rule_of
+from snnfast.ops.multistep import SPIKES
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 
 
@@ -92,43 +93,33 @@ class CSQCFS(SQCFS):
         super().__init__(levels, theta, grad, channels)
 
 
+_OPTIONS = {"v0", "reset", "v_reset", "negative", "caps", "unit", "strict", "spikes", "mask", "surrogate", "gamma", "detach_reset"}
+
+
 class IF(nn.Module):
     """The integrate-and-fire neuron as a layer, in one of two forms.
 
     ``IF(theta=...)``: x [T, ...] -> spikes [T, ...], scaled by theta. The keywords are those of `snnfast.iaf`. Each call starts from
     v0, unless `carry` is set: then it goes on from the state that the call before left in `self.state`, until `reset()`.
     `theta` is a number or a tensor that broadcasts over one step, or with `channelwise` a vector [C] along dimension 1 of a step [B, C, ...];
-    it is kept as a buffer and checked to be > 0.
+    it is kept as a buffer and checked to be > 0. `neuron` is a neuron of `snnfast.neuron` in place of `snnfast.iaf`; the keywords are then its own.
 
     ``IF(T=0, L=8, thresh=8.0, tau=1.0, gama=1.0)``: the constructor of the QCFS authors' layer, for use in their models. With
     T = 0 it is QCFS with L levels; with T > 0 it takes [T*B, ...] (time first, merged) and gives the spikes in the same form. T and L may be
     set as attributes. `thresh` is a parameter; as in their code it gets no gradient while T > 0. `tau` is kept and unused, as there.
     """
 
-    def __init__(self, T=0, L=8, thresh=8.0, tau=1.0, gama=1.0, *, theta=None, channelwise=False, carry=False, **options):
+    def __init__(self, T=0, L=8, thresh=8.0, tau=1.0, gama=1.0, *, theta=None, channelwise=False, carry=False, neuron=None, **options):
         super().__init__()
         self.T, self.L, self.tau, self.gama = checks.integer("T", T, 0), checks.integer("L", L), tau, checks.number("gama", gama, True)
         self.own = theta is not None
         if self.own and (T, L, thresh, tau, gama) != (0, 8, 8.0, 1.0, 1.0):
             raise ValueError("IF takes either theta=... or the QCFS authors' arguments T, L, thresh, tau, gama, not both")
-        if not self.own and (options or carry):
-            raise ValueError(f"{', '.join([*options, *(['carry'] if carry else [])])}: only IF(theta=...) takes options of snnfast.iaf")
-        unknown = set(options) - {
-            "v0",
-            "reset",
-            "v_reset",
-            "negative",
-            "caps",
-            "unit",
-            "strict",
-            "spikes",
-            "mask",
-            "surrogate",
-            "gamma",
-            "detach_reset",
-        }
-        if unknown:
-            raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
+        given = [*options, *(name for name, value in (("carry", carry), ("neuron", neuron)) if value)]
+        if not self.own and given:
+            raise ValueError(f"{', '.join(given)}: only IF(theta=...) takes options of snnfast.iaf")
+        self.neuron = iaf if neuron is None else neuron
+        self._check(options)
         self.options = {k: v for k, v in options.items() if not isinstance(v, torch.Tensor)}
         self.channelwise, self.carry, self.state = channelwise, carry, None
         for k, v in options.items():
@@ -140,6 +131,23 @@ class IF(nn.Module):
         else:
             self.thresh = nn.Parameter(torch.tensor([checks.number("thresh", thresh, True)]))
 
+    def _check(self, options):
+        """Runs nothing, but refuses what the first call would refuse."""
+        if self.neuron is iaf:
+            unknown = set(options) - _OPTIONS
+            rule = {k: v for k, v in options.items() if k not in ("v0", "mask", "spikes") and k not in unknown}
+        else:
+            unknown = set(options) - {"v0", "mask", "spikes", *self.neuron.Rule._fields}
+            rule = {k: v for k, v in options.items() if k in self.neuron.Rule._fields}
+        if unknown:
+            raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
+        rule_of(**rule) if self.neuron is iaf else self.neuron.rule(**rule)
+        checks.choice("spikes", options.get("spikes", "scaled"), SPIKES)
+        if not isinstance(options.get("v0", 0.5), torch.Tensor):
+            checks.number("v0", options.get("v0", 0.5))
+        if options.get("mask") is not None:
+            checks.tensor("mask", options["mask"], (torch.bool,))
+
     def reset(self):
         """Forgets the state: the next call starts from v0."""
         self.state = None
@@ -149,11 +157,11 @@ class IF(nn.Module):
         return {**self.__dict__, "state": None}
 
     def fire(self, x, T=None, **run):
-        """`snnfast.iaf` with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
+        """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
         `run`: state, out, state_out."""
         theta = spread(self.theta, x if T is not None else x[0]) if self.channelwise else self.theta
         tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
-        return iaf(x, theta, T=T, **run, **self.options, **tensors)
+        return self.neuron(x, theta, T=T, **run, **self.options, **tensors)
 
     def forward(self, x):
         if self.own:
@@ -170,7 +178,8 @@ class IF(nn.Module):
 
     def extra_repr(self):
         if self.own:
-            return f"thresholds={self.theta.numel()}" + "".join(f", {k}={v!r}" for k, v in self.options.items())
+            name = "" if self.neuron is iaf else f", neuron={self.neuron.__name__}"
+            return f"thresholds={self.theta.numel()}{name}" + "".join(f", {k}={v!r}" for k, v in self.options.items())
         return f"T={self.T}, L={self.L}, gama={self.gama}"
 
 

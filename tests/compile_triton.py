@@ -12,6 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from snnfast.bind import signed
 from snnfast.triton import OPTIONS, elementwise, iaf, kernel, multistep, qcfs
 
 POINTERS = {
@@ -69,10 +70,20 @@ def main():
     for name, rule in rules.items():
         for dtype in ("fp32", "fp16", "bf16", "fp64"):
             for kind in ("scaled", "int8", "bits", "count") if dtype == "fp32" else ("scaled",):
-                constants = dict(base, k=rule, kind=kind, BLOCK=256)
+                constants = dict(base, k=rule, signed=signed(rule), kind=kind, BLOCK=256)
                 found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
             constants = dict(
-                v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, has_mask=True, constant=False, every=16, BLOCK=128
+                v0=0.3,
+                k=rule,
+                has_ds=True,
+                has_dv=True,
+                has_v=False,
+                has_count=False,
+                has_mask=True,
+                signed=signed(rule),
+                constant=False,
+                every=16,
+                BLOCK=128,
             )
             found[f"bwd {name} {dtype}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
     for dtype in ("fp32", "bf16", "fp64"):

@@ -7,6 +7,7 @@ from conftest import HAS_CUDA, isas
 
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
+from snnfast.ops.multistep import EVERY, SPIKES
 
 NATIVE = cases.sample(250, seed=1)
 TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 300), (34, 64)])
@@ -15,7 +16,7 @@ DEVICE = "cuda" if HAS_CUDA else "cpu"
 
 def check_row(row, fwd, out, bwd, device="cpu", every=0):
     case = cases.Case(row, device)
-    for spikes in op.SPIKES:
+    for spikes in SPIKES:
         expected = cases.reference_fwd(*case.fwd(spikes, every))
         cases.assert_same(fwd(*case.fwd(spikes, every)), expected, f"forward {spikes}")
         # Written between sentinels: nothing beside the result changes.
@@ -47,7 +48,7 @@ def test_cpu(isa, row):
     check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd)
 
 
-@pytest.mark.parametrize("every", [0, op.EVERY])
+@pytest.mark.parametrize("every", [0, EVERY])
 @pytest.mark.parametrize("row", TRITON, ids=cases.name)
 def test_triton(row, every):
     from snnfast.triton import kernels

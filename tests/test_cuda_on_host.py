@@ -14,6 +14,7 @@ from test_backends import QCFS, check_qcfs, check_row
 
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
+from snnfast.ops.multistep import EVERY
 
 # Beside the sizes of the other columns, some that fill 16-byte words: the host has one multiprocessor.
 ROWS = cases.sample(150, seed=3, sizes=[*cases.SIZES, (5, 2048), (19, 4096)])
@@ -37,7 +38,7 @@ def on_host():
 
 @pytest.mark.parametrize("row", ROWS, ids=cases.name)
 def test_iaf(on_host, row):
-    for every in (0, op.EVERY):
+    for every in (0, EVERY):
         check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=every)
 
 

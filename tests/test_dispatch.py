@@ -10,14 +10,14 @@ from torch.library import opcheck
 
 import snnfast
 from snnfast import reference
-from snnfast.ops import iaf as op
+from snnfast.ops.multistep import SPIKES
 
 RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False)
 SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True)
 
 
 @pytest.mark.parametrize("rule", [RULE, SIGNED])
-@pytest.mark.parametrize("spikes", op.SPIKES)
+@pytest.mark.parametrize("spikes", SPIKES)
 def test_opcheck_iaf(rule, spikes):
     # opcheck sums all results to differentiate them and cannot add int8 or int32 ones to floats: those run without gradients.
     # test_compile_fullgraph has a count beside differentiable results.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import snnfast
-from snnfast.ops.iaf import SPIKES
+from snnfast.ops.multistep import SPIKES
 
 KNOBS = [
     dict(),

@@ -15,5 +15,11 @@ def _where(c, a, b):
 
 # x/theta with x a tensor and theta a tensor is a true division on every device.
 _torch = dict(where=_where, div=torch.true_divide, floor=torch.floor, exp=torch.exp)
-iaf = bind(_iaf, **_torch)
-qcfs = bind(_qcfs, **_torch)
+
+
+def bound(module):
+    """The equation in `module`, bound to torch."""
+    return bind(module, **_torch)
+
+
+iaf, qcfs = bound(_iaf), bound(_qcfs)

@@ -6,6 +6,8 @@ neuron i has theta[(i // inner) % C]. The state (v, n) is in theta's dtype: fp32
 
 import torch
 
+from snnfast.bind import signed
+
 EVERY = 16  # on a GPU the forward keeps the state before every 16th step for the backward
 
 
@@ -24,7 +26,7 @@ def pack_bits(on):
     return torch.where(w >= 2**31, w - 2**32, w).to(torch.int32)
 
 
-def spikes_spec(T, N, dtype, spikes, negative):
+def spikes_spec(T, N, dtype, spikes, signed):
     """Shape and dtype of the spikes of T steps of N neurons in the form `spikes`, for input of `dtype`."""
     words = -(-N // 32)
     if spikes == "scaled":
@@ -32,12 +34,12 @@ def spikes_spec(T, N, dtype, spikes, negative):
     if spikes == "int8":
         return (T, N), torch.int8
     if spikes == "bits":
-        return ((T, words) if negative == "none" else (2, T, words)), torch.int32
+        return ((2, T, words) if signed else (T, words)), torch.int32
     return (N,), torch.int32
 
 
-def allocate(x, T, spikes, negative):
-    shape, dtype = spikes_spec(T, x.size(1), x.dtype, spikes, negative)
+def allocate(x, T, spikes, signed):
+    shape, dtype = spikes_spec(T, x.size(1), x.dtype, spikes, signed)
     return x.new_empty(shape, dtype=dtype)
 
 
@@ -52,16 +54,16 @@ def row(x, t, dtype):
     return x[t if x.size(0) > 1 else 0].to(dtype)
 
 
-def kept_shape(T, N, every, negative):
+def kept_shape(T, N, every, signed):
     """Shape of the states kept for the backward: [ceil(T/every), 1 or 2 (v; n where it gates), N], or nothing."""
-    return (-(-T // every) if every else 0, 1 if negative == "none" else 2, N)
+    return (-(-T // every) if every else 0, 2 if signed else 1, N)
 
 
 def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
     """Runs T steps, writes the spikes to s, returns the final v, count and the kept states."""
     th, v, n = start(eq, x, theta, v, count, inner, v0, k)
     first = n
-    kept = v.new_empty(kept_shape(T, x.size(1), every, k.negative))
+    kept = v.new_empty(kept_shape(T, x.size(1), every, signed(k)))
     for t in range(T):
         if every and t % every == 0:
             kept[t // every] = torch.stack((v, n))[: kept.size(1)]
@@ -72,7 +74,7 @@ def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
             s[t] = spike * th
         elif spikes == "int8":
             s[t] = spike
-        elif spikes == "bits" and k.negative == "none":
+        elif spikes == "bits" and not signed(k):
             s[t] = pack_bits(spike > 0)
         elif spikes == "bits":
             s[:, t] = pack_bits(torch.stack((spike > 0, spike < 0)))
@@ -82,7 +84,7 @@ def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
 
 
 def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
-    s = allocate(x, T, spikes, k.negative)
+    s = allocate(x, T, spikes, signed(k))
     return s, *fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
 
 

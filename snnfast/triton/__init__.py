@@ -33,8 +33,14 @@ def _exp(a):
 
 
 _primitives = dict(where=_where, div=_div, floor=_floor, exp=_exp, tl=tl)
-iaf = bind(_iaf, wrap=triton.jit, **_primitives)
-qcfs = bind(_qcfs, wrap=triton.jit, **_primitives)
+
+
+def bound(module):
+    """The equation in `module`, bound to Triton."""
+    return bind(module, wrap=triton.jit, **_primitives)
+
+
+iaf, qcfs = bound(_iaf), bound(_qcfs)
 
 # Numbers are specified: Triton would contract a * b + c by default.
 OPTIONS = dict(enable_fp_fusion=False)

@@ -5,11 +5,10 @@ import contextlib
 import torch
 import triton
 
+from snnfast.bind import signed
 from snnfast.reference import multistep as form
-from snnfast.triton import OPTIONS, elementwise, iaf, kernel, multistep, qcfs
+from snnfast.triton import OPTIONS, bound, elementwise, iaf, kernel, multistep, qcfs
 
-_iaf_fwd = kernel(multistep.fwd_kernel, iaf, multistep.RUN_TIME)
-_iaf_bwd = kernel(multistep.bwd_kernel, iaf, multistep.RUN_TIME)
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 
@@ -39,53 +38,67 @@ def _blocks(N, BLOCK):
     return (-(-N // BLOCK),)
 
 
-def _launch_fwd(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, rule, BLOCK=256):
-    N = x.size(1)
-    kept = theta.new_empty(form.kept_shape(T, N, every, rule.negative))
-    if N:
-        with _on(x), _rounded(s) as (s,):
-            _iaf_fwd[_blocks(N, BLOCK)](
-                x, theta, v, count, mask, s, v_end, count_end, kept,
-                x.stride(0) if x.size(0) > 1 else 0, T, N, -(-N // 32), theta.numel(), inner,
-                v0=v0, k=rule, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
-                every=every, STEPS=STEPS, BLOCK=BLOCK, **OPTIONS,
-            )  # fmt: skip
-    return kept
-
-
 def _new_state(x, theta):
     return theta.new_empty((x.size(1),)), x.new_empty((x.size(1),), dtype=torch.int32)
 
 
-def iaf_fwd(x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
-    k = iaf.Rule(*rule)
-    s = form.allocate(x, T, spikes, k.negative)
-    v_end, count_end = _new_state(x, theta)
-    kept = _launch_fwd(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
-    return s, v_end, count_end, kept
+class Multistep:
+    """fwd, out and bwd of a neuron whose equation is bound to Triton (`snnfast.triton.bound`)."""
+
+    def __init__(self, equation):
+        self.Rule = equation.Rule
+        self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
+        self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
+
+    def _launch(self, s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k, BLOCK=256):
+        N = x.size(1)
+        kept = theta.new_empty(form.kept_shape(T, N, every, signed(k)))
+        if N:
+            with _on(x), _rounded(s) as (s,):
+                self.fwd_kernel[_blocks(N, BLOCK)](
+                    x, theta, v, count, mask, s, v_end, count_end, kept,
+                    x.stride(0) if x.size(0) > 1 else 0, T, N, -(-N // 32), theta.numel(), inner,
+                    v0=v0, k=k, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
+                    signed=signed(k), every=every, STEPS=STEPS, BLOCK=BLOCK, **OPTIONS,
+                )  # fmt: skip
+        return kept
+
+    def fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
+        k = self.Rule(*rule)
+        s = form.allocate(x, T, spikes, signed(k))
+        v_end, count_end = _new_state(x, theta)
+        kept = self._launch(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
+        return s, v_end, count_end, kept
+
+    def out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
+        self._launch(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, 0, self.Rule(*rule))
+
+    def bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule, BLOCK=128):
+        k = self.Rule(*rule)
+        N = x.size(1)
+        if kept.size(0) == 0:
+            net = form.allocate(x, T, "count", signed(k))
+            kept = self._launch(net, *_new_state(x, theta), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
+        dx = x.new_empty(x.shape)
+        dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
+        if N:
+            with _on(x), _rounded(dx) as (to,):
+                self.bwd_kernel[_blocks(N, BLOCK)](
+                    ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta,
+                    ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0, T, N, theta.numel(), inner,
+                    v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
+                    has_mask=mask is not None, signed=signed(k), constant=x.size(0) == 1 and T > 1, every=EVERY, BLOCK=BLOCK, **OPTIONS,
+                )  # fmt: skip
+        return dx, dv_start, dtheta
 
 
-def iaf_out(x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
-    _launch_fwd(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, 0, iaf.Rule(*rule))
+def multistep_of(module):
+    """The kernels of a neuron that is written in Python alone."""
+    return Multistep(bound(module))
 
 
-def iaf_bwd(ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule, BLOCK=128):
-    k = iaf.Rule(*rule)
-    N = x.size(1)
-    if kept.size(0) == 0:
-        net = form.allocate(x, T, "count", k.negative)
-        kept = _launch_fwd(net, *_new_state(x, theta), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
-    dx = x.new_empty(x.shape)
-    dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
-    if N:
-        with _on(x), _rounded(dx) as (to,):
-            _iaf_bwd[_blocks(N, BLOCK)](
-                ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta,
-                ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0, T, N, theta.numel(), inner,
-                v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
-                has_mask=mask is not None, constant=x.size(0) == 1 and T > 1, every=EVERY, BLOCK=BLOCK, **OPTIONS,
-            )  # fmt: skip
-    return dx, dv_start, dtheta
+_iaf = Multistep(iaf)
+iaf_fwd, iaf_out, iaf_bwd = _iaf.fwd, _iaf.out, _iaf.bwd
 
 
 def qcfs_fwd(x, theta, inner, levels, grad, BLOCK=1024):

@@ -46,7 +46,7 @@ def fwd_kernel(
     x, theta, v_in, count_in, mask, s, v_end, count_end, kept,
     x_stride, T, N, W, C, inner,
     v0: tl.constexpr, k: tl.constexpr, kind: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr, has_mask: tl.constexpr,
-    every: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    signed: tl.constexpr, every: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """x: [T, N] at x_stride (0 for a constant current); kept: [ceil(T/every), 1 or 2, N]; see `params.h` for the rest."""
     pid = tl.program_id(0).to(tl.int64)
@@ -54,7 +54,6 @@ def fwd_kernel(
     word = pid * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
     inside = at < N
     acc: tl.constexpr = theta.dtype.element_ty
-    signed: tl.constexpr = k.negative != "none"
     th = tl.load(theta + (at // inner) % C, inside, other=1.0)
     if has_v:
         v = tl.load(v_in + at, inside, other=0.0)
@@ -99,13 +98,12 @@ def bwd_kernel(
     ds, dv, x, theta, v_in, count_in, mask, kept, dx, dv_start, dtheta,
     ds_stride, x_stride, T, N, C, inner,
     v0: tl.constexpr, k: tl.constexpr, has_ds: tl.constexpr, has_dv: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr,
-    has_mask: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, BLOCK: tl.constexpr,
+    has_mask: tl.constexpr, signed: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Segment by segment of `every` steps from the last: forward from the kept state, then the adjoint, all in registers."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < N
     acc: tl.constexpr = theta.dtype.element_ty
-    signed: tl.constexpr = k.negative != "none"
     th = tl.load(theta + (at // inner) % C, inside, other=1.0)
     on = inside
     if has_mask:
