@@ -14,25 +14,33 @@ TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 300), (34, 64)])
 DEVICE = "cuda" if HAS_CUDA else "cpu"
 
 
+def at_home(results):
+    return tuple(r.cpu() for r in results)
+
+
 def check_row(row, fwd, out, bwd, device="cpu", every=0):
-    case = cases.Case(row, device)
+    """fwd, out and bwd on `device` against the reference on the CPU."""
+    home, case = cases.Case(row), cases.Case(row, device)
+    before = 32 + row["size"][1] % 4  # elements: some results start between words
     for spikes in SPIKES:
-        expected = cases.reference_fwd(*case.fwd(spikes, every))
-        cases.assert_same(fwd(*case.fwd(spikes, every)), expected, f"forward {spikes}")
+        expected = cases.reference_fwd(*home.fwd(spikes, every))
+        cases.assert_same(at_home(fwd(*case.fwd(spikes, every))), expected, f"forward {spikes}")
         # Written between sentinels: nothing beside the result changes.
-        room = torch.full((expected[0].numel() + 64,), 77, dtype=expected[0].dtype, device=device)
+        shape, N = expected[0].shape, expected[0].numel()
+        room = torch.full((before + N + 32,), 77, dtype=expected[0].dtype, device=device)
         _, _, v, count, _ = case.neuron
         # The state goes to memory of its own, or back to where it came from.
-        state = (torch.full_like(expected[1], 77), torch.full_like(expected[2], 77)) if v is None else (v.clone(), count.clone())
+        state = [torch.full(e.shape, 77, dtype=e.dtype, device=device) for e in expected[1:3]] if v is None else [v.clone(), count.clone()]
         if v is not None:
             case.neuron[2:4] = state
-        assert out(*case.out(spikes, room[32:-32].view(expected[0].shape), state)) in (None, ())
+        assert out(*case.out(spikes, room[before : before + N].view(shape), state)) in (None, ())
         case.neuron[2:4] = v, count
-        cases.assert_same(state, expected[1:3], f"out {spikes}")
-        assert cases.same(room[32:-32].view(expected[0].shape), expected[0]), f"out {spikes}"
-        assert bool((room[:32] == 77).all() and (room[-32:] == 77).all()), f"out {spikes}: wrote beyond the result"
+        cases.assert_same(at_home(state), expected[1:3], f"out {spikes}")
+        room = room.cpu()
+        assert cases.same(room[before : before + N].view(shape), expected[0]), f"out {spikes}"
+        assert bool((room[:before] == 77).all() and (room[before + N :] == 77).all()), f"out {spikes}: wrote beyond the result"
     kept = fwd(*case.fwd("scaled", every))[3]
-    got, expected = bwd(*case.bwd(kept)), cases.reference_bwd(*case.bwd(kept))
+    got, expected = at_home(bwd(*case.bwd(kept))), cases.reference_bwd(*home.bwd(kept.cpu()))
     if "sigmoid" in case.rule:
         # exp differs between libraries by an ulp or two, and T steps of the adjoint carry it on.
         for a, b in zip(got, expected, strict=True):
@@ -69,18 +77,19 @@ def check_qcfs(dtype, C, inner, grad, levels, fwd, bwd, device="cpu"):
     N = 6000 if C == 1 else C * inner * 3
     acc = torch.float64 if dtype == "fp64" else torch.float32
     x = torch.randn(N, generator=g, dtype=torch.float64)
-    x = torch.where(torch.rand(N, generator=g) < 0.4, (x * 16).round() / 16, x).to(cases.DTYPES[dtype]).to(device)
+    x = torch.where(torch.rand(N, generator=g) < 0.4, (x * 16).round() / 16, x).to(cases.DTYPES[dtype])
     dy = torch.randn(N, generator=g).to(x)
-    theta = ((torch.rand(C, generator=g) * 8).round() / 8 + 0.375).to(acc).to(device)
-    args = (theta, inner, levels, grad)
-    assert cases.same(fwd(x, *args), qop._fwd(x, *args))
-    dx, dtheta = bwd(dy, x, *args)
-    expected_dx, expected = qop._bwd(dy, x, *args)
+    theta = ((torch.rand(C, generator=g) * 8).round() / 8 + 0.375).to(acc)
+    rest = (inner, levels, grad)
+    there = [t.to(device) for t in (dy, x, theta)]
+    assert cases.same(fwd(*there[1:], *rest).cpu(), qop._fwd(x, theta, *rest))
+    dx, dtheta = at_home(bwd(*there, *rest))
+    expected_dx, expected = qop._bwd(dy, x, theta, *rest)
     assert cases.same(dx, expected_dx)
     # The same numbers added in another order: a few ulps of the sum of their magnitudes.
     size = torch.nn.functional.relu(dy.to(acc).abs()).sum() * 1.5
     assert torch.allclose(dtheta, expected, rtol=0, atol=float(size) * (1e-14 if dtype == "fp64" else 1e-6))
-    assert cases.same(bwd(dy, x, *args)[1], dtheta), "two runs differ"
+    assert cases.same(bwd(*there, *rest)[1].cpu(), dtheta), "two runs differ"
     return dtheta
 
 

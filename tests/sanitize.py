@@ -1,0 +1,42 @@
+"""A small case of each CUDA kernel, for compute-sanitizer: `compute-sanitizer --tool memcheck python tests/sanitize.py` (`make gpu` does).
+
+Run with PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that every tensor is an allocation of its own and a step past its end is seen.
+"""
+
+import itertools
+
+import torch
+
+import snnfast
+from snnfast.ops import iaf as op
+from snnfast.ops import qcfs as qop
+from snnfast.ops.multistep import EVERY, SPIKES
+
+RULES = (op.rule_of(), op.rule_of(negative="stbif", unit="normalised", surrogate="atan"))
+
+
+def main():
+    words = torch.cuda.get_device_properties(0).multi_processor_count * 256  # threads from which a thread takes 16 bytes
+    launches = 0
+    for dtype, rule, wide in itertools.product((torch.float32, torch.float16, torch.float64), RULES, (False, True)):
+        T, N = 5, words * 8 if wide else 70
+        x, theta = torch.randn(T, N, device="cuda").to(dtype), torch.rand(N, device="cuda", dtype=torch.float64) + 0.5
+        theta = theta if dtype == torch.float64 else theta.float()
+        for spikes in SPIKES if dtype == torch.float32 else ("scaled", "bits"):
+            *_, kept = op.iaf_fwd(x, theta, None, None, None, T, 1, 0.5, spikes, EVERY, *rule)
+            launches += 1
+        op.iaf_bwd(x, None, x, theta, None, None, None, kept, T, 1, 0.5, *rule)
+        launches += 1
+    for dtype, (C, inner, outer) in itertools.product(
+        (torch.float32, torch.bfloat16), ((1, 1, 70_001), (5, 300, 7), (37, 1, 301), (64, 4, 99))
+    ):
+        x, theta = torch.randn(C * inner * outer, device="cuda").to(dtype), torch.rand(C, device="cuda") + 0.5
+        qop.qcfs_fwd(x, theta, inner, 4, "qcfs")
+        qop.qcfs_bwd(x, x, theta, inner, 4, "qcfs")
+        launches += 2
+    torch.cuda.synchronize()
+    print(f"{launches} launches by {snnfast.backends.provider}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What only a GPU can show: the CUDA column on the device, streams, graphs, no waiting, 64-bit indices, memory. `make gpu` runs it too.
+
+Uninitialised memory is full of NaN here as everywhere (tests/conftest.py).
+"""
+
+import cases
+import pytest
+import torch
+from conftest import HAS_CUDA
+from test_backends import QCFS, check_qcfs, check_row
+
+import snnfast
+from snnfast import backends
+from snnfast.ops import iaf as op
+from snnfast.ops import qcfs as qop
+from snnfast.ops.multistep import EVERY
+
+pytestmark = pytest.mark.skipif(not HAS_CUDA, reason="no GPU on this machine")
+ROWS = cases.sample(250, seed=4, sizes=[*cases.SIZES, (5, 2048), (19, 270336), (40, 4096)])
+
+
+def test_the_provider():
+    """`make gpu` builds the CUDA library; then it is the one that is measured."""
+    assert backends.provider == "cuda", backends.info()["cuda"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=cases.name)
+def test_iaf(row):
+    check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd, "cuda", EVERY)
+
+
+@pytest.mark.parametrize("row", ROWS[::10], ids=cases.name)
+def test_iaf_that_kept_nothing(row):
+    check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd, "cuda", 0)
+
+
+@pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
+def test_qcfs(row):
+    check_qcfs(*row, qop.qcfs_fwd, qop.qcfs_bwd, "cuda")
+
+
+def both(device, seed=0):
+    """Results and gradients of the public functions on a device."""
+    g = torch.Generator().manual_seed(seed)
+    x, th = (torch.randn(21, 4, 6, 8, 8, generator=g) + 0.3).to(device), (torch.rand(6, 1, 1, generator=g) + 0.5).to(device)
+    dy = torch.randn(21, 4, 6, 8, 8, generator=g).to(device)
+    x, th = x.requires_grad_(), th.requires_grad_()
+    s, state = snnfast.iaf(x, th, 0.3)
+    (s * dy).sum().backward()
+    first = [s, *state, x.grad, th.grad]
+    x.grad = th.grad = None
+    y = snnfast.qcfs(x, th, 4)
+    (y * dy).sum().backward()
+    return [t.detach().cpu() for t in (*first, y, x.grad, th.grad)]
+
+
+def test_public_functions():
+    for i, (a, b) in enumerate(zip(both("cuda"), both("cpu"), strict=True)):
+        if i in (4, 7):  # dtheta is a sum of 5,376 terms, in another order
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-3)
+        else:
+            assert cases.same(a, b), i
+
+
+def test_two_runs_give_the_same_bits():
+    for a, b in zip(both("cuda"), both("cuda"), strict=True):
+        assert cases.same(a, b)
+
+
+def test_no_waiting():
+    x, th = torch.randn(20, 300, device="cuda", requires_grad=True), torch.rand(300, device="cuda") + 0.5
+    snnfast.iaf(x, th)[0].sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        snnfast.iaf(x, th)[0].sum().backward()
+        snnfast.qcfs(x, th, 4).sum().backward()
+        snnfast.iaf(x.detach(), 0.7, spikes="bits")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_current_stream():
+    """The kernels run behind what their stream does, not beside it."""
+    x, stream = torch.zeros(8, 1 << 20, device="cuda"), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        x.fill_(1.0)
+        s, _ = snnfast.iaf(x, 0.75)
+    stream.synchronize()
+    assert torch.equal(s.cpu(), snnfast.iaf(torch.ones(8, 1 << 20), 0.75)[0])
+
+
+def test_cuda_graph():
+    x, th, dy = torch.randn(20, 4096, device="cuda"), torch.rand(4096, device="cuda") + 0.5, torch.randn(20, 4096, device="cuda")
+    rule = tuple(op.rule_of())
+
+    def step():
+        s, v, n, kept = op.iaf_fwd(x, th, None, None, None, 20, 1, 0.5, "scaled", EVERY, *rule)
+        return (
+            s,
+            v,
+            n,
+            *op.iaf_bwd(dy, None, x, th, None, None, None, kept, 20, 1, 0.5, *rule),
+            *qop.qcfs_bwd(dy[0], x[0], th, 1, 4, "qcfs"),
+        )
+
+    step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    for seed in (1, 2):
+        x.copy_(torch.randn(20, 4096, generator=torch.Generator().manual_seed(seed)))
+        graph.replay()
+        for a, b in zip(results, step(), strict=True):
+            assert cases.same(a, b)
+
+
+def test_64_bit_indices():
+    T, N = 33, 1 << 26  # 2.2e9 elements
+    if torch.cuda.mem_get_info()[0] < 20 << 30:
+        pytest.skip("needs 20 GiB of free GPU memory")
+    x = torch.zeros(T, N, dtype=torch.bfloat16, device="cuda")
+    x[:, -3:] = 0.5
+    s, state = snnfast.iaf(x, 1.0, spikes="int8")
+    torch.cuda.synchronize()
+    assert int(s[:, -3:].sum()) == 3 * 17 and int(s[-1, :-3].sum()) == 0 and int(state.count.sum()) == 3 * 17
+
+
+def test_another_device():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    x = torch.randn(9, 300)
+    assert torch.equal(snnfast.iaf(x.to("cuda:1"), 0.7)[0].cpu(), snnfast.iaf(x, 0.7)[0])
+
+
+def test_network_runs_in_flat_memory(tiny):
+    net, x = tiny
+    snn, x, peak = snnfast.convert(net).cuda(), x.cuda(), {}
+    for T in (64, 1024):
+        torch.cuda.reset_peak_memory_stats()
+        snn.logits(x, T, at=[T], chunk=32)
+        peak[T] = torch.cuda.max_memory_allocated()
+    assert peak[1024] <= 1.05 * peak[64], peak
+    # cuDNN's convolutions add in another order than the CPU's: near a threshold a spike may fall on the other side.
+    a, b = snn.logits(x, 64, at=[64])[0].cpu(), snnfast.convert(net).logits(x.cpu(), 64, at=[64])[0]
+    assert (a.argmax(1) == b.argmax(1)).float().mean() >= 0.8
