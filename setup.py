@@ -1,6 +1,7 @@
 """Builds snnfast._C with CMake; everything else stands in pyproject.toml and CMakeLists.txt."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,14 @@ class CMakeBuild(build_ext):
             configure.append(f"-D{option}={os.environ.get(option) or default}")
         subprocess.run([*configure, f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}"], check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
+
+    def copy_extensions_to_source(self):
+        super().copy_extensions_to_source()
+        # The CUDA module is built only where torch has CUDA, so setuptools does not know of it; an older one must not stay.
+        for old in (ROOT / "snnfast").glob("_CUDA*.so"):
+            old.unlink()
+        for module in (Path(self.build_lib) / "snnfast").glob("_CUDA*.so"):
+            shutil.copy2(module, ROOT / "snnfast")
 
 
 setup(ext_modules=[Extension("snnfast._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sass import loads_between_waits
 
 BUILD = Path(__file__).parents[1] / "build"
 UNITS = ("iaf_fwd", "iaf_bwd", "qcfs")
@@ -40,7 +41,7 @@ def test_no_spills_and_no_local_memory(objects, unit):
     )
     archs = {arch for _, arch, *_ in found}
     # dtypes x (outputs x widths) x signs x rules; doubles have one width and one rule.
-    expected = {"iaf_fwd": 3 * 4 * 2 * 2 * 2 + 4 * 2, "iaf_bwd": (2 * 2 + 1) * 2 * 2 + 2, "qcfs": 4 * 3 * 2 + 2}[unit]
+    expected = {"iaf_fwd": 3 * 4 * 2 * 2 * 2 + 4 * 2, "iaf_bwd": (2 * 2 + 1) * 2 * 2 + 2, "qcfs": 4 * 3 * 2 + 4}[unit]
     assert archs and len(found) == expected * len(archs), (len(found), archs)
     bad = [f for f in found if f[2:] != ("0", "0", "0")]
     assert not bad, bad
@@ -60,7 +61,7 @@ def test_no_contraction_and_true_division(objects, cuobjdump, unit):
         fma = len(re.findall(r"\b(?:fma|mad)\.rn\.f(?:32|64)", ptx))
         approximate, exps = len(re.findall(r"\.approx", ptx)), len(re.findall(r"ex2\.approx\.ftz\.f32", ptx))
         if unit == "iaf_bwd" and "PlainIafNumbers" not in name:
-            steps = 16 * (3 if "IAFILb1E" in name else 1)  # exps of one segment: one per threshold of the spike
+            steps = 2 * 16 * (3 if "IAFILb1E" in name else 1)  # exps of a whole and of a ragged segment: one per threshold of the spike
             assert approximate == exps, name
             assert fma <= 15 * steps if "IafNumbersIdE" in name else fma == 3 * exps > 0, (name, fma, exps)
         else:
@@ -78,6 +79,39 @@ def test_loads_and_stores_are_128_bits_wide(objects, cuobjdump):
         (name,) = [n for n, _ in kernels(cuobjdump("-ptx", objects[unit])) if all(w in n for w in words)]
         sass = cuobjdump("-sass", "-fun", name, objects[unit])
         assert re.search(r"LDG\S*\.128", sass) and re.search(r"STG\S*\.128", sass), unit
+
+
+def functions(sass):
+    """(mangled name, its machine code) of each kernel."""
+    for part in sass.split("Function : ")[1:]:
+        yield part.split()[0], part
+
+
+def test_rows_are_on_their_way_together(objects, cuobjdump):
+    """The time loop waits for no row in the batch that issued it: else one row would be in flight, whatever the source says."""
+    seen = 0
+    for name, code in functions(cuobjdump("-sass", "-arch", "sm_90", objects["iaf_fwd"])):
+        if "15PlainIafNumbers" not in name:
+            continue
+        dtype = re.search(r"IAFILb[01]EEE(f|6__half|13__nv_bfloat16|d)", name)[1]
+        one = "ELi1ENS0_15Plain" in name
+        batch = 4 if not one else 32 if dtype == "f" else 16
+        most = max(max(groups) for groups in loads_between_waits(code))
+        assert most >= batch, (name, most)
+        seen += 1
+    assert seen == 3 * 4 * 2 * 2
+
+
+def test_a_segment_of_the_backward_is_loaded_at_once(objects, cuobjdump):
+    """32 loads, of x and ds, and at most two waits among them: one row at a time would be 32."""
+    seen = 0
+    for name, code in functions(cuobjdump("-sass", "-arch", "sm_90", objects["iaf_bwd"])):
+        if "15PlainIafNumbers" not in name:
+            continue
+        best = max(loads_between_waits(code), key=max)
+        assert sum(best) >= 32 and len(best) <= 3, (name, best)
+        seen += 1
+    assert seen == 5 * 2
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -11,7 +11,7 @@ struct QCFS {
     const V zero = splat<V>(S(0)), one = splat<V>(S(1));
     z = where(z < zero, zero, z);
     z = where(z > one, one, z);
-    return round_down(z * levels + S(0.5)) / levels;
+    return ratio(round_down(z * levels + S(0.5)), levels);
   }
 
   template <class V, class S>

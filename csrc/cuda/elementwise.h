@@ -1,8 +1,8 @@
 // The element-wise engine on CUDA. An activation A gives fwd and bwd of one element.
 //
-// x is read and y written in words of 16 bytes where they lie so. The backward sums dtheta in two stages, each in an order that the shape
-// fixes: no atomic adds, two runs give the same bits. x is seen as [outer, C, inner], one threshold per C. Stage one:
-//   runs     a warp takes up to kRun neighbours of one threshold and leaves one number;  partial [outer, C, ceil(inner / kRun)]
+// x is read and y written in words of 16 bytes where they lie so. The backward sums dtheta in two stages, each in an order that the shape and
+// the alignment fix: no atomic adds, two runs give the same bits. x is seen as [outer, C, inner], one threshold per C. Stage one:
+//   runs     a warp takes neighbours of one threshold and leaves one number;  partial [outer, C, ceil(inner / span)]
 //   columns  where runs are short, a thread goes down the rows of its columns;           partial [chunks, C, inner]
 // Stage two adds what stage one left for each threshold.
 #pragma once
@@ -17,7 +17,8 @@ namespace snn::inline SNN_ISA {
 
 constexpr int kWords = 4;                // 16-byte words of one thread on their way
 constexpr int kElementThreads = 256;
-constexpr int kRun = 2048;
+constexpr int64_t kSpan = 2048;          // elements of a warp, at least
+constexpr int64_t kTiles = 1 << 14;      // warps that a run is cut into, at most
 constexpr int64_t kShortRun = 256;       // below, a warp would idle
 constexpr int64_t kColumnThreads = 1 << 17;
 
@@ -26,17 +27,6 @@ template <class X> constexpr int kWord = 16 / int(sizeof(X));
 template <class X>
 bool whole_words(std::initializer_list<const void*> pointers) {
   return std::all_of(pointers.begin(), pointers.end(), [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; });
-}
-
-// theta of the `many` elements from i on; one look where a whole word shares it.
-template <int many, class S>
-__device__ __forceinline__ Lanes<S, many> thresholds(const S* theta, const Pattern& pattern, int64_t i) {
-  Lanes<S, many> r;
-  const bool shared = pattern.C == 1 || pattern.inner % many == 0;
-  if (shared) r.e[0] = theta[pattern(i)];
-#pragma unroll
-  for (int j = 0; j < many; ++j) r.e[j] = shared ? r.e[0] : theta[pattern(i + j)];
-  return r;
 }
 
 template <class A, class X, int many>
@@ -82,12 +72,13 @@ __device__ __forceinline__ void bwd_word(Lanes<S, many>& sum, X* dx, const Pack<
 }
 
 template <class A, class X, int many>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kernel(const __grid_constant__ Elementwise p, int64_t runs, int64_t inner, int64_t per_run) {
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kernel(const __grid_constant__ Elementwise p, int64_t runs, int64_t inner, int64_t per_run,
+                                                                               int64_t span) {
   using S = Acc<X>;
   const int64_t tile = int64_t(blockIdx.x) * (kElementThreads / 32) + threadIdx.x / 32;
   if (tile >= runs * per_run) return;
   const int lane = threadIdx.x % 32;
-  const int64_t run = tile / per_run, at = (tile % per_run) * kRun, count = inner - at < kRun ? inner - at : kRun, base = run * inner + at;
+  const int64_t run = tile / per_run, at = (tile % per_run) * span, count = inner - at < span ? inner - at : span, base = run * inner + at;
   const X *x = static_cast<const X*>(p.x) + base, *dy = static_cast<const X*>(p.dy) + base;
   X* dx = static_cast<X*>(p.dx) + base;
   const S levels = S(p.levels), one = static_cast<const S*>(p.theta)[run % p.C];
@@ -147,13 +138,17 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_columns_ke
   store_lanes(static_cast<S*>(p.partial) + chunk * columns + column, sum);
 }
 
-// Stage two: dtheta[c] = the sum of partial[:, c, :]. One block per threshold.
+// Stage two: dtheta[c] = the sum of partial[:, c, :]. One block per threshold; `across` threads, a power of 2, share a row of `inner`.
 template <class S>
-__global__ void join_kernel(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner) {
+__global__ void join_kernel(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner, int across) {
   __shared__ double of_warp[32];
   const int64_t c = blockIdx.x;
   double sum = 0;
-  for (int64_t e = threadIdx.x; e < outer * inner; e += blockDim.x) sum += partial[(e / inner * C + c) * inner + e % inner];
+  for (int64_t o = threadIdx.x / across; o < outer; o += blockDim.x / across) {
+    const S* row = partial + (o * C + c) * inner;
+#pragma unroll 4
+    for (int64_t i = threadIdx.x % across; i < inner; i += across) sum += row[i];
+  }
 #pragma unroll
   for (int m = 16; m; m /= 2) sum += __shfl_xor_sync(~0u, sum, m);
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = sum;
@@ -163,10 +158,30 @@ __global__ void join_kernel(S* dtheta, const S* partial, int64_t outer, int64_t 
   dtheta[c] = S(sum);
 }
 
+// The same where there is little to add: one thread per threshold.
+template <class S>
+__global__ void join_few_kernel(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner) {
+  const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (c >= C) return;
+  double sum = 0;
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t i = 0; i < inner; ++i) sum += partial[(o * C + c) * inner + i];
+  dtheta[c] = S(sum);
+}
+
+template <class S>
+void join(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner, Stream stream) {
+  if (outer * inner <= 32) return launch(join_few_kernel<S>, (C + 255) / 256, 256, stream, dtheta, partial, outer, C, inner);
+  const int threads = outer * inner <= 1024 ? 128 : 1024;
+  int across = 1;
+  while (across < inner && across < threads) across *= 2;
+  launch(join_kernel<S>, C, threads, stream, dtheta, partial, outer, C, inner, across);
+}
+
 template <class A>
 void elementwise_fwd(const Elementwise& p, Stream stream) {
   if (p.N == 0) return;
-  const Pattern pattern(p.N, p.C, p.inner);
+  const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     with(whole_words<X>({p.x, p.y}), [&](auto wide) {
@@ -180,14 +195,18 @@ void elementwise_fwd(const Elementwise& p, Stream stream) {
 // Stage one: its form, and the shape [outer, C, inner] of what it leaves.
 struct Reduction {
   bool runs;
-  int64_t outer, inner, rows;
+  int64_t outer, inner, rows = 0, span = 0;
 
-  explicit Reduction(const Elementwise& p) : rows(0) {
+  explicit Reduction(const Elementwise& p) {
     const int64_t length = p.C == 1 ? p.N : p.inner;
     runs = p.C == 1 || p.inner >= kShortRun;
     outer = p.N / (p.C * length);
-    inner = runs ? (length + kRun - 1) / kRun : p.inner;
-    if (runs) return;
+    inner = p.inner;
+    if (runs) {
+      span = std::max(kSpan, (length + kTiles - 1) / kTiles / kSpan * kSpan);
+      inner = (length + span - 1) / span;
+      return;
+    }
     // Few rows for a thread where there are few columns; at least 8, at most 64.
     rows = std::clamp<int64_t>(outer * p.C * p.inner / (4 * kColumnThreads), 8, 64);
     outer = (outer + rows - 1) / rows;
@@ -201,7 +220,7 @@ template <class A>
 void elementwise_bwd(const Elementwise& p, void* dtheta, Stream stream) {
   if (p.N == 0) return check(cudaMemsetAsync(dtheta, 0, p.C * (p.dtype == Dtype::f64 ? 8 : 4), stream), "clearing dtheta");
   const Reduction r(p);
-  const Pattern pattern(p.N, p.C, p.inner);
+  const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     using S = Acc<X>;
@@ -210,15 +229,15 @@ void elementwise_bwd(const Elementwise& p, void* dtheta, Stream stream) {
       constexpr int many = wide() ? kWord<X> : 1;
       if (r.runs) {
         const int64_t runs = p.N / length, tiles = runs * r.inner, per_block = kElementThreads / 32;
-        launch(elementwise_bwd_runs_kernel<A, X, many>, (tiles + per_block - 1) / per_block, kElementThreads, stream, p, runs, length, r.inner);
+        launch(elementwise_bwd_runs_kernel<A, X, many>, (tiles + per_block - 1) / per_block, kElementThreads, stream, p, runs, length, r.inner,
+               r.span);
       } else {
         const int64_t threads = r.outer * (columns / many);
         launch(elementwise_bwd_columns_kernel<A, X, many>, (threads + kElementThreads - 1) / kElementThreads, kElementThreads, stream, p, pattern, columns,
                p.N / columns, r.rows);
       }
     });
-    const int threads = r.outer * r.inner <= 1024 ? 32 : 256;
-    launch(join_kernel<S>, p.C, threads, stream, static_cast<S*>(dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner);
+    join(static_cast<S*>(dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner, stream);
   });
 }
 

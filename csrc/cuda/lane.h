@@ -20,6 +20,14 @@ using bfloat = __nv_bfloat16;
 
 template <class V, class S> SNN_HD V splat(S s) { return V(s); }
 template <class V> SNN_HD V where(bool c, V a, V b) { return c ? a : b; }
+// u - j where up, u + j where down, u elsewhere: the subtraction runs beside the comparison, not behind it.
+template <class V> SNN_HD V lowered(V u, bool up, V j) { return up ? u - j : u; }
+template <class V> SNN_HD V lowered(V u, bool up, bool down, V j) { return up ? u - j : down ? u + j : u; }
+// a / b where a is often 0, which would send a true division down its slow path.
+template <class V> SNN_HD V ratio(V a, V b) {
+  const V q = (a == V(0) ? V(1) : a) / b;
+  return a == V(0) ? a : q;
+}
 
 SNN_HD float magnitude(float x) { return fabsf(x); }
 SNN_HD double magnitude(double x) { return fabs(x); }

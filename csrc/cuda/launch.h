@@ -27,7 +27,7 @@ inline int multiprocessors() {
 }
 
 // Enough threads of 16-byte words in flight for every multiprocessor.
-inline bool fills(int64_t threads) { return threads >= int64_t(multiprocessors()) * 256; }
+inline bool fills(int64_t threads) { return threads >= int64_t(multiprocessors()) * 192; }
 
 // Threads per block that spread few neurons over all multiprocessors.
 inline int block_for(int64_t threads) {

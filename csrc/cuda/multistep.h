@@ -1,7 +1,7 @@
 // The time loop on CUDA. A thread takes `many` neighbouring neurons through all T steps, their state in registers.
 //
-// Bound by memory: x is read once and the spikes are written once, in words of 16 bytes where all rows allow it, with `kAhead` rows of x on
-// their way before the first is used. Where neurons are too few to fill the chip with such words, a thread takes one neuron and keeps more rows
+// Bound by memory: x is read once and the spikes are written once, in words of 16 bytes where all rows allow it. Two batches of rows are
+// in registers: one is used while the next is on its way, all of it at once. Where neurons are too few to fill the chip with such words, a thread takes one neuron and keeps more rows
 // on their way. T, N, C and the strides are run-time numbers.
 #pragma once
 #include "../dtype.h"
@@ -17,8 +17,9 @@ constexpr int kThreads = 256;
 
 // Neurons per thread in 16-byte words of x.
 template <class X> constexpr int kWide = sizeof(X) == 8 ? 1 : 16 / int(sizeof(X));
-// Rows of x on their way, a divisor or a multiple of kEvery. Rules with many branches have long steps, which hide the latency themselves.
-template <class X, int many, bool plain> constexpr int kAhead = many == 8 ? 4 : many > 1 ? 8 : !plain ? 16 : sizeof(X) == 4 ? 64 : 32;
+// Rows of x that are fetched together, while as many before them are used; a divisor or a multiple of kEvery. Rules with many branches have
+// long steps, which hide the latency themselves.
+template <class X, int many, bool plain> constexpr int kBatch = many > 1 ? 4 : !plain ? 8 : sizeof(X) == 4 ? 32 : 16;
 
 template <Spikes kind, class X> struct Element { using type = X; };
 template <class X> struct Element<Spikes::int8, X> { using type = int8_t; };
@@ -74,26 +75,39 @@ __global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid
   using S = Acc<X>;
   using Y = typename Element<kind, X>::type;
   constexpr bool bits = kind == Spikes::bits;
-  constexpr int ahead = kAhead<X, many, K::plain>;
+  constexpr int batch = kBatch<X, many, K::plain>;
   const int64_t mine = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many, W = (p.N + 31) / 32;
   const bool inside = mine < p.N;  // then all `many` are: N is a multiple of it
   if (!bits && !inside) return;
   const int64_t i = inside ? mine : 0;  // threads outside live on for the words of their warp
   const int lane = threadIdx.x % 32, T = int(p.T);
-  Lanes<S, many> v, n, theta, first;
+  const X* x = static_cast<const X*>(p.x) + i;
+  const bool constant = p.x_stride == 0;
+  Pack<X, many> now[batch], next[batch];
+  const auto fetch = [&](Pack<X, many>* to, int rows) {
+    if (rows >= batch) {  // without predicates, so that all are issued before the first is waited for
+#pragma unroll
+      for (int r = 0; r < batch; ++r) to[r] = load_once<X, many>(x + r * p.x_stride);
+    } else {
+#pragma unroll
+      for (int r = 0; r < batch; ++r)
+        if (r < rows) to[r] = load_once<X, many>(x + r * p.x_stride);
+    }
+    x += batch * p.x_stride;
+  };
+  fetch(now, constant ? 1 : T);  // first of all: what follows has loads of its own to wait for
+  Lanes<S, many> v, n, theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, i), first;
   Lanes<int32_t, many> net{};
   bool on[many];
   if (p.v) v = load_lanes<many>(static_cast<const S*>(p.v) + i);
   if (p.count) net = load_lanes<many>(p.count + i);
 #pragma unroll
   for (int j = 0; j < many; ++j) {
-    theta.e[j] = static_cast<const S*>(p.theta)[pattern(i + j)];
     if (!p.v) v.e[j] = E::start(S(p.v0), theta.e[j], k);
     n.e[j] = S(net.e[j]);
     on[j] = inside && (!p.mask || p.mask[i + j]);
   }
   first = n;
-  const X* x = static_cast<const X*>(p.x) + i;
   Y* out = static_cast<Y*>(p.s) + (bits ? mine / 32 : i);
   const int64_t row = bits ? W : p.N, plane = p.T * W;
   const bool writes = mine / 32 < W && lane % (32 / many) == 0;
@@ -115,31 +129,28 @@ __global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid
     kept += (E::counts ? 2 : 1) * p.N;
   };
 
-  if (p.x_stride == 0) {  // a constant current: nothing to wait for
-    const Pack<X, many> current = load_once<X, many>(x);
+  if (constant) {
 #pragma unroll 1
     for (int t = 0; t < T; ++t) {
       if (p.kept && inside && t % kEvery == 0) keep();
-      one_step(current);
+      one_step(now[0]);
     }
   } else {
-    Pack<X, many> ring[ahead];
-#pragma unroll
-    for (int r = 0; r < ahead; ++r)
-      if (r < T) ring[r] = load_once<X, many>(x + r * p.x_stride);
-    x += ahead * p.x_stride;
 #pragma unroll 1
-    for (int t = 0; t < T; t += ahead) {
+    for (int t = 0; t < T; t += batch) {
+      fetch(next, T - t - batch);
+      const auto use = [&](auto whole) {
 #pragma unroll
-      for (int r = 0; r < ahead; ++r) {
-        if (t + r < T) {
-          if (r % kEvery == 0 && p.kept && inside && (ahead % kEvery == 0 || t % kEvery == 0)) keep();
-          const Pack<X, many> current = late(ring[r]);
-          if (t + r + ahead < T) ring[r] = load_once<X, many>(x);
-          x += p.x_stride;
-          one_step(current);
-        }
-      }
+        for (int r = 0; r < batch; ++r)
+          if (decltype(whole)::value || t + r < T) {
+            if (r % kEvery == 0 && p.kept && inside && (batch % kEvery == 0 || t % kEvery == 0)) keep();
+            one_step(late(now[r]));
+          }
+      };
+      if (t + batch <= T) use(Constant<true>{});
+      else use(Constant<false>{});
+#pragma unroll
+      for (int r = 0; r < batch; ++r) now[r] = next[r];
     }
   }
 
@@ -167,7 +178,7 @@ bool in_words(const MultistepFwd& p) {
 template <template <bool> class E>
 void multistep_fwd(const MultistepFwd& p, Stream stream) {
   if (p.N == 0) return;
-  const Pattern pattern(p.N, p.C, p.inner);
+  const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     with(p.spikes, [&](auto kind) {

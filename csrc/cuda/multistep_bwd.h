@@ -19,27 +19,31 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many;
   if (i >= p.N) return;
   const int T = int(p.T);
-  Lanes<S, many> theta, c{}, dtheta{}, sum{};
+  const Lanes<S, many> theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, i);
+  Lanes<S, many> c{}, dtheta{}, sum{};
   bool on[many];
   if (p.dv) c = load_lanes<many>(static_cast<const S*>(p.dv) + i);
 #pragma unroll
-  for (int j = 0; j < many; ++j) {
-    theta.e[j] = static_cast<const S*>(p.theta)[pattern(i + j)];
-    on[j] = !p.mask || p.mask[i + j];
-  }
-  const int last = (T - 1) / kEvery * kEvery;
-#pragma unroll 1
-  for (int t = last; t >= 0; t -= kEvery) {
-    const int left = T - t;
+  for (int j = 0; j < many; ++j) on[j] = p.ds && (!p.mask || p.mask[i + j]);
+  // Where there is no ds its loads go to x: a branch round them would keep them from being issued together.
+  const X* const all_ds = static_cast<const X*>(p.ds ? p.ds : p.x);
+  const int64_t ds_stride = p.ds ? p.ds_stride : p.x_stride;
+
+  // The segment of steps [t, t + kEvery), or what is left of it: a whole one has no predicates, so that all its loads are issued before the first
+  // is waited for.
+  const auto segment = [&](auto whole, int t) {
+    const int left = decltype(whole)::value ? kEvery : T - t;
     const X* x = static_cast<const X*>(p.x) + t * p.x_stride + i;
-    const X* ds = static_cast<const X*>(p.ds) + t * p.ds_stride + i;
+    const X* ds = all_ds + t * ds_stride + i;
     Pack<X, many> xs[kEvery], dss[kEvery];
+    if constexpr (!late_ds) {
+#pragma unroll
+      for (int r = 0; r < kEvery; ++r)
+        if (r < left) dss[r] = load_once<X, many>(ds + r * ds_stride);
+    }
 #pragma unroll
     for (int r = 0; r < kEvery; ++r)
       if (r < left) xs[r] = load_once<X, many>(x + r * p.x_stride);
-#pragma unroll
-    for (int r = 0; r < kEvery; ++r)
-      if (!late_ds && p.ds && r < left) dss[r] = load_once<X, many>(ds + r * p.ds_stride);
     const S* kept = static_cast<const S*>(p.kept) + int64_t(t / kEvery) * (E::counts ? 2 : 1) * p.N + i;
     Lanes<S, many> v = load_lanes<many>(kept), n{}, vs[kEvery];
     Lanes<float, many> ns[kEvery];  // exact: counts are below 2^24
@@ -60,10 +64,10 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
     for (int r = kEvery - 1; r >= 0; --r) {
       if (r < left) {
         Pack<X, many> d;
-        if (late_ds && p.ds) dss[r] = load_once<X, many>(ds + r * p.ds_stride);
+        if constexpr (late_ds) dss[r] = load_once<X, many>(ds + r * ds_stride);
 #pragma unroll
         for (int j = 0; j < many; ++j) {
-          const S dy = p.ds && on[j] ? S(widen(late(dss[r]).e[j])) : S(0);
+          const S dy = on[j] ? S(widen(late(dss[r]).e[j])) : S(0);
           const S g = E::step_bwd(c.e[j], dtheta.e[j], dy, vs[r].e[j], E::counts ? S(ns[r].e[j]) : S(0), S(widen(late(xs[r]).e[j])), theta.e[j], k);
           sum.e[j] += g;
           d.e[j] = narrow<X>(g);
@@ -71,7 +75,14 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
         if (!p.constant) store_once(dx + r * p.N, d);
       }
     }
+  };
+  int t = (T - 1) / kEvery * kEvery;
+  if (T - t < kEvery) {
+    segment(Constant<false>{}, t);
+    t -= kEvery;
   }
+#pragma unroll 1
+  for (; t >= 0; t -= kEvery) segment(Constant<true>{}, t);
 #pragma unroll
   for (int j = 0; j < many; ++j)
     if (!p.v) dtheta.e[j] = dtheta.e[j] + E::start_bwd(c.e[j], S(p.v0), k);
@@ -93,7 +104,7 @@ bool in_words(const MultistepBwd& p) {
 template <template <bool> class E>
 void multistep_bwd(const MultistepBwd& p, Stream stream) {
   if (p.N == 0) return;
-  const Pattern pattern(p.N, p.C, p.inner);
+  const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     with(kPair<X> > 1 && in_words<X>(p) && fills(p.N / kPair<X>), [&](auto wide) {

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "../host_device.h"
+#include "lane.h"
 
 namespace snn::inline SNN_ISA {
 
@@ -21,10 +21,12 @@ struct Divisor {
 struct Pattern {
   int64_t C, inner;
   bool small;  // every index is below 2^31
+  bool rows;   // neighbours have neighbouring thresholds, which lie on words of 16 bytes
   Divisor by_inner, by_C;
 
-  Pattern(int64_t N, int64_t C, int64_t inner) : C(C), inner(inner), small(N < (int64_t(1) << 31)) {
-    if (small) by_inner = Divisor(uint32_t(inner)), by_C = Divisor(uint32_t(C));
+  Pattern(const void* theta, int64_t N, int64_t C, int64_t inner)
+      : C(C), inner(inner), small(N < (int64_t(1) << 31)), rows(inner == 1 && reinterpret_cast<uintptr_t>(theta) % 16 == 0) {
+    if (small && C > 1) by_inner = Divisor(uint32_t(inner)), by_C = Divisor(uint32_t(C));
   }
   __device__ __forceinline__ int64_t operator()(int64_t i) const {
     if (C == 1) return 0;
@@ -35,5 +37,17 @@ struct Pattern {
     return (i / inner) % C;
   }
 };
+
+// theta of the `many` elements from i on, a multiple of `many`: one look where they share it or have it side by side.
+template <int many, class S>
+__device__ __forceinline__ Lanes<S, many> thresholds(const S* theta, const Pattern& pattern, int64_t i) {
+  if (pattern.rows && pattern.C % many == 0) return load_lanes<many>(theta + pattern(i));
+  const bool shared = pattern.C == 1 || pattern.inner % many == 0;
+  Lanes<S, many> r;
+  if (shared) r.e[0] = theta[pattern(i)];
+#pragma unroll
+  for (int j = 0; j < many; ++j) r.e[j] = shared ? r.e[0] : theta[pattern(i + j)];
+  return r;
+}
 
 }  // namespace snn

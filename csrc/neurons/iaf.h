@@ -60,31 +60,35 @@ struct IAF {
     return k.normalised ? splat<V>(S(1)) : theta;
   }
 
-  // The spike s of a potential u; drop = s * j, written as selections because they cost less than products.
+  // Whether a potential u crosses the threshold upwards; downwards.
   template <class V, class K>
-  SNN_HD static V fire(V& drop, V u, V n, V j, const K& k) {
+  SNN_HD static auto up(V u, V n, V j, const K& k) {
+    if constexpr (Signed) return (k.strict ? u > j : u >= j) & (n < splat<V>(k.p_max));
+    else return k.strict ? u > j : u >= j;
+  }
+
+  template <class V, class K>
+  SNN_HD static auto down(V u, V n, V j, const K& k) {
+    return (k.snm ? u <= -j : u < splat<V>(typename K::Scalar(0))) & (n > splat<V>(k.n_min));
+  }
+
+  // The spike of a potential u.
+  template <class V, class K>
+  SNN_HD static V fire(V u, V n, V j, const K& k) {
     using S = typename K::Scalar;
-    const V zero = splat<V>(S(0)), one = splat<V>(S(1));
-    auto up = k.strict ? u > j : u >= j;
-    if constexpr (Signed) up = up & (n < splat<V>(k.p_max));
-    V s = where(up, one, zero);
-    drop = where(up, j, zero);
-    if constexpr (Signed) {
-      const auto down = (k.snm ? u <= -j : u < zero) & (n > splat<V>(k.n_min));
-      s = where(down, -one, s);
-      drop = where(down, -j, drop);
-    }
-    return s;
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1)), s = where(up(u, n, j, k), one, zero);
+    if constexpr (Signed) return where(down(u, n, j, k), -one, s);
+    else return s;
   }
 
   template <class V, class K>
   SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
     using S = typename K::Scalar;
-    const V j = jump(theta, k);
-    const V u = charge(v, x, theta, k);
-    V drop;
-    const V s = fire(drop, u, n, j, k);
-    v = k.hard ? where(s == splat<V>(S(0)), u, splat<V>(k.v_reset)) : u - drop;
+    const V j = jump(theta, k), u = charge(v, x, theta, k), s = fire(u, n, j, k);
+    // u - s j, written as selections because they cost less than products.
+    if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
+    else if constexpr (Signed) v = lowered(u, up(u, n, j, k), down(u, n, j, k), j);
+    else v = lowered(u, up(u, n, j, k), j);
     n = n + s;
     return s;
   }
@@ -122,8 +126,7 @@ struct IAF {
     const V zero = splat<V>(S(0));
     const V j = jump(theta, k);
     const V u = charge(v, x, theta, k);
-    V drop;
-    const V s = fire(drop, u, n, j, k);
+    const V s = fire(u, n, j, k);
     V h_up = height(u - j, j, k), g = dy * theta, du, direct;
     if (!k.hard && !k.detach_reset) g = k.normalised ? g - c : (dy - c) * theta;
     const V r = !k.hard || k.detach_reset ? zero : c * (k.v_reset - u);
