@@ -40,6 +40,22 @@ inline void fill_mask(Block<S>& b, const bool* mask, int64_t first, int count) {
   }
 }
 
+// to[i] = from[i] for whole numbers, in a loop that the compiler turns into vectors: state comes and goes once a call, which counts where T is small.
+template <class To, class From>
+inline void convert(To* __restrict to, const From* __restrict from, int count) {
+  for (int i = 0; i < count; ++i) to[i] = To(from[i]);
+}
+
+// The net spikes of this call: n after it minus those before it (null: 0), 0 where the mask (null: none) emits nothing.
+template <class S>
+inline void net_spikes(int32_t* __restrict net, const S* __restrict n, const int32_t* __restrict before, const bool* __restrict mask, int count) {
+  convert(net, n, count);
+  if (before)
+    for (int i = 0; i < count; ++i) net[i] -= before[i];
+  if (mask)
+    for (int i = 0; i < count; ++i) net[i] = mask[i] ? net[i] : 0;
+}
+
 // Loads theta, mask and the state before the first step. `padded` neurons beyond `count` get a harmless state.
 template <class E, class S, class K>
 inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, int count) {
@@ -56,8 +72,8 @@ inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, in
   } else {
     for (int i = 0; i < padded; i += W) store(b.v + i, E::start(S(p.v0), load(b.theta + i), k), false);
   }
-  for (int i = 0; i < count; ++i) b.n[i] = p.count ? S(p.count[first + i]) : S(0);
-  std::fill(b.n + count, b.n + padded, S(0));
+  std::fill(b.n + (p.count ? count : 0), b.n + padded, S(0));
+  if (p.count) convert(b.n, p.count + first, count);
 }
 
 template <Spikes kind, class X> struct Element { using type = X; };
@@ -156,15 +172,9 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   for (int64_t t = 0; t < p.T; t += R) run_steps<E, X, kind>(p, k, b, first, count, t, std::min(R, p.T - t), stream);
   fence(stream);
   std::memcpy(static_cast<S*>(p.v_end) + first, b.v, sizeof(S) * count);
-  if constexpr (kind == Spikes::count) {
-    int32_t* net = static_cast<int32_t*>(p.s) + first;
-    for (int i = 0; i < count; ++i) {
-      const bool on = !p.mask || p.mask[first + i];
-      net[i] = on ? int32_t(b.n[i]) - (p.count ? p.count[first + i] : 0) : 0;
-    }
-  }
-  // Last, because count_end may be count.
-  for (int i = 0; i < count; ++i) p.count_end[first + i] = int32_t(b.n[i]);
+  if constexpr (kind == Spikes::count)
+    net_spikes(static_cast<int32_t*>(p.s) + first, b.n, p.count ? p.count + first : nullptr, p.mask ? p.mask + first : nullptr, count);
+  convert(p.count_end + first, b.n, count);  // last, because count_end may be count
 }
 
 // Neurons [begin, end); begin is a multiple of 32.
