@@ -44,7 +44,7 @@ def _choose_cuda():
         return asked, library, "SNNFAST_CUDA_PROVIDER asks for it"
     if library:
         return "cuda", library, "the compiled library is there"
-    why = f"there is no compiled CUDA library ({why})"
+    why = f"the compiled CUDA library cannot be used ({why})"
     return ("triton", None, why) if has_triton else ("reference", None, f"{why} and triton is not installed")
 
 

@@ -152,6 +152,12 @@ class IF(nn.Module):
         """Forgets the state: the next call starts from v0."""
         self.state = None
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """A loaded theta is checked as a given one is."""
+        if self.own and f"{prefix}theta" in state_dict:
+            checks.positive(f"{prefix}theta", state_dict[f"{prefix}theta"])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def __getstate__(self):
         """A copy or a file of the layer starts without a carried state."""
         return {**self.__dict__, "state": None}

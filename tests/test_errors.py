@@ -151,3 +151,26 @@ def test_checkpoints(tmp_path, tiny):
         snnfast.load_checkpoint(tmp_path / "c.pt")
     with pytest.raises(FileNotFoundError):
         snnfast.load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_loaded_threshold_is_checked():
+    layer = snnfast.nn.IF(theta=torch.tensor([0.5, 1.0]), channelwise=True)
+    with pytest.raises(ValueError, match="0.theta must be > 0 and finite, got -1.0"):
+        torch.nn.Sequential(layer).load_state_dict({"0.theta": torch.tensor([0.5, -1.0])})
+    assert layer.theta.tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"reset": "firm"}, "reset must be one of"),
+        ({"gamma": -1.0}, "gamma must be > 0"),
+        ({"spikes": "floats"}, "spikes must be one of"),
+        ({"caps": (0, 3)}, "caps limit the spike count"),
+        ({"v0": float("nan")}, "v0 must be finite"),
+        ({"mask": torch.ones(3)}, "mask has dtype float32"),
+    ],
+)
+def test_a_layer_refuses_wrong_options_when_it_is_made(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        snnfast.nn.IF(theta=1.0, **options)
