@@ -6,6 +6,7 @@ row on small tensors, times nothing and writes nothing.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ if "--device=cpu" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 
 import torch
+from eager import loop, qcfs_eager
 
 import snnfast
 from snnfast import backends
@@ -121,22 +123,6 @@ def activation(provider, kernels, shape, dtype, goal, device, channelwise):
     return Row(name, provider, list(shape), dtype, 5 * BYTES[dtype] * x.numel(), goal, run, check)
 
 
-def loop(x, theta):
-    """Integrate-and-fire as the QCFS authors' users write it."""
-    v, out = 0.5 * theta, []
-    for t in range(x.size(0)):
-        v = v + x[t]
-        s = (v >= theta).to(x.dtype) * theta
-        v = v - s
-        out.append(s)
-    return torch.stack(out)
-
-
-def qcfs_eager(x, theta, L=4):
-    z = torch.clamp(x / theta, 0, 1) * L + 0.5
-    return (z + (torch.floor(z) - z).detach()) / L * theta
-
-
 def peers(T, N, shape, device):
     """What a user has without snnfast, for the same work."""
     x, dy = make_x(T, N, torch.float32, device), make_x(1, shape[0] * shape[1] * shape[2] * shape[3], torch.float32, device)[0].view(shape)
@@ -163,6 +149,35 @@ def peers(T, N, shape, device):
     return rows
 
 
+def spikingjelly_rows(T, N, device):
+    """SpikingJelly 2.0.0 for the same work, with its fastest neurons; 8 bytes per neuron and step in fp32, 4 in fp16."""
+    from spikingjelly.activation_based import functional, neuron
+
+    for dtype in (torch.float32, torch.float16):
+        x, v = make_x(T, N, dtype, device), torch.full((N,), 0.375, device=device)
+        node = neuron.ActivationAwareIFNode(torch.full((N,), 0.75, device=device), 0.375, channel_dim=-1, v_reset=None, step_mode="m").to(
+            device
+        )
+
+        @torch.no_grad()
+        def multi_step(x=x, v=v):
+            return functional.if_multi_step(x, v, 0.75, None)[0]
+
+        @torch.no_grad()
+        def aware(x=x, node=node):
+            node.reset()
+            return node(x)
+
+        def check(f, x=x):
+            assert torch.equal(f()[:, :1024].float() * 0.75, snnfast.iaf(x[:, :1024].float(), 0.75)[0])
+
+        for name, f in (("if_multi_step", multi_step), ("ActivationAwareIFNode", aware)):
+            if f is aware and dtype == torch.float16:
+                continue  # its membrane is fp16 there: another result
+            moved = 2 * BYTES[dtype] * T * N
+            yield Row(f"SpikingJelly {name}", "spikingjelly", [T, N], dtype, moved, None, f, partial(check, f), graph=False)
+
+
 def rows(device, small):
     T, N, shape = (16, 2048, (8, 4, 8, 8)) if small else (64, 1 << 20, (256, 64, 64, 64))
     f32, f16, bf16 = torch.float32, torch.float16, torch.bfloat16
@@ -183,6 +198,11 @@ def rows(device, small):
         yield partial(forward_backward, provider, k, T, N, bf16, 0.85, device)
         yield partial(activation, provider, k, shape, f32, 0.85, device, channelwise=False)
         yield partial(activation, provider, k, shape, f32, 0.85, device, channelwise=True)
+    if importlib.util.find_spec("spikingjelly"):
+        for i in range(3):
+            yield partial(lambda i: list(spikingjelly_rows(T, N, device))[i], i)
+    else:
+        print("| SpikingJelly 2.0.0 | – | not installed here: pip install --no-deps spikingjelly==2.0.0 loguru |")
     if not small:
         for i in range(4):
             yield partial(lambda i: peers(T, N, shape, device)[i], i)

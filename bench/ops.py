@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from eager import loop, qcfs_eager
 from pages import keep_pages
 
 import snnfast
@@ -84,17 +85,6 @@ def timed(benchmark, x):
         ROWS.append(row)
 
     return run
-
-
-def loop(x, theta):
-    """Integrate-and-fire as the QCFS authors' users write it."""
-    v, out = 0.5 * theta, []
-    for t in range(x.size(0)):
-        v = v + x[t]
-        s = (v >= theta).to(x.dtype) * theta
-        v = v - s
-        out.append(s)
-    return torch.stack(out)
 
 
 class ZIF(torch.autograd.Function):
@@ -186,12 +176,6 @@ def test_forward_backward_loop_eager(timed, x):
     torch.manual_seed(1)
     assert ours().shape == theirs().shape
     timed("loop forward + backward, eager", both(lambda x: loop_zif(x, 0.75), x))
-
-
-def qcfs_eager(x, theta, L=4):
-    """The eager formula with a straight-through floor, as the QCFS authors' users write it."""
-    z = torch.clamp(x / theta, 0, 1) * L + 0.5
-    return (z + (torch.floor(z) - z).detach()) / L * theta
 
 
 def cs_qcfs_eager(x, lam):
