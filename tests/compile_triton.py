@@ -37,8 +37,10 @@ def build(function, equation, run_time, dtype, constants):
         else:
             assert name in NUMBERS, name
             signature[name] = "i64"
-    source = ASTSource(fn, signature=signature, constexprs=constants)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**OPTIONS, "num_warps": 4})
+    # What a launch finds of pointers from torch's allocator: multiples of 16.
+    attrs = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(fn.arg_names) if signature[n].startswith("*")} if constants.get("aligned") else None
+    source = ASTSource(fn, signature=signature, constexprs=constants, attrs=attrs)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**OPTIONS, "num_warps": 1 if constants.get("BLOCK") == 32 else 4})
 
 
 def facts(compiled):
@@ -54,6 +56,7 @@ def facts(compiled):
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", run.stderr)]
         stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", run.stderr)]
     return dict(
+        wide_loads=len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)), wide_stores=len(re.findall(r"st\.global\S*\.v4\.b32", ptx)),
         spills=sum(spills), stack=sum(stack), reported=bool(spills),
         fma=len(re.findall(r"\bfma\.rn\.f(32|64)", ptx)), approximate=len(re.findall(r"div\.full|\.approx", ptx)),
     )  # fmt: skip
@@ -61,7 +64,7 @@ def facts(compiled):
 
 def main():
     found = {}
-    base = dict(v0=0.3, STEPS=4, every=16, has_mask=True, has_v=True, has_count=True)
+    base = dict(v0=0.3, STEPS=4, every=16, aligned=False, has_mask=True, has_v=True, has_count=True)
     rules = {
         "plain": iaf.Rule(),
         "stbif": iaf.Rule(normalised=True, negative="stbif", surrogate="triangle"),
@@ -86,6 +89,15 @@ def main():
                 BLOCK=128,
             )
             found[f"bwd {name} {dtype}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
+    # The three forms of a launch: many neurons on whole words, and few.
+    for name, dtype, shape in (
+        ("many", "fp32", dict(BLOCK=512, STEPS=4, aligned=True)),
+        ("many", "fp16", dict(BLOCK=512, STEPS=4, aligned=True)),
+        ("some", "fp32", dict(BLOCK=128, STEPS=8)),
+        ("few", "fp32", dict(BLOCK=32, STEPS=16)),
+    ):
+        constants = {**base, "k": iaf.Rule(), "signed": False, "kind": "scaled", **shape}
+        found[f"fwd {name} {dtype}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
     for dtype in ("fp32", "bf16", "fp64"):
         for grad in ("qcfs", "srp", "paper"):
             k = qcfs.Rule(4, grad)

@@ -21,7 +21,7 @@ def compiled():
 
 
 def test_every_kernel_compiles(compiled):
-    assert len(compiled) == 3 * (4 + 3 + 4) + 3 * 4
+    assert len(compiled) == 3 * (4 + 3 + 4) + 4 + 3 * 4
     assert all(f["reported"] for f in compiled.values()), "ptxas reported nothing to check"
 
 
@@ -35,3 +35,7 @@ def test_no_contraction_and_true_division(compiled):
 def test_no_spills(compiled):
     bad = {k: f for k, f in compiled.items() if f["spills"] or f["stack"]}
     assert not bad, bad
+
+
+def test_rows_on_whole_words_move_in_16_bytes(compiled):
+    assert compiled["fwd many fp32"]["wide_loads"] >= 4 and compiled["fwd many fp32"]["wide_stores"] >= 4

@@ -13,7 +13,19 @@ _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 
 EVERY = form.EVERY
-STEPS = 4
+
+
+def _shape(N):
+    """Neurons per block, warps, and rows of x on their way, for N neurons: three forms, whatever N and T are.
+
+    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip, and more rows on
+    their way. Counted, not yet measured.
+    """
+    if N >= 1 << 18:
+        return dict(BLOCK=512, num_warps=4, STEPS=4)
+    if N >= 1 << 15:
+        return dict(BLOCK=128, num_warps=4, STEPS=8)
+    return dict(BLOCK=32, num_warps=1, STEPS=16)
 
 
 def _on(x):
@@ -50,16 +62,16 @@ class Multistep:
         self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
         self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
 
-    def _launch(self, s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k, BLOCK=256):
+    def _launch(self, s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
         N = x.size(1)
         kept = theta.new_empty(form.kept_shape(T, N, every, signed(k)))
+        x_stride, shape = x.stride(0) if x.size(0) > 1 else 0, _shape(N)
         if N:
             with _on(x), _rounded(s) as (s,):
-                self.fwd_kernel[_blocks(N, BLOCK)](
-                    x, theta, v, count, mask, s, v_end, count_end, kept,
-                    x.stride(0) if x.size(0) > 1 else 0, T, N, -(-N // 32), theta.numel(), inner,
+                self.fwd_kernel[_blocks(N, shape["BLOCK"])](
+                    x, theta, v, count, mask, s, v_end, count_end, kept, x_stride, T, N, -(-N // 32), theta.numel(), inner,
                     v0=v0, k=k, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
-                    signed=signed(k), every=every, STEPS=STEPS, BLOCK=BLOCK, **OPTIONS,
+                    signed=signed(k), every=every, aligned=N % 16 == 0 and x_stride % 16 == 0, **shape, **OPTIONS,
                 )  # fmt: skip
         return kept
 

@@ -22,9 +22,9 @@ def _emit(s, e, t, T, at, word, th, inside, N, W, kind: tl.constexpr, signed: tl
     """Writes the masked spikes e of step t. at: offsets of the block's neurons; word: offsets of its words."""
     t = tl.cast(t, tl.int64)
     if kind == "scaled":
-        tl.store(s + t * N + at, (e * th).to(s.dtype.element_ty), inside)
+        tl.store(s + t * N + at, (e * th).to(s.dtype.element_ty), inside, eviction_policy="evict_first")
     elif kind == "int8":
-        tl.store(s + t * N + at, e.to(tl.int8), inside)
+        tl.store(s + t * N + at, e.to(tl.int8), inside, eviction_policy="evict_first")
     elif kind == "bits":
         tl.store(s + t * W + word, _pack((e > 0) & inside, BLOCK), word < W)
         if signed:
@@ -46,9 +46,15 @@ def fwd_kernel(
     x, theta, v_in, count_in, mask, s, v_end, count_end, kept,
     x_stride, T, N, W, C, inner,
     v0: tl.constexpr, k: tl.constexpr, kind: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr, has_mask: tl.constexpr,
-    signed: tl.constexpr, every: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    signed: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """x: [T, N] at x_stride (0 for a constant current); kept: [ceil(T/every), 1 or 2, N]; see `params.h` for the rest."""
+    """x: [T, N] at x_stride (0 for a constant current); kept: [ceil(T/every), 1 or 2, N]; see `params.h` for the rest.
+
+    aligned: N and x_stride are multiples of 16, so that every row lies on whole words of 16 bytes.
+    """
+    if aligned:  # written so that the compiler sees it
+        x_stride = x_stride // 16 * 16
+        N = N // 16 * 16
     pid = tl.program_id(0).to(tl.int64)
     at = pid * BLOCK + tl.arange(0, BLOCK)
     word = pid * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
@@ -73,7 +79,7 @@ def fwd_kernel(
         # STEPS rows are in flight before the first is used.
         xs = ()
         for i in tl.static_range(STEPS):
-            xs = xs + (tl.load(row + i * stride, inside, other=0.0).to(acc),)
+            xs = xs + (tl.load(row + i * stride, inside, other=0.0, eviction_policy="evict_first").to(acc),)
         row += STEPS * stride
         _keep(kept, v, n, t, at, inside, N, every, signed)
         for i in tl.static_range(STEPS):
@@ -126,21 +132,21 @@ def bwd_kernel(
             n = tl.load(from_ + N, inside, other=0.0)
         xs, vs, ns = (), (), ()
         for i in tl.static_range(every):
-            xi = tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0).to(acc)
+            xi = tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0, eviction_policy="evict_first").to(acc)
             xs, vs, ns = xs + (xi,), vs + (v,), ns + (n,)
             v, n, _ = step(v, n, xi, th, k)
         for i in tl.static_range(every - 1, -1, -1):
             live = inside & (i < left)
             dy = tl.zeros_like(th)
             if has_ds:
-                dy = tl.load(ds + (first + i) * dstride + at, on & live, other=0.0).to(acc)
+                dy = tl.load(ds + (first + i) * dstride + at, on & live, other=0.0, eviction_policy="evict_first").to(acc)
             before, dxi, gi = step_bwd(c, dy, vs[i], ns[i], xs[i], th, k)
             c = tl.where(live, before, c)
             g = tl.where(live, g + gi, g)
             if constant:
                 total = tl.where(live, total + dxi, total)
             else:
-                tl.store(dx + (first + i) * N + at, dxi.to(dx.dtype.element_ty), live)
+                tl.store(dx + (first + i) * N + at, dxi.to(dx.dtype.element_ty), live, eviction_policy="evict_first")
     if not has_v:
         g = g + start_bwd(c, v0, th, k)
     if constant:
