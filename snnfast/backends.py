@@ -32,7 +32,7 @@ has_triton = importlib.util.find_spec("triton") is not None
 
 def _choose_cuda():
     """Who serves CUDA tensors, the CUDA library if it is the one, and why this one."""
-    asked = os.environ.get("SNNFAST_CUDA_PROVIDER")
+    asked = os.environ.get("SNNFAST_CUDA_PROVIDER") or None
     if asked not in (None, "cuda", "triton", "reference"):
         raise ValueError(f"SNNFAST_CUDA_PROVIDER must be 'cuda', 'triton' or 'reference', got {asked!r}")
     library, why = _load("snnfast._CUDA") if asked in (None, "cuda") else (None, None)

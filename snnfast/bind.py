@@ -20,15 +20,17 @@ def bind(module, wrap=lambda f: f, **names):
 
     A neuron (it has `step`) without `start` or `start_bwd` gets those of `snnfast.neurons.defaults`.
     """
-    own = functions(module)
+    own = {name: f for name, f in functions(module).items() if name != "gates"}
     if "step" in own:
         own = {**functions(defaults), **own}
     scope = {**vars(module), **names}
     for name, function in own.items():
         copy = types.FunctionType(function.__code__, scope, name, function.__defaults__)
-        copy.__module__ = function.__module__
+        copy.__module__, copy.__kwdefaults__ = function.__module__, function.__kwdefaults__
         scope[name] = wrap(copy)
-    return types.SimpleNamespace(**{n: scope[n] for n in own}, Rule=module.Rule)
+    # Whether the backward needs the count: always, but for an equation that says when not.
+    gates = getattr(module, "gates", lambda rule: True)
+    return types.SimpleNamespace(**{n: scope[n] for n in own}, Rule=module.Rule, gates=gates)
 
 
 def signed(rule):

@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from snnfast import nn, rates
+from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.spiking import Plan, SpikingNetwork
 
@@ -101,6 +102,10 @@ def convert(net, method="if", *, v0=0.5, parity=False, neuron=None, **options):
     checks.number("v0", v0)
     if neuron is None and options:
         raise TypeError(f"convert got unexpected options: {', '.join(options)}")
+    if neuron is not None:
+        if not isinstance(neuron, PythonNeuron):
+            raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
+        neuron.rule(**options)
     if neuron is not None and parity:
         raise ValueError("parity is the QCFS authors' arithmetic; a neuron of one's own has its own")
     if not isinstance(net, torch.nn.Module):

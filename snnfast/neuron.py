@@ -11,6 +11,30 @@ from snnfast.ops import checks, library
 from snnfast.ops.multistep import Neuron
 
 _ARGUMENTS = {"step": 5, "step_bwd": 7, "start": 3, "start_bwd": 4}
+# Arguments of the ops, of snnfast.iaf, of nn.IF and of convert.
+_TAKEN = (
+    *(
+        "x",
+        "theta",
+        "v",
+        "count",
+        "v0",
+        "T",
+        "inner",
+        "spikes",
+        "every",
+        "mask",
+        "state",
+        "out",
+        "state_out",
+        "v_end",
+        "count_end",
+        "kept",
+        "ds",
+        "dv",
+    ),
+    *("L", "thresh", "tau", "gama", "channelwise", "carry", "neuron", "net", "method", "parity"),
+)
 _declared = {}  # module name -> PythonNeuron: declaring twice gives the same ops
 
 
@@ -42,7 +66,12 @@ def neuron(equation):
         raise TypeError(f"equation must be an imported module, got {type(equation).__name__}")
     if equation.__name__ not in _declared:
         _declared[equation.__name__] = PythonNeuron(equation, _check(equation))
-    return _declared[equation.__name__]
+    found = _declared[equation.__name__]
+    if found.step is not equation.step:
+        raise ValueError(
+            f"the module {equation.__name__} was loaded again, but its ops were declared before: restart Python, or give it another name"
+        )
+    return found
 
 
 def _check(equation):
@@ -53,17 +82,28 @@ def _check(equation):
     for name, many in _ARGUMENTS.items():
         if name in own and len(inspect.signature(own[name]).parameters) != many:
             raise ValueError(f"{where}: {name} must take {many} arguments, it takes {len(inspect.signature(own[name]).parameters)}")
+    for name, function in own.items():
+        if function.__closure__:
+            raise ValueError(f"{where}: {name} must be a plain function, not a decorated one or one with variables of an outer function")
+    if "step_bwd" in own and ("start" in own) != ("start_bwd" in own):
+        raise ValueError(f"{where}: start and start_bwd come together, for one is the derivative of the other")
     Rule = getattr(equation, "Rule", None)
     if not (isinstance(Rule, type) and issubclass(Rule, tuple) and hasattr(Rule, "_fields")):
         raise ValueError(f"{where} must define class Rule(typing.NamedTuple), if need be without fields")
-    for field, kind in typing.get_type_hints(Rule).items():
+    hints = typing.get_type_hints(Rule)
+    for field in Rule._fields:
+        kind = hints.get(field)
         if kind not in (bool, int, float, str):
             raise TypeError(f"{where}: field {field} of Rule is {kind}; allowed: bool, int, float, str")
         if field not in Rule._field_defaults:
             raise ValueError(f"{where}: field {field} of Rule needs a default")
-        if field in ("x", "theta", "v0", "T", "spikes", "mask", "state", "out", "state_out"):
+        if field == "negative" and kind is not str:
+            raise TypeError(f"{where}: field negative of Rule names the rule of negative spikes, a str; it is {kind.__name__}")
+        if field in _TAKEN:
             raise ValueError(f"{where}: field {field} of Rule has the name of an argument of every neuron")
     stem = equation.__name__.rpartition(".")[2]
+    if not stem.isidentifier():
+        raise ValueError(f"{where}: the module's name becomes the name of its ops, so it must be a Python name")
     if f"{stem}_fwd" in library.names():
         raise ValueError(f"{where}: there is a neuron {stem!r} already; give the module another name")
     return stem
@@ -74,7 +114,8 @@ class PythonNeuron:
 
     def __init__(self, equation, stem):
         self.__name__, self.Rule, self._module = stem, equation.Rule, equation.__name__
-        self._types = typing.get_type_hints(self.Rule)
+        self.step, hints = equation.step, typing.get_type_hints(self.Rule)
+        self._types = {field: hints[field] for field in self.Rule._fields}
         self.ops = Neuron(stem, equation)
         backends.register_python(library.override, stem, equation, differentiable=self.ops.bwd is not None)
 
@@ -86,7 +127,7 @@ class PythonNeuron:
                 raise TypeError(f"{self.__name__} got an unexpected option {name}; its Rule has {', '.join(self._types) or 'no fields'}")
             kind = self._types[name]
             if kind is float:
-                value = checks.number(name, value)
+                value = value if value in (checks.INF, -checks.INF) else checks.number(name, value)
             elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
             given[name] = value

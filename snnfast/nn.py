@@ -8,6 +8,7 @@ IF      the neuron they stand for
 import torch
 from torch import nn
 
+from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.ops.iaf import iaf, rule_of
 from snnfast.ops.multistep import SPIKES
@@ -115,10 +116,12 @@ class IF(nn.Module):
         self.own = theta is not None
         if self.own and (T, L, thresh, tau, gama) != (0, 8, 8.0, 1.0, 1.0):
             raise ValueError("IF takes either theta=... or the QCFS authors' arguments T, L, thresh, tau, gama, not both")
-        given = [*options, *(name for name, value in (("carry", carry), ("neuron", neuron)) if value)]
+        given = [*options, *(name for name, value in (("carry", carry), ("neuron", neuron), ("channelwise", channelwise)) if value)]
         if not self.own and given:
             raise ValueError(f"{', '.join(given)}: only IF(theta=...) takes options of snnfast.iaf")
         self.neuron = iaf if neuron is None else neuron
+        if self.neuron is not iaf and not isinstance(neuron, PythonNeuron):
+            raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
         self._check(options)
         self.options = {k: v for k, v in options.items() if not isinstance(v, torch.Tensor)}
         self.channelwise, self.carry, self.state = channelwise, carry, None

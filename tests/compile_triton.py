@@ -38,9 +38,15 @@ def build(function, equation, run_time, dtype, constants):
             assert name in NUMBERS, name
             signature[name] = "i64"
     # What a launch finds of pointers from torch's allocator: multiples of 16.
-    attrs = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(fn.arg_names) if signature[n].startswith("*")} if constants.get("aligned") else None
+    attrs = (
+        {(i,): [["tt.divisibility", 16]] for i, n in enumerate(fn.arg_names) if signature[n].startswith("*")}
+        if constants.get("aligned")
+        else None
+    )
     source = ASTSource(fn, signature=signature, constexprs=constants, attrs=attrs)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={**OPTIONS, "num_warps": 1 if constants.get("BLOCK") == 32 else 4})
+    return triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={**OPTIONS, "num_warps": 1 if constants.get("BLOCK") == 32 else 4}
+    )
 
 
 def facts(compiled):
@@ -73,7 +79,7 @@ def main():
     for name, rule in rules.items():
         for dtype in ("fp32", "fp16", "bf16", "fp64"):
             for kind in ("scaled", "int8", "bits", "count") if dtype == "fp32" else ("scaled",):
-                constants = dict(base, k=rule, signed=signed(rule), kind=kind, BLOCK=256)
+                constants = dict(base, k=rule, signed=signed(rule), gates=signed(rule), kind=kind, BLOCK=256)
                 found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
             constants = dict(
                 v0=0.3,
@@ -83,7 +89,7 @@ def main():
                 has_v=False,
                 has_count=False,
                 has_mask=True,
-                signed=signed(rule),
+                gates=signed(rule),
                 constant=False,
                 every=16,
                 BLOCK=128,
@@ -96,7 +102,7 @@ def main():
         ("some", "fp32", dict(BLOCK=128, STEPS=8)),
         ("few", "fp32", dict(BLOCK=32, STEPS=16)),
     ):
-        constants = {**base, "k": iaf.Rule(), "signed": False, "kind": "scaled", **shape}
+        constants = {**base, "k": iaf.Rule(), "signed": False, "gates": False, "kind": "scaled", **shape}
         found[f"fwd {name} {dtype}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
     for dtype in ("fp32", "bf16", "fp64"):
         for grad in ("qcfs", "srp", "paper"):

@@ -37,12 +37,12 @@ def lif(tmp_path_factory):
     return snnfast.neuron(module(tmp_path_factory.mktemp("neuron"), "lif", text))
 
 
-def loop(x, theta, decay, v0=0.5):
+def loop(x, theta, decay, v0=0.5, width=1.0):
     """What the example says, as a loop with torch's autograd and the rectangle for the derivative of the spike."""
     v, out = v0 * theta, []
     for t in range(x.size(0)):
         u = v * decay + x[t]
-        s = Rectangle.apply(u - theta)
+        s = Rectangle.apply(u - theta, width)
         v = u - s * theta
         out.append(s * theta)
     return torch.stack(out), v
@@ -50,13 +50,14 @@ def loop(x, theta, decay, v0=0.5):
 
 class Rectangle(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a):
+    def forward(ctx, a, width):
         ctx.save_for_backward(a)
+        ctx.width = width
         return (a >= 0).to(a.dtype)
 
     @staticmethod
     def backward(ctx, g):
-        return g * (ctx.saved_tensors[0].abs() < 1.0) * 0.5
+        return g * (ctx.saved_tensors[0].abs() < ctx.width) * (0.5 / ctx.width), None
 
 
 def test_equals_the_loop(lif):
@@ -82,7 +83,7 @@ def test_gradients(lif):
         return [p.grad.clone() for p in (x, theta, v0)]
 
     # The same sums in another order: fp64 rounding.
-    for a, b in zip(gradients(lif(x, theta, v0, decay=0.75)[0]), gradients(loop(x, theta, 0.75, v0)[0])):
+    for a, b in zip(gradients(lif(x, theta, v0, decay=0.75, width=0.7)[0]), gradients(loop(x, theta, 0.75, v0, 0.7)[0])):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -132,6 +133,54 @@ def test_opcheck_and_compile(lif):
     assert torch.equal(compiled(x), lif(x, theta, decay=0.75)[0])
 
 
+CAPPED = """
+from typing import NamedTuple
+class Rule(NamedTuple):
+    most: float = 5.0
+def room(n, k):
+    return n < k.most
+def step(v, n, x, theta, k):
+    u = v + x
+    s = where((u >= theta) & room(n, k), 1.0, 0.0)
+    return u - s * theta, n + s, s
+def step_bwd(c, dy, v, n, x, theta, k):
+    s = where((v + x >= theta) & room(n, k), 1.0, 0.0)
+    return c, c, (dy - c) * s
+"""
+
+
+def test_the_count_reaches_every_segment_of_the_backward(tmp_path):
+    """A neuron that stops after `most` spikes: dtheta = most, also where the backward takes several segments of 16 steps."""
+    from snnfast.triton import kernels
+
+    capped = snnfast.neuron(module(tmp_path, "capped", CAPPED))
+    x, theta = torch.ones(40, 3), torch.ones(3, requires_grad=True)
+    capped(x, theta, most=2.0)[0].sum().backward()
+    assert theta.grad.tolist() == [2.0, 2.0, 2.0]
+    column, ones = kernels.multistep_of(sys.modules["capped"]), torch.ones(3, device=DEVICE)
+    start = torch.zeros(3, device=DEVICE), torch.ones(3, dtype=torch.int32, device=DEVICE)
+    for every in (0, EVERY):
+        neuron = (x.to(DEVICE), ones, *start, None, 40, 1, 0.5)
+        kept = column.fwd(*neuron, "scaled", every, 2.0)[3]
+        backward = (x.to(DEVICE), None, *neuron[:5], kept, *neuron[5:], 2.0)
+        cases.assert_same(column.bwd(*backward), capped.ops.reference_bwd(*backward), "backward")
+
+
+def test_a_module_loaded_again(lif, tmp_path):
+    text = RULE.format("a: float = 1.0") + STEP
+    again = module(tmp_path, "again", text)
+    first = snnfast.neuron(again)
+    assert snnfast.neuron(again) is first
+    importlib.reload(again) if str(tmp_path) in sys.path else again.__dict__.update(step=lambda v, n, x, theta, k: (v, n, v))
+    with pytest.raises(ValueError, match="the module again was loaded again"):
+        snnfast.neuron(again)
+
+
+def test_annotations_as_text(tmp_path):
+    text = "from __future__ import annotations\n" + RULE.format("a: float = 1.0") + STEP
+    assert snnfast.neuron(module(tmp_path, "as_text", text))(torch.ones(3, 2), 1.0, a=2.0)[0].shape == (3, 2)
+
+
 RULE = "from typing import NamedTuple\nclass Rule(NamedTuple):\n    {}\n"
 STEP = "def step(v, n, x, theta, k):\n    return v + x, n, where(v > theta, 1.0, 0.0)\n"
 
@@ -145,6 +194,14 @@ STEP = "def step(v, n, x, theta, k):\n    return v + x, n, where(v > theta, 1.0,
         ("bad_field", RULE.format("a: list = ()") + STEP, "field a of Rule is"),
         ("no_default", RULE.format("a: float") + STEP, "field a of Rule needs a default"),
         ("taken_field", RULE.format("theta: float = 1.0") + STEP, "has the name of an argument"),
+        (
+            "half_a_start",
+            CAPPED + "def start(v0, theta, k):\n    return theta\n",
+            "start and start_bwd come together",
+        ),
+        ("tau_field", RULE.format("tau: float = 1.0") + STEP, "has the name of an argument"),
+        ("negative_bool", RULE.format("negative: bool = False") + STEP, "field negative of Rule names"),
+        ("not-a-name", RULE.format("a: float = 1.0") + STEP, "must be a Python name"),
         ("iaf", RULE.format("a: float = 1.0") + STEP, "there is a neuron 'iaf' already"),
     ],
 )
@@ -154,7 +211,13 @@ def test_bad_equations(tmp_path, name, text, message):
     sys.modules.pop(name)
 
 
-def test_bad_calls(lif, tmp_path):
+def test_bad_calls(lif, tiny, tmp_path):
+    with pytest.raises(TypeError, match="neuron must be what snnfast.neuron returned, got module"):
+        snnfast.nn.IF(theta=1.0, neuron=sys.modules["lif"])
+    with pytest.raises(TypeError, match="neuron must be what snnfast.neuron returned, got str"):
+        snnfast.convert(tiny[0], neuron="lif")
+    with pytest.raises(TypeError, match="lif got an unexpected option spikes"):
+        snnfast.convert(tiny[0], neuron=lif, spikes="int8")
     with pytest.raises(TypeError, match="imported module, got str"):
         snnfast.neuron("lif")
     with pytest.raises(TypeError, match="unexpected option leak; its Rule has decay, width"):

@@ -36,6 +36,11 @@ class Rule(NamedTuple):
     detach_reset: bool = False
 
 
+def gates(k):
+    """Whether the count decides anything, so that the backward needs it: only negative spikes have caps."""
+    return k.negative != "none"
+
+
 def start(v0, theta, k):
     if k.normalised:
         return theta * 0 + v0

@@ -1,6 +1,6 @@
 """What the ops of every neuron share: schemas, fakes, autograd, and the way from a caller's tensors to a launch."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import torch
 
@@ -32,7 +32,8 @@ class IAFState(NamedTuple):
 
 def rule_schema(Rule):
     """The fields of a rule as the arguments of a schema, each with a comma before it."""
-    return "".join(f", {_TYPES[kind]} {name}" for name, kind in Rule.__annotations__.items())
+    hints = get_type_hints(Rule)
+    return "".join(f", {_TYPES[hints[name]]} {name}" for name in Rule._fields)
 
 
 class Neuron:
@@ -83,10 +84,10 @@ class Neuron:
     # ---- shapes and autograd
 
     def _fake_fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
-        negative = signed(self.eq.Rule(*rule))
-        kept = theta.new_empty(multistep.kept_shape(T, x.size(1), every, negative))
+        k = self.eq.Rule(*rule)
+        kept = theta.new_empty(multistep.kept_shape(T, x.size(1), every, self.eq.gates(k)))
         state = theta.new_empty((x.size(1),)), x.new_empty((x.size(1),), dtype=torch.int32)
-        return multistep.allocate(x, T, spikes, negative), *state, kept
+        return multistep.allocate(x, T, spikes, signed(k)), *state, kept
 
     @staticmethod
     def _fake_bwd(ds, dv, x, theta, *rest):
@@ -175,7 +176,7 @@ def _start(x, layout, theta, v0, state, eq, rule):
     """The state before the first step: v [N] or None (then v0 is a number), count [N] or None, v0."""
     if state is not None:
         if not isinstance(state, (tuple, list)) or len(state) != 2:
-            raise TypeError(f"state must be the IAFState that iaf returned, got {type(state).__name__}")
+            raise TypeError(f"state must be the IAFState that an earlier call returned, got {type(state).__name__}")
         v, count = state
         checks.tensor("state.v", v, (accumulator(x.dtype),), x.device)
         checks.tensor("state.count", count, (torch.int32,), x.device)

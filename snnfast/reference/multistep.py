@@ -54,16 +54,16 @@ def row(x, t, dtype):
     return x[t if x.size(0) > 1 else 0].to(dtype)
 
 
-def kept_shape(T, N, every, signed):
+def kept_shape(T, N, every, gates):
     """Shape of the states kept for the backward: [ceil(T/every), 1 or 2 (v; n where it gates), N], or nothing."""
-    return (-(-T // every) if every else 0, 2 if signed else 1, N)
+    return (-(-T // every) if every else 0, 2 if gates else 1, N)
 
 
 def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
     """Runs T steps, writes the spikes to s, returns the final v, count and the kept states."""
     th, v, n = start(eq, x, theta, v, count, inner, v0, k)
     first = n
-    kept = v.new_empty(kept_shape(T, x.size(1), every, signed(k)))
+    kept = v.new_empty(kept_shape(T, x.size(1), every, eq.gates(k)))
     for t in range(T):
         if every and t % every == 0:
             kept[t // every] = torch.stack((v, n))[: kept.size(1)]

@@ -50,6 +50,8 @@ def kernel(function, equation, run_time):
     """`function` as a Triton kernel with `equation`'s functions as globals; the arguments in `run_time` never specialise it."""
     import types
 
-    copy = types.FunctionType(function.__code__, {**function.__globals__, **vars(equation)}, function.__name__, function.__defaults__)
+    # Only what an engine calls: a helper of the equation must not stand in for one of the engine's.
+    called = {n: f for n, f in vars(equation).items() if n in ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd")}
+    copy = types.FunctionType(function.__code__, {**function.__globals__, **called}, function.__name__, function.__defaults__)
     copy.__module__, copy.__annotations__ = function.__module__, function.__annotations__
     return triton.jit(copy, do_not_specialize=run_time)

@@ -18,8 +18,8 @@ EVERY = form.EVERY
 def _shape(N):
     """Neurons per block, warps, and rows of x on their way, for N neurons: three forms, whatever N and T are.
 
-    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip, and more rows on
-    their way. Counted, not yet measured.
+    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip,
+    and more rows on their way. Counted, not yet measured.
     """
     if N >= 1 << 18:
         return dict(BLOCK=512, num_warps=4, STEPS=4)
@@ -58,20 +58,20 @@ class Multistep:
     """fwd, out and bwd of a neuron whose equation is bound to Triton (`snnfast.triton.bound`)."""
 
     def __init__(self, equation):
-        self.Rule = equation.Rule
+        self.Rule, self.gates = equation.Rule, equation.gates
         self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
         self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
 
     def _launch(self, s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
         N = x.size(1)
-        kept = theta.new_empty(form.kept_shape(T, N, every, signed(k)))
+        kept = theta.new_empty(form.kept_shape(T, N, every, self.gates(k)))
         x_stride, shape = x.stride(0) if x.size(0) > 1 else 0, _shape(N)
         if N:
             with _on(x), _rounded(s) as (s,):
                 self.fwd_kernel[_blocks(N, shape["BLOCK"])](
                     x, theta, v, count, mask, s, v_end, count_end, kept, x_stride, T, N, -(-N // 32), theta.numel(), inner,
                     v0=v0, k=k, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
-                    signed=signed(k), every=every, aligned=N % 16 == 0 and x_stride % 16 == 0, **shape, **OPTIONS,
+                    signed=signed(k), gates=self.gates(k), every=every, aligned=N % 16 == 0 and x_stride % 16 == 0, **shape, **OPTIONS,
                 )  # fmt: skip
         return kept
 
@@ -99,7 +99,7 @@ class Multistep:
                     ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta,
                     ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0, T, N, theta.numel(), inner,
                     v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
-                    has_mask=mask is not None, signed=signed(k), constant=x.size(0) == 1 and T > 1, every=EVERY, BLOCK=BLOCK, **OPTIONS,
+                    has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY, BLOCK=BLOCK, **OPTIONS,
                 )  # fmt: skip
         return dx, dv_start, dtheta
 

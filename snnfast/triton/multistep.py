@@ -32,13 +32,13 @@ def _emit(s, e, t, T, at, word, th, inside, N, W, kind: tl.constexpr, signed: tl
 
 
 @triton.jit
-def _keep(kept, v, n, t, at, inside, N, every: tl.constexpr, signed: tl.constexpr):
+def _keep(kept, v, n, t, at, inside, N, every: tl.constexpr, gates: tl.constexpr):
     """Stores the state before step t, where t is a multiple of `every`."""
     if every > 0:
         if t % every == 0:
-            to = kept + tl.cast(t // every, tl.int64) * N * (2 if signed else 1) + at
+            to = kept + tl.cast(t // every, tl.int64) * N * (2 if gates else 1) + at
             tl.store(to, v, inside)
-            if signed:
+            if gates:
                 tl.store(to + N, n, inside)
 
 
@@ -46,7 +46,7 @@ def fwd_kernel(
     x, theta, v_in, count_in, mask, s, v_end, count_end, kept,
     x_stride, T, N, W, C, inner,
     v0: tl.constexpr, k: tl.constexpr, kind: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr, has_mask: tl.constexpr,
-    signed: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    signed: tl.constexpr, gates: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """x: [T, N] at x_stride (0 for a constant current); kept: [ceil(T/every), 1 or 2, N]; see `params.h` for the rest.
 
@@ -81,14 +81,14 @@ def fwd_kernel(
         for i in tl.static_range(STEPS):
             xs = xs + (tl.load(row + i * stride, inside, other=0.0, eviction_policy="evict_first").to(acc),)
         row += STEPS * stride
-        _keep(kept, v, n, t, at, inside, N, every, signed)
+        _keep(kept, v, n, t, at, inside, N, every, gates)
         for i in tl.static_range(STEPS):
             v, n, e = step(v, n, xs[i], th, k)
             if has_mask:
                 e = tl.where(on, e, 0.0)
             _emit(s, e, t + i, T, at, word, th, inside, N, W, kind, signed, BLOCK)
     for t in range(whole, T):
-        _keep(kept, v, n, t, at, inside, N, every, signed)
+        _keep(kept, v, n, t, at, inside, N, every, gates)
         v, n, e = step(v, n, tl.load(row, inside, other=0.0).to(acc), th, k)
         row += stride
         if has_mask:
@@ -104,7 +104,7 @@ def bwd_kernel(
     ds, dv, x, theta, v_in, count_in, mask, kept, dx, dv_start, dtheta,
     ds_stride, x_stride, T, N, C, inner,
     v0: tl.constexpr, k: tl.constexpr, has_ds: tl.constexpr, has_dv: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr,
-    has_mask: tl.constexpr, signed: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, BLOCK: tl.constexpr,
+    has_mask: tl.constexpr, gates: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Segment by segment of `every` steps from the last: forward from the kept state, then the adjoint, all in registers."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -125,10 +125,10 @@ def bwd_kernel(
         r = segments - 1 - j
         first = tl.cast(r * every, tl.int64)
         left = T - first + at * 0  # a lane of it, as masks are
-        from_ = kept + tl.cast(r, tl.int64) * N * (2 if signed else 1) + at
+        from_ = kept + tl.cast(r, tl.int64) * N * (2 if gates else 1) + at
         v = tl.load(from_, inside, other=0.0)
         n = tl.zeros_like(th)
-        if signed:
+        if gates:
             n = tl.load(from_ + N, inside, other=0.0)
         xs, vs, ns = (), (), ()
         for i in tl.static_range(every):
