@@ -36,10 +36,10 @@ NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 OUTPUT_BYTES = {"int8": 1, "bits": 1 / 8, "count": 0}
 
 
-def columns():
+def columns(device):
     """The kernels to measure, by provider: (iaf_fwd, iaf_out, iaf_bwd, qcfs_fwd, qcfs_bwd)."""
     found = {}
-    if backends.provider == "cuda":
+    if backends.provider == "cuda" and device == "cuda":
         found["cuda"] = (op.iaf_fwd, op.iaf_out, op.iaf_bwd, qop.qcfs_fwd, qop.qcfs_bwd)
     if backends.has_triton:
         from snnfast.triton import kernels as k
@@ -181,7 +181,7 @@ def spikingjelly_rows(T, N, device):
 def rows(device, small):
     T, N, shape = (16, 2048, (8, 4, 8, 8)) if small else (64, 1 << 20, (256, 64, 64, 64))
     f32, f16, bf16 = torch.float32, torch.float16, torch.bfloat16
-    for provider, k in columns().items():
+    for provider, k in columns(device).items():
         yield partial(forward, provider, k, T, N, f32, "scaled", 0.92, device)
         yield partial(forward, provider, k, T, N, f32, "int8", 0.92, device)
         yield partial(forward, provider, k, T, N, f32, "bits", 0.95, device)
