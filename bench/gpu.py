@@ -6,6 +6,7 @@ row on small tensors, times nothing and writes nothing.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -48,12 +49,19 @@ def columns(device):
     return found
 
 
+@dataclasses.dataclass
 class Row:
     """One thing to time: run() does it, check() proves it right, `bytes` must move for it."""
 
-    def __init__(self, name, provider, shape, dtype, bytes_moved, goal, run, check, graph=True):
-        self.name, self.provider, self.shape, self.dtype, self.bytes = name, provider, shape, NAMES[dtype], bytes_moved
-        self.goal, self.run, self.check, self.graph = goal, run, check, graph
+    name: str
+    provider: str
+    shape: list
+    dtype: torch.dtype
+    bytes: float
+    goal: float
+    run: callable
+    check: callable
+    graph: bool = True
 
 
 def make_x(T, N, dtype, device):
@@ -123,59 +131,55 @@ def activation(provider, kernels, shape, dtype, goal, device, channelwise):
     return Row(name, provider, list(shape), dtype, 5 * BYTES[dtype] * x.numel(), goal, run, check)
 
 
-def peers(T, N, shape, device):
-    """What a user has without snnfast, for the same work."""
-    x, dy = make_x(T, N, torch.float32, device), make_x(1, shape[0] * shape[1] * shape[2] * shape[3], torch.float32, device)[0].view(shape)
-    leaf, th = torch.randn(shape, device=device).requires_grad_(), torch.full((1,), 0.75, device=device, requires_grad=True)
-    rows = []
-    for how in ("eager", "torch.compile"):
-        f = torch.compile(loop, fullgraph=True) if how == "torch.compile" else loop
-        g = torch.compile(qcfs_eager, fullgraph=True) if how == "torch.compile" else qcfs_eager
-
-        def run(f=f):
-            return f(x, 0.75)
-
-        def both(g=g):
-            leaf.grad = th.grad = None
-            g(leaf, th).backward(dy)
-
-        def check(f=f):
-            assert torch.equal(f(x, 0.75)[:, :1024], snnfast.iaf(x[:, :1024], 0.75)[0])
-
-        rows.append(Row(f"loop, {how}", how, [T, N], torch.float32, N * T * 8, None, run, check, graph=how == "eager"))
-        rows.append(
-            Row(f"qcfs forward + backward, {how}", how, list(shape), torch.float32, 20 * leaf.numel(), None, both, both, graph=False)
-        )
-    return rows
+def compiled(f, how):
+    return torch.compile(f, fullgraph=True) if how == "torch.compile" else f
 
 
-def spikingjelly_rows(T, N, device):
-    """SpikingJelly 2.0.0 for the same work, with its fastest neurons; 8 bytes per neuron and step in fp32, 4 in fp16."""
+def peer_loop(how, T, N, device):
+    """The user's loop over time."""
+    x, f = make_x(T, N, torch.float32, device), compiled(loop, how)
+
+    def check():
+        assert torch.equal(f(x, 0.75)[:, :1024], snnfast.iaf(x[:, :1024], 0.75)[0])
+
+    return Row(f"loop, {how}", how, [T, N], torch.float32, N * T * 8, None, partial(f, x, 0.75), check, graph=how == "eager")
+
+
+def peer_qcfs(how, shape, device):
+    """The user's activation, forward and backward."""
+    leaf, dy, f = torch.randn(shape, device=device).requires_grad_(), torch.randn(shape, device=device), compiled(qcfs_eager, how)
+    th = torch.full((1,), 0.75, device=device, requires_grad=True)
+
+    def run():
+        leaf.grad = th.grad = None
+        f(leaf, th).backward(dy)
+
+    def check():
+        # The eager form rounds z + (floor(z) - z) once more than the definition does.
+        assert torch.allclose(f(leaf, th)[:1], snnfast.qcfs(leaf[:1], th, 4), rtol=0, atol=1e-6)
+
+    return Row(f"qcfs forward + backward, {how}", how, list(shape), torch.float32, 20 * leaf.numel(), None, run, check, graph=False)
+
+
+def spikingjelly(name, T, N, dtype, device):
+    """A neuron of SpikingJelly 2.0.0 for the same work; 8 bytes per neuron and step in fp32, 4 in fp16."""
     from spikingjelly.activation_based import functional, neuron
 
-    for dtype in (torch.float32, torch.float16):
-        x, v = make_x(T, N, dtype, device), torch.full((N,), 0.375, device=device)
-        node = neuron.ActivationAwareIFNode(torch.full((N,), 0.75, device=device), 0.375, channel_dim=-1, v_reset=None, step_mode="m").to(
-            device
-        )
+    x, v = make_x(T, N, dtype, device), torch.full((N,), 0.375, device=device)
+    theta = torch.full((N,), 0.75, device=device)
+    node = neuron.ActivationAwareIFNode(theta, 0.375, channel_dim=-1, v_reset=None, step_mode="m").to(device)
 
-        @torch.no_grad()
-        def multi_step(x=x, v=v):
+    @torch.no_grad()
+    def run():
+        if name == "if_multi_step":
             return functional.if_multi_step(x, v, 0.75, None)[0]
+        node.reset()
+        return node(x)
 
-        @torch.no_grad()
-        def aware(x=x, node=node):
-            node.reset()
-            return node(x)
+    def check():
+        assert torch.equal(run()[:, :1024].float() * 0.75, snnfast.iaf(x[:, :1024].float(), 0.75)[0])
 
-        def check(f, x=x):
-            assert torch.equal(f()[:, :1024].float() * 0.75, snnfast.iaf(x[:, :1024].float(), 0.75)[0])
-
-        for name, f in (("if_multi_step", multi_step), ("ActivationAwareIFNode", aware)):
-            if f is aware and dtype == torch.float16:
-                continue  # its membrane is fp16 there: another result
-            moved = 2 * BYTES[dtype] * T * N
-            yield Row(f"SpikingJelly {name}", "spikingjelly", [T, N], dtype, moved, None, f, partial(check, f), graph=False)
+    return Row(f"SpikingJelly {name}", "spikingjelly", [T, N], dtype, 2 * BYTES[dtype] * T * N, None, run, check, graph=False)
 
 
 def rows(device, small):
@@ -199,13 +203,14 @@ def rows(device, small):
         yield partial(activation, provider, k, shape, f32, 0.85, device, channelwise=False)
         yield partial(activation, provider, k, shape, f32, 0.85, device, channelwise=True)
     if importlib.util.find_spec("spikingjelly"):
-        for i in range(3):
-            yield partial(lambda i: list(spikingjelly_rows(T, N, device))[i], i)
+        # In fp16 the membrane of ActivationAwareIFNode is fp16 too, which is another result.
+        for name, dtype in (("if_multi_step", f32), ("ActivationAwareIFNode", f32), ("if_multi_step", f16)):
+            yield partial(spikingjelly, name, T, N, dtype, device)
     else:
         print("| SpikingJelly 2.0.0 | – | not installed here: pip install --no-deps spikingjelly==2.0.0 loguru |")
-    if not small:
-        for i in range(4):
-            yield partial(lambda i: peers(T, N, shape, device)[i], i)
+    for how in () if small else ("eager", "torch.compile"):
+        yield partial(peer_loop, how, T, N, device)
+        yield partial(peer_qcfs, how, shape, device)
 
 
 def time_ms(row):
@@ -256,17 +261,17 @@ def measure(seconds):
             row.check()
         except AssertionError:
             failed += 1
-            print(f"| {row.name} | {row.provider} | {row.shape} | {row.dtype} | WRONG RESULT, not timed | | | |", flush=True)
+            print(f"| {row.name} | {row.provider} | {row.shape} | {NAMES[row.dtype]} | WRONG RESULT, not timed | | | |", flush=True)
             continue
         p20, p50, p80 = time_ms(row)
         speed = row.bytes / p50 / 1e6
         goal = "" if row.goal is None else f"{row.goal:.2f}"
         print(
-            f"| {row.name} | {row.provider} | {row.shape} | {row.dtype} | {1e3 * p50:.1f} | {speed:.0f} | {speed / copy:.2f} | {goal} |",
+            f"| {row.name} | {row.provider} | {row.shape} | {NAMES[row.dtype]} | {1e3 * p50:.1f} | {speed:.0f} | {speed / copy:.2f} | {goal} |",
             flush=True,
         )
         record = dict(
-            about, op=row.name, provider=row.provider, shape=row.shape, dtype=row.dtype, p20_ms=p20, p50_ms=p50, p80_ms=p80, bytes=row.bytes,
+            about, op=row.name, provider=row.provider, shape=row.shape, dtype=NAMES[row.dtype], p20_ms=p20, p50_ms=p50, p80_ms=p80, bytes=row.bytes,
             gb_per_s=speed, copy_gb_per_s=copy, share_of_copy=speed / copy, goal=row.goal,
         )  # fmt: skip
         with open(out, "a") as f:

@@ -1,4 +1,4 @@
-// Element types of x in memory, and the accumulator of each. `half` and `bfloat` are the lane header's (cpu/simd.h, cuda/lane.h).
+// Element types of x and of the spikes in memory, and the accumulator of each. `half` and `bfloat` are the lane header's (cpu/simd.h, cuda/lane.h).
 #pragma once
 #include "params.h"
 
@@ -9,6 +9,12 @@ template <class X> struct Of { using type = X; };
 template <class X> struct AccOf { using type = float; };
 template <> struct AccOf<double> { using type = double; };
 template <class X> using Acc = typename AccOf<X>::type;
+
+// What a result holds, by its form.
+template <Spikes kind, class X> struct Element { using type = X; };
+template <class X> struct Element<Spikes::int8, X> { using type = int8_t; };
+template <class X> struct Element<Spikes::bits, X> { using type = uint32_t; };
+template <class X> struct Element<Spikes::count, X> { using type = int32_t; };
 
 template <class F> inline void with_dtype(Dtype d, F&& f) {
   switch (d) {

@@ -64,15 +64,8 @@ def register(override):
 def register_python(override, stem, equation, differentiable):
     """The Triton kernels of a neuron that is written in Python alone, for CUDA."""
     if has_triton and provider != "reference":
-        made = []
-
-        def find(kernels, part):
-            if not made:
-                made.append(kernels.multistep_of(equation))
-            return getattr(made[0], part)
-
         for part in ("fwd", "out", *(("bwd",) if differentiable else ())):
-            override(f"{stem}_{part}", "CUDA", _triton(lambda kernels, part=part: find(kernels, part)))
+            override(f"{stem}_{part}", "CUDA", _triton(lambda kernels, part=part: getattr(kernels.multistep_of(equation), part)))
 
 
 def _triton(find):

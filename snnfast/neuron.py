@@ -10,31 +10,12 @@ from snnfast.bind import functions
 from snnfast.ops import checks, library
 from snnfast.ops.multistep import Neuron
 
-_ARGUMENTS = {"step": 5, "step_bwd": 7, "start": 3, "start_bwd": 4}
+_ARGUMENTS = {"step": 5, "step_bwd": 7, "start": 3, "start_bwd": 4, "gates": 1}
 # Arguments of the ops, of snnfast.iaf, of nn.IF and of convert.
 _TAKEN = (
-    *(
-        "x",
-        "theta",
-        "v",
-        "count",
-        "v0",
-        "T",
-        "inner",
-        "spikes",
-        "every",
-        "mask",
-        "state",
-        "out",
-        "state_out",
-        "v_end",
-        "count_end",
-        "kept",
-        "ds",
-        "dv",
-    ),
-    *("L", "thresh", "tau", "gama", "channelwise", "carry", "neuron", "net", "method", "parity"),
-)
+    "x theta v count v0 T inner spikes every mask state out state_out v_end count_end kept ds dv "
+    "L thresh tau gama channelwise carry neuron net method parity"
+).split()
 _declared = {}  # module name -> PythonNeuron: declaring twice gives the same ops
 
 
@@ -49,6 +30,7 @@ def neuron(equation):
         step(v, n, x, theta, k)                       -> (v, n, s): potential and net spike count after the step, spike s; k is the Rule
         step_bwd(c, dy, v, n, x, theta, k)            -> (c, dx, dtheta): the adjoint; v, n before the step; without it there is no gradient
         start(v0, theta, k), start_bwd(c, v0, theta, k)   if not v0 * theta
+        gates(k)                                      False says that step_bwd does not read n; if not given, n is kept for it
 
     It runs in plain torch on the CPU and in Triton on CUDA; there is no C++ to write. Other functions of the module may be used in these.
 

@@ -5,6 +5,8 @@ CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
 IF      the neuron they stand for
 """
 
+import inspect
+
 import torch
 from torch import nn
 
@@ -94,7 +96,7 @@ class CSQCFS(SQCFS):
         super().__init__(levels, theta, grad, channels)
 
 
-_OPTIONS = {"v0", "reset", "v_reset", "negative", "caps", "unit", "strict", "spikes", "mask", "surrogate", "gamma", "detach_reset"}
+_RULE = tuple(inspect.signature(rule_of).parameters)
 
 
 class IF(nn.Module):
@@ -136,20 +138,18 @@ class IF(nn.Module):
 
     def _check(self, options):
         """Runs nothing, but refuses what the first call would refuse."""
-        if self.neuron is iaf:
-            unknown = set(options) - _OPTIONS
-            rule = {k: v for k, v in options.items() if k not in ("v0", "mask", "spikes") and k not in unknown}
-        else:
-            unknown = set(options) - {"v0", "mask", "spikes", *self.neuron.Rule._fields}
-            rule = {k: v for k, v in options.items() if k in self.neuron.Rule._fields}
+        allowed, make = (_RULE, rule_of) if self.neuron is iaf else (self.neuron.Rule._fields, self.neuron.rule)
+        rule = {k: v for k, v in options.items() if k not in ("v0", "mask", "spikes")}
+        unknown = set(rule) - set(allowed)
         if unknown:
             raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
-        rule_of(**rule) if self.neuron is iaf else self.neuron.rule(**rule)
+        make(**rule)
         checks.choice("spikes", options.get("spikes", "scaled"), SPIKES)
-        if not isinstance(options.get("v0", 0.5), torch.Tensor):
-            checks.number("v0", options.get("v0", 0.5))
-        if options.get("mask") is not None:
-            checks.tensor("mask", options["mask"], (torch.bool,))
+        v0, mask = options.get("v0", 0.5), options.get("mask")
+        if not isinstance(v0, torch.Tensor):
+            checks.number("v0", v0)
+        if mask is not None:
+            checks.tensor("mask", mask, (torch.bool,))
 
     def reset(self):
         """Forgets the state: the next call starts from v0."""

@@ -166,12 +166,12 @@ def test_the_count_reaches_every_segment_of_the_backward(tmp_path):
         cases.assert_same(column.bwd(*backward), capped.ops.reference_bwd(*backward), "backward")
 
 
-def test_a_module_loaded_again(lif, tmp_path):
-    text = RULE.format("a: float = 1.0") + STEP
-    again = module(tmp_path, "again", text)
+def test_a_module_loaded_again(tmp_path, monkeypatch):
+    again = module(tmp_path, "again", RULE.format("a: float = 1.0") + STEP)
     first = snnfast.neuron(again)
     assert snnfast.neuron(again) is first
-    importlib.reload(again) if str(tmp_path) in sys.path else again.__dict__.update(step=lambda v, n, x, theta, k: (v, n, v))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.reload(again)
     with pytest.raises(ValueError, match="the module again was loaded again"):
         snnfast.neuron(again)
 

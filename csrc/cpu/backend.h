@@ -12,6 +12,7 @@
 
 #include "kernels.h"
 #include "sizes.h"
+#include "tiles.h"
 
 namespace snn::backend {
 
@@ -50,20 +51,6 @@ inline void qcfs_fwd(const Elementwise& p, const Tensor&) {
   parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernels().qcfs_fwd(p, first * kTile, std::min(p.N, end * kTile)); });
 }
 
-// Stage one of dtheta: a tile is kTile elements; one run of a threshold; or as many [C, inner] rows as fill kTile elements. It leaves one number,
-// or one per threshold where a tile holds them all.
-struct Tiles {
-  int64_t rows, size, many, numbers;
-
-  explicit Tiles(const Elementwise& p) {
-    const bool one = p.C == 1, runs = !one && p.inner >= kUnit;
-    rows = std::max<int64_t>(1, kTile / (p.C * p.inner));
-    size = one ? kTile : runs ? p.inner : rows * p.C * p.inner;
-    many = (p.N + size - 1) / size;
-    numbers = one || runs ? many : many * p.C;
-  }
-};
-
 inline int64_t qcfs_partials(const Elementwise& p) { return Tiles(p).numbers; }
 
 // Stage two: adds what the tiles of stage one found for each threshold, in the order of the tiles.
@@ -77,7 +64,7 @@ void join(S* dtheta, const S* partial, int64_t C, int64_t tiles_per_threshold) {
 
 inline void qcfs_bwd(const Elementwise& p, void* dtheta, const Tensor&) {
   const Tiles tiles(p);
-  parallel(tiles.many, tiles.size, [&](int64_t first, int64_t end) { kernels().qcfs_bwd(p, tiles.rows, first, end); });
+  parallel(tiles.many, tiles.size, [&](int64_t first, int64_t end) { kernels().qcfs_bwd(p, first, end); });
   if (p.dtype == Dtype::f64) join(static_cast<double*>(dtheta), static_cast<const double*>(p.partial), p.C, tiles.numbers / p.C);
   else join(static_cast<float*>(dtheta), static_cast<const float*>(p.partial), p.C, tiles.numbers / p.C);
 }

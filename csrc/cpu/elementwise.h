@@ -10,6 +10,7 @@
 #include "../dtype.h"
 #include "simd.h"
 #include "spread.h"
+#include "tiles.h"
 
 namespace snn::inline SNN_ISA {
 
@@ -94,25 +95,23 @@ inline S ordered_sum(const S* a, int count) {
   return part[0];
 }
 
-// Stage one over tiles [first, end). A tile is: with one theta, kTile elements; with runs of 32 or more per theta, one run;
-// otherwise `rows` rows of [C, inner], summed per theta. qcfs_bwd in csrc/ops/qcfs.cpp counts the tiles the same way.
+// Stage one over tiles [first, end).
 template <class A, class X, bool array>
-void bwd_range(const Elementwise& p, int64_t rows, int64_t first, int64_t end) {
+void bwd_range(const Elementwise& p, int64_t first, int64_t end) {
   using S = Acc<X>;
+  const Tiles tiles(p);
   alignas(64) S theta[kTile + kWidth<S>] = {}, share[kTile + kWidth<S>];
   S* partial = static_cast<S*>(p.partial);
   const bool stream = p.N * int64_t(sizeof(X)) > kStreamBytes && reinterpret_cast<uintptr_t>(p.dx) % 64 == 0 &&
                       (!array || p.inner * int64_t(sizeof(X)) % 64 == 0);
   for (int64_t tile = first; tile < end; ++tile) {
-    const bool runs = !array || p.inner >= kUnit;
-    const int64_t size = !array ? kTile : runs ? p.inner : rows * p.C * p.inner;
-    const int64_t begin = tile * size, stop = std::min(p.N, begin + size);
+    const int64_t begin = tile * tiles.size, stop = std::min(p.N, begin + tiles.size);
     S total = 0;
-    if (!runs) std::fill(partial + tile * p.C, partial + (tile + 1) * p.C, S(0));
+    if (!tiles.runs) std::fill(partial + tile * p.C, partial + (tile + 1) * p.C, S(0));
     for (int64_t at = begin; at < stop; at += kTile) {
       const int count = int(std::min<int64_t>(kTile, stop - at));
       bwd_tile<A, X, array>(p, theta, share, at, count, stream);
-      if (runs) {
+      if (tiles.runs) {
         total += ordered_sum(share, count);
         continue;
       }
@@ -135,7 +134,7 @@ void bwd_range(const Elementwise& p, int64_t rows, int64_t first, int64_t end) {
         }
       }
     }
-    if (runs) partial[tile] = total;
+    if (tiles.runs) partial[tile] = total;
   }
   fence(stream);
 }
@@ -149,10 +148,10 @@ void elementwise_fwd(const Elementwise& p, int64_t first, int64_t end) {
 }
 
 template <class A>
-void elementwise_bwd(const Elementwise& p, int64_t rows, int64_t first, int64_t end) {
+void elementwise_bwd(const Elementwise& p, int64_t first, int64_t end) {
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
-    with(p.C > 1, [&](auto array) { bwd_range<A, X, array()>(p, rows, first, end); });
+    with(p.C > 1, [&](auto array) { bwd_range<A, X, array()>(p, first, end); });
   });
 }
 

@@ -76,11 +76,6 @@ inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, in
   if (p.count) convert(b.n, p.count + first, count);
 }
 
-template <Spikes kind, class X> struct Element { using type = X; };
-template <class X> struct Element<Spikes::int8, X> { using type = int8_t; };
-template <class X> struct Element<Spikes::bits, X> { using type = uint32_t; };
-template <class X> struct Element<Spikes::count, X> { using type = int32_t; };
-
 // Runs R steps of one unit, its state in registers. x: [R, 32] at stride xs; out: R rows at stride os.
 template <class E, class X, Spikes kind, class K>
 SNN_HD void run_unit(const K& k, Block<Acc<X>>& b, int unit, int64_t R, const X* x, int64_t xs,

@@ -24,11 +24,6 @@ constexpr int64_t kColumnThreads = 1 << 17;
 
 template <class X> constexpr int kWord = 16 / int(sizeof(X));
 
-template <class X>
-bool whole_words(std::initializer_list<const void*> pointers) {
-  return std::all_of(pointers.begin(), pointers.end(), [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; });
-}
-
 template <class A, class X, int many>
 __global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(const __grid_constant__ Elementwise p, const __grid_constant__ Pattern pattern) {
   using S = Acc<X>;
@@ -171,11 +166,11 @@ __global__ void join_few_kernel(S* dtheta, const S* partial, int64_t outer, int6
 
 template <class S>
 void join(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner, Stream stream) {
-  if (outer * inner <= 32) return launch(join_few_kernel<S>, (C + 255) / 256, 256, stream, dtheta, partial, outer, C, inner);
+  if (outer * inner <= 32) return launch(join_few_kernel<S>, C, 256, stream, dtheta, partial, outer, C, inner);
   const int threads = outer * inner <= 1024 ? 128 : 1024;
   int across = 1;
   while (across < inner && across < threads) across *= 2;
-  launch(join_kernel<S>, C, threads, stream, dtheta, partial, outer, C, inner, across);
+  launch(join_kernel<S>, C * threads, threads, stream, dtheta, partial, outer, C, inner, across);
 }
 
 template <class A>
@@ -184,10 +179,10 @@ void elementwise_fwd(const Elementwise& p, Stream stream) {
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
-    with(whole_words<X>({p.x, p.y}), [&](auto wide) {
+    with(on_words({p.x, p.y}), [&](auto wide) {
       constexpr int many = wide() ? kWord<X> : 1;
-      constexpr int64_t per_block = int64_t(kElementThreads) * kWords * many;
-      launch(elementwise_fwd_kernel<A, X, many>, (p.N + per_block - 1) / per_block, kElementThreads, stream, p, pattern);
+      constexpr int each = kWords * many;
+      launch(elementwise_fwd_kernel<A, X, many>, (p.N + each - 1) / each, kElementThreads, stream, p, pattern);
     });
   });
 }
@@ -225,16 +220,14 @@ void elementwise_bwd(const Elementwise& p, void* dtheta, Stream stream) {
     using X = typename decltype(x)::type;
     using S = Acc<X>;
     const int64_t length = p.C == 1 ? p.N : p.inner, columns = p.C * p.inner;
-    with(whole_words<X>({p.x, p.dy, p.dx, p.partial}) && (r.runs ? p.C == 1 || length % kWord<X> == 0 : columns % kWord<X> == 0), [&](auto wide) {
+    with(on_words({p.x, p.dy, p.dx, p.partial}) && (r.runs ? p.C == 1 || length % kWord<X> == 0 : columns % kWord<X> == 0), [&](auto wide) {
       constexpr int many = wide() ? kWord<X> : 1;
       if (r.runs) {
-        const int64_t runs = p.N / length, tiles = runs * r.inner, per_block = kElementThreads / 32;
-        launch(elementwise_bwd_runs_kernel<A, X, many>, (tiles + per_block - 1) / per_block, kElementThreads, stream, p, runs, length, r.inner,
-               r.span);
+        const int64_t runs = p.N / length;
+        launch(elementwise_bwd_runs_kernel<A, X, many>, 32 * runs * r.inner, kElementThreads, stream, p, runs, length, r.inner, r.span);
       } else {
-        const int64_t threads = r.outer * (columns / many);
-        launch(elementwise_bwd_columns_kernel<A, X, many>, (threads + kElementThreads - 1) / kElementThreads, kElementThreads, stream, p, pattern, columns,
-               p.N / columns, r.rows);
+        launch(elementwise_bwd_columns_kernel<A, X, many>, r.outer * (columns / many), kElementThreads, stream, p, pattern, columns, p.N / columns,
+               r.rows);
       }
     });
     join(static_cast<S*>(dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner, stream);

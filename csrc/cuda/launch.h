@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -35,10 +36,17 @@ inline int block_for(int64_t threads) {
   return each >= 512 ? 256 : each >= 128 ? 64 : 32;
 }
 
+// Whether each of these lies on a word of 16 bytes, or is null.
+inline bool on_words(std::initializer_list<const void*> pointers) {
+  return std::all_of(pointers.begin(), pointers.end(), [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; });
+}
+
+// As many blocks as hold `threads`.
 template <class... P, class... A>
-void launch(void (*kernel)(P...), int64_t blocks, int threads, Stream stream, const A&... arguments) {
+void launch(void (*kernel)(P...), int64_t threads, int block, Stream stream, const A&... arguments) {
+  const int64_t blocks = (threads + block - 1) / block;
   if (blocks > INT32_MAX) throw std::runtime_error("snnfast: more neurons than one launch takes (2^31 blocks)");
-  SNN_LAUNCH(kernel, unsigned(blocks), unsigned(threads), stream, arguments...);
+  SNN_LAUNCH(kernel, unsigned(blocks), unsigned(block), stream, arguments...);
   check(cudaGetLastError(), "launching a kernel");
 }
 

@@ -21,11 +21,6 @@ template <class X> constexpr int kWide = sizeof(X) == 8 ? 1 : 16 / int(sizeof(X)
 // long steps, which hide the latency themselves.
 template <class X, int many, bool plain> constexpr int kBatch = many > 1 ? 4 : !plain ? 8 : sizeof(X) == 4 ? 32 : 16;
 
-template <Spikes kind, class X> struct Element { using type = X; };
-template <class X> struct Element<Spikes::int8, X> { using type = int8_t; };
-template <class X> struct Element<Spikes::bits, X> { using type = uint32_t; };
-template <class X> struct Element<Spikes::count, X> { using type = int32_t; };
-
 // The word of 32 neurons that this thread's `many` bits belong to; every thread of the warp must call it.
 template <int many>
 __device__ __forceinline__ uint32_t word_of(uint32_t bits, int lane) {
@@ -170,9 +165,7 @@ __global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid
 template <class X>
 bool in_words(const MultistepFwd& p) {
   constexpr int many = kWide<X>;
-  const auto whole = [](const void* a) { return reinterpret_cast<uintptr_t>(a) % 16 == 0; };
-  return p.N % many == 0 && p.x_stride % many == 0 && whole(p.x) && whole(p.s) && whole(p.v) && whole(p.v_end) && whole(p.count) &&
-         whole(p.count_end) && whole(p.kept);
+  return p.N % many == 0 && p.x_stride % many == 0 && on_words({p.x, p.s, p.v, p.v_end, p.count, p.count_end, p.kept});
 }
 
 template <template <bool> class E>
@@ -187,10 +180,9 @@ void multistep_fwd(const MultistepFwd& p, Stream stream) {
           using Eq = E<is_signed()>;
           Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
             constexpr int many = wide() ? kWide<X> : 1;
-            const int64_t threads = (p.N + many - 1) / many;
-            const int block = wide() ? kThreads : block_for(threads);
+            const int64_t threads = p.N / many;
             auto kernel = multistep_fwd_kernel<Eq, X, kind(), many, std::decay_t<decltype(k)>>;
-            launch(kernel, (threads + block - 1) / block, block, stream, p, pattern, k);
+            launch(kernel, threads, wide() ? kThreads : block_for(threads), stream, p, pattern, k);
           });
         });
       });

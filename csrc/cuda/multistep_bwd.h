@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
     for (int r = 0; r < kEvery; ++r) {
       if (r < left) {
         vs[r] = v;
-        #pragma unroll
+#pragma unroll
         for (int j = 0; j < many; ++j) {
           if constexpr (E::counts) ns[r].e[j] = float(n.e[j]);
           E::step(v.e[j], n.e[j], widen(late(xs[r]).e[j]), theta.e[j], k);
@@ -96,9 +96,8 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
 template <class X>
 bool in_words(const MultistepBwd& p) {
   constexpr int many = kPair<X>;
-  const auto whole = [](const void* a) { return reinterpret_cast<uintptr_t>(a) % 16 == 0; };
-  return p.N % many == 0 && p.x_stride % many == 0 && p.ds_stride % many == 0 && whole(p.x) && whole(p.ds) && whole(p.dx) && whole(p.dv) &&
-         whole(p.dv_start) && whole(p.dtheta) && whole(p.kept);
+  return p.N % many == 0 && p.x_stride % many == 0 && p.ds_stride % many == 0 &&
+         on_words({p.x, p.ds, p.dx, p.dv, p.dv_start, p.dtheta, p.kept});
 }
 
 template <template <bool> class E>
@@ -112,10 +111,9 @@ void multistep_bwd(const MultistepBwd& p, Stream stream) {
         using Eq = E<is_signed()>;
         Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
           constexpr int many = wide() ? kPair<X> : 1;
-          const int64_t threads = (p.N + many - 1) / many;
-          const int block = std::min(kThreadsBwd, block_for(threads));
+          const int64_t threads = p.N / many;
           auto kernel = multistep_bwd_kernel<Eq, X, many, std::decay_t<decltype(k)>>;
-          launch(kernel, (threads + block - 1) / block, block, stream, p, pattern, k);
+          launch(kernel, threads, std::min(kThreadsBwd, block_for(threads)), stream, p, pattern, k);
         });
       });
     });

@@ -1,6 +1,7 @@
 """The ops of the Triton column: allocation and launches, with the signatures of the schemas in `snnfast/ops`."""
 
 import contextlib
+import functools
 
 import torch
 import triton
@@ -104,6 +105,7 @@ class Multistep:
         return dx, dv_start, dtheta
 
 
+@functools.cache
 def multistep_of(module):
     """The kernels of a neuron that is written in Python alone."""
     return Multistep(bound(module))

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
-#include "cpu/sizes.h"
+#include "cpu/tiles.h"
 
 using namespace snn;
 
@@ -187,11 +187,10 @@ int qcfs_case(int number) {
   const int64_t shapes[][2] = {{1, 1}, {5, 40}, {600, 1}, {10, 4}, {3, 3000}};
   const auto [C, inner] = shapes[pick(5)];
   const Dtype d = Dtype(pick(4)), acc = d == Dtype::f64 ? Dtype::f64 : Dtype::f32;
-  const int64_t N = C == 1 ? 6007 : C * inner * 3, rows = std::max<int64_t>(1, kTile / (C * inner));
+  const int64_t N = C == 1 ? 6007 : C * inner * 3;
   const auto x = numbers(d, N), dy = numbers(d, N), theta = numbers(acc, C, 0.4, 1.5, false);
   Elementwise p{d, x.data(), theta.data(), N, C, inner, 1 + pick(16), Grad(pick(3)), nullptr, dy.data(), nullptr, nullptr};
-  const bool one = C == 1, runs = !one && inner >= kUnit;
-  const int64_t size = one ? kTile : runs ? inner : rows * C * inner, tiles = (N + size - 1) / size;
+  const Tiles tiles(p);
   int bad = compare("qcfs_fwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
     Elementwise f = p;
@@ -203,8 +202,8 @@ int qcfs_case(int number) {
     std::vector<Result> r;
     Elementwise b = p;
     b.dx = room(r, d, N);
-    b.partial = room(r, acc, one || runs ? tiles : tiles * C);
-    k.qcfs_bwd(b, rows, 0, tiles);
+    b.partial = room(r, acc, tiles.numbers);
+    k.qcfs_bwd(b, 0, tiles.many);
     return r;
   });
   return bad;
