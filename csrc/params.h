@@ -22,6 +22,7 @@ struct IafRule {
   Surrogate surrogate;
   double gamma;
   bool detach_reset;
+  bool memory;
 };
 
 // Per neuron: neuron i has theta[(i / inner) % C]. A null v starts at v0, a null count at 0, a null mask emits everything.
@@ -31,7 +32,7 @@ struct Multistep {
   int64_t x_stride;
   const void* theta;     // acc [C]
   const void* v;         // acc [N] or null
-  const int32_t* count;  // [N] or null
+  const void* count;     // int32 [N] or null; with rule.memory acc [N], a float memory
   const bool* mask;      // [N] or null
   int64_t T, N, C, inner;
   double v0;
@@ -42,7 +43,7 @@ struct MultistepFwd : Multistep {
   Spikes spikes;
   void* s;             // scaled, int8: [T, N]; bits: [T, W] or [2, T, W], W = ceil(N / 32); count: [N] int32
   void* v_end;         // acc [N]
-  int32_t* count_end;  // [N]
+  void* count_end;     // as count
   void* kept;          // acc [ceil(T / kEvery), 1 or 2 (v; n with negative spikes), N] or null; the CPU keeps nothing
 };
 
@@ -55,6 +56,23 @@ struct MultistepBwd : Multistep {
   void* dx;        // [T, N], or [1, N] for a constant current
   void* dv_start;  // acc [N]
   void* dtheta;    // acc [N], per neuron
+};
+
+// The numbers of a calibration: snnfast/neurons/cos.py, class Rule.
+struct CosRule {
+  bool normalised;
+  double max_shift;
+};
+
+struct Calibrate {
+  Dtype dtype;        // of x
+  const void* x;      // [T, N] at row stride x_stride, or [1, N] with x_stride 0
+  int64_t x_stride;
+  const void* theta;  // acc [C]; neuron i has theta[(i / inner) % C]
+  int64_t T, N, C, inner;
+  double v0;
+  CosRule rule;
+  void* v0_out;       // acc [N]
 };
 
 // Element i has theta[(i / inner) % C].

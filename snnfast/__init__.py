@@ -5,6 +5,7 @@ import torch  # noqa: F401  (the compiled library finds torch's symbols through 
 from snnfast import backends
 from snnfast.neuron import neuron
 from snnfast.ops import library as _library
+from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import iaf
 from snnfast.ops.multistep import IAFState
 from snnfast.ops.qcfs import cs_qcfs, qcfs
@@ -21,6 +22,6 @@ from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "IAFState", "Report", "SpikingNetwork", "convert", "cs_qcfs", "data", "evaluate", "iaf", "load_checkpoint", "models", "neuron", "nn", "qcfs",
-    "save_checkpoint", "to_channelwise", "train",
+    "IAFState", "Report", "SpikingNetwork", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "load_checkpoint", "models", "neuron",
+    "nn", "qcfs", "save_checkpoint", "to_channelwise", "train",
 ]  # fmt: skip

@@ -15,12 +15,18 @@ def functions(module):
     return {n: f for n, f in found if isinstance(f, types.FunctionType) and f.__module__ == module.__name__}
 
 
+def _shared(module):
+    """The functions that an equation takes from another one of snnfast's."""
+    found = vars(module).items()
+    return {n: f for n, f in found if isinstance(f, types.FunctionType) and f.__module__.startswith("snnfast.neurons.")}
+
+
 def bind(module, wrap=lambda f: f, **names):
     """A namespace with `module`'s functions, bound to `names` and passed through `wrap`, and its Rule.
 
     A neuron (it has `step`) without `start` or `start_bwd` gets those of `snnfast.neurons.defaults`.
     """
-    own = {name: f for name, f in functions(module).items() if name != "gates"}
+    own = {name: f for name, f in {**_shared(module), **functions(module)}.items() if name != "gates"}
     if "step" in own:
         own = {**functions(defaults), **own}
     scope = {**vars(module), **names}
@@ -36,3 +42,8 @@ def bind(module, wrap=lambda f: f, **names):
 def signed(rule):
     """Whether a neuron with this rule emits negative spikes: its Rule has a field `negative` that names how."""
     return getattr(rule, "negative", "none") != "none"
+
+
+def remembers(rule):
+    """Whether the count is a float memory, the sum of s theta: its Rule has a field `memory` that says so."""
+    return getattr(rule, "memory", False)

@@ -26,6 +26,7 @@ KNOBS = dict(
     carried=[False, True],
     surrogate=["zif", "triangle", "rectangle", "atan", "sigmoid"],
     detach=[False, True],
+    memory=[False, True],
 )
 
 
@@ -50,7 +51,7 @@ def name(row):
     T, N = row["size"]
     words = [f"T{T}", f"N{N}", row["dtype"], row["theta"]]
     words += [str(row[k]) for k in ("negative", "unit", "reset", "surrogate") if row[k] not in ("none", "volts", "soft", "zif")]
-    words += [k for k in ("strict", "constant", "masked", "carried", "detach") if row[k]]
+    words += [k for k in ("strict", "constant", "masked", "carried", "detach", "memory") if row[k]]
     return "-".join(words)
 
 
@@ -73,13 +74,16 @@ class Case:
         self.T, self.spikes_args = T, None
         v = randn(N).to(acc) if row["carried"] else None
         count = torch.randint(-2, 4, (N,), generator=g, dtype=torch.int32) if row["carried"] else None
+        signed = row["negative"] != "none"
+        self.memory = row["memory"] and signed
+        if self.memory and count is not None:
+            count = (count * 0.375).to(acc)
         mask = rand(N) < 0.7 if row["masked"] else None
         self.neuron = [t if t is None else t.to(device) for t in (x.to(dtype), theta, v, count, mask)]
-        signed = row["negative"] != "none"
         caps = (-2.0, 3.0) if signed else (0.0, float("inf"))
         self.rule = (
             row["unit"] == "normalised", row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
-            row["surrogate"], 1.3, row["detach"],
+            row["surrogate"], 1.3, row["detach"], self.memory,
         )  # fmt: skip
         self.ds = randn(T, N).to(dtype).to(device)
         self.dv = randn(N).to(acc).to(device) if row["carried"] else None
@@ -110,3 +114,34 @@ def reference_fwd(*args):
 
 def reference_bwd(*args):
     return op.OPS.reference_bwd(*args)
+
+
+COS = [
+    (dtype, size, theta, unit, constant)
+    for dtype in DTYPES
+    for size, theta, unit, constant in (
+        ((1, 5), "one", "volts", False),
+        ((4, 37), "channel", "normalised", False),
+        ((9, 2500), "neuron", "volts", False),
+        ((18, 300), "channel", "volts", True),
+        ((8, 1024), "one", "normalised", True),
+        ((21, 4096), "neuron", "normalised", False),
+    )
+]
+
+
+def cos_args(row, device="cpu"):
+    """The arguments of the op `cos_fwd` for one row: half of the neurons have uneven currents, so that every case of the shift occurs."""
+    dtype, (T, N), theta, unit, constant = row
+    knobs = dict(carried=False, masked=False, negative="none", strict=False, reset="soft", surrogate="zif", detach=False, memory=False)
+    case = Case(dict(dtype=dtype, size=(T, N), theta=theta, unit=unit, constant=constant, **knobs), device)
+    x, th = case.neuron[:2]
+    return (
+        x * (1 + 2 * (torch.arange(N, device=device) % 2)).to(x),
+        th,
+        T,
+        case.inner,
+        0.5,
+        unit == "normalised",
+        1.75 if T == 9 else float("inf"),
+    )

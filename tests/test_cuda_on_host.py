@@ -10,8 +10,9 @@ from pathlib import Path
 import cases
 import pytest
 import torch
-from test_backends import QCFS, check_qcfs, check_row
+from test_backends import QCFS, check_cos, check_qcfs, check_row
 
+from snnfast.ops import cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops.multistep import EVERY
@@ -44,6 +45,11 @@ def test_iaf(on_host, row):
 @pytest.mark.parametrize("row", ROWS[::4], ids=cases.name)
 def test_iaf_that_kept_nothing(on_host, row):
     check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=0)
+
+
+@pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))
+def test_cos(on_host, row):
+    check_cos(row, on_host(cos.cos_fwd))
 
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))

@@ -118,11 +118,46 @@ def test_cs_qcfs_is_qcfs_of_softplus():
     assert torch.allclose(lam.grad, torch.sigmoid(lam.detach()) * theta.grad, rtol=1e-6)  # one more rounding
 
 
+def scalar_cos(x, theta, normalised, max_shift=math.inf):
+    """One neuron's calibrated start voltage in Python floats rounded to fp32: SEMANTICS section 3."""
+    theta = F(theta)
+    unit = F(1) if normalised else theta
+    v, n, fired, silent = F(0.5) * unit, 0, [], []
+    for xt in x:
+        u = F(v + F(F(xt) / theta)) if normalised else F(v + F(xt))
+        (fired if u >= unit else silent).append(u)
+        v = F(u - unit) if u >= unit else u
+        n += u >= unit
+    low, high = min(fired, default=F(1000) * unit), max(silent, default=F(-1000) * unit)
+    if v < 0 and n > 0:
+        return F(0.5) - max(F(1), F(low / unit) - F(0.999))
+    if v >= unit:
+        return F(0.5) + min(max(F(1), F(1.001) - F(high / unit)), F(max_shift))
+    return F(0.5)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("theta", [1.0, 0.21432])
+def test_cos_scalar(theta, normalised):
+    x = torch.randn(5, 300) * 1.6 + 0.3
+    x[:, ::3] = (x[:, ::3] * 4).round() / 4
+    x[:, 7] = 5.0  # fires at every step
+    unit = "normalised" if normalised else "volts"
+    for max_shift in (None, 1.5):
+        v0 = snnfast.cos_start(x, theta, unit=unit, max_shift=max_shift)
+        expected = [scalar_cos(x[:, i].numpy(), theta, normalised, max_shift or math.inf) for i in range(300)]
+        assert v0.tolist() == expected
+        assert len(set(expected)) > 10 and (max_shift is not None or max(expected) > 1000)
+
+
 RECORDED = {
     "qcfs_if": dict(),
     "normalised_if": dict(unit="normalised"),
     "stbif_level16_sym": dict(unit="normalised", negative="stbif", caps=(-8, 7)),
     "stbif_level8_asym": dict(unit="normalised", negative="stbif", caps=(0, 7)),
+    "snm_float_memory": dict(v0=0.0, negative="snm", memory=True),
+    "cos_rho4": dict(unit="normalised"),
+    "srp_tau4": dict(unit="normalised"),
 }
 
 
@@ -134,7 +169,14 @@ def test_recorded_neurons(golden, rule):
     for key in keys:
         kind, theta, _ = key.split("|")
         x = torch.from_numpy(file[f"{kind}|{theta}|x"])
-        s, _ = snnfast.iaf(x, float(theta.removeprefix("theta=")), **RECORDED[rule])
+        th, knobs = float(theta.removeprefix("theta=")), dict(RECORDED[rule])
+        if rule == "cos_rho4":
+            knobs["v0"] = snnfast.cos_start(x[:4], th, unit="normalised")
+        if rule == "srp_tau4":  # four steps of the first phase, eight of the second
+            first, state = snnfast.iaf(x[:4], th, unit="normalised")
+            s = torch.cat([first, snnfast.iaf(x[4:], th, mask=state.v > 1e-3, **knobs)[0]])
+        else:
+            s, _ = snnfast.iaf(x, th, **knobs)
         assert torch.equal(s, torch.from_numpy(file[key])), key
 
 

@@ -12,8 +12,8 @@ import snnfast
 from snnfast import reference
 from snnfast.ops.multistep import SPIKES
 
-RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False)
-SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True)
+RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False, False)
+SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True, False)
 
 
 @pytest.mark.parametrize("rule", [RULE, SIGNED])

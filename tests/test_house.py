@@ -13,7 +13,7 @@ NATIVE = sorted(p for folder in ("csrc", "tests") for kind in ("*.h", "*.cpp", "
 
 def test_columns_hold_the_same_files():
     engines = {p.stem for p in (ROOT / "snnfast/reference").glob("*.py")} - {"__init__"}
-    assert engines == {"multistep", "elementwise"}
+    assert engines == {"multistep", "calibrate", "elementwise"}
     for column in ("snnfast/triton", "csrc/cpu", "csrc/cuda"):
         assert engines <= {p.stem for p in (ROOT / column).iterdir()}, column
 

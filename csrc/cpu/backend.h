@@ -47,6 +47,10 @@ inline void iaf_bwd(const MultistepBwd& p, const Tensor&) {
   parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().iaf_bwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
 }
 
+inline void cos_fwd(const Calibrate& p, const Tensor&) {
+  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().cos_fwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
+}
+
 inline void qcfs_fwd(const Elementwise& p, const Tensor&) {
   parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernels().qcfs_fwd(p, first * kTile, std::min(p.N, end * kTile)); });
 }

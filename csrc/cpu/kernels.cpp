@@ -4,7 +4,9 @@
 #include "simd.h"
 // simd.h comes first: the equations use them on types that have no namespace of their own.
 #include "../activations/qcfs.h"
+#include "../neurons/cos.h"
 #include "../neurons/iaf.h"
+#include "calibrate.h"
 #include "elementwise.h"
 #include "multistep.h"
 #include "multistep_bwd.h"
@@ -22,6 +24,6 @@ extern const Kernels SNN_TABLE(SNN_ISA) = {
 #else
     "baseline",
 #endif
-    multistep_fwd<IAF>, multistep_bwd<IAF>, elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
+    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
 
 }  // namespace snn

@@ -8,6 +8,7 @@ struct Kernels {
   const char* isa;
   void (*iaf_fwd)(const MultistepFwd&, int64_t first, int64_t end);  // neurons; first is a multiple of 32
   void (*iaf_bwd)(const MultistepBwd&, int64_t first, int64_t end);
+  void (*cos_fwd)(const Calibrate&, int64_t first, int64_t end);
   void (*qcfs_fwd)(const Elementwise&, int64_t first, int64_t end);  // elements; first is a multiple of kTile
   void (*qcfs_bwd)(const Elementwise&, int64_t first, int64_t end);  // tiles of stage one
 };

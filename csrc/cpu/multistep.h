@@ -73,7 +73,9 @@ inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, in
     for (int i = 0; i < padded; i += W) store(b.v + i, E::start(S(p.v0), load(b.theta + i), k), false);
   }
   std::fill(b.n + (p.count ? count : 0), b.n + padded, S(0));
-  if (p.count) convert(b.n, p.count + first, count);
+  if (!p.count) return;
+  if (p.rule.memory) std::memcpy(b.n, static_cast<const S*>(p.count) + first, sizeof(S) * count);
+  else convert(b.n, static_cast<const int32_t*>(p.count) + first, count);
 }
 
 // Runs R steps of one unit, its state in registers. x: [R, 32] at stride xs; out: R rows at stride os.
@@ -167,9 +169,13 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   for (int64_t t = 0; t < p.T; t += R) run_steps<E, X, kind>(p, k, b, first, count, t, std::min(R, p.T - t), stream);
   fence(stream);
   std::memcpy(static_cast<S*>(p.v_end) + first, b.v, sizeof(S) * count);
-  if constexpr (kind == Spikes::count)
-    net_spikes(static_cast<int32_t*>(p.s) + first, b.n, p.count ? p.count + first : nullptr, p.mask ? p.mask + first : nullptr, count);
-  convert(p.count_end + first, b.n, count);  // last, because count_end may be count
+  if constexpr (kind == Spikes::count) {
+    const auto* before = static_cast<const int32_t*>(p.count);
+    net_spikes(static_cast<int32_t*>(p.s) + first, b.n, before ? before + first : nullptr, p.mask ? p.mask + first : nullptr, count);
+  }
+  // Last, because count_end may be count.
+  if (p.rule.memory) std::memcpy(static_cast<S*>(p.count_end) + first, b.n, sizeof(S) * count);
+  else convert(static_cast<int32_t*>(p.count_end) + first, b.n, count);
 }
 
 // Neurons [begin, end); begin is a multiple of 32.

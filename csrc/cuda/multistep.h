@@ -93,13 +93,15 @@ __global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid
   fetch(now, constant ? 1 : T);  // first of all: what follows has loads of its own to wait for
   Lanes<S, many> v, n, theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, i), first;
   Lanes<int32_t, many> net{};
+  n = Lanes<S, many>{};
   bool on[many];
   if (p.v) v = load_lanes<many>(static_cast<const S*>(p.v) + i);
-  if (p.count) net = load_lanes<many>(p.count + i);
+  if (E::counts && p.count && k.memory) n = load_lanes<many>(static_cast<const S*>(p.count) + i);
+  else if (p.count) net = load_lanes<many>(static_cast<const int32_t*>(p.count) + i);
 #pragma unroll
   for (int j = 0; j < many; ++j) {
     if (!p.v) v.e[j] = E::start(S(p.v0), theta.e[j], k);
-    n.e[j] = S(net.e[j]);
+    n.e[j] = n.e[j] + S(net.e[j]);
     on[j] = inside && (!p.mask || p.mask[i + j]);
   }
   first = n;
@@ -151,9 +153,13 @@ __global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid
 
   if (!inside) return;
   store_lanes(static_cast<S*>(p.v_end) + i, v);
+  if (E::counts && k.memory) {
+    store_lanes(static_cast<S*>(p.count_end) + i, n);
+  } else {
 #pragma unroll
-  for (int j = 0; j < many; ++j) net.e[j] = int32_t(n.e[j]);
-  store_lanes(p.count_end + i, net);
+    for (int j = 0; j < many; ++j) net.e[j] = int32_t(n.e[j]);
+    store_lanes(static_cast<int32_t*>(p.count_end) + i, net);
+  }
   if constexpr (kind == Spikes::count) {
 #pragma unroll
     for (int j = 0; j < many; ++j) net.e[j] = on[j] ? int32_t(n.e[j] - first.e[j]) : 0;

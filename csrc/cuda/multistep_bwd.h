@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
       if (r < left) xs[r] = load_once<X, many>(x + r * p.x_stride);
     const S* kept = static_cast<const S*>(p.kept) + int64_t(t / kEvery) * (E::counts ? 2 : 1) * p.N + i;
     Lanes<S, many> v = load_lanes<many>(kept), n{}, vs[kEvery];
-    Lanes<float, many> ns[kEvery];  // exact: counts are below 2^24
+    Lanes<S, many> ns[kEvery];
     if constexpr (E::counts) n = load_lanes<many>(kept + p.N);
 #pragma unroll
     for (int r = 0; r < kEvery; ++r) {
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
         vs[r] = v;
 #pragma unroll
         for (int j = 0; j < many; ++j) {
-          if constexpr (E::counts) ns[r].e[j] = float(n.e[j]);
+          if constexpr (E::counts) ns[r].e[j] = n.e[j];
           E::step(v.e[j], n.e[j], widen(late(xs[r]).e[j]), theta.e[j], k);
         }
       }
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __g
 #pragma unroll
         for (int j = 0; j < many; ++j) {
           const S dy = on[j] ? S(widen(late(dss[r]).e[j])) : S(0);
-          const S g = E::step_bwd(c.e[j], dtheta.e[j], dy, vs[r].e[j], E::counts ? S(ns[r].e[j]) : S(0), S(widen(late(xs[r]).e[j])), theta.e[j], k);
+          const S g = E::step_bwd(c.e[j], dtheta.e[j], dy, vs[r].e[j], E::counts ? ns[r].e[j] : S(0), S(widen(late(xs[r]).e[j])), theta.e[j], k);
           sum.e[j] += g;
           d.e[j] = narrow<X>(g);
         }

@@ -10,13 +10,13 @@ template <class S>  // scalar of the lane
 struct IafNumbers {
   using Scalar = S;
   static constexpr bool plain = false;
-  bool normalised, strict, hard, snm, detach_reset;
+  bool normalised, strict, hard, snm, detach_reset, memory;
   Surrogate surrogate;
   S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half;
 
   SNN_HD explicit IafNumbers(const IafRule& r)
       : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm),
-        detach_reset(r.detach_reset), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
+        detach_reset(r.detach_reset), memory(r.memory), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
         gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
         atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)) {}
 };
@@ -24,11 +24,11 @@ struct IafNumbers {
 // The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
 template <class S>
 struct PlainIafNumbers : IafNumbers<S> {
-  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false;
+  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false;
   static constexpr Surrogate surrogate = Surrogate::zif;
   SNN_HD explicit PlainIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
   static bool fits(const IafRule& r) {
-    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && r.surrogate == Surrogate::zif;
+    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && !r.memory && r.surrogate == Surrogate::zif;
   }
 };
 
@@ -89,7 +89,8 @@ struct IAF {
     if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
     else if constexpr (Signed) v = lowered(u, up(u, n, j, k), down(u, n, j, k), j);
     else v = lowered(u, up(u, n, j, k), j);
-    n = n + s;
+    if (Signed && k.memory) n = n + s * theta;
+    else n = n + s;
     return s;
   }
 

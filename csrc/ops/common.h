@@ -46,6 +46,14 @@ inline void check_rows(const char* name, const Tensor& t, int64_t rows, int64_t 
                   " is not [", rows, ", ", N, "] with contiguous rows");
 }
 
+// x of T steps: [T, N], or [1, N] for a constant current.
+inline void check_steps(const Tensor& x, int64_t T) {
+  STD_TORCH_CHECK(x.dim() == 2 && T >= 1 && (x.size(0) == T || x.size(0) == 1), "snnfast: x is not [T, N] or [1, N]");
+  check_rows("x", x, x.size(0), x.size(1));
+}
+
+inline int64_t row_stride(const Tensor& x) { return x.size(0) > 1 ? x.stride(0) : 0; }
+
 inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarType dtype) {
   check_vector("theta", theta, theta.size(0), dtype);
   const int64_t C = theta.size(0);

@@ -9,22 +9,23 @@ namespace {
 using Maybe = std::optional<Tensor>;
 
 IafRule rule(bool normalised, bool strict, bool hard, double v_reset, const std::string& negative, double n_min, double p_max,
-             const std::string& surrogate, double gamma, bool detach_reset) {
+             const std::string& surrogate, double gamma, bool detach_reset, bool memory) {
   return {normalised, strict, hard, v_reset,
           choose<Negative>("negative", negative, {{"none", Negative::none}, {"stbif", Negative::stbif}, {"snm", Negative::snm}}),
           n_min, p_max,
           choose<Surrogate>("surrogate", surrogate,
                             {{"zif", Surrogate::zif}, {"triangle", Surrogate::triangle}, {"rectangle", Surrogate::rectangle},
                              {"atan", Surrogate::atan}, {"sigmoid", Surrogate::sigmoid}}),
-          gamma, detach_reset};
+          gamma, detach_reset, memory};
 }
+
+ScalarType count_dtype(const IafRule& r, ScalarType acc) { return r.memory ? acc : ScalarType::Int; }
 
 // x: [T, N] or [1, N]; theta: [C]; v, count, mask: [N] or none.
 void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, const Maybe& count, const Maybe& mask, int64_t T,
           int64_t inner, double v0, const IafRule& r) {
   const ScalarType acc = accumulator(x);
-  STD_TORCH_CHECK(x.dim() == 2 && T >= 1 && (x.size(0) == T || x.size(0) == 1), "snnfast: x is not [T, N] or [1, N]");
-  check_rows("x", x, x.size(0), x.size(1));
+  check_steps(x, T);
   p.dtype = dtype_of(x);
   p.T = T;
   p.N = x.size(1);
@@ -32,13 +33,13 @@ void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, co
   p.inner = inner;
   check_pattern(theta, inner, p.N, acc);
   if (v) check_vector("v", *v, p.N, acc);
-  if (count) check_vector("count", *count, p.N, ScalarType::Int);
+  if (count) check_vector("count", *count, p.N, count_dtype(r, acc));
   if (mask) check_vector("mask", *mask, p.N, ScalarType::Bool);
   p.x = x.data_ptr();
-  p.x_stride = x.size(0) > 1 ? x.stride(0) : 0;
+  p.x_stride = row_stride(x);
   p.theta = theta.data_ptr();
   p.v = v ? v->data_ptr() : nullptr;
-  p.count = count ? static_cast<const int32_t*>(count->data_ptr()) : nullptr;
+  p.count = count ? count->data_ptr() : nullptr;
   p.mask = mask ? static_cast<const bool*>(mask->data_ptr()) : nullptr;
   p.v0 = v0;
   p.rule = r;
@@ -47,7 +48,7 @@ void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, co
 void run(MultistepFwd& p, const Tensor& x, const Tensor& s, const Tensor& v_end, const Tensor& count_end) {
   p.s = s.data_ptr();
   p.v_end = v_end.data_ptr();
-  p.count_end = static_cast<int32_t*>(count_end.data_ptr());
+  p.count_end = count_end.data_ptr();
   backend::iaf_fwd(p, x);
 }
 
@@ -76,15 +77,15 @@ Tensor allocate(const MultistepFwd& p, const Tensor& x) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> iaf_fwd(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, int64_t T,
                                                    int64_t inner, double v0, std::string spikes, int64_t every, bool normalised,
                                                    bool strict, bool hard, double v_reset, std::string negative, double n_min,
-                                                   double p_max, std::string surrogate, double gamma, bool detach_reset) {
+                                                   double p_max, std::string surrogate, double gamma, bool detach_reset, bool memory) {
   STD_TORCH_CHECK(every == 0 || (backend::keeps && every == kEvery), "snnfast: the forward keeps the state every ", backend::keeps ? kEvery : 0,
                   " steps or never, not every ", every);
   MultistepFwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
-       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
+       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory));
   p.spikes = spikes_of(spikes);
   const Tensor s = allocate(p, x);
-  const Tensor v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, ScalarType::Int);
+  const Tensor v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, count_dtype(p.rule, accumulator(x)));
   const Tensor kept = allocate_kept(p, x, every > 0);
   p.kept = every ? kept.data_ptr() : nullptr;
   run(p, x, s, v_end, count_end);
@@ -94,10 +95,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> iaf_fwd(const Tensor& x, const Tensor
 // v_end and count_end may be v and count: the state is then updated in place.
 void iaf_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, const Tensor& v_end,
              const Tensor& count_end, int64_t T, int64_t inner, double v0, std::string spikes, bool normalised, bool strict, bool hard, double v_reset,
-             std::string negative, double n_min, double p_max, std::string surrogate, double gamma, bool detach_reset) {
+             std::string negative, double n_min, double p_max, std::string surrogate, double gamma, bool detach_reset, bool memory) {
   MultistepFwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
-       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
+       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory));
   p.spikes = spikes_of(spikes);
   const int64_t words = (p.N + 31) / 32;
   const int64_t planes = p.spikes == Spikes::bits && p.rule.negative != Negative::none ? 2 : 1;
@@ -105,7 +106,7 @@ void iaf_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe m
   const ScalarType dtype = p.spikes == Spikes::scaled ? x.scalar_type() : p.spikes == Spikes::int8 ? ScalarType::Char : ScalarType::Int;
   STD_TORCH_CHECK(out.numel() == expected && out.is_contiguous() && out.scalar_type() == dtype, "snnfast: out does not fit");
   check_vector("v_end", v_end, p.N, accumulator(x));
-  check_vector("count_end", count_end, p.N, ScalarType::Int);
+  check_vector("count_end", count_end, p.N, count_dtype(p.rule, accumulator(x)));
   run(p, x, out, v_end, count_end);
 }
 
@@ -117,7 +118,7 @@ Tensor keep_again(const Multistep& p, const Tensor& x) {
   f.spikes = Spikes::count;
   const Tensor kept = allocate_kept(p, x, true);
   f.kept = kept.data_ptr();
-  const Tensor net = empty(x, {p.N}, ScalarType::Int), v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, ScalarType::Int);
+  const Tensor net = empty(x, {p.N}, ScalarType::Int), v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, count_dtype(p.rule, accumulator(x)));
   run(f, x, net, v_end, count_end);
   return kept;
 }
@@ -125,10 +126,10 @@ Tensor keep_again(const Multistep& p, const Tensor& x) {
 std::tuple<Tensor, Tensor, Tensor> iaf_bwd(Maybe ds, Maybe dv, const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask,
                                            const Tensor& kept, int64_t T, int64_t inner, double v0, bool normalised, bool strict,
                                            bool hard, double v_reset, std::string negative, double n_min, double p_max,
-                                           std::string surrogate, double gamma, bool detach_reset) {
+                                           std::string surrogate, double gamma, bool detach_reset, bool memory) {
   MultistepBwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
-       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset));
+       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory));
   if (ds) {
     check_rows("ds", *ds, T, p.N);
     STD_TORCH_CHECK(ds->scalar_type() == x.scalar_type(), "snnfast: ds and x differ in dtype");

@@ -8,7 +8,7 @@ One time step, for one neuron (u before reset, v after, n the net spike count, s
          -1 if u <= -J and n > n_min            negative "snm"    (signed neuron with memory, Wang et al. 2022)
           0 otherwise
     v  = u - s J               soft reset       v = v_reset where s != 0, else u      hard reset
-    n  = n + s ;   y = s theta mask
+    n  = n + s ;   y = s theta mask             n = n + s theta in floating point if memory: what SNM's authors gate with
 
 and before the first step v = v0 theta (volts) or v0 (normalised). With v0 = 1/2 the rate of T spikes is the QCFS activation
 (Bu et al., "Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency spiking neural networks", ICLR 2022, eq. 6-8).
@@ -34,6 +34,7 @@ class Rule(NamedTuple):
     surrogate: str = "zif"
     gamma: float = 1.0
     detach_reset: bool = False
+    memory: bool = False
 
 
 def gates(k):
@@ -86,7 +87,11 @@ def step(v, n, x, theta, k):
         v = where(s == 0, u, theta * 0 + k.v_reset)
     else:
         v = u - s * jump(theta, k)
-    return v, n + s, s
+    if k.memory:
+        n = n + s * theta
+    else:
+        n = n + s
+    return v, n, s
 
 
 def height(a, theta, k):

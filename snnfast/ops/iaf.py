@@ -13,7 +13,16 @@ iaf_fwd, iaf_out, iaf_bwd = OPS.fwd, OPS.out, OPS.bwd
 
 
 def rule_of(
-    reset="soft", v_reset=0.0, negative=None, caps=None, unit="volts", strict=False, surrogate="zif", gamma=None, detach_reset=False
+    reset="soft",
+    v_reset=0.0,
+    negative=None,
+    caps=None,
+    unit="volts",
+    strict=False,
+    surrogate="zif",
+    gamma=None,
+    detach_reset=False,
+    memory=False,
 ):
     """Checks the launch's numbers."""
     checks.choice("reset", reset, ("soft", "hard"))
@@ -33,6 +42,8 @@ def rule_of(
         p_max = float("inf") if caps[1] is None else checks.number("caps[1]", caps[1])
         if not n_min <= 0 <= p_max:
             raise ValueError(f"caps must satisfy n_min <= 0 <= p_max, got {caps!r}")
+    if memory and (negative is None or caps is not None):
+        raise ValueError("memory=True gates negative spikes by a float memory > 0: it needs negative='stbif' or 'snm', and takes no caps")
     return Rule(
         unit == "normalised",
         bool(strict),
@@ -44,6 +55,7 @@ def rule_of(
         surrogate,
         gamma,
         bool(detach_reset),
+        bool(memory),
     )
 
 
@@ -65,6 +77,7 @@ def iaf(
     surrogate="zif",
     gamma=None,
     detach_reset=False,
+    memory=False,
     out=None,
     state_out=None,
 ):
@@ -100,6 +113,8 @@ def iaf(
             "rectangle" [|a| <= gamma]/(2 gamma); "atan" (gamma/2)/(1 + (pi/2 gamma a)^2); "sigmoid" gamma sig(gamma a)(1 - sig(gamma a)).
         gamma: width or steepness of the surrogate; default 1 (zif, rectangle), 2 (atan), 4 (sigmoid).
         detach_reset: no gradient through the spike in the reset.
+        memory: with `negative`, gate by a floating-point sum of s theta > 0 as SNM's authors do, instead of the exact count; for comparison with their
+            program. state.count then holds that sum.
         out: a tensor to write the spikes to: same shape, dtype and layout as the result; no autograd.
         state_out: with `out`, an `IAFState` whose tensors receive the state after the last step; it may be `state` itself, which is then
             updated in place.
@@ -110,5 +125,5 @@ def iaf(
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
     """
-    rule = rule_of(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset)
+    rule = rule_of(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset, memory)
     return OPS(x, theta, v0, rule, T=T, spikes=spikes, mask=mask, state=state, out=out, state_out=state_out)

@@ -5,7 +5,7 @@ from typing import NamedTuple, get_type_hints
 import torch
 
 from snnfast import reference
-from snnfast.bind import functions, signed
+from snnfast.bind import functions, remembers, signed
 from snnfast.ops import checks, library
 from snnfast.ops.layout import accumulator, layout_of, threshold
 from snnfast.reference import multistep
@@ -23,7 +23,8 @@ class IAFState(NamedTuple):
     """What a neuron carries from one chunk of time to the next, each of the shape of one step.
 
     v: membrane after the last step, in volts or in units of theta, fp32 (fp64 for fp64 input); differentiable.
-    count: net spikes (positive minus negative, unmasked) since the start, int32; exact up to 2^24 in size.
+    count: net spikes (positive minus negative, unmasked) since the start, int32; exact up to 2^24 in size. With memory=True the float memory
+        instead, the sum of s theta in the dtype of v.
     """
 
     v: torch.Tensor
@@ -86,8 +87,7 @@ class Neuron:
     def _fake_fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
         k = self.eq.Rule(*rule)
         kept = theta.new_empty(multistep.kept_shape(T, x.size(1), every, self.eq.gates(k)))
-        state = theta.new_empty((x.size(1),)), x.new_empty((x.size(1),), dtype=torch.int32)
-        return multistep.allocate(x, T, spikes, signed(k)), *state, kept
+        return multistep.allocate(x, T, spikes, signed(k)), theta.new_empty((x.size(1),)), multistep.count_like(x, theta, k), kept
 
     @staticmethod
     def _fake_bwd(ds, dv, x, theta, *rest):
@@ -120,8 +120,10 @@ class Neuron:
 
     def __call__(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
         """Runs the neuron; the arguments are those of `snnfast.iaf`, `rule` a Rule of the equation."""
-        x, T = _input(x, T)
+        x, T = steps_of(x, T)
         checks.choice("spikes", spikes, SPIKES)
+        if spikes == "count" and remembers(rule):
+            raise ValueError("spikes='count' needs whole counts, which memory=True replaces by a float memory")
         layout = layout_of(x, skip=1)
         th, inner = threshold("theta", theta, x, layout)
         v, count, v0 = _start(x, layout, theta, v0, state, self.eq, rule)
@@ -138,7 +140,7 @@ class Neuron:
                 raise ValueError("out= has no autograd: call it under torch.no_grad(), or without out")
             s = _out_rows(out, layout, x, T, spikes, signed(rule))
             checks.disjoint(out, x=x, theta=th, **{"state.v": v, "state.count": count}, mask=mask)
-            v_end, count_end = _state_out(state_out, layout, th)
+            v_end, count_end = _state_out(state_out, layout, rows, th, rule)
             self.out(rows, th, v, count, mask, s, v_end, count_end, T, inner, v0, spikes, *rule)
             return out, IAFState(layout.unvector(v_end), layout.unvector(count_end)) if state_out is None else state_out
         if state_out is not None:
@@ -153,7 +155,7 @@ class Neuron:
         return s, state
 
 
-def _input(x, T):
+def steps_of(x, T):
     """Returns x as [T or 1, *step] and the number of steps."""
     checks.tensor("x", x)
     if T is not None:
@@ -179,7 +181,7 @@ def _start(x, layout, theta, v0, state, eq, rule):
             raise TypeError(f"state must be the IAFState that an earlier call returned, got {type(state).__name__}")
         v, count = state
         checks.tensor("state.v", v, (accumulator(x.dtype),), x.device)
-        checks.tensor("state.count", count, (torch.int32,), x.device)
+        checks.tensor("state.count", count, (accumulator(x.dtype) if remembers(rule) else torch.int32,), x.device)
         for name, t in (("state.v", v), ("state.count", count)):
             if t.shape != layout.shape:
                 raise ValueError(f"{name} has shape {tuple(t.shape)}, but one step of x has shape {layout.shape}")
@@ -213,13 +215,14 @@ def _out_rows(out, layout, x, T, spikes, signed):
     return rows
 
 
-def _state_out(state_out, layout, theta):
+def _state_out(state_out, layout, x, theta, rule):
     """The vectors that receive the final state: new ones, or views of `state_out`'s tensors."""
+    new = theta.new_empty((layout.N,)), multistep.count_like(x, theta, rule)
     if state_out is None:
-        return theta.new_empty((layout.N,)), theta.new_empty((layout.N,), dtype=torch.int32)
+        return new
     vectors = []
-    for name, t, dtype in (("state_out.v", state_out[0], theta.dtype), ("state_out.count", state_out[1], torch.int32)):
-        checks.tensor(name, t, (dtype,), theta.device)
+    for name, t, like in (("state_out.v", state_out[0], new[0]), ("state_out.count", state_out[1], new[1])):
+        checks.tensor(name, t, (like.dtype,), theta.device)
         if t.shape != layout.shape or layout.vector(t).data_ptr() != t.data_ptr():
             raise ValueError(f"{name} must have the shape and layout of one step of x, {layout.shape}; got shape {tuple(t.shape)}")
         vectors.append(layout.vector(t))

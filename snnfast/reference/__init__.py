@@ -4,6 +4,7 @@ import torch
 
 from snnfast.activations import qcfs as _qcfs
 from snnfast.bind import bind
+from snnfast.neurons import cos as _cos
 from snnfast.neurons import iaf as _iaf
 
 
@@ -22,4 +23,4 @@ def bound(module):
     return bind(module, **_torch)
 
 
-iaf, qcfs = bound(_iaf), bound(_qcfs)
+iaf, cos, qcfs = bound(_iaf), bound(_cos), bound(_qcfs)

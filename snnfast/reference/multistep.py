@@ -1,12 +1,13 @@
 """The time loop in plain torch: the semantics of every neuron op.
 
 x is [T, N], or [1, N] for a constant current; per-neuron arrays are [N] in the memory order of one step; theta is [C] and
-neuron i has theta[(i // inner) % C]. The state (v, n) is in theta's dtype: fp32, or fp64 for fp64 input.
+neuron i has theta[(i // inner) % C]. The state (v, n) is in theta's dtype: fp32, or fp64 for fp64 input; between calls n is int32, unless it is a
+float memory.
 """
 
 import torch
 
-from snnfast.bind import signed
+from snnfast.bind import remembers, signed
 
 EVERY = 16  # on a GPU the forward keeps the state before every 16th step for the backward
 
@@ -50,6 +51,11 @@ def start(eq, x, theta, v, count, inner, v0, k):
     return th, v, n
 
 
+def count_like(x, theta, k):
+    """An empty [N] for the count between calls."""
+    return x.new_empty((x.size(1),), dtype=theta.dtype if remembers(k) else torch.int32)
+
+
 def row(x, t, dtype):
     return x[t if x.size(0) > 1 else 0].to(dtype)
 
@@ -80,7 +86,7 @@ def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
             s[:, t] = pack_bits(torch.stack((spike > 0, spike < 0)))
     if spikes == "count":
         s.copy_(n - first if mask is None else torch.where(mask, n - first, 0.0))
-    return v, n.to(torch.int32), kept
+    return v, n if remembers(k) else n.to(torch.int32), kept
 
 
 def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from snnfast.activations import qcfs as _qcfs
 from snnfast.bind import bind
+from snnfast.neurons import cos as _cos
 from snnfast.neurons import iaf as _iaf
 
 
@@ -40,10 +41,12 @@ def bound(module):
     return bind(module, wrap=triton.jit, **_primitives)
 
 
-iaf, qcfs = bound(_iaf), bound(_qcfs)
+iaf, cos, qcfs = bound(_iaf), bound(_cos), bound(_qcfs)
 
 # Numbers are specified: Triton would contract a * b + c by default.
 OPTIONS = dict(enable_fp_fusion=False)
+
+CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted")
 
 
 def kernel(function, equation, run_time):
@@ -51,7 +54,7 @@ def kernel(function, equation, run_time):
     import types
 
     # Only what an engine calls: a helper of the equation must not stand in for one of the engine's.
-    called = {n: f for n, f in vars(equation).items() if n in ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd")}
+    called = {n: f for n, f in vars(equation).items() if n in CALLED}
     copy = types.FunctionType(function.__code__, {**function.__globals__, **called}, function.__name__, function.__defaults__)
     copy.__module__, copy.__annotations__ = function.__module__, function.__annotations__
     return triton.jit(copy, do_not_specialize=run_time)

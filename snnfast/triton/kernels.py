@@ -8,10 +8,11 @@ import triton
 
 from snnfast.bind import signed
 from snnfast.reference import multistep as form
-from snnfast.triton import OPTIONS, bound, elementwise, iaf, kernel, multistep, qcfs
+from snnfast.triton import OPTIONS, bound, calibrate, cos, elementwise, iaf, kernel, multistep, qcfs
 
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
+_cos_fwd = kernel(calibrate.fwd_kernel, cos, calibrate.RUN_TIME)
 
 EVERY = form.EVERY
 
@@ -51,8 +52,8 @@ def _blocks(N, BLOCK):
     return (-(-N // BLOCK),)
 
 
-def _new_state(x, theta):
-    return theta.new_empty((x.size(1),)), x.new_empty((x.size(1),), dtype=torch.int32)
+def _new_state(x, theta, k):
+    return theta.new_empty((x.size(1),)), form.count_like(x, theta, k)
 
 
 class Multistep:
@@ -79,7 +80,7 @@ class Multistep:
     def fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
         k = self.Rule(*rule)
         s = form.allocate(x, T, spikes, signed(k))
-        v_end, count_end = _new_state(x, theta)
+        v_end, count_end = _new_state(x, theta, k)
         kept = self._launch(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
         return s, v_end, count_end, kept
 
@@ -91,7 +92,7 @@ class Multistep:
         N = x.size(1)
         if kept.size(0) == 0:
             net = form.allocate(x, T, "count", signed(k))
-            kept = self._launch(net, *_new_state(x, theta), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
+            kept = self._launch(net, *_new_state(x, theta, k), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
         dx = x.new_empty(x.shape)
         dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
         if N:
@@ -113,6 +114,18 @@ def multistep_of(module):
 
 _iaf = Multistep(iaf)
 iaf_fwd, iaf_out, iaf_bwd = _iaf.fwd, _iaf.out, _iaf.bwd
+
+
+def cos_fwd(x, theta, T, inner, v0, *rule, BLOCK=128):
+    N = x.size(1)
+    v0_out = theta.new_empty((N,))
+    if N:
+        with _on(x):
+            stride = x.stride(0) if x.size(0) > 1 else 0
+            _cos_fwd[_blocks(N, BLOCK)](
+                x, theta, v0_out, stride, T, N, theta.numel(), inner, v0=v0, k=cos.Rule(*rule), BLOCK=BLOCK, **OPTIONS
+            )
+    return v0_out
 
 
 def qcfs_fwd(x, theta, inner, levels, grad, BLOCK=1024):

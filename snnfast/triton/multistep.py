@@ -95,7 +95,7 @@ def fwd_kernel(
             e = tl.where(on, e, 0.0)
         _emit(s, e, t, T, at, word, th, inside, N, W, kind, signed, BLOCK)
     tl.store(v_end + at, v, inside)
-    tl.store(count_end + at, n.to(tl.int32), inside)
+    tl.store(count_end + at, n.to(count_end.dtype.element_ty), inside)
     if kind == "count":
         tl.store(s + at, tl.where(on, n - first, 0.0).to(tl.int32), inside)
 
