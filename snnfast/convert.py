@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from snnfast import nn, rates
+from snnfast.methods import Method, method_of, voltage_of
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.spiking import Plan, SpikingNetwork
@@ -67,7 +68,7 @@ def _drop_dropout(gm):
             gm.graph.erase_node(node)
 
 
-def _put_neurons(gm, v0, options):
+def _put_neurons(gm, options):
     """Puts an IF in place of every quantised activation; returns their names and levels."""
     levels = {}
     for name, m in list(gm.named_modules()):
@@ -75,13 +76,16 @@ def _put_neurons(gm, v0, options):
             continue
         theta = checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
         levels[name] = m.levels if isinstance(m, nn.Quantised) else m.L
-        _replace(gm, name, nn.IF(theta=theta, channelwise=True, v0=v0, **options))
+        _replace(gm, name, nn.IF(theta=theta, channelwise=True, **{**options, "v0": voltage_of(options["v0"], name)}))
+    unknown = set(options["v0"]) - set(levels) if isinstance(options["v0"], dict) else ()
+    if unknown:
+        raise ValueError(f"v0 names {', '.join(sorted(unknown))}, which is no activation of net; its activations: {', '.join(levels)}")
     if not levels:
         raise ValueError("net has no quantised activation (snnfast.nn.QCFS and its kin), so there is nothing to put neurons in place of")
     return levels
 
 
-def convert(net, method="if", *, v0=0.5, parity=False, neuron=None, **options):
+def convert(net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, **options):
     """A spiking network with the weights of `net`, which is not changed.
 
     Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds;
@@ -90,24 +94,29 @@ def convert(net, method="if", *, v0=0.5, parity=False, neuron=None, **options):
     Args:
         net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` and whose other layers, behind
             the first activation, commute with rates (`snnfast/rates.py` lists them).
-        method: "if", the plain neuron.
-        v0: start voltage in units of theta; 0.5 is optimal for QCFS.
-        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire; `options` are fields of its Rule.
-        parity: the authors' arithmetic: normalised units (v += x/theta, fire at 1) instead of volts.
+        method: "if", "stbif", "snm", "srp", "srp+stbif", "srp+snm" or "cos"; `snnfast/methods.py` says what each does.
+        v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name; 0.5 (the default) is optimal for QCFS.
+        parity: the arithmetic of the method's authors, for comparison with their programs.
+        tau: steps of SRP's first phase, >= 1 (4). They come on top of T.
+        mask: which neurons SRP lets emit: "authors" (v > 1e-3 theta after the first phase, as their program) or "paper" (v >= 0).
+        rho: inputs that COS calibrates on, >= 1 (4); runs need T >= rho.
+        max_shift: largest upward shift of COS, in units of theta; None as the authors have it.
+        caps: (n_min, p_max) of the net spike count, for methods with negative spikes; see `snnfast.iaf`.
+        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; `options` are fields of its Rule.
 
     Raises:
         ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
     """
-    checks.choice("method", method, ("if",))
-    checks.number("v0", v0)
+    how = method_of(method, v0=v0, parity=parity, tau=tau, mask=mask, rho=rho, max_shift=max_shift, caps=caps)
     if neuron is None and options:
         raise TypeError(f"convert got unexpected options: {', '.join(options)}")
     if neuron is not None:
         if not isinstance(neuron, PythonNeuron):
             raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
         neuron.rule(**options)
-    if neuron is not None and parity:
-        raise ValueError("parity is the QCFS authors' arithmetic; a neuron of one's own has its own")
+        if parity or method != "if":
+            raise ValueError("method and parity are of integrate-and-fire; a neuron of one's own has its own rule and arithmetic")
+        how = Method(f"if, neuron {neuron.__name__}", {"v0": how.options["v0"], "neuron": neuron, **options})
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     net = copy.deepcopy(net).eval()
@@ -118,8 +127,7 @@ def convert(net, method="if", *, v0=0.5, parity=False, neuron=None, **options):
     _drop_dropout(gm)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
-    options = {"unit": "normalised" if parity else "volts"} if neuron is None else {"neuron": neuron, **options}
-    levels = _put_neurons(gm, v0, options)
+    levels = _put_neurons(gm, how.options)
     plan = Plan(gm)
     for node in gm.graph.nodes:
         if node in plan.spiking and node not in plan.firing and node.op != "output":
@@ -128,4 +136,4 @@ def convert(net, method="if", *, v0=0.5, parity=False, neuron=None, **options):
             raise ValueError(f"{node.target} (node {node.name}) works in place on a value that every chunk of time uses again")
     gm.delete_all_unused_submodules()
     gm.recompile()
-    return SpikingNetwork(gm.requires_grad_(False).eval(), levels)
+    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)

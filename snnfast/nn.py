@@ -2,6 +2,7 @@
 
 QCFS    theta per layer      SQCFS   theta = softplus(lam) per layer
 CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
+EQCFS   theta = exp(lam)     CEQCFS  theta = exp(lam) per channel
 IF      the neuron they stand for
 """
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
+from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import iaf, rule_of
 from snnfast.ops.multistep import SPIKES
 from snnfast.ops.qcfs import cs_qcfs, qcfs
@@ -96,6 +98,27 @@ class CSQCFS(SQCFS):
         super().__init__(levels, theta, grad, channels)
 
 
+class EQCFS(Quantised):
+    """QCFS with theta = exp(lam). Parameter `lam` [1]; `theta` gives the first threshold."""
+
+    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None):
+        super().__init__(levels, theta, grad, channels)
+        self.lam = nn.Parameter(torch.full(self.shape, float(theta)).log())
+
+    def threshold(self):
+        return self.lam.exp()
+
+    def forward(self, x):
+        return qcfs(x, spread(self.threshold(), x), self.levels, self.grad)
+
+
+class CEQCFS(EQCFS):
+    """QCFS with theta = exp(lam) per channel. Parameter `lam` [C]."""
+
+    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, channels)
+
+
 _RULE = tuple(inspect.signature(rule_of).parameters)
 
 
@@ -165,12 +188,20 @@ class IF(nn.Module):
         """A copy or a file of the layer starts without a carried state."""
         return {**self.__dict__, "state": None}
 
+    def theta_for(self, step):
+        """The threshold as it broadcasts over one step [...]."""
+        return spread(self.theta, step) if self.channelwise else self.theta
+
     def fire(self, x, T=None, **run):
         """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
-        `run`: state, out, state_out."""
-        theta = spread(self.theta, x if T is not None else x[0]) if self.channelwise else self.theta
+        `run`: state, out, state_out, and options that differ in this call."""
         tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
-        return self.neuron(x, theta, T=T, **run, **self.options, **tensors)
+        return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **{**self.options, **tensors, **run})
+
+    def calibrate(self, x, T=None, max_shift=None):
+        """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""
+        theta = self.theta_for(x if T is not None else x[0])
+        return cos_start(x, theta, T=T, unit=self.options.get("unit", "volts"), max_shift=max_shift)
 
     def forward(self, x):
         if self.own:

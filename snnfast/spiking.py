@@ -23,11 +23,12 @@ class SpikingNetwork(torch.nn.Module):
     Attributes:
         gm: the graph, a torch.fx.GraphModule.
         levels: quantisation levels of the activation that each neuron stands for, by its name.
+        method: the `snnfast.methods.Method` it runs by.
     """
 
-    def __init__(self, gm, levels):
+    def __init__(self, gm, levels, method):
         super().__init__()
-        self.gm, self.levels = gm, dict(levels)
+        self.gm, self.levels, self.method = gm, dict(levels), method
         output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
         if not isinstance(output, fx.Node):
             raise ValueError("net must return one tensor, the logits")
@@ -43,7 +44,7 @@ class SpikingNetwork(torch.nn.Module):
 
         Args:
             x: images [B, ...]; the same current at every step.
-            T: number of steps.
+            T: number of steps; those of SRP's first phase come before them, and are not given out.
             chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
                 whatever T is. The neurons' spikes do not depend on it.
         """
@@ -53,6 +54,7 @@ class SpikingNetwork(torch.nn.Module):
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
         checks.tensor("x", x)
         checks.integer("T", T)
+        self.method.check_T(T)
         if chunk is not None:
             checks.integer("chunk", chunk)
         if x.dim() < 1 or x.size(0) == 0:
@@ -61,10 +63,11 @@ class SpikingNetwork(torch.nn.Module):
 
     @torch.no_grad()
     def _run(self, x, T, chunk):
-        run = Run(self.gm, x)
+        run = Run(self.gm, x, self.method)
         chunk, done = chunk or run.default_chunk(), 0
+        run.first_phase(chunk)
         while done < T:
-            steps = min(T - done, chunk)
+            steps = min(T - done, chunk if done else max(chunk, self.method.rho))
             yield run.chunk(steps), {n.name: s for n, s in run.states.items()}
             done += steps
             if x.device.type == "cpu":
@@ -120,8 +123,9 @@ class Plan:
 class Run:
     """One batch on its way through time: the fixed values of the graph, the state of every neuron, the buffers for its spikes."""
 
-    def __init__(self, gm, x):
-        self.gm, self.plan, self.B = gm, Plan(gm), x.size(0)
+    def __init__(self, gm, x, method):
+        self.gm, self.plan, self.B, self.method = gm, Plan(gm), x.size(0), method
+        self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         self.states, self.buffers, self.fixed = {}, {}, {}
         self.interpreter.args_iter = iter([x])
@@ -141,6 +145,17 @@ class Run:
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
         device = next(iter(self.fixed.values())).device.type
         return max(1, CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cpu"]) // max(currents, default=1))
+
+    def first_phase(self, chunk):
+        """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
+        if not self.method.tau:
+            return
+        self.options = dict.fromkeys(self.plan.firing, self.method.first())
+        for done in range(0, self.method.tau, chunk):
+            self.chunk(min(chunk, self.method.tau - done))
+        for node in self.plan.firing:
+            v = self.states.pop(node).v
+            self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
 
     def chunk(self, steps):
         """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
@@ -181,9 +196,16 @@ class Run:
             out = like.new_empty((steps, layout.N))
             self.buffers[node] = out = layout.unrows(out)
         # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
-        state = self.states.get(node)
-        s, self.states[node] = neuron.fire(current, T=steps if constant else None, state=state, out=out[:steps], state_out=state)
+        state, options, T = self.states.get(node), self.options[node], steps if constant else None
+        if self.method.rho and state is None:
+            options = {"v0": self._calibrated(neuron, current, constant)}
+        s, self.states[node] = neuron.fire(current, T=T, state=state, out=out[:steps], state_out=state, **options)
         return s.flatten(0, 1)
+
+    def _calibrated(self, neuron, current, constant):
+        """COS: this layer's start voltages, from its first rho inputs; the layers below have theirs already."""
+        rho = self.method.rho
+        return neuron.calibrate(current if constant else current[:rho], rho if constant else None, self.method.max_shift)
 
 
 def check_at(at, T):

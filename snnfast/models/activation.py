@@ -3,11 +3,11 @@
 from snnfast import nn
 from snnfast.ops import checks
 
-LAYERWISE = {"qcfs": nn.QCFS, "s-qcfs": nn.SQCFS}
-CHANNELWISE = {"c-qcfs": nn.CQCFS, "cs-qcfs": nn.CSQCFS}
+LAYERWISE = {"qcfs": nn.QCFS, "s-qcfs": nn.SQCFS, "e-qcfs": nn.EQCFS}
+CHANNELWISE = {"c-qcfs": nn.CQCFS, "cs-qcfs": nn.CSQCFS, "ce-qcfs": nn.CEQCFS}
 NAMES = (*LAYERWISE, *CHANNELWISE)
 # The kind that stage two makes of the kind of stage one: softplus stays softplus, so that no threshold jumps.
-CHANNELWISE_OF = {"qcfs": "c-qcfs", "s-qcfs": "cs-qcfs"}
+CHANNELWISE_OF = {"qcfs": "c-qcfs", "s-qcfs": "cs-qcfs", "e-qcfs": "ce-qcfs"}
 
 
 def activation(name, channels, levels, theta):

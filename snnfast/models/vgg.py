@@ -6,7 +6,7 @@ Keys: `layer{1..5}.{0,4,8,12}` convolutions with bias, `+1` batch norm, `+2` act
 
 from torch import nn
 
-from snnfast.models.activation import activation as make_activation
+from snnfast.models.network import Network
 from snnfast.ops import checks
 
 WIDTHS = {
@@ -17,41 +17,30 @@ WIDTHS = {
 }
 
 
-class VGG(nn.Module):
-    """See `vgg16` for the arguments. `config` holds them all: `VGG(**net.config)` builds the same network again."""
+class VGG(Network):
+    """See `vgg16` for the arguments."""
 
-    def __init__(self, arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout):
-        super().__init__()
-        self.config = dict(arch=arch, num_classes=num_classes, levels=levels, activation=activation, theta=theta)
-        self.config.update(width=width, image_size=image_size, in_channels=in_channels, dropout=dropout)
+    def __init__(self, arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num=None):
+        super().__init__(
+            arch, num_classes, in_channels, levels, activation, theta, width, channel_num, image_size=image_size, dropout=dropout
+        )
         checks.choice("arch", arch, tuple(WIDTHS))
-        checks.integer("num_classes", num_classes)
-        checks.integer("in_channels", in_channels)
-        checks.number("width", width, positive=True)
         checks.integer("image_size", image_size, 32)
         if image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, because five poolings halve it; got {image_size}")
-
-        def act(channels):
-            return make_activation(activation, channels, levels, theta)
-
         channels = in_channels
         for i, widths in enumerate(WIDTHS[arch], start=1):
             block = []
-            for w in widths:
-                w = max(1, round(w * width))
-                block += [nn.Conv2d(channels, w, 3, padding=1), nn.BatchNorm2d(w), act(w), nn.Dropout(dropout)]
+            for w in map(self.wide, widths):
+                block += [nn.Conv2d(channels, w, 3, padding=1), nn.BatchNorm2d(w), self.act(w), nn.Dropout(dropout)]
                 channels = w
             setattr(self, f"layer{i}", nn.Sequential(*block, nn.AvgPool2d(2)))
-        hidden, features = max(1, round(4096 * width)), channels * (image_size // 32) ** 2
+        hidden, features = self.wide(4096), channels * (image_size // 32) ** 2
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(features, hidden), act(hidden), nn.Dropout(dropout),
-            nn.Linear(hidden, hidden), act(hidden), nn.Dropout(dropout), nn.Linear(hidden, num_classes),
+            nn.Flatten(), nn.Linear(features, hidden), self.act(hidden), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), self.act(hidden), nn.Dropout(dropout), nn.Linear(hidden, num_classes),
         )  # fmt: skip
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(m.bias)
+        self.finish()
 
     def forward(self, x):
         """x: [B, in_channels, image_size, image_size] -> logits [B, num_classes]."""
@@ -61,8 +50,10 @@ class VGG(nn.Module):
 
 
 def _make(arch):
-    def build(num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, image_size=32, in_channels=3, dropout=0.0):
-        return VGG(arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout)
+    def build(
+        num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, image_size=32, in_channels=3, dropout=0.0, channel_num=None
+    ):
+        return VGG(arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num)
 
     build.__name__ = build.__qualname__ = arch
     build.__doc__ = f"""{arch.upper()} with quantised activations.
@@ -70,12 +61,13 @@ def _make(arch):
     Args:
         num_classes: size of the logits.
         levels: quantisation levels L of every activation.
-        activation: "qcfs", "s-qcfs" (theta = softplus(lam)), or per channel "c-qcfs", "cs-qcfs".
+        activation: "qcfs", "s-qcfs" (theta = softplus(lam)), "e-qcfs" (exp), or per channel "c-qcfs", "cs-qcfs", "ce-qcfs".
         theta: first threshold of every activation.
         width: factor on all channel counts and on the 4,096 hidden features.
         image_size: 32, 224 or another multiple of 32.
         in_channels: channels of the image.
         dropout: probability after each activation.
+        channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
     """
     return build
 

@@ -1,0 +1,93 @@
+"""The conversion methods: which neuron they put in place of an activation, and what a run does before it counts.
+
+    if           the plain neuron (Bu et al., ICLR 2022)
+    stbif, snm   with negative spikes (You et al., ICML 2024; Wang et al., IJCAI 2022)
+    srp          tau steps first; then neurons whose potential ended at or below 0 emit nothing (Hao et al., AAAI 2023)
+    srp+stbif, srp+snm    the same, with negative spikes in the second phase
+    cos          each layer's start voltage is calibrated on its first rho inputs (Hao et al., ICLR 2023)
+
+`parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for snm volts, a start at 0 and the
+float memory. All else is the same function.
+"""
+
+import dataclasses
+
+import torch
+
+from snnfast.ops import checks
+from snnfast.ops.cos import rule_of as cos_rule_of
+from snnfast.ops.iaf import rule_of
+
+METHODS = ("if", "stbif", "snm", "srp", "srp+stbif", "srp+snm", "cos")
+MASKS = ("authors", "paper")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What `convert` makes of its arguments.
+
+    Attributes:
+        options: keywords of `snnfast.nn.IF` for the steps that count.
+        tau: steps of SRP's first phase, 0 without it.  mask: "authors" (v > 1e-3 theta) or "paper" (v >= 0).
+        rho: inputs that COS calibrates on, 0 without it.  max_shift: see `snnfast.cos_start`.
+    """
+
+    name: str
+    options: dict
+    parity: bool = False
+    tau: int = 0
+    mask: str = "authors"
+    rho: int = 0
+    max_shift: float | None = None
+
+    def first(self):
+        """What differs in SRP's first phase: the plain neuron."""
+        return {"negative": None, "caps": None, "memory": False} if "negative" in self.options else {}
+
+    def kept(self, v, theta):
+        """SRP's mask from the potentials after the first phase: where neurons may emit in the second."""
+        if self.mask == "paper":
+            return v >= 0
+        return v > (1e-3 if self.options["unit"] == "normalised" else 1e-3 * theta)
+
+    def facts(self):
+        """Name and settings, for a report: plain values."""
+        found = {"method": self.name, "parity": self.parity}
+        found |= {"tau": self.tau, "mask": self.mask} if self.tau else {}
+        found |= {"rho": self.rho, "max_shift": self.max_shift} if self.rho else {}
+        return found | {k: v for k, v in self.options.items() if k in ("v0", "caps")[self.rho > 0 :] and isinstance(v, (int, float, tuple))}
+
+    def check_T(self, T):
+        if T < self.rho:
+            raise ValueError(f"T must be >= rho = {self.rho}, the inputs that COS calibrates on; got T = {T}")
+
+
+def method_of(name="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None):
+    """Checks `convert`'s arguments; see there."""
+    checks.choice("method", name, METHODS)
+    _, _, negative = name.rpartition("+")
+    srp, negative = name.startswith("srp"), negative if negative in ("stbif", "snm") else None
+    for argument, value, fits in (("tau", tau, srp), ("mask", mask, srp), ("rho", rho, name == "cos"), ("max_shift", max_shift, name == "cos"),
+                                  ("caps", caps, negative), ("v0", v0, name != "cos")):  # fmt: skip
+        if value is not None and not fits:
+            raise ValueError(f"{argument} is an option of other methods, not of {name!r}")
+    alone = parity and name == "snm"
+    options = {"unit": "normalised" if parity and not alone else "volts", "v0": (0.0 if alone else 0.5) if v0 is None else v0}
+    if negative:
+        options |= {"negative": negative} | ({} if caps is None else {"caps": caps})
+        if parity and negative == "snm" and caps is None:
+            options["memory"] = True
+    rule_of(**{k: v for k, v in options.items() if k != "v0"})
+    tau = (checks.integer("tau", 4 if tau is None else tau)) if srp else 0
+    mask = checks.choice("mask", "authors" if mask is None else mask, MASKS)
+    rho = checks.integer("rho", 4 if rho is None else rho) if name == "cos" else 0
+    cos_rule_of(max_shift=max_shift)
+    return Method(name, options, parity, tau, mask, rho, max_shift)
+
+
+def voltage_of(v0, layer):
+    """The start voltage of one layer: v0 itself, or its entry where v0 is a dictionary by layer names (0.5 where it has none)."""
+    v0 = v0.get(layer, 0.5) if isinstance(v0, dict) else v0
+    if not isinstance(v0, torch.Tensor):
+        checks.number("v0" if not isinstance(v0, dict) else f"v0[{layer!r}]", v0)
+    return v0

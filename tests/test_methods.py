@@ -1,0 +1,205 @@
+"""Every conversion method on VGG and ResNet against a plain simulation, written from the definitions, in fp64 with exact spike counts."""
+
+import copy
+
+import pytest
+import torch
+
+import snnfast
+from snnfast import nn
+from snnfast.methods import METHODS
+
+T, TAU, RHO = 11, 5, 4
+
+
+class Plain(torch.nn.Module):
+    """One neuron layer as SEMANTICS writes it: a loop over time on [T, B, ...]; it replaces a quantised activation.
+
+    One network pass with `steps` = T takes every layer through all T steps, layer by layer, which is the same as step by step.
+    """
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta, self.steps, self.run, self.mask, self.found = theta, None, None, None, None
+
+    def forward(self, y):
+        x = y.unflatten(0, (self.steps, -1))
+        theta = self.theta.view(-1, *(1,) * (x.dim() - 3)) if self.theta.numel() > 1 else self.theta
+        k = self.run
+        if k["normalised"]:
+            x, one = x / theta, torch.ones_like(theta)
+        else:
+            one = theta
+        v0 = self.calibrated(x[: k["rho"]], one) if k["rho"] else k["v0"]
+        v, N, memory, out = v0 * one + torch.zeros_like(x[0]), torch.zeros_like(x[0]), torch.zeros_like(x[0]), []
+        for xt in x:
+            v = v + xt
+            gate = memory > 0 if k["memory"] else N > k["n_min"]
+            up, down = (v >= one) & (N < k["p_max"]), torch.zeros_like(v, dtype=torch.bool)
+            if k["negative"] == "stbif":
+                down = (v < 0) & gate
+            if k["negative"] == "snm":
+                down = (v <= -one) & gate
+            s = up.to(v.dtype) - down.to(v.dtype)
+            v, N, memory = v - s * one, N + s, memory + s * theta
+            out.append(s * theta * (1 if self.mask is None else self.mask))
+        self.found = v / one, N
+        return torch.stack(out).flatten(0, 1)
+
+    @staticmethod
+    def calibrated(x, one):
+        v, N = 0.5 * one + torch.zeros_like(x[0]), torch.zeros_like(x[0])
+        low, high = torch.full_like(v, 1000.0), torch.full_like(v, -1000.0)
+        for xt in x:
+            u = v + xt
+            s = u >= one
+            low, high = torch.where(s, torch.minimum(low, u / one), low), torch.where(s, high, torch.maximum(high, u / one))
+            v, N = u - s * one, N + s
+        v, v0 = v / one, torch.full_like(v, 0.5)
+        v0[(v < 0) & (N > 0)] -= torch.clamp(low - 0.999, min=1)[(v < 0) & (N > 0)]
+        v0[v >= 1] += torch.clamp(1.001 - high, min=1)[v >= 1]
+        return v0
+
+
+def simulate(net, x, method, parity=False, v0=0.5, caps=(0, float("inf")), mask="authors"):
+    """Logits of each step, [T, B, classes], and the final counts of each layer."""
+    net = copy.deepcopy(net).eval()
+    for name, m in list(net.named_modules()):
+        if isinstance(m, nn.Quantised):
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, Plain(m.threshold().detach()))
+    layers = [m for m in net.modules() if isinstance(m, Plain)]
+    negative = next((n for n in ("stbif", "snm") if n in method), None)
+    if parity and method == "snm":
+        v0 = 0.0
+    run = dict(
+        normalised=parity and method != "snm", v0=v0, rho=RHO if method == "cos" else 0, negative=negative, n_min=caps[0], p_max=caps[1],
+        memory=parity and negative == "snm",
+    )  # fmt: skip
+
+    def through(steps, **other):
+        for m in layers:
+            m.steps, m.run = steps, {**run, **other}
+        with torch.no_grad():
+            y = net(x.expand(steps, *x.shape).flatten(0, 1))
+        return y.unflatten(0, (steps, -1)), [m.found[1] for m in layers]
+
+    if method.startswith("srp"):
+        through(TAU, negative=None, p_max=float("inf"))
+        for m in layers:
+            m.mask = m.found[0] >= 0 if mask == "paper" else m.found[0] > 1e-3
+    return through(T)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """A VGG with a threshold per channel and a ResNet whose last three layers have one, with statistics and uneven thresholds, in fp64."""
+    torch.manual_seed(5)
+    made = {
+        "vgg": snnfast.models.vgg11(width=0.0625, in_channels=2, theta=1.0),
+        "resnet": snnfast.models.resnet20(width=0.5, in_channels=2, theta=1.0, num_classes=5),
+        "bottleneck": snnfast.models.resnet50(width=0.0625, in_channels=2, theta=1.0, num_classes=5, stem="imagenet"),
+    }
+    found = {}
+    for name, net in made.items():
+        for _ in range(3):
+            net.train()(torch.randn(16, 2, 32, 32))
+        net = snnfast.to_channelwise(net.eval(), None if name == "vgg" else 3).double()
+        with torch.no_grad():
+            for m in net.modules():
+                if isinstance(m, nn.Quantised):
+                    m.lam += 0.3 * torch.randn(m.lam.shape)
+        found[name] = net
+    return found, torch.randn(3, 2, 32, 32, dtype=torch.float64)
+
+
+CASES = [(arch, m, dict(parity=p)) for arch in ("vgg", "resnet") for m in METHODS for p in (False, True)]
+CASES += [
+    ("vgg", "if", dict(v0=0.3)),
+    ("resnet", "if", dict(v0=0.0)),
+    ("vgg", "stbif", dict(caps=(-2, 3))),
+    ("resnet", "snm", dict(caps=(-1, 4))),
+    ("vgg", "srp", dict(mask="paper")),
+    ("resnet", "srp+stbif", dict(v0=0.4, caps=(0, 3))),
+    ("bottleneck", "srp", {}),
+    ("bottleneck", "cos", dict(parity=True)),
+]
+
+
+@pytest.mark.parametrize(
+    "arch, method, options", CASES, ids=lambda v: v if isinstance(v, str) else "-".join(f"{k}={x}" for k, x in v.items())
+)
+def test_network_equals_the_simulation(networks, arch, method, options):
+    nets, x = networks
+    expected, counts = simulate(nets[arch], x, method, **options)
+    phases = {"tau": TAU} if method.startswith("srp") else {"rho": RHO} if method == "cos" else {}
+    snn = snnfast.convert(nets[arch], method, **options, **phases)
+    for chunk in (T, 3):
+        found = [(y.clone(), states) for y, states in snn.run(x, T, chunk)]
+        states = found[-1][1]
+        # fp64: folded batch norms and another order of summation round the currents, which moves no potential across a threshold here.
+        assert torch.allclose(torch.cat([y for y, _ in found]), expected, rtol=1e-9, atol=1e-9)
+        for state, N, (_, neuron) in zip(states.values(), counts, snn.neurons(), strict=True):
+            count = state.count if not neuron.options.get("memory") else (state.count / neuron.theta_for(state.count)).round()
+            assert torch.equal(count.double(), N)
+    assert sum(float(c.abs().sum()) for c in counts) > 500
+
+
+def test_methods_differ(networks):
+    """No method is another one under a different name: on uneven currents every pair gives other logits."""
+    nets, x = networks
+    found = {(m, p): snnfast.convert(nets["vgg"], m, parity=p).logits(x, 16, at=[16]) for m in METHODS for p in (False,)}
+    found["if", "v0"] = snnfast.convert(nets["vgg"], v0=0.0).logits(x, 16, at=[16])
+    found["srp", "paper"] = snnfast.convert(nets["vgg"], "srp", mask="paper").logits(x, 16, at=[16])
+    keys = list(found)
+    for i, a in enumerate(keys):
+        for b in keys[i + 1 :]:
+            assert not torch.equal(found[a], found[b]), (a, b)
+
+
+def test_start_voltage_by_layer(networks):
+    nets, x = networks
+    snn = snnfast.convert(nets["vgg"], v0={"layer1.2": 0.2, "layer2.2": torch.full((1, 8, 1, 1), 0.9, dtype=torch.float64)})
+    values = {name: neuron.options.get("v0", "tensor") for name, neuron in snn.neurons()}
+    assert values["layer1.2"] == 0.2 and values["layer2.2"] == "tensor" and values["layer3.2"] == 0.5
+    assert not torch.equal(snn(x, T=4), snnfast.convert(nets["vgg"])(x, T=4))
+
+
+def test_max_shift(networks):
+    """A neuron that fired at every calibrated step starts at about 1001.5, unless the shift is capped."""
+    x = torch.tensor([[5.0, 0.3]]).expand(6, 2)
+    assert snnfast.cos_start(x[:4], 1.0)[0] > 1000
+    assert snnfast.cos_start(x[:4], 1.0, max_shift=3.0).tolist() == [3.5, 0.5]
+    nets, images = networks
+    for m in (None, 2.0):
+        *_, (_, states) = snnfast.convert(nets["vgg"], "cos", rho=2, max_shift=m).run(images * 4, T=2)
+        assert (max(float(s.v.max()) for s in states.values()) > 500) == (m is None)
+
+
+BAD = [
+    (dict(method="cos", rho=0), "rho must be >= 1, got 0"),
+    (dict(method="srp", tau=-1), "tau must be >= 1, got -1"),
+    (dict(method="srp", rho=4), "rho is an option of other methods, not of 'srp'"),
+    (dict(tau=4), "tau is an option of other methods, not of 'if'"),
+    (dict(method="srp", mask="mine"), "mask must be one of 'authors', 'paper'"),
+    (dict(method="cos", v0=0.3), "v0 is an option of other methods"),
+    (dict(method="cos", max_shift=0.5), "max_shift must be >= 1"),
+    (dict(method="srp", caps=(0, 4)), "caps is an option of other methods"),
+    (dict(method="stbif", caps=(1, 4)), "caps must satisfy"),
+    (dict(v0={"layer9": 0.5}), "v0 names layer9, which is no activation of net"),
+    (dict(v0=float("nan")), "v0 must be finite"),
+]
+
+
+@pytest.mark.parametrize("given, message", BAD, ids=[m[:30] for _, m in BAD])
+def test_bad_options(tiny, given, message):
+    with pytest.raises(ValueError, match=message):
+        snnfast.convert(tiny[0], **given)
+
+
+def test_T_below_rho(tiny):
+    snn = snnfast.convert(tiny[0], "cos", rho=8)
+    with pytest.raises(ValueError, match="T must be >= rho = 8, the inputs that COS calibrates on; got T = 4"):
+        snn(tiny[1], T=4)
+    with pytest.raises(ValueError, match="T must be >= rho = 8"):
+        snnfast.evaluate(snn, [(tiny[1], torch.zeros(6))], T=7)
