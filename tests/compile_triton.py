@@ -13,11 +13,11 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from snnfast.bind import signed
-from snnfast.triton import OPTIONS, elementwise, iaf, kernel, multistep, qcfs
+from snnfast.triton import OPTIONS, calibrate, cos, elementwise, iaf, kernel, multistep, qcfs
 
 POINTERS = {
     "x": None, "y": None, "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
-    "dtheta": "acc", "kept": "acc", "partial": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
+    "dtheta": "acc", "kept": "acc", "partial": "acc", "v0_out": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
 }  # fmt: skip
 NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows"}
 
@@ -105,6 +105,8 @@ def main():
         constants = {**base, "k": iaf.Rule(), "signed": False, "gates": False, "kind": "scaled", **shape}
         found[f"fwd {name} {dtype}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
     for dtype in ("fp32", "bf16", "fp64"):
+        k = cos.Rule(normalised=dtype == "fp32", max_shift=2.0)
+        found[f"cos {dtype}"] = facts(build(calibrate.fwd_kernel, cos, calibrate.RUN_TIME, dtype, dict(v0=0.5, k=k, BLOCK=128)))
         for grad in ("qcfs", "srp", "paper"):
             k = qcfs.Rule(4, grad)
             found[f"qcfs bwd {dtype} {grad}"] = facts(

@@ -141,13 +141,13 @@ def test_a_threshold_below_zero_is_named():
 def test_checkpoints(tmp_path, tiny):
     net, x = tiny
     snnfast.save_checkpoint(tmp_path / "a.pt", net, note="x")
-    again, facts = snnfast.load_checkpoint(tmp_path / "a.pt")
-    assert facts == {"note": "x"} and torch.equal(again(x), net(x))
+    again = snnfast.load_checkpoint(tmp_path / "a.pt")
+    assert again.facts == {"note": "x"} and torch.equal(again(x), net(x))
     (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         snnfast.load_checkpoint(tmp_path / "b.pt")
     torch.save({"w": x}, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="not a checkpoint of snnfast"):
+    with pytest.raises(ValueError, match="does not hold exactly the names of one network"):
         snnfast.load_checkpoint(tmp_path / "c.pt")
     with pytest.raises(FileNotFoundError):
         snnfast.load_checkpoint(tmp_path / "none.pt")

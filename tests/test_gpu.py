@@ -7,10 +7,11 @@ import cases
 import pytest
 import torch
 from conftest import HAS_CUDA
-from test_backends import QCFS, check_qcfs, check_row
+from test_backends import QCFS, check_cos, check_qcfs, check_row
 
 import snnfast
 from snnfast import backends
+from snnfast.ops import cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops.multistep import EVERY
@@ -32,6 +33,11 @@ def test_iaf(row):
 @pytest.mark.parametrize("row", ROWS[::10], ids=cases.name)
 def test_iaf_that_kept_nothing(row):
     check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd, "cuda", 0)
+
+
+@pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))
+def test_cos(row):
+    check_cos(row, cos.cos_fwd, "cuda")
 
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))

@@ -165,7 +165,7 @@ def test_dtype_is_kept(tmp_path):
     x = torch.randn(1, 1, 32, 32, dtype=torch.float64)
     assert torch.equal(snnfast.to_channelwise(net)(x), net(x))
     snnfast.save_checkpoint(tmp_path / "m.pt", net)
-    assert torch.equal(snnfast.load_checkpoint(tmp_path / "m.pt")[0](x), net(x))
+    assert torch.equal(snnfast.load_checkpoint(tmp_path / "m.pt")(x), net(x))
 
 
 def test_thresholds_are_checked_when_loaded(tmp_path):

@@ -50,6 +50,8 @@ def broadcasts(name, shape, onto):
 def positive(name, theta):
     """Thresholds are finite and > 0. Reads the values (a host synchronisation): for set-up, never for launches."""
     t = theta.detach()
+    if t.is_meta:  # has no values
+        return theta
     bad = ~(torch.isfinite(t) & (t > 0))
     if bool(bad.any()):
         value = t[bad].flatten()[0].item()

@@ -42,7 +42,8 @@ def cos_start(x, theta, *, T=None, unit="volts", max_shift=None):
             above its threshold starts from about 1001.5, so that it never falls silent.
 
     Returns:
-        v0 [...] of one step's shape, in units of theta, fp32 (fp64 for fp64 input): what `snnfast.iaf` takes as `v0` for all its steps. It has no gradient.
+        v0 [...] of one step's shape, in units of theta, fp32 (fp64 for fp64 input): what `snnfast.iaf` takes as `v0` for all its
+        steps. It has no gradient.
     """
     x, T = steps_of(x, T)
     rule = rule_of(unit, max_shift)

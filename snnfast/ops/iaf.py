@@ -113,8 +113,8 @@ def iaf(
             "rectangle" [|a| <= gamma]/(2 gamma); "atan" (gamma/2)/(1 + (pi/2 gamma a)^2); "sigmoid" gamma sig(gamma a)(1 - sig(gamma a)).
         gamma: width or steepness of the surrogate; default 1 (zif, rectangle), 2 (atan), 4 (sigmoid).
         detach_reset: no gradient through the spike in the reset.
-        memory: with `negative`, gate by a floating-point sum of s theta > 0 as SNM's authors do, instead of the exact count; for comparison with their
-            program. state.count then holds that sum.
+        memory: with `negative`, gate by a floating-point sum of s theta > 0 as SNM's authors do, instead of the exact count; for comparison with
+            their program. state.count then holds that sum.
         out: a tensor to write the spikes to: same shape, dtype and layout as the result; no autograd.
         state_out: with `out`, an `IAFState` whose tensors receive the state after the last step; it may be `state` itself, which is then
             updated in place.

@@ -1,0 +1,199 @@
+"""Checkpoints of every family, made here with every layout of keys: the loaded network computes what the saved one does; bad files are refused."""
+
+import copy
+import os
+
+import pytest
+import torch
+
+import snnfast
+from snnfast import families, models, nn
+
+WIDTH = 0.125
+
+
+def trained(arch, activation="qcfs", **options):
+    """A small network with statistics and uneven thresholds > 0."""
+    torch.manual_seed(7)
+    net = models.BY_NAME[arch](num_classes=7, width=WIDTH, activation=activation, theta=1.5, **options)
+    for _ in range(2):
+        net.train()(torch.randn(8, 3, 32, 32))
+    with torch.no_grad():
+        for m in net.modules():
+            if isinstance(m, nn.Quantised):
+                p = next(m.parameters())
+                p.mul_(0.5 + torch.rand(p.shape))
+    return net.eval()
+
+
+def as_older(state):
+    """Names of the SRP, COS and older QCFS programs: .up, and relu behind a residual addition."""
+    return {
+        key.removesuffix(".thresh").removesuffix(".lam").replace("act", "relu") + ".up" if families.is_threshold(key) else key: t
+        for key, t in state.items()
+    }
+
+
+X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def same_function(net, path, **given):
+    loaded = snnfast.load_checkpoint(path, levels=4, width=WIDTH, **given)
+    with torch.no_grad():
+        assert torch.equal(loaded(X), net(X))
+    assert not loaded.training and all(p.requires_grad for p in loaded.parameters())
+    return loaded
+
+
+@pytest.mark.parametrize("holder", [None, "state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("arch", ["vgg16", "resnet20", "resnet18"])
+def test_qcfs_and_older(tmp_path, arch, prefix, holder):
+    net = trained(arch)
+    for rename, family in ((dict, "qcfs"), (as_older, "srp")):
+        state = {prefix + key: t for key, t in rename(net.state_dict()).items()}
+        assert any(key.endswith(".up") for key in state) == (family == "srp")
+        torch.save(state if holder is None else {holder: state, "epoch": 3}, tmp_path / "m.pth")
+        for given in (dict(arch=arch), dict(arch=arch, family=family, num_classes=7), {}):
+            assert same_function(net, tmp_path / "m.pth", **given).config["activation"] == "qcfs"
+
+
+@pytest.mark.parametrize("arch", ["resnet34", "resnet50", "resnet101"])
+def test_other_networks(tmp_path, arch):
+    net = trained(arch)
+    torch.save(as_older(net.state_dict()), tmp_path / "m.pth")
+    assert same_function(net, tmp_path / "m.pth").config["arch"] == arch
+    assert any("relu.up" in key for key in as_older(net.state_dict()))
+
+
+@pytest.mark.parametrize("four", [False, True])
+@pytest.mark.parametrize("which", ["softplus", "raw"])
+@pytest.mark.parametrize("channel_num", [None, 3])
+def test_cs_qcfs(tmp_path, which, four, channel_num):
+    net = trained("resnet20", "cs-qcfs" if which == "softplus" else "c-qcfs", channel_num=channel_num)
+    state = as_older(net.state_dict())
+    for key, t in state.items():
+        if key.endswith(".up"):
+            state[key] = t.view(1, -1, *([1, 1] if four and t.numel() > 1 else [])) if t.numel() > 1 else t
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match="does not store whether its thresholds are softplus"):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH)
+    loaded = same_function(net, tmp_path / "m.pth", threshold=which)
+    assert loaded.config == net.config | {"theta": 4.0}
+    assert torch.equal(snnfast.convert(loaded)(X, T=5), snnfast.convert(net)(X, T=5))
+
+
+def test_a_value_below_zero_proves_softplus(tmp_path):
+    net = trained("vgg11", "s-qcfs")
+    with torch.no_grad():
+        net.layer2[2].lam.fill_(-0.3)
+    torch.save(as_older(net.state_dict()), tmp_path / "m.pth")
+    assert same_function(net, tmp_path / "m.pth").config["activation"] == "s-qcfs"
+    with pytest.raises(ValueError, match="cannot hold raw thresholds: layer2.2.thresh has a value <= 0"):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH, threshold="raw")
+
+
+def test_layers_with_one_threshold_between_others(tmp_path):
+    net = trained("vgg11", "c-qcfs")
+    with torch.no_grad():
+        net.layer3[2].thresh.fill_(0.8)
+    state = as_older(net.state_dict())
+    state["layer3.2.up"] = torch.tensor([0.8])
+    torch.save(state, tmp_path / "m.pth")
+    same_function(net, tmp_path / "m.pth", threshold="raw")
+
+
+def test_sizes_are_read_off_the_shapes(tmp_path):
+    net = models.vgg11(num_classes=3, activation="qcfs", width=0.0625, image_size=64, in_channels=1)
+    torch.save(net.state_dict(), tmp_path / "v.pth")
+    config = snnfast.load_checkpoint(tmp_path / "v.pth", levels=8, width=0.0625).config
+    assert (config["image_size"], config["in_channels"], config["num_classes"], config["levels"]) == (64, 1, 3, 8)
+    torch.save(models.resnet18(activation="qcfs", width=0.0625, stem="imagenet").state_dict(), tmp_path / "r.pth")
+    assert snnfast.load_checkpoint(tmp_path / "r.pth", levels=8, width=0.0625).config["stem"] == "imagenet"
+
+
+def test_own_format_keeps_everything(tmp_path):
+    for arch, kind, options in (
+        ("vgg11", "cs-qcfs", {}),
+        ("resnet20", "ce-qcfs", {"channel_num": 2}),
+        ("resnet18", "e-qcfs", {"stem": "imagenet"}),
+    ):
+        net = trained(arch, kind, **options)
+        facts = dict(preprocessing={"mean": [0.5], "std": [0.25], "name": "digits"}, epochs=[3, 1], seed=0)
+        snnfast.save_checkpoint(tmp_path / "m.pt", net, **facts)
+        loaded = snnfast.load_checkpoint(tmp_path / "m.pt", arch=arch, levels=4)
+        assert torch.equal(loaded(X), net(X)) and loaded.config == net.config and loaded.facts == facts
+    with pytest.raises(ValueError, match="was saved with levels=4, not 8"):
+        snnfast.load_checkpoint(tmp_path / "m.pt", levels=8)
+    with pytest.raises(ValueError, match="was saved with arch='resnet18', not 'vgg16'"):
+        snnfast.load_checkpoint(tmp_path / "m.pt", arch="vgg16")
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/hostile-checkpoint-ran",)
+
+
+def test_bad_files(tmp_path):
+    net = trained("resnet20")
+    good = net.state_dict()
+    path = tmp_path / "m.pth"
+
+    def refused(message, file=None, **given):
+        if file is not None:
+            torch.save(file, path)
+        with pytest.raises(ValueError, match=message):
+            snnfast.load_checkpoint(path, **{"levels": 4, "width": WIDTH, **given})
+
+    refused("does not store the quantisation levels .* give levels=", good, levels=None)
+    refused("is of 7 classes, not of num_classes=10", good, num_classes=10)
+    refused("arch must be one of", good, arch="alexnet")
+    refused(r"is not a checkpoint of resnet18; its names fit arch='resnet20': .* is missing; .* and \d+ more", good, arch="resnet18")
+    refused("conv1.0.weight has shape", good, width=0.5)
+    refused("no network can be built: .* unexpected keyword argument 'image_size'", good, image_size=32)
+    refused(
+        "threshold of conv2_x.0.act in .* must be > 0 and finite, got nan", good | {"conv2_x.0.act.thresh": torch.tensor([float("nan")])}
+    )
+    refused("threshold of conv2_x.0.act in .* must be > 0 and finite, got -1.0", good | {"conv2_x.0.act.thresh": torch.tensor([-1.0])})
+    refused("fc.extra is not of resnet20", good | {"fc.extra": X}, arch="resnet20")
+    short = dict(good)
+    del short["fc.bias"]
+    refused("give arch=, one of vgg11", short)
+    refused("fc.bias is missing", short, arch="resnet20")
+    refused("has no thresholds", {k: t for k, t in good.items() if "thresh" not in k}, arch="resnet20")
+    refused("holds no weights", {"state_dict": {}, "epoch": 3})
+    refused("holds no weights", [1, 2])
+    refused("family must be one of 'auto', 'qcfs', 'srp', 'cs-qcfs'", good, family="mst")
+    refused("safe loading refuses", {"model": good, "config": Hostile()})
+    assert not os.path.exists("/tmp/hostile-checkpoint-ran")
+    torch.save(good, path)
+    path.write_bytes(path.read_bytes()[:2000])
+    refused("is not a readable checkpoint")
+    path.write_text("hello")
+    refused("is not a readable checkpoint")
+    path.write_bytes(b"")
+    refused("is not a readable checkpoint")
+    with pytest.raises(FileNotFoundError):
+        snnfast.load_checkpoint(tmp_path / "none.pth")
+    torch.save({"format": "snnfast-1", "config": {"arch": "vgg11"}, "state_dict": good, "facts": {}}, path)
+    refused("no network can be built", levels=None, width=None)
+    torch.save({"format": "snnfast-1", "config": net.config, "state_dict": {"a": 1}, "facts": {}}, path)
+    refused("is damaged", levels=None, width=None)
+    huge = net.config | {"width": 1e6}
+    torch.save({"format": "snnfast-1", "config": huge, "state_dict": good, "facts": {}}, path)
+    refused("has shape", levels=None, width=None)
+
+
+def test_files_without_counters(tmp_path):
+    net = trained("resnet20")
+    torch.save({k: t for k, t in net.state_dict().items() if "num_batches" not in k}, tmp_path / "m.pth")
+    same_function(net, tmp_path / "m.pth", arch="resnet20")
+
+
+def test_half_precision_is_kept_and_a_mixture_becomes_fp32(tmp_path):
+    net = copy.deepcopy(trained("resnet20")).half()
+    torch.save(net.state_dict(), tmp_path / "m.pth")
+    assert {p.dtype for p in snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH).parameters()} == {torch.float16}
+    state = {k: t.float() if "thresh" in k else t for k, t in net.state_dict().items()}
+    torch.save(state, tmp_path / "m.pth")
+    assert {p.dtype for p in snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH).parameters()} == {torch.float32}
