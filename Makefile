@@ -7,6 +7,7 @@
 #   make SNNFAST_CUDA_ARCHS="86;90"   the compute capabilities to compile for
 
 TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
 VENV := .venv
 
 ifdef PYTHON
@@ -20,7 +21,9 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff
+TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff pillow tensorboard loguru tqdm
+# What would bring another torch with it, so without what it depends on: networks and neurons of others, for the tests.
+BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
 export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
@@ -33,6 +36,7 @@ $(VENV)/installed.stamp: Makefile
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet "$(TORCH)"
 	$(VENV)/bin/python -m pip install --quiet $(TOOLS)
+	$(VENV)/bin/python -m pip install --quiet --no-deps $(BESIDE)
 	touch $@
 
 # The compiled library, built into the package's folder.

@@ -23,6 +23,9 @@ struct IafRule {
   double gamma;
   bool detach_reset;
   bool memory;
+  double offset;
+  double tau;  // 0: no leak
+  bool decay_input, product;
 };
 
 // Per neuron: neuron i has theta[(i / inner) % C]. A null v starts at v0, a null count at 0, a null mask emits everything.
@@ -41,6 +44,7 @@ struct Multistep {
 
 struct MultistepFwd : Multistep {
   Spikes spikes;
+  bool unit;           // "scaled" emits s instead of s theta
   void* s;             // scaled, int8: [T, N]; bits: [T, W] or [2, T, W], W = ceil(N / 32); count: [N] int32
   void* v_end;         // acc [N]
   void* count_end;     // as count

@@ -7,6 +7,7 @@ from snnfast.neuron import neuron
 from snnfast.ops import library as _library
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import iaf
+from snnfast.ops.lif import lif
 from snnfast.ops.multistep import IAFState
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 from snnfast.version import __version__  # noqa: F401
@@ -22,6 +23,6 @@ from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "IAFState", "Report", "SpikingNetwork", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "load_checkpoint", "models", "neuron",
+    "IAFState", "Report", "SpikingNetwork", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif", "load_checkpoint", "models", "neuron",
     "nn", "qcfs", "save_checkpoint", "to_channelwise", "train",
 ]  # fmt: skip

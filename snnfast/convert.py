@@ -2,11 +2,12 @@
 
 import collections
 import copy
+import dataclasses
 
 import torch
 from torch import fx
 
-from snnfast import nn, rates
+from snnfast import nn, pooling, rates, relus
 from snnfast.methods import Method, method_of, voltage_of
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
@@ -14,16 +15,47 @@ from snnfast.spiking import Plan, SpikingNetwork
 
 
 class _Tracer(fx.Tracer):
-    """Records the network's graph; layers, ours and torch's, are its leaves."""
+    """Records the network's graph; layers, ours and torch's, are its leaves.
+
+    sample: images [1, ...] that decide a branch of the forward, such as one on the size of a feature map; without them a branch is an error.
+    """
+
+    def __init__(self, sample=None):
+        super().__init__()
+        self.sample, self.deciding = sample, False
+
+    def to_bool(self, obj):
+        if self.sample is None:
+            return super().to_bool(obj)
+        self.deciding = True  # what runs now is not recorded
+        try:
+            return bool(self._value(obj.node))
+        finally:
+            self.deciding = False
+
+    @torch.no_grad()
+    def _value(self, node):
+        run = fx.Interpreter(self.root, graph=self.graph)
+        run.env, run.args_iter = {}, iter([self.sample])
+        for n in self.graph.nodes:
+            run.env[n] = run.run_node(n)
+            if n is node:
+                return run.env[n]
+
+    def call_module(self, m, forward, args, kwargs):
+        return forward(*args, **kwargs) if self.deciding else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return attr_val if self.deciding else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m, name):
         return nn.is_quantised(m) or isinstance(m, nn.IF) or super().is_leaf_module(m, name)
 
 
-def trace(net):
+def trace(net, sample=None):
     """The graph of `net`, from one input to one output."""
     try:
-        graph = _Tracer().trace(net)
+        graph = _Tracer(sample).trace(net)
     except Exception as error:  # torch.fx raises many kinds
         raise ValueError(f"net cannot be converted: torch.fx cannot trace {type(net).__name__}.forward ({error})") from error
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
@@ -76,24 +108,88 @@ def _put_neurons(gm, options):
             continue
         theta = checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
         levels[name] = m.levels if isinstance(m, nn.Quantised) else m.L
-        _replace(gm, name, nn.IF(theta=theta, channelwise=True, **{**options, "v0": voltage_of(options["v0"], name)}))
-    unknown = set(options["v0"]) - set(levels) if isinstance(options["v0"], dict) else ()
-    if unknown:
-        raise ValueError(f"v0 names {', '.join(sorted(unknown))}, which is no activation of net; its activations: {', '.join(levels)}")
-    if not levels:
-        raise ValueError("net has no quantised activation (snnfast.nn.QCFS and its kin), so there is nothing to put neurons in place of")
+        _replace(gm, name, _neuron(theta, name, options))
     return levels
 
 
-def convert(net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, **options):
+def _neuron(theta, name, options):
+    return nn.IF(theta=theta, channelwise=True, **{**options, "v0": voltage_of(options["v0"], name)})
+
+
+def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):
+    """Puts an IF in place of every call of a ReLU, with thresholds from data; returns their names, which have no levels."""
+    nodes, taken = relus.relu_nodes(gm), {n for n, m in gm.named_modules() if not isinstance(m, relus.MODULES)}
+    found = relus.thresholds(gm, nodes, batches, percentile, per_channel)
+    names = {}
+    for node in nodes:
+        name = relus.name_of(node, taken)
+        theta = found[node].to(next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32))
+        gm.add_submodule(name, _neuron(theta, name, options))
+        with gm.graph.inserting_before(node):
+            neuron = gm.graph.call_module(name, (node.all_input_nodes[0],))
+        node.replace_all_uses_with(neuron)
+        gm.graph.erase_node(node)
+        names[name] = None
+    return names
+
+
+def _check_names(v0, levels):
+    unknown = set(v0) - set(levels) if isinstance(v0, dict) else ()
+    if unknown:
+        raise ValueError(f"v0 names {', '.join(sorted(unknown))}, which is no activation of net; its activations: {', '.join(levels)}")
+
+
+def _replace_max_pools(gm, form, poisson):
+    """Puts a spiking form in place of every max pooling that spikes reach."""
+    plan = Plan(gm, poisson)
+    for node in list(gm.graph.nodes):
+        if node not in plan.spiking:
+            continue
+        pool = pooling.replaced(node, gm, form)
+        if pool is None:
+            continue
+        name = f"{node.name}_over_time"
+        gm.add_submodule(name, pool)
+        with gm.graph.inserting_before(node):
+            new = gm.graph.call_module(name, (node.all_input_nodes[0],))
+        node.replace_all_uses_with(new)
+        gm.graph.erase_node(node)
+
+
+SOFTMAX = {torch.nn.Softmax: "softmax", torch.nn.LogSoftmax: "log_softmax", torch.nn.functional.softmax: "softmax", torch.softmax: "softmax",
+           torch.nn.functional.log_softmax: "log_softmax", torch.log_softmax: "log_softmax", "softmax": "softmax", "log_softmax": "log_softmax"}  # fmt: skip
+
+
+def _take_readout(gm):
+    """Takes a softmax over the classes off the end of the graph; returns its name: it is a function of the mean output, not of a step's."""
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    last = output.args[0]
+    if not isinstance(last, fx.Node) or last.op == "placeholder":
+        return None
+    layer = _module(gm, last)
+    name = SOFTMAX.get(type(layer) if layer is not None else last.target)
+    dim = (
+        layer.dim if layer is not None and name else last.kwargs.get("dim", last.args[1] if len(last.args) > 1 else None) if name else None
+    )
+    if name is None or dim not in (1, -1):
+        return None
+    output.args = (last.all_input_nodes[0],)
+    gm.graph.erase_node(last)
+    return name
+
+
+def convert(
+    net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None, percentile=99.9,
+    per_channel=False, maxpool="difference", inputs="constant", amplitude=None, seed=0, **options,
+):  # fmt: skip
     """A spiking network with the weights of `net`, which is not changed.
 
-    Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds;
-    the last linear layer has no neuron: its output is read.
+    Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds, every ReLU one with
+    thresholds from data; the last linear layer has no neuron: its output is read, and a softmax behind it is taken of the mean output.
 
     Args:
-        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` and whose other layers, behind
-            the first activation, commute with rates (`snnfast/rates.py` lists them).
+        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` or ReLUs and whose other layers, behind
+            the first activation, commute with rates (`snnfast/rates.py` lists them). torchvision's and timm's VGGs and ResNets are.
         method: "if", "stbif", "snm", "srp", "srp+stbif", "srp+snm" or "cos"; `snnfast/methods.py` says what each does.
         v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name; 0.5 (the default) is optimal for QCFS.
         parity: the arithmetic of the method's authors, for comparison with their programs.
@@ -103,6 +199,13 @@ def convert(net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho
         max_shift: largest upward shift of COS, in units of theta; None as the authors have it.
         caps: (n_min, p_max) of the net spike count, for methods with negative spikes; see `snnfast.iaf`.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; `options` are fields of its Rule.
+        calibrate: images for the thresholds of ReLUs: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of `net`.
+        percentile: of a ReLU's non-zero activations, in (0, 100]; 100 is their maximum.
+        per_channel: whether ReLUs get a threshold per channel.
+        maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/pooling.py`.
+        inputs: "constant", the image as a current at every step, or "poisson", random spikes; see `snnfast/poisson.py`.
+        amplitude: of Poisson spikes; values beyond it saturate. Default: the largest |value| of the calibration images, or 1.
+        seed: of Poisson input.
 
     Raises:
         ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
@@ -111,29 +214,69 @@ def convert(net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho
     if neuron is None and options:
         raise TypeError(f"convert got unexpected options: {', '.join(options)}")
     if neuron is not None:
-        if not isinstance(neuron, PythonNeuron):
-            raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
-        neuron.rule(**options)
-        if parity or method != "if":
-            raise ValueError("method and parity are of integrate-and-fire; a neuron of one's own has its own rule and arithmetic")
-        how = Method(f"if, neuron {neuron.__name__}", {"v0": how.options["v0"], "neuron": neuron, **options})
+        how = _own_neuron(how, neuron, options)
+    checks.choice("maxpool", maxpool, pooling.FORMS)
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    batches = None if calibrate is None else relus.images_of(calibrate)
+    how = dataclasses.replace(how, amplitude=_amplitude(inputs, amplitude, batches), seed=checks.integer("seed", seed, 0))
+    gm = prepared(net, None if batches is None else batches[0][:1])
+    levels = _put_neurons(gm, how.options)
+    if batches is not None and relus.relu_nodes(gm):
+        levels |= _put_neurons_for_relus(gm, how.options, batches, percentile, per_channel)
+    _check_names(how.options["v0"], levels)
+    if not levels:
+        raise ValueError(
+            "net has no quantised activation (snnfast.nn.QCFS and its kin) to put neurons in place of"
+            + ("" if not relus.relu_nodes(gm) else "; for its ReLUs give calibrate=, images that set their thresholds")
+        )
+    how = dataclasses.replace(how, readout=_take_readout(gm))
+    _replace_max_pools(gm, maxpool, how.amplitude is not None)
+    _check_rates(gm, how.amplitude is not None)
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)
+
+
+def prepared(net, sample=None):
+    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded."""
     net = copy.deepcopy(net).eval()
     for m in net.modules():
         if getattr(m, "inplace", False):
             m.inplace = False  # fixed values are used again in every chunk
-    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net)
+    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net, sample)
     _drop_dropout(gm)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
-    levels = _put_neurons(gm, how.options)
-    plan = Plan(gm)
+    return gm
+
+
+def _own_neuron(how, neuron, options):
+    if not isinstance(neuron, PythonNeuron):
+        raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
+    neuron.rule(**options)
+    if how.parity or how.name != "if":
+        raise ValueError("method and parity are of integrate-and-fire; a neuron of one's own has its own rule and arithmetic")
+    return Method(f"if, neuron {neuron.__name__}", {"v0": how.options["v0"], "neuron": neuron, **options})
+
+
+def _amplitude(inputs, amplitude, batches):
+    """The amplitude of Poisson input, or None for a constant current."""
+    checks.choice("inputs", inputs, ("constant", "poisson"))
+    if inputs == "constant":
+        if amplitude is not None:
+            raise ValueError("amplitude is of Poisson input: give inputs='poisson'")
+        return None
+    if amplitude is None:
+        amplitude = 1.0 if batches is None else max(float(b.abs().max()) for b in batches if b.numel())
+    return checks.number("amplitude", amplitude, positive=True)
+
+
+def _check_rates(gm, poisson):
+    """Refuses, by name, what has no spiking form."""
+    plan = Plan(gm, poisson)
     for node in gm.graph.nodes:
-        if node in plan.spiking and node not in plan.firing and node.op != "output":
+        if node in plan.spiking and node not in plan.firing and node not in plan.pooling and node.op not in ("output", "placeholder"):
             rates.check(node, gm, plan)
         elif node.op == "call_method" and node.target.endswith("_"):
             raise ValueError(f"{node.target} (node {node.name}) works in place on a value that every chunk of time uses again")
-    gm.delete_all_unused_submodules()
-    gm.recompile()
-    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)

@@ -36,7 +36,7 @@ def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu"
         for x, y in loader:
             x, y = x.to(device), y.to(device)
             done = 0
-            for t, mean in snn.means(x, T, at, chunk):
+            for t, mean in snn.means(x, T, at, chunk, first=seen):
                 right[t] += int((mean.argmax(1) == y).sum())
                 if on_chunk:
                     on_chunk(len(y) * (t - done))

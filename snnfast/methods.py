@@ -30,6 +30,8 @@ class Method:
         options: keywords of `snnfast.nn.IF` for the steps that count.
         tau: steps of SRP's first phase, 0 without it.  mask: "authors" (v > 1e-3 theta) or "paper" (v >= 0).
         rho: inputs that COS calibrates on, 0 without it.  max_shift: see `snnfast.cos_start`.
+        amplitude: of Poisson input, or None where the image is a constant current.  seed: of its random numbers.
+        readout: "softmax" or "log_softmax" where the network ends in one: it is taken of the mean output.
     """
 
     name: str
@@ -39,6 +41,9 @@ class Method:
     mask: str = "authors"
     rho: int = 0
     max_shift: float | None = None
+    amplitude: float | None = None
+    seed: int = 0
+    readout: str | None = None
 
     def first(self):
         """What differs in SRP's first phase: the plain neuron."""
@@ -54,6 +59,7 @@ class Method:
         """Name and settings, for a report: plain values."""
         found = {"method": self.name, "parity": self.parity}
         found |= {"tau": self.tau, "mask": self.mask} if self.tau else {}
+        found |= {"input": "poisson", "amplitude": self.amplitude, "seed": self.seed} if self.amplitude else {}
         found |= {"rho": self.rho, "max_shift": self.max_shift} if self.rho else {}
         return found | {k: v for k, v in self.options.items() if k in ("v0", "caps")[self.rho > 0 :] and isinstance(v, (int, float, tuple))}
 

@@ -3,7 +3,7 @@
 QCFS    theta per layer      SQCFS   theta = softplus(lam) per layer
 CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
 EQCFS   theta = exp(lam)     CEQCFS  theta = exp(lam) per channel
-IF      the neuron they stand for
+IF      the neuron they stand for            LIF     with a leak
 """
 
 import inspect
@@ -14,7 +14,7 @@ from torch import nn
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.ops.cos import cos_start
-from snnfast.ops.iaf import iaf, rule_of
+from snnfast.ops.iaf import OPS, iaf, rule_of
 from snnfast.ops.multistep import SPIKES
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 
@@ -196,7 +196,12 @@ class IF(nn.Module):
         """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
         `run`: state, out, state_out, and options that differ in this call."""
         tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
-        return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **{**self.options, **tensors, **run})
+        options = {**self.options, **tensors, **run}
+        if self.neuron is not iaf:
+            return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **options)
+        rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
+        call = dict.fromkeys(("mask", "state", "out", "state_out")) | {"spikes": "scaled", "v0": 0.5} | options
+        return OPS(x, self.theta_for(x if T is not None else x[0]), rule=rule, T=T, **call)
 
     def calibrate(self, x, T=None, max_shift=None):
         """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""
@@ -221,6 +226,15 @@ class IF(nn.Module):
             name = "" if self.neuron is iaf else f", neuron={self.neuron.__name__}"
             return f"thresholds={self.theta.numel()}{name}" + "".join(f", {k}={v!r}" for k, v in self.options.items())
         return f"T={self.T}, L={self.L}, gama={self.gama}"
+
+
+class LIF(IF):
+    """The leaky neuron as a layer: x [T, ...] -> spikes [T, ...], with the keywords of `snnfast.lif` and, of `IF`, `channelwise` and `carry`."""
+
+    def __init__(self, tau=2.0, theta=1.0, *, v0=0.0, **options):
+        super().__init__(theta=theta, v0=v0, **options)
+        rule_of(**{k: v for k, v in self.options.items() if k in _RULE}, tau=tau)
+        self.options["tau"] = tau
 
 
 def is_quantised(module):

@@ -22,7 +22,8 @@ SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch
 REDUCE = {torch.mean, torch.sum, "mean", "sum"}
 
 
-def _name(node, gm):
+def called(node, gm):
+    """What a node calls, for a message."""
     if node.op == "call_module":
         return f"{node.target} ({type(gm.get_submodule(node.target)).__name__})"
     return f"{node.target if isinstance(node.target, str) else node.target.__name__} (node {node.name})"
@@ -47,14 +48,14 @@ def check(node, gm, plan):
     sizes = [a for a in node.all_input_nodes if a in plan.from_image and _is_size(a)]
     if sizes:
         raise ValueError(
-            f"{_name(node, gm)} uses a size of the image; time and batch are merged here, so write flatten(1) or h.size(0) instead"
+            f"{called(node, gm)} uses a size of the image; time and batch are merged here, so write flatten(1) or h.size(0) instead"
         )
     target = node.target
     if node.op == "call_module":
         ok = isinstance(gm.get_submodule(target), MODULES)
         layer = gm.get_submodule(target)
         if ok and isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
-            raise ValueError(f"{_name(node, gm)} has no running statistics: it would mix the images of a batch")
+            raise ValueError(f"{called(node, gm)} has no running statistics: it would mix the images of a batch")
     elif target in LINEAR or target in ADD:
         ok = True
     elif target in SCALE:
@@ -68,6 +69,6 @@ def check(node, gm, plan):
         ok = False
     if not ok:
         raise ValueError(
-            f"{_name(node, gm)} has no spiking form here, because it does not commute with rates: use a quantised activation "
-            "(snnfast.nn) in place of an activation function, and average pooling in place of max pooling"
+            f"{called(node, gm)} has no spiking form here, because it does not commute with rates: use a quantised activation "
+            "(snnfast.nn), or a ReLU and calibrate= images, in place of an activation function"
         )

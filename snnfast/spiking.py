@@ -5,9 +5,10 @@ import math
 import torch
 from torch import fx
 
-from snnfast import heap, nn
+from snnfast import heap, nn, poisson
 from snnfast.ops import checks
 from snnfast.ops.layout import layout_of
+from snnfast.pooling import Pool
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -32,14 +33,17 @@ class SpikingNetwork(torch.nn.Module):
         output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
         if not isinstance(output, fx.Node):
             raise ValueError("net must return one tensor, the logits")
-        if output not in Plan(gm).spiking:
+        if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
+
+    def plan(self):
+        return Plan(self.gm, self.method.amplitude is not None)
 
     def neurons(self):
         """(name, IF) of every neuron layer, in the order of the graph."""
-        return [(n.target, self.gm.get_submodule(n.target)) for n in Plan(self.gm).firing]
+        return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
 
-    def chunks(self, x, T, chunk=None):
+    def chunks(self, x, T, chunk=None, first=0):
         """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all.
 
         Args:
@@ -47,10 +51,11 @@ class SpikingNetwork(torch.nn.Module):
             T: number of steps; those of SRP's first phase come before them, and are not given out.
             chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
                 whatever T is. The neurons' spikes do not depend on it.
+            first: number of the first image in its data set, which the random numbers of Poisson input depend on.
         """
-        return (y for y, _ in self.run(x, T, chunk))
+        return (y for y, _ in self.run(x, T, chunk, first))
 
-    def run(self, x, T, chunk=None):
+    def run(self, x, T, chunk=None, first=0):
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
         checks.tensor("x", x)
         checks.integer("T", T)
@@ -59,11 +64,12 @@ class SpikingNetwork(torch.nn.Module):
             checks.integer("chunk", chunk)
         if x.dim() < 1 or x.size(0) == 0:
             raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
-        return self._run(x, T, chunk)
+        checks.integer("first", first, 0)
+        return self._run(x, T, chunk, first)
 
     @torch.no_grad()
-    def _run(self, x, T, chunk):
-        run = Run(self.gm, x, self.method)
+    def _run(self, x, T, chunk, first):
+        run = Run(self.gm, x, self.method, first)
         chunk, done = chunk or run.default_chunk(), 0
         run.first_phase(chunk)
         while done < T:
@@ -81,7 +87,7 @@ class SpikingNetwork(torch.nn.Module):
             at: None, or increasing steps in 1..T.
 
         Returns:
-            at=None: the output of each step, [T, B, classes]. Otherwise the mean output of the first t steps for each asked t,
+            at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for each asked t,
             [len(at), B, classes]: what the network answers when it is read at t. Summed in fp64, step by step, so that it does not depend on
             `chunk`.
         """
@@ -90,15 +96,18 @@ class SpikingNetwork(torch.nn.Module):
         checks.integer("T", T)
         return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
 
-    def means(self, x, T, at, chunk=None):
+    def means(self, x, T, at, chunk=None, first=0):
         """Yields (t, mean logits of the first t steps [B, classes]) for each t of `at`, in memory that does not grow with T."""
         asked, total, t = set(at), None, 0
-        for y in self.chunks(x, T, chunk):
+        for y in self.chunks(x, T, chunk, first):
             for step in y:
                 t += 1
                 total = step.to(torch.float64, copy=True) if total is None else total.add_(step)
                 if t in asked:
-                    yield t, (total / t).to(y.dtype)
+                    yield t, self._read((total / t).to(y.dtype))
+
+    def _read(self, mean):
+        return mean if self.method.readout is None else getattr(torch, self.method.readout)(mean, 1)
 
     def forward(self, x, T=32, chunk=None):
         """Mean logits of T steps, [B, classes]."""
@@ -106,15 +115,20 @@ class SpikingNetwork(torch.nn.Module):
 
 
 class Plan:
-    """Which nodes of a graph fire, which a spike reaches, and which follow from the image alone."""
+    """Which nodes of a graph fire, which pool over time, which a spike reaches, and which follow from the image alone.
 
-    def __init__(self, gm):
-        self.firing, self.spiking, self.from_image = [], set(), set()
+    poisson: the image itself comes as spikes.
+    """
+
+    def __init__(self, gm, poisson=False):
+        self.firing, self.pooling, self.spiking, self.from_image = [], [], set(), set()
         for node in gm.graph.nodes:
+            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), Pool):
+                self.pooling.append(node)
             fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
             if fires:
                 self.firing.append(node)
-            if fires or any(a in self.spiking for a in node.all_input_nodes):
+            if fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
                 self.spiking.add(node)
             elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
                 self.from_image.add(node)
@@ -123,11 +137,13 @@ class Plan:
 class Run:
     """One batch on its way through time: the fixed values of the graph, the state of every neuron, the buffers for its spikes."""
 
-    def __init__(self, gm, x, method):
-        self.gm, self.plan, self.B, self.method = gm, Plan(gm), x.size(0), method
+    def __init__(self, gm, x, method, first=0):
+        self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
+        self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
+        self.pools = {}  # running sums of max pooling
         self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
-        self.states, self.buffers, self.fixed = {}, {}, {}
+        self.states, self.buffers, self.fixed = {}, {}, {}  # of every neuron; for their spikes; what no spike reaches
         self.interpreter.args_iter = iter([x])
         for node in gm.graph.nodes:
             if node not in self.plan.spiking and node.op != "output":
@@ -143,8 +159,8 @@ class Run:
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
-        device = next(iter(self.fixed.values())).device.type
-        return max(1, CHUNK_ELEMENTS.get(device, CHUNK_ELEMENTS["cpu"]) // max(currents, default=1))
+        neurons = max(currents, default=self.image.numel())
+        return max(1, CHUNK_ELEMENTS.get(self.image.device.type, CHUNK_ELEMENTS["cpu"]) // neurons)
 
     def first_phase(self, chunk):
         """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
@@ -153,13 +169,16 @@ class Run:
         self.options = dict.fromkeys(self.plan.firing, self.method.first())
         for done in range(0, self.method.tau, chunk):
             self.chunk(min(chunk, self.method.tau - done))
+        self.pools = {}
         for node in self.plan.firing:
             v = self.states.pop(node).v
+            # Poisson input goes on: the second phase sees new spikes.
             self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
 
     def chunk(self, steps):
         """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
         env = {}
+        self.t += steps
         for node in self.gm.graph.nodes:
             if node.op == "output":
                 y = env[node.args[0]].unflatten(0, (steps, self.B))
@@ -169,8 +188,12 @@ class Run:
                 )
             if node not in self.plan.spiking:
                 continue
-            if node in self.plan.firing:
+            if node.op == "placeholder":
+                env[node] = self._image_spikes(steps)
+            elif node in self.plan.firing:
                 env[node] = self._fire(node, env, steps)
+            elif node in self.plan.pooling:
+                env[node] = self._pool(node, env, steps)
             else:
                 env[node] = self._evaluate(node, {a: self._over_time(a, env, steps) for a in node.all_input_nodes})
             for dead in self.last_use.get(node, ()):
@@ -183,6 +206,15 @@ class Run:
         if node not in self.plan.from_image or not isinstance(value, torch.Tensor):
             return value  # a parameter, or a number
         return value.expand(steps, *value.shape).flatten(0, 1)
+
+    def _image_spikes(self, steps):
+        method = self.method
+        return poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
+
+    def _pool(self, node, env, steps):
+        x = env[node.all_input_nodes[0]].unflatten(0, (steps, self.B))
+        y, self.pools[node] = self.gm.get_submodule(node.target).over_time(x, self.pools.get(node))
+        return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):
         """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to a buffer that every chunk reuses."""

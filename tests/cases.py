@@ -27,6 +27,8 @@ KNOBS = dict(
     surrogate=["zif", "triangle", "rectangle", "atan", "sigmoid"],
     detach=[False, True],
     memory=[False, True],
+    offset=[0.0, 0.375],
+    leak=[None, "input", "product", "quotient"],
 )
 
 
@@ -51,6 +53,8 @@ def name(row):
     T, N = row["size"]
     words = [f"T{T}", f"N{N}", row["dtype"], row["theta"]]
     words += [str(row[k]) for k in ("negative", "unit", "reset", "surrogate") if row[k] not in ("none", "volts", "soft", "zif")]
+    words += [f"offset{row['offset']}"] if row["offset"] else []
+    words += [f"leak-{row['leak']}"] if row["leak"] else []
     words += [k for k in ("strict", "constant", "masked", "carried", "detach", "memory") if row[k]]
     return "-".join(words)
 
@@ -82,8 +86,9 @@ class Case:
         self.neuron = [t if t is None else t.to(device) for t in (x.to(dtype), theta, v, count, mask)]
         caps = (-2.0, 3.0) if signed else (0.0, float("inf"))
         self.rule = (
-            row["unit"] == "normalised", row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
-            row["surrogate"], 1.3, row["detach"], self.memory,
+            row["unit"] == "normalised" and not row["leak"], row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
+            row["surrogate"], 1.3, row["detach"], self.memory, row["offset"], 2.7 if row["leak"] else 0.0,
+            row["leak"] == "input", row["leak"] == "product",
         )  # fmt: skip
         self.ds = randn(T, N).to(dtype).to(device)
         self.dv = randn(N).to(acc).to(device) if row["carried"] else None
@@ -133,7 +138,18 @@ COS = [
 def cos_args(row, device="cpu"):
     """The arguments of the op `cos_fwd` for one row: half of the neurons have uneven currents, so that every case of the shift occurs."""
     dtype, (T, N), theta, unit, constant = row
-    knobs = dict(carried=False, masked=False, negative="none", strict=False, reset="soft", surrogate="zif", detach=False, memory=False)
+    knobs = dict(
+        carried=False,
+        masked=False,
+        negative="none",
+        strict=False,
+        reset="soft",
+        surrogate="zif",
+        detach=False,
+        memory=False,
+        offset=0.0,
+        leak=None,
+    )
     case = Case(dict(dtype=dtype, size=(T, N), theta=theta, unit=unit, constant=constant, **knobs), device)
     x, th = case.neuron[:2]
     return (

@@ -10,10 +10,11 @@ from torch.library import opcheck
 
 import snnfast
 from snnfast import reference
+from snnfast.ops.iaf import OPS, rule_of
 from snnfast.ops.multistep import SPIKES
 
-RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False, False)
-SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True, False)
+RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False, False, 0.0, 0.0, True, True)
+SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True, False, 0.375, 0.0, True, True)
 
 
 @pytest.mark.parametrize("rule", [RULE, SIGNED])
@@ -80,9 +81,16 @@ def autograd_iaf(x, theta, v0, mask, k):
     """The neuron as a torch graph, differentiated by autograd alone: s = [u >= J] - [u < J_neg], gates constant."""
     v, n, out = (v0 * theta if not k.normalised else v0 + theta * 0), torch.zeros_like(theta), []
     for xt in x:
-        u = v + (xt / theta if k.normalised else xt)
+        r = k.v_reset if k.hard else 0.0
+        if k.tau and k.decay_input:
+            u = v + (xt - (v - r)) / k.tau
+        elif k.tau:
+            u = v * (1 - 1 / k.tau) + xt if k.product else v - (v - r) / k.tau + xt
+        else:
+            u = v + (xt / theta if k.normalised else xt)
         j = torch.ones_like(theta) if k.normalised else theta
-        s = Spike.apply(u - j, k.strict, reference.iaf.height((u - j).detach(), theta.detach(), k))
+        a = u + j * k.offset - j
+        s = Spike.apply(a, k.strict, reference.iaf.height(a.detach(), theta.detach(), k))
         if k.negative != "none":
             s = s * (n < k.p_max)
             a = u if k.negative == "stbif" else u + j
@@ -105,9 +113,22 @@ KNOBS = [
     for r, d in (("soft", False), ("soft", True), ("hard", False), ("hard", True))
     for s in ("zif", "triangle", "rectangle", "atan", "sigmoid")
 ]
+OTHERS = [
+    dict(negative=n, unit="volts", reset=r, surrogate="atan", detach_reset=d, gamma=1.3, **more)
+    for n in (None, "stbif")
+    for r, d in (("soft", False), ("hard", True), ("hard", False))
+    for more in (
+        dict(offset=0.375),
+        dict(tau=2.7),
+        dict(tau=2.7, decay_input=False, product=True),
+        dict(tau=2.7, decay_input=False, product=False),
+        dict(tau=1.5, offset=-0.25, decay_input=False, product=False),
+    )
+    if r == "soft" or not more.get("product")
+] + [dict(negative=None, unit="normalised", reset="soft", surrogate="zif", detach_reset=False, gamma=1.3, offset=0.375)]
 
 
-@pytest.mark.parametrize("knobs", KNOBS, ids=lambda k: "-".join(str(v) for v in k.values()))
+@pytest.mark.parametrize("knobs", KNOBS + OTHERS, ids=lambda k: "-".join(str(v) for v in k.values()))
 def test_gradients_against_autograd(knobs):
     """fp64: the adjoint written by hand equals autograd of the definition, for x, theta, v0 and through the final state."""
     T, N = 19, 30
@@ -118,11 +139,8 @@ def test_gradients_against_autograd(knobs):
     reset = dict(v_reset=0.125) if knobs["reset"] == "hard" else {}
     caps = dict(caps=(-2, 3)) if knobs["negative"] else {}
     ds, dv = torch.randn(T, N, dtype=torch.float64), torch.randn(N, dtype=torch.float64)
-    k = reference.iaf.Rule(
-        knobs["unit"] == "normalised", False, knobs["reset"] == "hard", 0.125, knobs["negative"] or "none", -2.0, 3.0,
-        knobs["surrogate"], 1.3, knobs["detach_reset"],
-    )  # fmt: skip
-    got = snnfast.iaf(x, theta, v0, mask=mask, **knobs, **reset, **caps)
+    k = rule_of(**knobs, **reset, **caps)
+    got = OPS(x, theta, v0, k, T=None, spikes="scaled", mask=mask, state=None, out=None, state_out=None)
     expected = autograd_iaf(x, theta, v0, mask, k)
     assert torch.equal(got[0], expected[0])
     a = torch.autograd.grad([got[0], got[1].v], [x, theta, v0], [ds, dv])

@@ -81,7 +81,7 @@ inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, in
 // Runs R steps of one unit, its state in registers. x: [R, 32] at stride xs; out: R rows at stride os.
 template <class E, class X, Spikes kind, class K>
 SNN_HD void run_unit(const K& k, Block<Acc<X>>& b, int unit, int64_t R, const X* x, int64_t xs,
-                     typename Element<kind, X>::type* out, int64_t os, int64_t plane, bool stream) {
+                     typename Element<kind, X>::type* out, int64_t os, int64_t plane, bool unit_spikes, bool stream) {
   using S = Acc<X>;
   using V = Lane<S>;
   using I = typename LaneOf<S>::I;
@@ -104,7 +104,7 @@ SNN_HD void run_unit(const K& k, Block<Acc<X>>& b, int unit, int64_t R, const X*
       for (int j = 0; j < J; ++j) s[j] = reinterpret_cast<V>(reinterpret_cast<I>(s[j]) & b.mask[unit * J + j]);
     if constexpr (kind == Spikes::scaled)
 #pragma GCC unroll 16
-      for (int j = 0; j < J; ++j) store(out + r * os + j * W, s[j] * th[j], stream);
+      for (int j = 0; j < J; ++j) store(out + r * os + j * W, unit_spikes ? s[j] : s[j] * th[j], stream);
     if constexpr (kind == Spikes::int8) store_int8(out + r * os, s, stream);
     if constexpr (kind == Spikes::bits) {
       out[r * os] = pack_positive(s);
@@ -142,7 +142,7 @@ void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>>& b, int64_t firs
       for (int r = 0; r < (xs ? R : 1); ++r) std::memcpy(xb + r * kUnit, x + r * xs, sizeof(X) * rest);
     }
     const bool copy = ragged && rows;
-    run_unit<E, X, kind>(k, b, unit, R, ragged ? xb : x, ragged && xs ? kUnit : xs, copy ? yb : out, copy ? kUnit : os, plane, stream);
+    run_unit<E, X, kind>(k, b, unit, R, ragged ? xb : x, ragged && xs ? kUnit : xs, copy ? yb : out, copy ? kUnit : os, plane, p.unit, stream);
     if (!ragged) continue;
     if constexpr (rows)
       for (int r = 0; r < R; ++r) std::memcpy(out + r * os, yb + r * kUnit, sizeof(Y) * rest);

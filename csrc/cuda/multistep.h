@@ -37,12 +37,12 @@ __device__ __forceinline__ uint32_t word_of(uint32_t bits, int lane) {
 
 // Writes the masked spikes s of one step. out: this thread's place in the row; plane: from positive to negative spikes of `bits`.
 template <class E, Spikes kind, class X, int many, class S>
-__device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const Lanes<S, many>& s, const Lanes<S, many>& theta, int lane, bool writes,
+__device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const Lanes<S, many>& s, const Lanes<S, many>& theta, bool unit, int lane, bool writes,
                                      int64_t plane) {
   if constexpr (kind == Spikes::scaled) {
     Pack<X, many> y;
 #pragma unroll
-    for (int j = 0; j < many; ++j) y.e[j] = narrow<X>(s.e[j] * theta.e[j]);
+    for (int j = 0; j < many; ++j) y.e[j] = narrow<X>(unit ? s.e[j] : s.e[j] * theta.e[j]);
     store_once(out, y);
   } else if constexpr (kind == Spikes::int8) {
     Pack<int8_t, many> y;
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid
       s.e[j] = E::step(v.e[j], n.e[j], widen(current.e[j]), theta.e[j], k);
       s.e[j] = where(on[j], s.e[j], S(0));
     }
-    emit<E, kind, X, many>(out, s, theta, lane, writes, plane);
+    emit<E, kind, X, many>(out, s, theta, p.unit, lane, writes, plane);
     if constexpr (kind != Spikes::count) out += row;
   };
   auto keep = [&] {

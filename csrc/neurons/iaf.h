@@ -3,6 +3,7 @@
 #pragma once
 #include "../host_device.h"
 #include "../params.h"
+#include "lif.h"
 
 namespace snn::inline SNN_ISA {
 
@@ -10,25 +11,26 @@ template <class S>  // scalar of the lane
 struct IafNumbers {
   using Scalar = S;
   static constexpr bool plain = false;
-  bool normalised, strict, hard, snm, detach_reset, memory;
+  bool normalised, strict, hard, snm, detach_reset, memory, leaky, decay_input, product;
   Surrogate surrogate;
-  S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half;
+  S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half, offset, rise, tau, keep;
 
   SNN_HD explicit IafNumbers(const IafRule& r)
       : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm),
-        detach_reset(r.detach_reset), memory(r.memory), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
+        detach_reset(r.detach_reset), memory(r.memory), leaky(r.tau != 0), decay_input(r.decay_input), product(r.product), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
         gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
-        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)) {}
+        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)), tau(S(r.tau)), keep(S(1.0 - 1.0 / r.tau)) {}
 };
 
 // The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
 template <class S>
 struct PlainIafNumbers : IafNumbers<S> {
-  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false;
+  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false, leaky = false;
+  static constexpr S offset = S(0);
   static constexpr Surrogate surrogate = Surrogate::zif;
   SNN_HD explicit PlainIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
   static bool fits(const IafRule& r) {
-    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && !r.memory && r.surrogate == Surrogate::zif;
+    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && !r.memory && r.offset == 0 && r.tau == 0 && r.surrogate == Surrogate::zif;
   }
 };
 
@@ -60,9 +62,22 @@ struct IAF {
     return k.normalised ? splat<V>(S(1)) : theta;
   }
 
+  // u, the potential before the reset; and what is compared with the upper threshold.
+  template <class V, class K>
+  SNN_HD static V drive(V v, V x, V theta, const K& k) {
+    if (k.leaky) return leak(v, x, k);
+    return charge(v, x, theta, k);
+  }
+
+  template <class V, class K>
+  SNN_HD static V lift(V u, V j, const K& k) {
+    return k.offset != 0 ? u + j * k.offset : u;
+  }
+
   // Whether a potential u crosses the threshold upwards; downwards.
   template <class V, class K>
   SNN_HD static auto up(V u, V n, V j, const K& k) {
+    u = lift(u, j, k);
     if constexpr (Signed) return (k.strict ? u > j : u >= j) & (n < splat<V>(k.p_max));
     else return k.strict ? u > j : u >= j;
   }
@@ -84,7 +99,7 @@ struct IAF {
   template <class V, class K>
   SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
     using S = typename K::Scalar;
-    const V j = jump(theta, k), u = charge(v, x, theta, k), s = fire(u, n, j, k);
+    const V j = jump(theta, k), u = drive(v, x, theta, k), s = fire(u, n, j, k);
     // u - s j, written as selections because they cost less than products.
     if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
     else if constexpr (Signed) v = lowered(u, up(u, n, j, k), down(u, n, j, k), j);
@@ -126,9 +141,9 @@ struct IAF {
     using S = typename K::Scalar;
     const V zero = splat<V>(S(0));
     const V j = jump(theta, k);
-    const V u = charge(v, x, theta, k);
+    const V u = drive(v, x, theta, k);
     const V s = fire(u, n, j, k);
-    V h_up = height(u - j, j, k), g = dy * theta, du, direct;
+    V h_up = height(lift(u, j, k) - j, j, k), g = dy * theta, du, direct;
     if (!k.hard && !k.detach_reset) g = k.normalised ? g - c : (dy - c) * theta;
     const V r = !k.hard || k.detach_reset ? zero : c * (k.v_reset - u);
     du = k.hard ? where(s == zero, c, zero) : c;
@@ -140,13 +155,12 @@ struct IAF {
       const V h_down = where(n > splat<V>(k.n_min), k.snm ? height(u + j, j, k) : height(u, j, k), zero);
       const V d_down = k.snm ? h_down : zero;
       du = du + g * (h_up + h_down);
-      through = g * (d_down - h_up);
-      if (k.hard) du = du + r * (h_up - h_down), through = through - r * (h_up + d_down);
+      through = g * (d_down - risen(h_up, k));
+      if (k.hard) du = du + r * (h_up - h_down), through = through - r * (risen(h_up, k) + d_down);
     } else {
-      const V gh = g * h_up;
-      du = du + gh;
-      through = -gh;
-      if (k.hard) du = du + r * h_up, through = through - r * h_up;
+      du = du + g * h_up;
+      through = -(g * risen(h_up, k));
+      if (k.hard) du = du + r * h_up, through = through - r * risen(h_up, k);
     }
     c = du;
     if (k.normalised) {
@@ -155,7 +169,18 @@ struct IAF {
       return dx;
     }
     dtheta = dtheta + (direct + through);
+    if (k.leaky) {
+      V dx;
+      c = leak_bwd(dx, du, k);
+      return dx;
+    }
     return du;
+  }
+
+  // h times d(threshold of u)/d(theta), which is 1 without an offset.
+  template <class V, class K>
+  SNN_HD static V risen(V h, const K& k) {
+    return k.offset != 0 ? h * k.rise : h;
   }
 
   template <class V, class K>

@@ -9,14 +9,14 @@ namespace {
 using Maybe = std::optional<Tensor>;
 
 IafRule rule(bool normalised, bool strict, bool hard, double v_reset, const std::string& negative, double n_min, double p_max,
-             const std::string& surrogate, double gamma, bool detach_reset, bool memory) {
+             const std::string& surrogate, double gamma, bool detach_reset, bool memory, double offset, double tau, bool decay_input, bool product) {
   return {normalised, strict, hard, v_reset,
           choose<Negative>("negative", negative, {{"none", Negative::none}, {"stbif", Negative::stbif}, {"snm", Negative::snm}}),
           n_min, p_max,
           choose<Surrogate>("surrogate", surrogate,
                             {{"zif", Surrogate::zif}, {"triangle", Surrogate::triangle}, {"rectangle", Surrogate::rectangle},
                              {"atan", Surrogate::atan}, {"sigmoid", Surrogate::sigmoid}}),
-          gamma, detach_reset, memory};
+          gamma, detach_reset, memory, offset, tau, decay_input, product};
 }
 
 ScalarType count_dtype(const IafRule& r, ScalarType acc) { return r.memory ? acc : ScalarType::Int; }
@@ -59,7 +59,7 @@ Tensor allocate_kept(const Multistep& p, const Tensor& x, bool any) {
 
 Spikes spikes_of(const std::string& name) {
   return choose<Spikes>("spikes", name,
-                        {{"scaled", Spikes::scaled}, {"int8", Spikes::int8}, {"bits", Spikes::bits}, {"count", Spikes::count}});
+                        {{"scaled", Spikes::scaled}, {"unit", Spikes::scaled}, {"int8", Spikes::int8}, {"bits", Spikes::bits}, {"count", Spikes::count}});
 }
 
 Tensor allocate(const MultistepFwd& p, const Tensor& x) {
@@ -77,13 +77,14 @@ Tensor allocate(const MultistepFwd& p, const Tensor& x) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> iaf_fwd(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, int64_t T,
                                                    int64_t inner, double v0, std::string spikes, int64_t every, bool normalised,
                                                    bool strict, bool hard, double v_reset, std::string negative, double n_min,
-                                                   double p_max, std::string surrogate, double gamma, bool detach_reset, bool memory) {
+                                                   double p_max, std::string surrogate, double gamma, bool detach_reset, bool memory, double offset, double tau, bool decay_input, bool product) {
   STD_TORCH_CHECK(every == 0 || (backend::keeps && every == kEvery), "snnfast: the forward keeps the state every ", backend::keeps ? kEvery : 0,
                   " steps or never, not every ", every);
   MultistepFwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
-       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory));
+       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory, offset, tau, decay_input, product));
   p.spikes = spikes_of(spikes);
+  p.unit = spikes == "unit";
   const Tensor s = allocate(p, x);
   const Tensor v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, count_dtype(p.rule, accumulator(x)));
   const Tensor kept = allocate_kept(p, x, every > 0);
@@ -95,11 +96,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> iaf_fwd(const Tensor& x, const Tensor
 // v_end and count_end may be v and count: the state is then updated in place.
 void iaf_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, const Tensor& v_end,
              const Tensor& count_end, int64_t T, int64_t inner, double v0, std::string spikes, bool normalised, bool strict, bool hard, double v_reset,
-             std::string negative, double n_min, double p_max, std::string surrogate, double gamma, bool detach_reset, bool memory) {
+             std::string negative, double n_min, double p_max, std::string surrogate, double gamma, bool detach_reset, bool memory, double offset, double tau, bool decay_input, bool product) {
   MultistepFwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
-       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory));
+       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory, offset, tau, decay_input, product));
   p.spikes = spikes_of(spikes);
+  p.unit = spikes == "unit";
   const int64_t words = (p.N + 31) / 32;
   const int64_t planes = p.spikes == Spikes::bits && p.rule.negative != Negative::none ? 2 : 1;
   const int64_t expected = p.spikes == Spikes::count ? p.N : planes * T * (p.spikes == Spikes::bits ? words : p.N);
@@ -126,10 +128,10 @@ Tensor keep_again(const Multistep& p, const Tensor& x) {
 std::tuple<Tensor, Tensor, Tensor> iaf_bwd(Maybe ds, Maybe dv, const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask,
                                            const Tensor& kept, int64_t T, int64_t inner, double v0, bool normalised, bool strict,
                                            bool hard, double v_reset, std::string negative, double n_min, double p_max,
-                                           std::string surrogate, double gamma, bool detach_reset, bool memory) {
+                                           std::string surrogate, double gamma, bool detach_reset, bool memory, double offset, double tau, bool decay_input, bool product) {
   MultistepBwd p{};
   fill(p, x, theta, v, count, mask, T, inner, v0,
-       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory));
+       rule(normalised, strict, hard, v_reset, negative, n_min, p_max, surrogate, gamma, detach_reset, memory, offset, tau, decay_input, product));
   if (ds) {
     check_rows("ds", *ds, T, p.N);
     STD_TORCH_CHECK(ds->scalar_type() == x.scalar_type(), "snnfast: ds and x differ in dtype");

@@ -2,8 +2,8 @@
 
 One time step, for one neuron (u before reset, v after, n the net spike count, s the spike):
 
-    u  = v + x                 volts            u = v + x/theta       normalised
-    s  = +1 if u >= J and n < p_max             J = theta (volts) or 1 (normalised); u > J if strict
+    u  = v + x                 volts            u = v + x/theta       normalised      `snnfast/neurons/lif.py` with a leak (tau)
+    s  = +1 if u >= J and n < p_max             J = theta (volts) or 1 (normalised); u > J if strict; u + offset J in place of u if offset
          -1 if u <  0  and n > n_min            negative "stbif"  (ST-BIF, SpikeZIP-TF, You et al. 2024)
          -1 if u <= -J and n > n_min            negative "snm"    (signed neuron with memory, Wang et al. 2022)
           0 otherwise
@@ -20,6 +20,8 @@ Shapes: every lane argument has the shape of a block of neurons; `k` is one `Rul
 
 from typing import NamedTuple
 
+from snnfast.neurons.lif import leak, leak_bwd
+
 
 class Rule(NamedTuple):
     """The numbers of one launch. All are compile-time constants for Triton, plain numbers elsewhere."""
@@ -35,6 +37,10 @@ class Rule(NamedTuple):
     gamma: float = 1.0
     detach_reset: bool = False
     memory: bool = False
+    offset: float = 0.0
+    tau: float = 0.0
+    decay_input: bool = True
+    product: bool = True
 
 
 def gates(k):
@@ -56,6 +62,22 @@ def charge(v, x, theta, k):
         return v + x
 
 
+def drive(v, x, theta, k):
+    """u, the potential before the reset."""
+    if k.tau != 0:
+        return leak(v, x, theta, k)
+    else:
+        return charge(v, x, theta, k)
+
+
+def lift(u, j, k):
+    """What is compared with the upper threshold."""
+    if k.offset != 0:
+        return u + j * k.offset
+    else:
+        return u
+
+
 def jump(theta, k):
     if k.normalised:
         return theta * 0 + 1
@@ -66,9 +88,9 @@ def jump(theta, k):
 def fire(u, n, theta, k):
     j = jump(theta, k)
     if k.strict:
-        up = u > j
+        up = lift(u, j, k) > j
     else:
-        up = u >= j
+        up = lift(u, j, k) >= j
     if k.negative == "none":
         return where(up, 1.0, 0.0)
     else:
@@ -81,7 +103,7 @@ def fire(u, n, theta, k):
 
 
 def step(v, n, x, theta, k):
-    u = charge(v, x, theta, k)
+    u = drive(v, x, theta, k)
     s = fire(u, n, theta, k)
     if k.hard:
         v = where(s == 0, u, theta * 0 + k.v_reset)
@@ -121,14 +143,15 @@ def step_bwd(c, dy, v, n, x, theta, k):
     c: gradient of v after the step; dy: gradient of y, already masked; v, n: the state before the step.
     Returns c for the step before, dx, and this step's share of dtheta.
     """
-    u = charge(v, x, theta, k)
+    u = drive(v, x, theta, k)
     s = fire(u, n, theta, k)
     j = jump(theta, k)
     zero = theta * 0
     # s = [u >= j] - [u < down]: each threshold brings its own h; the gates of the count are constants.
-    h_up = height(u - j, theta, k)
+    h_up = height(lift(u, j, k) - j, theta, k)
     h_down = zero
     d_down = zero
+    rise = 1.0 - k.offset  # d(threshold of u)/d(theta)
     if k.negative != "none":
         h_up = where(n < k.p_max, h_up, zero)
         if k.negative == "snm":
@@ -144,7 +167,7 @@ def step_bwd(c, dy, v, n, x, theta, k):
         if not k.detach_reset:
             r = c * (k.v_reset - u)
         du = du + g * (h_up + h_down) + r * (h_up - h_down)
-        through = g * (d_down - h_up) - r * (h_up + d_down)
+        through = g * (d_down - rise * h_up) - r * (rise * h_up + d_down)
     else:
         direct = (dy - c) * s
         if not k.detach_reset:
@@ -153,11 +176,14 @@ def step_bwd(c, dy, v, n, x, theta, k):
             else:
                 g = (dy - c) * theta
         du = c + g * (h_up + h_down)
-        through = g * (d_down - h_up)
+        through = g * (d_down - rise * h_up)
     if k.normalised:
         # The threshold stands in z = x/theta and y = s theta alone.
         dx = div(du, theta)
         return du, dx, dy * s - dx * div(x, theta)
+    elif k.tau != 0:
+        before, dx = leak_bwd(du, theta, k)
+        return before, dx, direct + through
     else:
         return du, du, direct + through
 

@@ -13,50 +13,46 @@ iaf_fwd, iaf_out, iaf_bwd = OPS.fwd, OPS.out, OPS.bwd
 
 
 def rule_of(
-    reset="soft",
-    v_reset=0.0,
-    negative=None,
-    caps=None,
-    unit="volts",
-    strict=False,
-    surrogate="zif",
-    gamma=None,
-    detach_reset=False,
-    memory=False,
-):
+    reset="soft", v_reset=0.0, negative=None, caps=None, unit="volts", strict=False, surrogate="zif", gamma=None, detach_reset=False,
+    memory=False, offset=0.0, tau=None, decay_input=True, product=True,
+):  # fmt: skip
     """Checks the launch's numbers."""
     checks.choice("reset", reset, ("soft", "hard"))
     checks.choice("unit", unit, ("volts", "normalised"))
     checks.choice("surrogate", surrogate, tuple(GAMMA))
     v_reset = checks.number("v_reset", v_reset)
     gamma = GAMMA[surrogate] if gamma is None else checks.number("gamma", gamma, positive=True)
-    n_min, p_max = 0.0, float("inf")
+    n_min, p_max = _caps(negative, caps, memory)
+    offset = checks.number("offset", offset)
+    if tau is not None:
+        if unit != "volts":
+            raise ValueError("a neuron with a leak runs in volts: tau and unit='normalised' do not go together")
+        if checks.number("tau", tau) < 1:
+            raise ValueError(f"tau must be >= 1 time step, got {tau}")
+        product = bool(product) and (reset == "soft" or v_reset == 0)
+    return Rule(
+        unit == "normalised", bool(strict), reset == "hard", v_reset, negative or "none", n_min, p_max, surrogate, gamma, bool(detach_reset),
+        bool(memory), offset, 0.0 if tau is None else float(tau), bool(decay_input), bool(product),
+    )  # fmt: skip
+
+
+def _caps(negative, caps, memory):
+    """(n_min, p_max) of the net count."""
     if negative is not None:
         checks.choice("negative", negative, (None, *NEGATIVE))
-    if caps is not None:
-        if negative is None:
-            raise ValueError("caps limit the spike count of a neuron with negative spikes; give negative='stbif' or 'snm'")
-        if not isinstance(caps, (tuple, list)) or len(caps) != 2:
-            raise ValueError(f"caps must be (n_min, p_max), got {caps!r}")
-        n_min = -float("inf") if caps[0] is None else checks.number("caps[0]", caps[0])
-        p_max = float("inf") if caps[1] is None else checks.number("caps[1]", caps[1])
-        if not n_min <= 0 <= p_max:
-            raise ValueError(f"caps must satisfy n_min <= 0 <= p_max, got {caps!r}")
     if memory and (negative is None or caps is not None):
         raise ValueError("memory=True gates negative spikes by a float memory > 0: it needs negative='stbif' or 'snm', and takes no caps")
-    return Rule(
-        unit == "normalised",
-        bool(strict),
-        reset == "hard",
-        v_reset,
-        negative or "none",
-        n_min,
-        p_max,
-        surrogate,
-        gamma,
-        bool(detach_reset),
-        bool(memory),
-    )
+    if caps is None:
+        return 0.0, float("inf")
+    if negative is None:
+        raise ValueError("caps limit the spike count of a neuron with negative spikes; give negative='stbif' or 'snm'")
+    if not isinstance(caps, (tuple, list)) or len(caps) != 2:
+        raise ValueError(f"caps must be (n_min, p_max), got {caps!r}")
+    n_min = -float("inf") if caps[0] is None else checks.number("caps[0]", caps[0])
+    p_max = float("inf") if caps[1] is None else checks.number("caps[1]", caps[1])
+    if not n_min <= 0 <= p_max:
+        raise ValueError(f"caps must satisfy n_min <= 0 <= p_max, got {caps!r}")
+    return n_min, p_max
 
 
 def iaf(
@@ -78,6 +74,7 @@ def iaf(
     gamma=None,
     detach_reset=False,
     memory=False,
+    offset=0.0,
     out=None,
     state_out=None,
 ):
@@ -104,7 +101,7 @@ def iaf(
         caps: (n_min, p_max) of the net count, each a number or None for no bound; default (0, None).
         unit: "volts" (v += x, compare with theta) or "normalised" (v += x/theta, compare with 1).
         strict: fire on v > theta instead of v >= theta.
-        spikes: form of the result: "scaled" s*theta in x's dtype; "int8" s; "bits" int32 [T, ceil(N/32)] (with `negative`
+        spikes: form of the result: "scaled" s*theta in x's dtype; "unit" s in x's dtype; "int8" s; "bits" int32 [T, ceil(N/32)] (with `negative`
             [2, T, ceil(N/32)], positive then negative), neuron 32 w + j of a step in memory order at bit j of word w, tail zero;
             "count" int32 of one step's shape, the net sum of s over this call. Only "scaled" is differentiable.
         mask: bool, broadcasts over one step: where False nothing is emitted; potential and count go on as without it.
@@ -115,6 +112,7 @@ def iaf(
         detach_reset: no gradient through the spike in the reset.
         memory: with `negative`, gate by a floating-point sum of s theta > 0 as SNM's authors do, instead of the exact count; for comparison with
             their program. state.count then holds that sum.
+        offset: in units of theta: fire on u + offset*theta >= theta, which is not the same rounding as a start voltage.
         out: a tensor to write the spikes to: same shape, dtype and layout as the result; no autograd.
         state_out: with `out`, an `IAFState` whose tensors receive the state after the last step; it may be `state` itself, which is then
             updated in place.
@@ -125,5 +123,7 @@ def iaf(
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
     """
-    rule = rule_of(reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset, memory)
+    rule = rule_of(
+        reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset, memory, offset,
+    )  # fmt: skip
     return OPS(x, theta, v0, rule, T=T, spikes=spikes, mask=mask, state=state, out=out, state_out=state_out)

@@ -12,7 +12,8 @@ from snnfast.reference import multistep
 
 MOST_STEPS = 1 << 24
 EVERY = multistep.EVERY
-SPIKES = ("scaled", "int8", "bits", "count")
+SPIKES = ("scaled", "unit", "int8", "bits", "count")
+DENSE = ("scaled", "unit", "int8")  # forms with an element per neuron and step
 
 _NEURON = "Tensor x, Tensor theta, Tensor? v, Tensor? count, Tensor? mask"
 _LAUNCH = "int T, int inner, float v0"
@@ -148,7 +149,7 @@ class Neuron:
         every = EVERY if grad and x.is_cuda else 0
         s, v, count, _ = self.fwd(rows, th, v, count, mask, T, inner, v0, spikes, every, *rule)
         state = IAFState(layout.unvector(v), layout.unvector(count))
-        if spikes in ("scaled", "int8"):
+        if spikes in DENSE:
             s = layout.unrows(s)
         elif spikes == "count":
             s = layout.unvector(s)
@@ -198,7 +199,7 @@ def _out_rows(out, layout, x, T, spikes, signed):
     """`out` as the kernel sees it; its shape, dtype, device and layout must be those of the result."""
     shape, dtype = multistep.spikes_spec(T, layout.N, x.dtype, spikes, signed)
     checks.tensor("out", out, (dtype,), x.device)
-    if spikes in ("scaled", "int8"):
+    if spikes in DENSE:
         shape = (T, *layout.shape)
     elif spikes == "count":
         shape = layout.shape

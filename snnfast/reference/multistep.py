@@ -30,7 +30,7 @@ def pack_bits(on):
 def spikes_spec(T, N, dtype, spikes, signed):
     """Shape and dtype of the spikes of T steps of N neurons in the form `spikes`, for input of `dtype`."""
     words = -(-N // 32)
-    if spikes == "scaled":
+    if spikes in ("scaled", "unit"):
         return (T, N), dtype
     if spikes == "int8":
         return (T, N), torch.int8
@@ -78,7 +78,7 @@ def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
             spike = torch.where(mask, spike, 0.0)
         if spikes == "scaled":
             s[t] = spike * th
-        elif spikes == "int8":
+        elif spikes in ("unit", "int8"):
             s[t] = spike
         elif spikes == "bits" and not signed(k):
             s[t] = pack_bits(spike > 0)

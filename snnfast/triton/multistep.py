@@ -23,6 +23,8 @@ def _emit(s, e, t, T, at, word, th, inside, N, W, kind: tl.constexpr, signed: tl
     t = tl.cast(t, tl.int64)
     if kind == "scaled":
         tl.store(s + t * N + at, (e * th).to(s.dtype.element_ty), inside, eviction_policy="evict_first")
+    elif kind == "unit":
+        tl.store(s + t * N + at, e.to(s.dtype.element_ty), inside, eviction_policy="evict_first")
     elif kind == "int8":
         tl.store(s + t * N + at, e.to(tl.int8), inside, eviction_policy="evict_first")
     elif kind == "bits":

@@ -134,8 +134,8 @@ int compare(const char* kernel, int number, F&& launch) {
 IafRule random_rule() {
   const Negative negative = Negative(pick(3));
   const bool caps = negative != Negative::none;
-  if (pick(3) == 0) return {false, false, false, 0.0, negative, caps ? -2.0 : 0.0, caps ? 3.0 : HUGE_VAL, Surrogate::zif, 1.3, false, false};
-  return {pick(2) == 0, pick(2) == 0, pick(2) == 0, 0.125, negative, caps ? -2.0 : 0.0, caps ? 3.0 : HUGE_VAL, Surrogate(pick(5)), 1.3, pick(2) == 0, caps && pick(3) == 0};
+  if (pick(3) == 0) return {false, false, false, 0.0, negative, caps ? -2.0 : 0.0, caps ? 3.0 : HUGE_VAL, Surrogate::zif, 1.3, false, false, 0.0, 0.0, false, false};
+  return {pick(2) == 0, pick(2) == 0, pick(2) == 0, 0.125, negative, caps ? -2.0 : 0.0, caps ? 3.0 : HUGE_VAL, Surrogate(pick(5)), 1.3, pick(2) == 0, caps && pick(3) == 0, pick(3) ? 0.0 : 0.375, pick(3) ? 0.0 : 2.7, pick(2) == 0, pick(2) == 0};
 }
 
 int iaf_case(int number) {
@@ -143,6 +143,7 @@ int iaf_case(int number) {
   const Dtype d = Dtype(pick(4)), acc = d == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const bool constant = pick(3) == 0, carried = pick(2), masked = pick(2);
   const IafRule rule = random_rule();
+  const bool unit = pick(3) == 0;
   const auto memory = numbers(acc, N);
   const int64_t channels = N % 5 == 0 ? 5 : N % 4 == 0 ? 4 : 1, C = (int64_t[]){1, channels, N}[pick(3)];
   const auto x = numbers(d, constant ? N : T * N), ds = numbers(d, T * N), dv = numbers(acc, N), v = numbers(acc, N);
@@ -161,6 +162,7 @@ int iaf_case(int number) {
       MultistepFwd f{};
       static_cast<Multistep&>(f) = p;
       f.spikes = kind;
+      f.unit = unit;
       f.s = kind == Spikes::scaled ? room(r, d, T * N) : kind == Spikes::int8 ? room(r, Dtype::f32, (T * N + 3) / 4)
           : room(r, Dtype::f32, kind == Spikes::bits ? planes * T * words : N);
       f.v_end = room(r, acc, N);

@@ -1,0 +1,99 @@
+"""The leak, the offset and the form "unit": scalar loops written from the definitions, and what they must not be."""
+
+import numpy as np
+import pytest
+import torch
+
+import snnfast
+from snnfast import nn
+
+F = np.float32
+
+
+def scalar_lif(x, theta, tau, v0, decay_input, product, hard):
+    """One neuron in Python floats rounded to fp32: SEMANTICS section 1, the charge of LIF in its order of operations."""
+    theta, tau, keep = F(theta), F(tau), F(1.0 - 1.0 / tau)
+    r = F(0 if hard is None else hard)
+    v, out = F(v0) * theta, []
+    for xt in map(F, x):
+        if decay_input:
+            v = F(v + F(F(xt - F(v - r)) / tau))
+        elif product:
+            v = F(F(v * keep) + xt)
+        else:
+            v = F(F(v - F(F(v - r) / tau)) + xt)
+        s = v >= theta
+        out.append(int(s))
+        if s:
+            v = F(v - theta) if hard is None else F(hard)
+    return out, v
+
+
+@pytest.mark.parametrize("hard", [None, 0.0, -0.25])
+@pytest.mark.parametrize("decay_input, product", [(True, True), (False, True), (False, False)])
+def test_scalar(decay_input, product, hard):
+    if product and not decay_input and hard:
+        product = False  # v (1 - 1/tau) + x is for a reset to 0
+    x = torch.randn(40, 60) * 1.5 + 0.7
+    reset = dict(reset="soft") if hard is None else dict(reset="hard", v_reset=hard)
+    for tau, theta in ((2.7, 0.75), (1.0, 1.0), (13.0, 0.21432)):
+        s, state = snnfast.lif(x, theta, tau, 0.3, decay_input=decay_input, product=product, spikes="int8", **reset)
+        for i in range(x.size(1)):
+            spikes, v = scalar_lif(x[:, i].numpy(), theta, tau, 0.3, decay_input, product, hard)
+            assert s[:, i].tolist() == spikes and state.v[i].item() == v
+    assert 0 < int(s.sum()) < s.numel()
+
+
+def test_forms_differ_and_the_rest_is_iaf():
+    x = torch.randn(60, 200) * 1.5 + 0.7
+    forms = [snnfast.lif(x, 0.8, 2.7, decay_input=d, product=p)[1].v for d, p in ((True, True), (False, True), (False, False))]
+    assert not torch.equal(forms[0], forms[1]) and not torch.equal(forms[1], forms[2])
+    assert torch.equal(snnfast.lif(x, 0.8, 2.7, spikes="scaled")[0], snnfast.lif(x, 0.8, 2.7, spikes="unit")[0] * 0.8)
+    a, state = snnfast.lif(x[:7], 0.8, 2.7)
+    b, _ = snnfast.lif(x[7:], 0.8, 2.7, state=state)
+    assert torch.equal(torch.cat([a, b]), snnfast.lif(x, 0.8, 2.7)[0])
+
+
+def test_layer():
+    x = torch.randn(9, 3, 4) + 0.5
+    layer = nn.LIF(tau=1.7, theta=0.6, decay_input=False, carry=True)
+    assert torch.equal(torch.cat([layer(x[:4]), layer(x[4:])]), snnfast.lif(x, 0.6, 1.7, decay_input=False)[0])
+    assert "tau=1.7" in repr(layer)
+
+
+def test_offset_is_another_threshold_for_firing():
+    """u + offset theta >= theta, and theta is subtracted: an offset of 1/2 fires where a start of 1/2 does, but for rounding."""
+    x = torch.randn(30, 100, dtype=torch.float64)
+    a, state = snnfast.iaf(x, 0.8, 0.0, offset=0.5)
+    b, shifted = snnfast.iaf(x, 0.8, 0.5)
+    assert torch.equal(a, b) and torch.allclose(state.v + 0.4, shifted.v)
+    v, out = torch.zeros(100), []
+    y = torch.randn(20, 100)
+    for t in range(20):
+        v = v + y[t]
+        s = (v + 0.375 * 0.8 >= 0.8).float()
+        v = v - s * 0.8
+        out.append(s)
+    assert torch.equal(snnfast.iaf(y, 0.8, 0.0, offset=0.375, spikes="unit")[0], torch.stack(out))
+
+
+def test_unit_is_in_the_dtype_of_x_and_signed():
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        x = torch.randn(9, 70).to(dtype)
+        s, _ = snnfast.iaf(x, 0.7, negative="stbif", spikes="unit")
+        assert s.dtype == dtype and torch.equal(s, snnfast.iaf(x, 0.7, negative="stbif", spikes="int8")[0].to(dtype)) and (s < 0).any()
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (dict(tau=0.5), "tau must be >= 1 time step, got 0.5"),
+        (dict(tau=float("inf")), "tau must be finite"),
+        (dict(reset="gentle"), "reset must be one of"),
+    ],
+)
+def test_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        snnfast.lif(torch.zeros(3, 4), **given)
+    with pytest.raises(ValueError, match="tau and unit='normalised' do not go together"):
+        nn.LIF(tau=2.0, unit="normalised")
