@@ -23,6 +23,7 @@ from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "IAFState", "Report", "SpikingNetwork", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif", "load_checkpoint", "models", "neuron",
+    "IAFState", "Report", "SpikingNetwork", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif", "load_checkpoint", "models",
+    "neuron",
     "nn", "qcfs", "save_checkpoint", "to_channelwise", "train",
 ]  # fmt: skip

@@ -1,103 +1,15 @@
 """ANN to SNN: fold the batch norms, put a neuron in place of every quantised activation."""
 
-import collections
-import copy
 import dataclasses
 
 import torch
-from torch import fx
 
 from snnfast import nn, pooling, rates, relus
 from snnfast.methods import Method, method_of, voltage_of
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.spiking import Plan, SpikingNetwork
-
-
-class _Tracer(fx.Tracer):
-    """Records the network's graph; layers, ours and torch's, are its leaves.
-
-    sample: images [1, ...] that decide a branch of the forward, such as one on the size of a feature map; without them a branch is an error.
-    """
-
-    def __init__(self, sample=None):
-        super().__init__()
-        self.sample, self.deciding = sample, False
-
-    def to_bool(self, obj):
-        if self.sample is None:
-            return super().to_bool(obj)
-        self.deciding = True  # what runs now is not recorded
-        try:
-            return bool(self._value(obj.node))
-        finally:
-            self.deciding = False
-
-    @torch.no_grad()
-    def _value(self, node):
-        run = fx.Interpreter(self.root, graph=self.graph)
-        run.env, run.args_iter = {}, iter([self.sample])
-        for n in self.graph.nodes:
-            run.env[n] = run.run_node(n)
-            if n is node:
-                return run.env[n]
-
-    def call_module(self, m, forward, args, kwargs):
-        return forward(*args, **kwargs) if self.deciding else super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr, attr_val, parameter_proxy_cache):
-        return attr_val if self.deciding else super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def is_leaf_module(self, m, name):
-        return nn.is_quantised(m) or isinstance(m, nn.IF) or super().is_leaf_module(m, name)
-
-
-def trace(net, sample=None):
-    """The graph of `net`, from one input to one output."""
-    try:
-        graph = _Tracer(sample).trace(net)
-    except Exception as error:  # torch.fx raises many kinds
-        raise ValueError(f"net cannot be converted: torch.fx cannot trace {type(net).__name__}.forward ({error})") from error
-    inputs = [n for n in graph.nodes if n.op == "placeholder"]
-    if len(inputs) != 1:
-        raise ValueError(f"net must take one input, the image; {type(net).__name__}.forward takes {len(inputs)}")
-    return fx.GraphModule(net, graph)
-
-
-def _replace(gm, name, module):
-    parent, _, child = name.rpartition(".")
-    setattr(gm.get_submodule(parent), child, module)
-
-
-def _module(gm, node):
-    return gm.get_submodule(node.target) if node.op == "call_module" else None
-
-
-def fold_batch_norms(gm):
-    """Folds every batch norm that follows a convolution or a linear layer into it, in place (W gamma/sqrt(var + eps), ...).
-
-    One whose layer is used elsewhere too stays as the affine map that it is in eval mode.
-    """
-    calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
-    fuse = {torch.nn.Conv2d: torch.nn.utils.fuse_conv_bn_eval, torch.nn.Linear: torch.nn.utils.fuse_linear_bn_eval}
-    for node in list(gm.graph.nodes):
-        bn = _module(gm, node)
-        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or bn.running_mean is None:
-            continue
-        before = node.all_input_nodes[0]
-        layer = _module(gm, before)
-        if type(layer) not in fuse or len(before.users) != 1 or calls[before.target] != 1:
-            continue
-        _replace(gm, before.target, fuse[type(layer)](layer, bn))
-        node.replace_all_uses_with(before)
-        gm.graph.erase_node(node)
-
-
-def _drop_dropout(gm):
-    for node in list(gm.graph.nodes):
-        if isinstance(_module(gm, node), torch.nn.modules.dropout._DropoutNd):
-            node.replace_all_uses_with(node.all_input_nodes[0])
-            gm.graph.erase_node(node)
+from snnfast.trace import prepared, replace, take_readout
 
 
 def _put_neurons(gm, options):
@@ -108,7 +20,7 @@ def _put_neurons(gm, options):
             continue
         theta = checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
         levels[name] = m.levels if isinstance(m, nn.Quantised) else m.L
-        _replace(gm, name, _neuron(theta, name, options))
+        replace(gm, name, _neuron(theta, name, options))
     return levels
 
 
@@ -156,40 +68,19 @@ def _replace_max_pools(gm, form, poisson):
         gm.graph.erase_node(node)
 
 
-SOFTMAX = {torch.nn.Softmax: "softmax", torch.nn.LogSoftmax: "log_softmax", torch.nn.functional.softmax: "softmax", torch.softmax: "softmax",
-           torch.nn.functional.log_softmax: "log_softmax", torch.log_softmax: "log_softmax", "softmax": "softmax", "log_softmax": "log_softmax"}  # fmt: skip
-
-
-def _take_readout(gm):
-    """Takes a softmax over the classes off the end of the graph; returns its name: it is a function of the mean output, not of a step's."""
-    output = next(n for n in gm.graph.nodes if n.op == "output")
-    last = output.args[0]
-    if not isinstance(last, fx.Node) or last.op == "placeholder":
-        return None
-    layer = _module(gm, last)
-    name = SOFTMAX.get(type(layer) if layer is not None else last.target)
-    dim = (
-        layer.dim if layer is not None and name else last.kwargs.get("dim", last.args[1] if len(last.args) > 1 else None) if name else None
-    )
-    if name is None or dim not in (1, -1):
-        return None
-    output.args = (last.all_input_nodes[0],)
-    gm.graph.erase_node(last)
-    return name
-
-
 def convert(
-    net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None, percentile=99.9,
+    net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None,
+    percentile=99.9,
     per_channel=False, maxpool="difference", inputs="constant", amplitude=None, seed=0, **options,
 ):  # fmt: skip
     """A spiking network with the weights of `net`, which is not changed.
 
-    Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds, every ReLU one with
-    thresholds from data; the last linear layer has no neuron: its output is read, and a softmax behind it is taken of the mean output.
+    Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds, every ReLU one
+    with thresholds from data; the last linear layer has no neuron: its output is read, and a softmax behind it is taken of the mean output.
 
     Args:
-        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` or ReLUs and whose other layers, behind
-            the first activation, commute with rates (`snnfast/rates.py` lists them). torchvision's and timm's VGGs and ResNets are.
+        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` or ReLUs and whose other layers,
+            behind the first activation, commute with rates (`snnfast/rates.py` lists them). torchvision's and timm's VGGs and ResNets are.
         method: "if", "stbif", "snm", "srp", "srp+stbif", "srp+snm" or "cos"; `snnfast/methods.py` says what each does.
         v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name; 0.5 (the default) is optimal for QCFS.
         parity: the arithmetic of the method's authors, for comparison with their programs.
@@ -230,25 +121,12 @@ def convert(
             "net has no quantised activation (snnfast.nn.QCFS and its kin) to put neurons in place of"
             + ("" if not relus.relu_nodes(gm) else "; for its ReLUs give calibrate=, images that set their thresholds")
         )
-    how = dataclasses.replace(how, readout=_take_readout(gm))
+    how = dataclasses.replace(how, readout=take_readout(gm))
     _replace_max_pools(gm, maxpool, how.amplitude is not None)
     _check_rates(gm, how.amplitude is not None)
     gm.delete_all_unused_submodules()
     gm.recompile()
     return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)
-
-
-def prepared(net, sample=None):
-    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded."""
-    net = copy.deepcopy(net).eval()
-    for m in net.modules():
-        if getattr(m, "inplace", False):
-            m.inplace = False  # fixed values are used again in every chunk
-    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net, sample)
-    _drop_dropout(gm)
-    fold_batch_norms(gm)
-    gm.graph.eliminate_dead_code()
-    return gm
 
 
 def _own_neuron(how, neuron, options):

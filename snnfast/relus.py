@@ -1,8 +1,9 @@
 """Networks with plain ReLUs: neurons in their place, with thresholds taken from data.
 
-The threshold of a layer is the p-th percentile of its non-zero activations on the calibration images (Rueckauer et al., "Conversion of continuous-valued
-deep networks to efficient event-driven networks", Frontiers in Neuroscience 2017), for the layer or for each channel; 100 is the maximum (Diehl et
-al., IJCNN 2015). Spikes carry their threshold as amplitude, so that weights, biases and the shortcuts of residual blocks need no scaling.
+The threshold of a layer is the p-th percentile of its non-zero activations on the calibration images (Rueckauer et al., "Conversion of
+continuous-valued deep networks to efficient event-driven networks", Frontiers in Neuroscience 2017), for the layer or for each channel; 100 is the
+maximum (Diehl et al., IJCNN 2015). Spikes carry their threshold as amplitude, so that weights, biases and the shortcuts of residual blocks
+need no scaling.
 """
 
 import torch

@@ -87,9 +87,9 @@ class SpikingNetwork(torch.nn.Module):
             at: None, or increasing steps in 1..T.
 
         Returns:
-            at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for each asked t,
-            [len(at), B, classes]: what the network answers when it is read at t. Summed in fp64, step by step, so that it does not depend on
-            `chunk`.
+            at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for
+            each asked t, [len(at), B, classes]: what the network answers when it is read at t. Summed in fp64, step by step, so that it does not
+            depend on `chunk`.
         """
         if at is None:
             return torch.cat(list(self.chunks(x, T, chunk)))

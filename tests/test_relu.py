@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import snnfast
 from snnfast import nn, poisson, relus
-from snnfast.convert import prepared
+from snnfast.trace import prepared
 
 
 def small(*tail, pool=True):

@@ -19,11 +19,12 @@ def lif(
             y[t] = s * theta
 
     Args:
-        x, theta, v0, T, reset, v_reset, spikes, mask, state, surrogate, gamma, detach_reset, out, state_out: as in `snnfast.iaf`. A neuron with a hard
-            reset decays towards v_reset.
+        x, theta, v0, T, reset, v_reset, spikes, mask, state, surrogate, gamma, detach_reset, out, state_out: as in `snnfast.iaf`. A neuron with a
+            hard reset decays towards v_reset.
         tau: time constant in steps, >= 1.
         decay_input: whether the leak divides the input too.
-        product: without decay_input and with v_reset = 0, v (1 - 1/tau) + x (True; SpikingJelly until 0.0.0.0.14) or v - v/tau + x (SpikingJelly 2.0).
+        product: without decay_input and with v_reset = 0, v (1 - 1/tau) + x (True; SpikingJelly until 0.0.0.0.14) or v - v/tau + x (SpikingJelly
+            2.0).
 
     Returns:
         (s, state), as `snnfast.iaf`. Gradients reach x, theta, v0 (as a tensor) and state.v.

@@ -1,0 +1,131 @@
+"""The graph of a network, made ready for conversion: traced, without dropout, batch norms folded, a softmax at its end taken off."""
+
+import collections
+import copy
+
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from snnfast import nn
+
+
+class Tracer(fx.Tracer):
+    """Records the network's graph; layers, ours and torch's, are its leaves.
+
+    sample: images [1, ...] that decide a branch of the forward, such as one on the size of a feature map; without them a branch is an error.
+    """
+
+    def __init__(self, sample=None):
+        super().__init__()
+        self.sample, self.deciding = sample, False
+
+    def to_bool(self, obj):
+        if self.sample is None:
+            return super().to_bool(obj)
+        self.deciding = True  # what runs now is not recorded
+        try:
+            return bool(self._value(obj.node))
+        finally:
+            self.deciding = False
+
+    @torch.no_grad()
+    def _value(self, node):
+        run = fx.Interpreter(self.root, graph=self.graph)
+        run.env, run.args_iter = {}, iter([self.sample])
+        for n in self.graph.nodes:
+            run.env[n] = run.run_node(n)
+            if n is node:
+                return run.env[n]
+
+    def call_module(self, m, forward, args, kwargs):
+        return forward(*args, **kwargs) if self.deciding else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return attr_val if self.deciding else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def is_leaf_module(self, m, name):
+        return nn.is_quantised(m) or isinstance(m, nn.IF) or super().is_leaf_module(m, name)
+
+
+def trace(net, sample=None):
+    """The graph of `net`, from one input to one output."""
+    try:
+        graph = Tracer(sample).trace(net)
+    except Exception as error:  # torch.fx raises many kinds
+        raise ValueError(f"net cannot be converted: torch.fx cannot trace {type(net).__name__}.forward ({error})") from error
+    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    if len(inputs) != 1:
+        raise ValueError(f"net must take one input, the image; {type(net).__name__}.forward takes {len(inputs)}")
+    return fx.GraphModule(net, graph)
+
+
+def replace(gm, name, module):
+    parent, _, child = name.rpartition(".")
+    setattr(gm.get_submodule(parent), child, module)
+
+
+def module_of(gm, node):
+    return gm.get_submodule(node.target) if node.op == "call_module" else None
+
+
+def fold_batch_norms(gm):
+    """Folds every batch norm that follows a convolution or a linear layer into it, in place (W gamma/sqrt(var + eps), ...).
+
+    One whose layer is used elsewhere too stays as the affine map that it is in eval mode.
+    """
+    calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
+    fuse = {torch.nn.Conv2d: torch.nn.utils.fuse_conv_bn_eval, torch.nn.Linear: torch.nn.utils.fuse_linear_bn_eval}
+    for node in list(gm.graph.nodes):
+        bn = module_of(gm, node)
+        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or bn.running_mean is None:
+            continue
+        before = node.all_input_nodes[0]
+        layer = module_of(gm, before)
+        if type(layer) not in fuse or len(before.users) != 1 or calls[before.target] != 1:
+            continue
+        replace(gm, before.target, fuse[type(layer)](layer, bn))
+        node.replace_all_uses_with(before)
+        gm.graph.erase_node(node)
+
+
+def drop_dropout(gm):
+    for node in list(gm.graph.nodes):
+        if isinstance(module_of(gm, node), torch.nn.modules.dropout._DropoutNd):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            gm.graph.erase_node(node)
+
+
+def prepared(net, sample=None):
+    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded."""
+    net = copy.deepcopy(net).eval()
+    for m in net.modules():
+        if getattr(m, "inplace", False):
+            m.inplace = False  # fixed values are used again in every chunk
+    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net, sample)
+    drop_dropout(gm)
+    fold_batch_norms(gm)
+    gm.graph.eliminate_dead_code()
+    return gm
+
+
+SOFTMAX = {torch.nn.Softmax: "softmax", torch.nn.LogSoftmax: "log_softmax", F.softmax: "softmax", torch.softmax: "softmax",
+           F.log_softmax: "log_softmax", torch.log_softmax: "log_softmax", "softmax": "softmax", "log_softmax": "log_softmax"}  # fmt: skip
+
+
+def take_readout(gm):
+    """Takes a softmax over the classes off the end of the graph; returns its name: it is a function of the mean output, not of a step's."""
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    last = output.args[0]
+    if not isinstance(last, fx.Node) or last.op == "placeholder":
+        return None
+    layer = module_of(gm, last)
+    name = SOFTMAX.get(type(layer) if layer is not None else last.target)
+    dim = (
+        layer.dim if layer is not None and name else last.kwargs.get("dim", last.args[1] if len(last.args) > 1 else None) if name else None
+    )
+    if name is None or dim not in (1, -1):
+        return None
+    output.args = (last.all_input_nodes[0],)
+    gm.graph.erase_node(last)
+    return name
