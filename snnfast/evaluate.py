@@ -8,9 +8,10 @@ import torch
 from snnfast.ops import checks
 from snnfast.report import Report
 from snnfast.spiking import SpikingNetwork, check_at, powers_of_two
+from snnfast.statistics import Statistics
 
 
-def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu", on_chunk=None):
+def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu", on_chunk=None, statistics=False):
     """Runs T steps per image once and reads the mean output at each t of `at`.
 
     Args:
@@ -21,6 +22,8 @@ def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu"
         ann: the network that `snn` was converted from; its accuracy then stands in the report. It is left on `device`, in the mode it was in.
         chunk: steps per chunk of time (default: chosen by the network). Memory depends on it, not on T.
         device: where to run.
+        statistics: True, or a `snnfast.statistics.Statistics` of `snn`: unevenness, firing rates, SOPs and energy per layer, in the same pass;
+            `report.layers` and `report.totals` hold what it found.
         on_chunk: called with the number of image-steps done since the last call.
 
     Returns:
@@ -29,14 +32,17 @@ def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu"
     checks.integer("T", T)
     if not isinstance(snn, SpikingNetwork):
         raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
+    snn.method.check_T(T)
     at = powers_of_two(T) if at is None else check_at(at, T)
     right, ann_right, seen, began = dict.fromkeys(at, 0), 0, 0, time.perf_counter()
     snn = snn.to(device)
+    if statistics is True:
+        statistics = Statistics(snn)
     with torch.no_grad(), _in_eval_mode(ann, device):
         for x, y in loader:
             x, y = x.to(device), y.to(device)
             done = 0
-            for t, mean in snn.means(x, T, at, chunk, first=seen):
+            for t, mean in snn.means(x, T, at, chunk, seen, statistics or None):
                 right[t] += int((mean.argmax(1) == y).sum())
                 if on_chunk:
                     on_chunk(len(y) * (t - done))
@@ -53,6 +59,9 @@ def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu"
         seconds=time.perf_counter() - began,
         ann=None if ann is None else 100 * ann_right / seen,
         device=str(device),
+        method=snn.method.facts(),
+        layers=statistics.rows() if statistics else [],
+        totals=statistics.totals() if statistics else {},
     )
 
 

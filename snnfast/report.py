@@ -9,7 +9,8 @@ from pathlib import Path
 class Report:
     """Accuracy in % after t steps, for each t of `at`.
 
-    ann: accuracy of the network before conversion, or None. seconds: of the whole spiking run. facts: whatever else belongs to the run.
+    ann: accuracy of the network before conversion, or None. seconds: of the whole spiking run. method: name and settings of the conversion.
+    layers, totals: `Statistics.rows()` and `.totals()`, where they were asked for. facts: whatever else belongs to the run.
     """
 
     at: list
@@ -18,6 +19,9 @@ class Report:
     seconds: float
     ann: float = None
     device: str = "cpu"
+    method: dict = dataclasses.field(default_factory=dict)
+    layers: list = dataclasses.field(default_factory=list)
+    totals: dict = dataclasses.field(default_factory=dict)
     facts: dict = dataclasses.field(default_factory=dict)
 
     def at_step(self, t):

@@ -43,7 +43,7 @@ class SpikingNetwork(torch.nn.Module):
         """(name, IF) of every neuron layer, in the order of the graph."""
         return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
 
-    def chunks(self, x, T, chunk=None, first=0):
+    def chunks(self, x, T, chunk=None, first=0, statistics=None):
         """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all.
 
         Args:
@@ -52,10 +52,11 @@ class SpikingNetwork(torch.nn.Module):
             chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
                 whatever T is. The neurons' spikes do not depend on it.
             first: number of the first image in its data set, which the random numbers of Poisson input depend on.
+            statistics: a `snnfast.statistics.Statistics` that collects from this run.
         """
-        return (y for y, _ in self.run(x, T, chunk, first))
+        return (y for y, _ in self.run(x, T, chunk, first, statistics))
 
-    def run(self, x, T, chunk=None, first=0):
+    def run(self, x, T, chunk=None, first=0, statistics=None):
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
         checks.tensor("x", x)
         checks.integer("T", T)
@@ -65,17 +66,24 @@ class SpikingNetwork(torch.nn.Module):
         if x.dim() < 1 or x.size(0) == 0:
             raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
         checks.integer("first", first, 0)
-        return self._run(x, T, chunk, first)
+        return self._run(x, T, chunk, first, statistics)
 
     @torch.no_grad()
-    def _run(self, x, T, chunk, first):
+    def _run(self, x, T, chunk, first, statistics):
         run = Run(self.gm, x, self.method, first)
         chunk, done = chunk or run.default_chunk(), 0
         run.first_phase(chunk)
+        if statistics:
+            statistics.begin(run)
         while done < T:
             steps = min(T - done, chunk if done else max(chunk, self.method.rho))
-            yield run.chunk(steps), {n.name: s for n, s in run.states.items()}
+            y = run.chunk(steps)
             done += steps
+            if statistics:
+                statistics.chunk(run, steps)
+                if done == T:
+                    statistics.end(run, T)
+            yield y, {n.name: s for n, s in run.states.items()}
             if x.device.type == "cpu":
                 heap.release()
 
@@ -96,10 +104,10 @@ class SpikingNetwork(torch.nn.Module):
         checks.integer("T", T)
         return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
 
-    def means(self, x, T, at, chunk=None, first=0):
+    def means(self, x, T, at, chunk=None, first=0, statistics=None):
         """Yields (t, mean logits of the first t steps [B, classes]) for each t of `at`, in memory that does not grow with T."""
         asked, total, t = set(at), None, 0
-        for y in self.chunks(x, T, chunk, first):
+        for y in self.chunks(x, T, chunk, first, statistics):
             for step in y:
                 t += 1
                 total = step.to(torch.float64, copy=True) if total is None else total.add_(step)

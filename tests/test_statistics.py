@@ -1,0 +1,140 @@
+"""Unevenness cases, firing rates, SOPs, energy and threshold spread against counts made by hand."""
+
+import csv
+
+import pytest
+import torch
+
+import snnfast
+from snnfast import nn
+from snnfast.statistics import FIELDS, Statistics
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A residual network with 1 x 1 convolutions, whose fan-out has no borders, and uneven thresholds per channel."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = torch.nn.Conv2d(2, 6, 3), torch.nn.Conv2d(6, 8, 1), torch.nn.Conv2d(6, 8, 1)
+            self.one, self.two, self.pool, self.fc = (
+                nn.CQCFS(6, 4, 0.5),
+                nn.CQCFS(8, 8, 0.5),
+                torch.nn.AvgPool2d(2),
+                torch.nn.Linear(8 * 9, 5),
+            )
+
+        def forward(self, x):
+            h = self.one(self.a(x))
+            return self.fc(self.pool(self.two(self.b(h) + self.c(h))).flatten(1))
+
+    torch.manual_seed(3)
+    made = Net().double().eval()
+    with torch.no_grad():
+        for act in (made.one, made.two):
+            act.thresh.mul_(0.5 + torch.rand_like(act.thresh))
+    return made
+
+
+X = torch.randn(7, 2, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def spikes_of(snn, T):
+    """The emitted spikes of each layer [T, B, ...] as whole numbers, and their net counts."""
+    found = {}
+
+    def keep(name, neuron):
+        fire = neuron.fire
+
+        def run(*args, **kwargs):
+            s, state = fire(*args, **kwargs)
+            found.setdefault(name, []).append((s / neuron.theta.view(-1, 1, 1)).round())
+            return s, state
+
+        neuron.fire = run
+
+    for name, neuron in snn.neurons():
+        keep(name, neuron)
+    snn.logits(X, T, chunk=1)
+    for _, neuron in snn.neurons():
+        del neuron.fire
+    return {name: torch.cat(rows)[-T:] for name, rows in found.items()}
+
+
+@pytest.mark.parametrize("method", ["if", "stbif", "snm", "srp", "cos"])
+@pytest.mark.parametrize("T", [4, 6, 16])
+def test_against_counts_by_hand(net, method, T):
+    snn = snnfast.convert(net, method)
+    spikes = spikes_of(snn, T)
+    report = snnfast.evaluate(snn, [(X[:4], torch.zeros(4)), (X[4:], torch.zeros(3))], T=T, chunk=5, statistics=True)
+    rows = {row["layer"]: row for row in report.layers}
+    with torch.no_grad():
+        h = net.a(X)
+        levels = {"one": torch.round(net.one(h) / net.one.thresh.view(-1, 1, 1) * 4)}
+        z = net.b(net.one(h)) + net.c(net.one(h))
+        levels["two"] = torch.round(net.two(z) / net.two.thresh.view(-1, 1, 1) * 8)
+    for name, L in (("one", 4), ("two", 8)):
+        s, alpha, row = spikes[name], levels[name], rows[name]
+        N, many = s.sum(0), s[0].numel()
+        shares = [
+            (alpha == 0) & (N == 0), (alpha > 0) & (N * L == alpha * T), (alpha == 0) & (N > 0), (alpha > 0) & (N * L > alpha * T),
+            (alpha > 0) & (N * L < alpha * T),
+        ]  # fmt: skip
+        keys = ("right_zero", "right_above", "case1", "case2", "case3")
+        assert [row[k] for k in keys] == pytest.approx([100 * float(c.double().mean()) for c in shares])
+        assert sum(row[k] for k in keys) == pytest.approx(100)
+        assert row["firing_rate"] == pytest.approx(float(s.abs().sum()) / (many * T)) and row["neurons"] == many / 7
+        # One spike of `one` meets 8 weights in b and 8 in c; of `two`, through the pooling, 5 in fc.
+        assert row["SOPs"] == pytest.approx(float(s.abs().sum()) / 7 * (16 if name == "one" else 5))
+        theta = getattr(net, name).thresh.detach()
+        assert row["theta_spread"] == pytest.approx(float((theta.max() - theta.min()) / theta.min()))
+        assert row["energy_pJ"] == pytest.approx(0.9 * row["SOPs"])
+    assert rows["image"]["MACs"] == 6 * 6 * 6 * 18 and rows["image"]["energy_pJ"] == pytest.approx(4.6 * 6 * 6 * 6 * 18)
+    if method == "stbif":
+        assert any((s < 0).any() for s in spikes.values())
+    total = report.totals
+    assert total["SOPs"] == pytest.approx(rows["one"]["SOPs"] + rows["two"]["SOPs"]) and total["images"] == 7 and total["T"] == T
+    assert total["theta_spread_max"] == max(rows["one"]["theta_spread"], rows["two"]["theta_spread"])
+
+
+def test_sanity_of_the_first_layer(net):
+    """A constant current: case 1 is 0 for T <= L, and every error is 0 for T = L."""
+    for T in (1, 2, 3, 4):
+        row = snnfast.evaluate(snnfast.convert(net), [(X, torch.zeros(7))], T=T, statistics=True).layers[1]
+        assert row["layer"] == "one" and row["case1"] == 0
+        assert (row["case2"] == row["case3"] == 0) == (T == 4)
+
+
+def test_constants_chunks_and_csv(net, tmp_path):
+    snn = snnfast.convert(net, "stbif")
+    found = []
+    for chunk in (1, 9):
+        collected = Statistics(snn, energy_ac=0.1, energy_mac=3.2)
+        snnfast.evaluate(snn, [(X, torch.zeros(7))], T=9, chunk=chunk, statistics=collected)
+        found.append(collected.rows())
+    assert found[0] == found[1] and found[0][1]["energy_pJ"] == pytest.approx(0.1 * found[0][1]["SOPs"])
+    collected.save_csv(tmp_path / "layers.csv")
+    with open(tmp_path / "layers.csv") as file:
+        read = list(csv.DictReader(file))
+    assert (
+        tuple(read[0]) == FIELDS and [r["layer"] for r in read] == ["image", "one", "two"] and float(read[2]["SOPs"]) == found[0][2]["SOPs"]
+    )
+    assert collected.totals()["energy_pJ"] == pytest.approx(sum(r["energy_pJ"] for r in found[0]))
+
+
+def test_without_levels_and_with_poisson_input():
+    body = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(36, 3)
+    ).double()
+    snn = snnfast.convert(body, calibrate=X, inputs="poisson")
+    report = snnfast.evaluate(snn, [(X, torch.zeros(7))], T=5, statistics=True)
+    row = report.layers[1]
+    assert row["levels"] is None and row["case1"] is None and 0 < row["firing_rate"] < 1 and row["SOPs"] > 0
+
+
+def test_nothing_seen(net):
+    with pytest.raises(ValueError, match="no image was seen"):
+        Statistics(snnfast.convert(net)).rows()
+    with pytest.raises(ValueError, match="energy_ac must be > 0"):
+        Statistics(snnfast.convert(net), energy_ac=0)
