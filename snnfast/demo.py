@@ -1,5 +1,7 @@
 """`snnfast demo`: from a trained network to its accuracy at T = 1024, on scikit-learn's digits."""
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from snnfast.checkpoints import save_checkpoint
 from snnfast.convert import convert
 from snnfast.data import digits, shift
 from snnfast.evaluate import evaluate
+from snnfast.methods import METHODS
 from snnfast.models import vgg11
 from snnfast.ops import checks
+from snnfast.report import methods_table, plot_curves
 from snnfast.stages import to_channelwise
+from snnfast.statistics import Statistics
 from snnfast.train import fit
 
 LEVELS, WIDTH, THETA, SHIFT = 4, 0.125, 2.0, 3
@@ -30,12 +35,17 @@ def _train(progress, name, net, loader, epochs, lr, device):
     fit(net, loader, epochs, lr, augment=lambda x: shift(x, SHIFT), device=device, on_epoch=on_epoch)
 
 
-def demo(out="runs/digits", device="cpu", T=1024, epochs=(30, 8), seed=0, console=None):
-    """Trains a narrow VGG-11 with S-QCFS (L = 4), fine-tunes it channel-wise with CS-QCFS, converts it, and evaluates T = 1, 2, 4, ... in one run.
+def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, methods=("if",), console=None):
+    """Trains a narrow VGG-11 with S-QCFS (L = 4), fine-tunes it channel-wise with CS-QCFS, converts it, and evaluates T = 1, 2, 4, ... in one run
+    for each of `methods` ("all": every one). T is 1024 for one method and 64 for several, if not given.
 
-    Writes report.json, accuracy.png and model.pt to `out`; returns the `Report`.
+    Writes report.json, accuracy.png, layers.csv and model.pt to `out`, with several methods methods.json and methods.png too; returns the `Report`
+    of the first method.
     """
-    checks.integer("T", T)
+    methods = METHODS if methods == "all" else tuple(methods)
+    for method in methods:
+        checks.choice("methods", method, METHODS)
+    T = checks.integer("T", (1024 if len(methods) == 1 else 64) if T is None else T)
     console = console or Console()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -48,22 +58,35 @@ def demo(out="runs/digits", device="cpu", T=1024, epochs=(30, 8), seed=0, consol
     net = vgg11(num_classes=10, levels=LEVELS, activation="s-qcfs", theta=THETA, width=WIDTH, in_channels=1)
     columns = [TextColumn("{task.description:<17}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn()]
     columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
+    reports = {}
     with Progress(*columns, console=console) as progress:
         _train(progress, "1: S-QCFS", net, batches, epochs[0], 0.05, device)
         net = to_channelwise(net)
         _train(progress, "2: CS-QCFS", net, batches, epochs[1], 0.005, device)
-        snn = convert(net)
-        task = progress.add_task(f"evaluate, T = {T}", total=len(test) * T, note="")
-        report = evaluate(snn, tests, T, ann=net, device=device, on_chunk=lambda n: progress.advance(task, n))
-    seconds = time.perf_counter() - began
+        for method in methods:
+            snn = convert(net, method)
+            statistics = Statistics(snn)
+            task = progress.add_task(f"{method}, T = {T}", total=len(test) * T, note="")
+            on_chunk = lambda n, task=task: progress.advance(task, n)  # noqa: E731
+            reports[method] = evaluate(snn, tests, T, ann=net, device=device, on_chunk=on_chunk, statistics=statistics)
+            if method == methods[0]:
+                statistics.save_csv(out / "layers.csv")
+    seconds, report = time.perf_counter() - began, reports[methods[0]]
     report.facts = dict(
-        data="scikit-learn digits", train_images=len(train), arch="vgg11", width=WIDTH, levels=LEVELS, activation="cs-qcfs", method="if",
+        data="scikit-learn digits", train_images=len(train), arch="vgg11", width=WIDTH, levels=LEVELS, activation="cs-qcfs",
         epochs=list(epochs), seed=seed, total_seconds=seconds, kernels=backends.info()["cuda" if "cuda" in str(device) else "cpu"],
         torch=torch.__version__,
     )  # fmt: skip
     report.save_json(out / "report.json")
     report.plot(out / "accuracy.png")
-    save_checkpoint(out / "model.pt", net.cpu(), data="digits", image_size=32, ann_accuracy=report.ann, epochs=list(epochs), seed=seed)
-    console.print(report.table())
-    console.print(f"{seconds:.0f} s in all; wrote {', '.join(str(out / f) for f in ('report.json', 'accuracy.png', 'model.pt'))}")
+    facts = dict(data="digits", image_size=32, ann_accuracy=report.ann, epochs=list(epochs), seed=seed)
+    save_checkpoint(out / "model.pt", net.cpu(), **facts)
+    wrote = ["report.json", "accuracy.png", "layers.csv", "model.pt"]
+    if len(methods) > 1:
+        text = json.dumps({name: dataclasses.asdict(r) for name, r in reports.items()}, indent=2)
+        (out / "methods.json").write_text(text + "\n")
+        plot_curves(reports, out / "methods.png")
+        wrote += ["methods.json", "methods.png"]
+    console.print(report.table() if len(methods) == 1 else methods_table(reports))
+    console.print(f"{seconds:.0f} s in all; wrote {', '.join(str(out / f) for f in wrote)}")
     return report

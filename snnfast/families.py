@@ -71,7 +71,8 @@ def read(file, path, arch, num_classes, levels, family, threshold, options):
     by_channel = any(t.numel() > 1 for t in thresholds.values())
     if family == "auto":
         lowest = min(float(t.min()) for t in thresholds.values())
-        channelwise = by_channel or threshold is not None or (older and lowest <= 0)
+        named = any(key.endswith(".lam") for key in thresholds)
+        channelwise = by_channel or named or threshold is not None or (older and lowest <= 0)
         family = "cs-qcfs" if channelwise else "srp" if older else "qcfs"
     if by_channel and family != "cs-qcfs":
         raise ValueError(f"{path} has thresholds per channel, which are of family 'cs-qcfs', not {family!r}")
@@ -84,6 +85,8 @@ def read(file, path, arch, num_classes, levels, family, threshold, options):
 
 def _is_softplus(thresholds, path, threshold):
     """Whether theta = softplus(up): a value <= 0 proves it, else the caller has to say."""
+    if any(key.endswith(".lam") for key in thresholds):
+        return True  # our own name for what softplus is taken of
     proof = next((key for key, t in thresholds.items() if float(t.min()) <= 0), None)
     if proof and threshold == "raw":
         raise ValueError(f"{path} cannot hold raw thresholds: {proof} has a value <= 0. Give threshold='softplus'")
@@ -123,7 +126,7 @@ def _thresholds_in_place(config, state, softplus, by_channel):
     for key, t in state.items():
         if is_threshold(key):
             del found[key]
-            found[key.removesuffix("thresh") + "lam" if softplus else key] = t.reshape(-1)
+            found[f"{key.rpartition('.')[0]}.{'lam' if softplus else 'thresh'}"] = t.reshape(-1)
             wide.append(t.numel() > 1)
     if not by_channel:
         return found

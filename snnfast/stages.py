@@ -30,8 +30,10 @@ def to_channelwise(net, channel_num=None):
     return new.to(like.device)
 
 
-def parameter_groups(net, weight_decay):
-    """Optimiser groups: weight decay on weights, none on thresholds, biases and batch norm."""
+def parameter_groups(net, weight_decay, everywhere=False):
+    """Optimiser groups: weight decay on weights, none on thresholds, biases and batch norm unless `everywhere`."""
+    if everywhere:
+        return [{"params": list(net.parameters()), "weight_decay": weight_decay}]
     decayed = {id(m.weight) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))}
     yes = [p for p in net.parameters() if id(p) in decayed]
     no = [p for p in net.parameters() if id(p) not in decayed]

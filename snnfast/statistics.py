@@ -5,9 +5,9 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
 
     case 1   alpha = 0, but it fired           case 2   alpha > 0, and too many           case 3   alpha > 0, and too few
 
-Firing rate: spikes of either sign per neuron and step. SOPs: spikes times fan-out, the fan-out of a layer being its multiplications per input element,
-borders averaged in; layers that take the image itself count as MACs, once. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC
-2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
+Firing rate: spikes of either sign per neuron and step. SOPs: spikes times fan-out, the fan-out of a layer being its multiplications per input
+element, borders averaged in; layers that take the image itself count as MACs, once. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC, 45 nm
+(Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
 import csv

@@ -93,6 +93,13 @@ def test_a_value_below_zero_proves_softplus(tmp_path):
         snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH, threshold="raw")
 
 
+def test_weights_of_our_own_without_their_facts(tmp_path):
+    for kind in ("qcfs", "s-qcfs", "cs-qcfs"):
+        net = trained("resnet20", kind)
+        torch.save({"model": net.state_dict()}, tmp_path / "m.pth")
+        assert same_function(net, tmp_path / "m.pth").config["activation"] == kind
+
+
 def test_layers_with_one_threshold_between_others(tmp_path):
     net = trained("vgg11", "c-qcfs")
     with torch.no_grad():

@@ -1,0 +1,109 @@
+"""What the commands `snnfast train` and `snnfast eval` do."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from snnfast import data as data_sets
+from snnfast import recipes, training
+from snnfast.checkpoints import load_checkpoint
+from snnfast.convert import convert
+from snnfast.evaluate import evaluate
+from snnfast.spiking import check_at
+from snnfast.statistics import Statistics
+
+_BAR = "{task.description:<22}"
+
+
+def _columns():
+    return [TextColumn(_BAR), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}")]  # fmt: skip
+
+
+def settings_of(args):
+    """The `Settings` of a command line: the recipe's, and what was given beside it."""
+    r = recipes.recipe(args.recipe, args.arch, args.data)
+    epochs = tuple(args.epochs or r.epochs)[: args.stages or 2]
+    lr = tuple(args.lr or r.lr)
+    lr = lr if len(lr) >= len(epochs) else (lr[0], lr[0] / 10)
+    asked = dict(activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size)
+    given = {key: value for key, value in asked.items() if value is not None}
+    kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(training.Settings)}}
+    own = dict(arch=args.arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
+               width=args.width, amp=args.amp, seed=args.seed)  # fmt: skip
+    return training.Settings(**{**kept, **given, **own}), r
+
+
+def train(args, device):
+    console = Console()
+    settings, r = settings_of(args)
+    settings.check()
+    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download)
+    if not importlib.util.find_spec("tensorboard"):
+        console.print("tensorboard is not installed: the log is written to log.jsonl alone")
+    out = Path(args.out)
+    with Progress(*_columns(), console=console) as progress:
+        task = progress.add_task(f"{args.arch}, {args.recipe}", total=sum(settings.epochs), note="")
+
+        def on_epoch(entry):
+            low = f", {entry['negative_thresholds']} thresholds <= 0" if entry["negative_thresholds"] else ""
+            done = sum(settings.epochs[: entry["stage"] - 1]) + entry["epoch"]
+            progress.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
+
+        net = training.train(settings, data, out, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
+    snn, loader = convert(net, args.method or r.method), DataLoader(data.test, 200)
+    report = _evaluate(console, snn, loader, len(data.test), args.T, None, net, device, None)
+    report.facts = dict(training=dataclasses.asdict(settings))
+    published, source = recipes.PUBLISHED.get((args.recipe, args.arch, args.data, settings.levels), (None, None))
+    console.print(report.table(published))
+    if published:
+        console.print(f"published: {source}")
+        report.facts["published"] = {str(t): a for t, a in published.items()}
+    report.save_json(out / "report.json")
+    report.plot(out / "accuracy.png")
+    console.print(
+        f"wrote {', '.join(str(out / f) for f in ('model.pt', 'best.pt', 'last.pt', 'log.jsonl', 'report.json', 'accuracy.png'))}"
+    )
+
+
+def evaluate_checkpoint(args, device):
+    console = Console()
+    options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
+    net = load_checkpoint(
+        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, **options
+    )
+    name = args.data or net.facts.get("data")
+    if not isinstance(name, str):
+        raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
+    data = data_sets.load(name, args.data_dir, download=args.download)
+    if data.classes != net.config["num_classes"]:
+        raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
+    given = {k: getattr(args, k) for k in ("v0", "tau", "mask", "rho", "max_shift", "parity") if getattr(args, k) is not None}
+    snn = convert(net, args.method, **given)
+    at = None if args.at is None else check_at(args.at, args.T)
+    statistics = Statistics(snn) if args.statistics else None
+    report = _evaluate(console, snn, DataLoader(data.test, args.batch_size), len(data.test), args.T, at, net, device, statistics)
+    report.facts = dict(checkpoint=str(args.checkpoint), data=name, config=net.config)
+    console.print(report.table())
+    out, wrote = Path(args.out), ["report.json", "accuracy.png"]
+    out.mkdir(parents=True, exist_ok=True)
+    report.save_json(out / "report.json")
+    report.plot(out / "accuracy.png")
+    if statistics:
+        statistics.save_csv(out / "layers.csv")
+        wrote.append("layers.csv")
+        total = report.totals
+        console.print(
+            f"firing rate {total['firing_rate']:.4f}, {total['SOPs'] / 1e6:.2f} M SOPs and {total['MACs'] / 1e6:.2f} M MACs per image"
+        )
+    console.print(f"{report.seconds:.0f} s; wrote {', '.join(str(out / f) for f in wrote)}")
+
+
+def _evaluate(console, snn, loader, images, T, at, net, device, statistics):
+    with Progress(*_columns(), console=console) as progress:
+        task = progress.add_task(f"{snn.method.name}, T = {T}", total=images * T, note="")
+        return evaluate(snn, loader, T, at, ann=net, device=device, on_chunk=lambda n: progress.advance(task, n), statistics=statistics)

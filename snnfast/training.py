@@ -1,0 +1,236 @@
+"""Two-stage training that survives a kill: from nothing to a network, its checkpoints, its log, and its spiking accuracy.
+
+A folder holds all of it: `last.pt` (everything that resuming needs, written after each epoch), `best.pt` and `model.pt` (snnfast's own format: the
+best epoch and the end), `log.jsonl` (a line per epoch), `tensorboard/`, `report.json` and `accuracy.png`.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from snnfast import models, nn
+from snnfast.checkpoints import save_checkpoint
+from snnfast.models.activation import CHANNELWISE_OF
+from snnfast.ops import checks
+from snnfast.stages import parameter_groups, to_channelwise
+
+AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a training is; a resumed one must have the same. epochs and lr hold a number per stage; stage two is channel-wise."""
+
+    arch: str
+    data: str
+    activation: str
+    levels: int
+    theta: float
+    epochs: tuple
+    lr: tuple
+    batch_size: int
+    weight_decay: float = 5e-4
+    decay_all: bool = False
+    grad: str = "qcfs"
+    channel_num: int | None = None
+    width: float = 1.0
+    amp: str = "fp32"
+    seed: int = 0
+    recipe: str = ""
+
+    def check(self):
+        checks.choice("arch", self.arch, tuple(models.BY_NAME))
+        checks.choice("amp", self.amp, tuple(AMP))
+        for e in self.epochs:
+            checks.integer("epochs", e, 0)
+        checks.integer("batch_size", self.batch_size)
+        if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
+            raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
+        if len(self.epochs) == 2 and self.activation not in CHANNELWISE_OF:
+            raise ValueError(f"two stages start layer-wise ({', '.join(CHANNELWISE_OF)}), got activation {self.activation!r}")
+
+
+def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoch=None):
+    """Trains by `settings` (a `Settings`) on `data` (a `snnfast.data.Data`) into the folder `out`.
+
+    on_epoch: called with the log entry of each epoch, a dictionary. With `resume` it goes on after the last finished epoch in `out`: nothing is lost
+    but the epoch that was running, and on a CPU the result is that of a training that was never stopped.
+
+    Returns:
+        The network in eval mode, on the CPU.
+    """
+    settings.check()
+    run = Training(settings, data, Path(out), device, workers)
+    run.restore() if resume else run.start()
+    while run.stage < len(settings.epochs):
+        while run.epoch < settings.epochs[run.stage]:
+            entry = run.one_epoch()
+            run.save(entry)
+            if on_epoch:
+                on_epoch(entry)
+        run.next_stage()
+    if run.writer:
+        run.writer.close()
+    net = run.net.cpu().eval()
+    _atomically(run.out / "model.pt", lambda path: save_checkpoint(path, net, **run.facts()))
+    return net
+
+
+class Training:
+    """One training on its way."""
+
+    def __init__(self, settings, data, out, device, workers):
+        self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
+        self.stage, self.epoch, self.best, self.writer = 0, 0, -1.0, None
+        sizes = dict(image_size=data.image_size) if settings.arch.startswith("vgg") else {}
+        torch.manual_seed(settings.seed)
+        self.net = models.BY_NAME[settings.arch](
+            num_classes=data.classes, levels=settings.levels, activation=settings.activation, theta=settings.theta, width=settings.width,
+            in_channels=data.channels, **sizes,
+        )  # fmt: skip
+        self._prepare()
+
+    def _prepare(self):
+        """Optimiser and schedule of the stage at hand."""
+        s, stage = self.settings, self.stage
+        for m in self.net.modules():
+            if isinstance(m, nn.Quantised):
+                m.grad = s.grad
+        self.net.to(self.device)
+        self.optimiser = torch.optim.SGD(parameter_groups(self.net, s.weight_decay, s.decay_all), lr=s.lr[stage], momentum=0.9)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, max(1, s.epochs[stage]))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=s.amp == "fp16")
+
+    # ---- the folder
+
+    def start(self):
+        if (self.out / "last.pt").exists():
+            raise ValueError(f"{self.out} holds a training already: give --resume to go on with it, or another folder")
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def restore(self):
+        """Goes on after the last finished epoch; a folder without one starts anew."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not (self.out / "last.pt").exists():
+            return
+        file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
+        mine = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        changed = [k for k in mine if mine[k] != file["settings"].get(k)]
+        if changed:
+            told = "; ".join(f"{k} was {file['settings'].get(k)!r}, is {mine[k]!r}" for k in changed)
+            raise ValueError(f"{self.out} holds another training: {told}")
+        self.stage, self.epoch, self.best = file["stage"], file["epoch"], file["best"]
+        if file["config"] != self.net.config:
+            self.net = models.build(file["config"])
+        self.net.load_state_dict(file["state_dict"])
+        self._prepare()
+        self.optimiser.load_state_dict(file["optimiser"])
+        self.schedule.load_state_dict(file["schedule"])
+        self.scaler.load_state_dict(file["scaler"])
+        torch.set_rng_state(file["rng"])
+        # Lines of an epoch that was logged but not kept are dropped.
+        log = self.out / "log.jsonl"
+        if log.exists():
+            lines = [line for line in log.read_text().splitlines() if line.strip()][: file["epochs_done"]]
+            _atomically(log, lambda path: Path(path).write_text("".join(line + "\n" for line in lines)))
+
+    def save(self, entry):
+        """After an epoch: the log first, then the state that says how many of its lines count."""
+        with open(self.out / "log.jsonl", "a") as log:
+            log.write(json.dumps(entry) + "\n")
+        self._tensorboard(entry)
+        if entry["test_accuracy"] > self.best:
+            self.best = entry["test_accuracy"]
+            _atomically(self.out / "best.pt", lambda path: save_checkpoint(path, self.net, **self.facts()))
+        state = dict(
+            settings=json.loads(json.dumps(dataclasses.asdict(self.settings))), config=self.net.config, state_dict=self.net.state_dict(),
+            optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
+            stage=self.stage, epoch=self.epoch, best=self.best, epochs_done=self._done(),
+        )  # fmt: skip
+        _atomically(self.out / "last.pt", lambda path: torch.save(state, path))
+
+    def _done(self):
+        return sum(self.settings.epochs[: self.stage]) + self.epoch
+
+    def _tensorboard(self, entry):
+        if not importlib.util.find_spec("tensorboard"):
+            return  # `snnfast train` says so
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(self.out / "tensorboard")
+        for key in ("loss", "train_accuracy", "test_accuracy", "lr", "negative_thresholds", "theta_spread_max"):
+            self.writer.add_scalar(key, entry[key], self._done())
+        self.writer.flush()
+
+    def facts(self):
+        """What a checkpoint keeps beside weights and configuration."""
+        s = dataclasses.asdict(self.settings)
+        return self.data.facts | dict(training={k: list(v) if isinstance(v, tuple) else v for k, v in s.items()}, test_accuracy=self.best)
+
+    # ---- one epoch
+
+    def one_epoch(self):
+        """Trains an epoch and measures it. Its order and augmentation follow from the seed, the stage and the epoch alone."""
+        began, seed = time.perf_counter(), self.settings.seed * 1_000_003 + self.stage * 10_007 + self.epoch
+        torch.manual_seed(seed)
+        loader = DataLoader(
+            self.data.train, self.settings.batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed), num_workers=self.workers,
+            drop_last=len(self.data.train) > self.settings.batch_size,
+        )  # fmt: skip
+        lr = self.optimiser.param_groups[0]["lr"]
+        self.net.train()
+        total = correct = seen = 0
+        for x, y in loader:
+            loss, right = self._step(x.to(self.device), y.to(self.device))
+            total, correct, seen = total + loss * len(y), correct + right, seen + len(y)
+        self.schedule.step()
+        self.epoch += 1
+        thresholds = [nn.threshold_of(m).detach() for m in self.net.modules() if isinstance(m, nn.Quantised)]
+        spreads = [float((t.max() - t.min()) / t.min()) for t in thresholds]
+        return dict(
+            stage=self.stage + 1, epoch=self.epoch, lr=lr, loss=float(total) / seen, train_accuracy=100 * float(correct) / seen,
+            test_accuracy=accuracy(self.net, self.data.test, self.device), negative_thresholds=sum(int((t <= 0).sum()) for t in thresholds),
+            theta_spread_max=max(spreads), seconds=time.perf_counter() - began,
+        )  # fmt: skip
+
+    def _step(self, x, y):
+        s = self.settings
+        with torch.autocast(self.device.type, AMP[s.amp], enabled=AMP[s.amp] is not None):
+            logits = self.net(x if self.data.augment is None else self.data.augment(x))
+            loss = F.cross_entropy(logits, y)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+
+    def next_stage(self):
+        """Stage two starts from the function that stage one ended with."""
+        self.stage, self.epoch = self.stage + 1, 0
+        if self.stage < len(self.settings.epochs):
+            self.net = to_channelwise(self.net, self.settings.channel_num)
+            self.best = -1.0  # the best of the stage that the model comes from
+            self._prepare()
+
+
+@torch.no_grad()
+def accuracy(net, data, device, batch_size=500):
+    """Top-1 accuracy in %."""
+    net.eval()
+    right = sum(int((net(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in DataLoader(data, batch_size))
+    return 100 * right / len(data)
+
+
+def _atomically(path, write):
+    """A file is there whole or not at all, whenever the process dies."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)

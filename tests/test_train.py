@@ -1,0 +1,276 @@
+"""Training in two stages: resumable after a kill, logged, by recipe; data sets in their on-disk formats; the commands."""
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch.utils.data import Subset
+
+import snnfast
+from snnfast import cli, recipes, training
+from snnfast.data import Cutout, load
+
+
+def small_data():
+    data = load("digits")
+    data.train, data.test = Subset(data.train, range(96)), Subset(data.test, range(60))
+    return data
+
+
+SETTINGS = training.Settings("resnet20", "digits", "s-qcfs", 4, 2.0, (2, 2), (0.05, 0.005), 32, width=0.125)
+
+
+class Killed(Exception):
+    pass
+
+
+def same_state(a, b):
+    return list(a.state_dict()) == list(b.state_dict()) and all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values())
+    )
+
+
+def untimed(path):
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+
+
+def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
+    data = small_data()
+    whole = training.train(SETTINGS, data, tmp_path / "whole")
+    for stop in range(1, 4):
+
+        def until(entry, stop=stop, seen=[]):  # noqa: B006
+            seen.append(entry)
+            if len(seen) == stop:
+                seen.clear()
+                raise Killed
+
+        out = tmp_path / f"part{stop}"
+        with pytest.raises(Killed):
+            training.train(SETTINGS, data, out, on_epoch=until)
+        assert same_state(training.train(SETTINGS, data, out, resume=True), whole)
+        assert untimed(out / "log.jsonl") == untimed(tmp_path / "whole/log.jsonl")
+    assert [(e["stage"], e["epoch"]) for e in untimed(out / "log.jsonl")] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert whole.config["activation"] == "cs-qcfs" and whole.config["width"] == 0.125
+    loaded = snnfast.load_checkpoint(tmp_path / "whole/model.pt")
+    assert same_state(loaded, whole) and loaded.facts["training"]["epochs"] == [2, 2] and loaded.facts["data"] == "digits"
+    best = snnfast.load_checkpoint(tmp_path / "whole/best.pt")
+    entries = untimed(tmp_path / "whole/log.jsonl")
+    assert training.accuracy(best, data.test, "cpu") == max(e["test_accuracy"] for e in entries if e["stage"] == 2)
+    assert list((tmp_path / "whole/tensorboard").glob("events*"))
+    # A finished training resumes to its end at once.
+    assert same_state(training.train(SETTINGS, data, tmp_path / "whole", resume=True), whole)
+
+
+def test_what_belongs_to_another_training_is_refused(tmp_path):
+    data = small_data()
+    one = dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,))
+    training.train(one, data, tmp_path)
+    with pytest.raises(ValueError, match="holds a training already: give --resume"):
+        training.train(one, data, tmp_path)
+    with pytest.raises(ValueError, match="holds another training: levels was 4, is 8; seed was 0, is 1"):
+        training.train(dataclasses.replace(one, levels=8, seed=1), data, tmp_path, resume=True)
+
+
+COMMAND = ["train", "--arch", "resnet20", "--data", "digits", "--width", "0.0625", "--epochs", "2", "1", "--batch-size", "256", "--T", "4"]
+
+
+def run(*arguments, **options):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "snnfast", *map(str, arguments)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, **options)  # fmt: skip
+
+
+def test_the_command_killed_and_resumed(tmp_path):
+    """The real command, killed at moments that a log line names, then resumed: the same weights, the same log."""
+    whole = run(*COMMAND, "--out", tmp_path / "whole")
+    out, err = whole.communicate(timeout=240)
+    assert whole.returncode == 0, err
+    assert "T = 4" in out and (tmp_path / "whole/report.json").exists() and (tmp_path / "whole/accuracy.png").exists()
+    for lines in (0, 1, 2):
+        process, log = run(*COMMAND, "--out", tmp_path / "part", "--resume"), tmp_path / "part/log.jsonl"
+        began = time.monotonic()
+        while process.poll() is None and time.monotonic() < began + 120:
+            if (tmp_path / "part").exists() and (len(log.read_text().splitlines()) if log.exists() else 0) >= lines:
+                time.sleep(0.3)
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = run(*COMMAND, "--out", tmp_path / "part", "--resume")
+    _, err = last.communicate(timeout=240)
+    assert last.returncode == 0, err
+    nets = [snnfast.load_checkpoint(tmp_path / name / "model.pt") for name in ("whole", "part")]
+    assert same_state(*nets) and untimed(tmp_path / "part/log.jsonl") == untimed(tmp_path / "whole/log.jsonl")
+
+
+def test_recipes_are_the_published_settings():
+    thesis = recipes.recipe("thesis", "vgg16", "cifar10")
+    assert (thesis.activation, thesis.epochs, thesis.lr, thesis.weight_decay) == ("s-qcfs", (300, 100), (0.1, 0.01), 5e-4)
+    assert recipes.recipe("thesis", "vgg16", "cifar100").lr == (0.05, 0.005)
+    assert recipes.recipe("qcfs", "resnet50", "cifar10").lr == pytest.approx((0.01,))
+    assert recipes.recipe("srp", "vgg16", "cifar10").cutout == 8 and recipes.recipe("cos", "vgg16", "cifar10").method == "cos"
+    assert all(recipes.recipe(n, "vgg16", "cifar10").grad == ("qcfs" if n in ("thesis", "qcfs") else "srp") for n in recipes.NAMES)
+    for (name, arch, data, levels), (rows, source) in recipes.PUBLISHED.items():
+        assert recipes.recipe(name, arch, data).levels == levels and source and all(0 < a < 100 for a in rows.values())
+
+
+def test_published_rows_stand_beside_the_own():
+    from rich.console import Console
+
+    report = snnfast.Report([1, 2, 4], [50.0, 60.0, 70.0], 10, 1.0, ann=80.0)
+    console = Console(record=True, width=100, file=open(os.devnull, "w"))
+    console.print(report.table({2: 90.94, 8: 95.01}))
+    text = console.export_text()
+    assert "published" in text and "90.94" in text and "95.01" not in text
+
+
+def test_precision_ablations_and_negative_thresholds(tmp_path):
+    data = small_data()
+    base = dataclasses.replace(SETTINGS, epochs=(1, 1))
+    for change in (dict(amp="bf16"), dict(activation="e-qcfs", channel_num=2), dict(activation="qcfs", decay_all=True, grad="srp")):
+        out = tmp_path / "-".join(map(str, change.values()))
+        net = training.train(dataclasses.replace(base, **change), data, out)
+        wide = [m.threshold().numel() > 1 for m in net.modules() if isinstance(m, snnfast.nn.Quantised)]
+        assert sum(wide) == change.get("channel_num", len(wide)) and all(torch.isfinite(p).all() for p in net.parameters())
+    run = training.Training(dataclasses.replace(SETTINGS, activation="qcfs", epochs=(1,), lr=(0.0,)), data, tmp_path, "cpu", 0)
+    with torch.no_grad():
+        run.net.conv2_x[0].act.thresh.fill_(-0.5)
+    assert run.one_epoch()["negative_thresholds"] == 1
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(epochs=(2, 2), lr=(0.1,)), "epochs and lr need a number for each of one or two stages"),
+        (dict(activation="cs-qcfs"), "two stages start layer-wise"),
+        (dict(amp="int8"), "amp must be one of"),
+        (dict(batch_size=0), "batch_size must be >= 1"),
+        (dict(epochs=(-1, 1)), "epochs must be >= 0"),
+    ],
+)
+def test_bad_settings(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        training.train(dataclasses.replace(SETTINGS, **change), small_data(), tmp_path)
+
+
+def test_cutout():
+    torch.manual_seed(0)
+    sides = set()
+    for _ in range(200):
+        image = Cutout(8)(torch.ones(3, 32, 32))
+        holes = (image[0] == 0).nonzero()
+        sides.add(tuple((holes.max(0).values - holes.min(0).values + 1).tolist()))
+        assert torch.equal(image[0], image[2])
+    assert (8, 8) in sides and max(max(s) for s in sides) == 8 and min(min(s) for s in sides) >= 4
+
+
+@pytest.fixture
+def cifar_folder(tmp_path, monkeypatch):
+    """CIFAR-10 as its authors lay it out, 5 images a batch. The real files are known by a checksum, which these cannot have."""
+    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
+    import numpy as np
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        batch = {"data": rng.integers(0, 256, (5, 3072), dtype=np.uint8), "labels": list(range(5))}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *args: True)
+    return tmp_path
+
+
+def test_cifar(cifar_folder):
+    data = load("cifar10", cifar_folder, cutout=16)
+    image, label = data.train[3]
+    assert (len(data.train), len(data.test), data.classes) == (25, 5, 10) and image.shape == (3, 32, 32) and label == 3
+    raw = torch.from_numpy(data.test.data[2]).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in recipes.CIFAR10)
+    assert torch.allclose(data.test[2][0], (raw - mean) / std, atol=1e-6) and data.facts["preprocessing"]["mean"] == list(
+        recipes.CIFAR10[0]
+    )
+
+
+def test_imagefolder(tmp_path):
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (300, 260), (200, 30, 30)).save(tmp_path / part / name / "a.png")
+    data = load("imagefolder", tmp_path)
+    assert data.classes == 2 and data.test[1][0].shape == (3, 224, 224) and data.test[1][1] == 1
+    (tmp_path / "val/dog/a.png").unlink()
+    with pytest.raises(ValueError, match="Found no valid file for the classes dog"):
+        load("imagefolder", tmp_path)
+
+
+def test_bad_data(tmp_path):
+    for given, message in (
+        (("mnist",), "data must be one of 'digits', 'cifar10'"),
+        (("cifar10",), "data 'cifar10' needs a folder"),
+        (("cifar10", tmp_path / "none"), "data folder .*none is not there"),
+        (("cifar10", tmp_path), "does not hold cifar10 as torchvision lays it out"),
+        (("imagefolder", tmp_path), "has no folder train/"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(*given)
+
+
+def test_eval_command(tmp_path, capsys):
+    net = training.train(dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,)), small_data(), tmp_path)
+    arguments = [
+        "eval",
+        str(tmp_path / "model.pt"),
+        "--method",
+        "srp",
+        "--tau",
+        "3",
+        "--T",
+        "4",
+        "--out",
+        str(tmp_path / "e"),
+        "--statistics",
+    ]
+    assert cli.main(arguments) == 0
+    read = json.loads((tmp_path / "e/report.json").read_text())
+    expected = snnfast.evaluate(
+        snnfast.convert(net, "srp", tau=3), [tuple(map(torch.stack, zip(*((x, y) for x, y in load("digits").test))))], T=4
+    )
+    assert read["accuracy"] == expected.accuracy and read["method"]["tau"] == 3 and read["totals"]["SOPs"] > 0
+    assert (tmp_path / "e/layers.csv").read_text().startswith("layer,") and (tmp_path / "e/accuracy.png").exists()
+    torch.save({"module." + k: v for k, v in net.state_dict().items()}, tmp_path / "theirs.pth")
+    assert cli.main(["eval", str(tmp_path / "theirs.pth"), "--T", "2"]) == 2
+    assert "give levels=" in capsys.readouterr().err
+    assert cli.main(["eval", str(tmp_path / "theirs.pth"), "--levels", "4", "--threshold", "softplus", "--width", "0.125", "--T", "2"]) == 2
+    assert "give --data, one of digits" in capsys.readouterr().err
+    for wrong, message in (
+        (["--rho", "4"], "rho is an option of other methods"),
+        (["--at", "9"], "between 1 and T = 64"),
+        (["--T", "0"], "T must be >= 1"),
+    ):
+        assert cli.main(["eval", str(tmp_path / "model.pt"), *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["eval", str(tmp_path / "none.pt")]) == 2
+
+
+def test_demo_with_all_methods(tmp_path):
+    from snnfast.demo import demo
+    from snnfast.methods import METHODS
+
+    report = demo(out=tmp_path, T=8, epochs=(1, 1), methods="all")
+    read = json.loads((tmp_path / "methods.json").read_text())
+    assert tuple(read) == METHODS and all(r["at"] == [1, 2, 4, 8] for r in read.values()) and read["if"]["accuracy"] == report.accuracy
+    assert (tmp_path / "methods.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "layers.csv").exists()
+    assert read["srp"]["method"]["tau"] == 4 and read["cos"]["method"]["rho"] == 4
