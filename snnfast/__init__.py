@@ -15,6 +15,7 @@ from snnfast.version import __version__  # noqa: F401
 backends.register(_library.override)
 
 from snnfast import data, models, nn, train  # noqa: E402  (layers need the ops)
+from snnfast.accelerate import Accelerated, accelerate  # noqa: E402
 from snnfast.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
 from snnfast.convert import convert  # noqa: E402
 from snnfast.evaluate import evaluate  # noqa: E402
@@ -23,7 +24,6 @@ from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "IAFState", "Report", "SpikingNetwork", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif", "load_checkpoint", "models",
-    "neuron",
-    "nn", "qcfs", "save_checkpoint", "to_channelwise", "train",
+    "Accelerated", "IAFState", "Report", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif",
+    "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint", "to_channelwise", "train",
 ]  # fmt: skip

@@ -257,7 +257,7 @@ def test_eval_command(tmp_path, capsys):
     assert "give --data, one of digits" in capsys.readouterr().err
     for wrong, message in (
         (["--rho", "4"], "rho is an option of other methods"),
-        (["--at", "9"], "between 1 and T = 64"),
+        (["--at", "99"], "between 1 and T = 64"),
         (["--T", "0"], "T must be >= 1"),
     ):
         assert cli.main(["eval", str(tmp_path / "model.pt"), *wrong]) == 2
