@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
-#   make demo | test | bench | gpu | info | lint | clean
+#   make demo | test | bench | bench-models | gpu | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -28,7 +28,7 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
 export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
-.PHONY: all demo test test-native bench gpu info lint clean
+.PHONY: all demo test test-native bench bench-models gpu info lint clean
 
 all: $(READY)
 
@@ -54,6 +54,9 @@ test: $(READY) test-native
 test-native: $(READY)
 	cd build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)") && \
 	cmake --build . --target isas $$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host) > test-native.log || (cat test-native.log; exit 1)
+
+bench-models: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py $(ARGS)
 
 bench: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py $(ARGS)

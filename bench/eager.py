@@ -18,3 +18,32 @@ def qcfs_eager(x, theta, L=4):
     """The eager formula with a straight-through floor, as the QCFS authors' users write it."""
     z = torch.clamp(x / theta, 0, 1) * L + 0.5
     return (z + (torch.floor(z) - z).detach()) / L * theta
+
+
+class _Spike(torch.autograd.Function):
+    """[a >= 0], as the QCFS authors' program calls it."""
+
+    @staticmethod
+    def forward(ctx, a, gama):
+        return (a >= 0).float()
+
+
+class AuthorsIF(torch.nn.Module):
+    """A module with the attributes and arithmetic of the QCFS authors' neuron, written from its definition: [T*B, ...], a loop over time."""
+
+    def __init__(self, T, L, thresh, gama=1.0):
+        super().__init__()
+        self.T, self.L, self.gama, self.act = T, L, gama, _Spike.apply
+        self.thresh = torch.nn.Parameter(torch.tensor([thresh]))
+
+    def forward(self, x):
+        if self.T == 0:
+            return qcfs_eager(x, self.thresh, self.L)
+        x, theta, out = x.view(self.T, -1, *x.shape[1:]), self.thresh.data, []
+        v = 0.5 * theta
+        for t in range(self.T):
+            v = v + x[t]
+            s = self.act(v - theta, self.gama) * theta
+            v = v - s
+            out.append(s)
+        return torch.stack(out).flatten(0, 1).contiguous()

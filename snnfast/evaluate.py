@@ -39,8 +39,8 @@ def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu"
     if statistics is True:
         statistics = Statistics(snn)
     with torch.no_grad(), _in_eval_mode(ann, device):
-        for x, y in loader:
-            x, y = x.to(device), y.to(device)
+        for batch in loader:
+            x, y = (t.to(device) for t in _pair(batch))
             done = 0
             for t, mean in snn.means(x, T, at, chunk, seen, statistics or None):
                 right[t] += int((mean.argmax(1) == y).sum())
@@ -63,6 +63,20 @@ def evaluate(snn, loader, T=1024, at=None, *, ann=None, chunk=None, device="cpu"
         layers=statistics.rows() if statistics else [],
         totals=statistics.totals() if statistics else {},
     )
+
+
+def _pair(batch):
+    """(images, labels) of one batch of a loader."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise TypeError(f"loader must give (images, labels), got {told}: an accuracy needs labels")
+    x, y = batch
+    checks.tensor("images", x)
+    if not isinstance(y, torch.Tensor) or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got {tuple(getattr(y, 'shape', ()))}"
+        )
+    return x, y
 
 
 @contextlib.contextmanager

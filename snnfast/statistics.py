@@ -28,11 +28,14 @@ _WEIGHTED = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
 
 
 class _QuantisedPass(fx.Interpreter):
-    """Runs a spiking network's graph with the activation in place of every neuron; keeps each neuron's level and every layer's multiplications."""
+    """Runs a spiking network's graph with the activation in place of every neuron; keeps each neuron's level and every layer's multiplications.
 
-    def __init__(self, gm, levels):
+    fixed: what the run has computed already, the layers before the first neuron.
+    """
+
+    def __init__(self, gm, levels, fixed):
         super().__init__(gm)
-        self.levels, self.alpha, self.work = levels, {}, {}
+        self.levels, self.fixed, self.alpha, self.work = levels, fixed, {}, {}
 
     def run_node(self, node):
         layer = self.module.get_submodule(node.target) if node.op == "call_module" else None
@@ -46,7 +49,7 @@ class _QuantisedPass(fx.Interpreter):
             return y
         if hasattr(layer, "over_time"):
             return layer.over_time(self.env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
-        value = super().run_node(node)
+        value = self.fixed[node] if node in self.fixed else super().run_node(node)
         weight = layer.weight if isinstance(layer, _WEIGHTED) else self._weight_of(node)
         if weight is not None:
             inputs = self.env[node.all_input_nodes[0]]
@@ -92,7 +95,7 @@ class Statistics:
 
     def begin(self, run):
         """Before the first step: the levels of the quantised network for this batch."""
-        seen = _QuantisedPass(self.gm, self.levels)
+        seen = _QuantisedPass(self.gm, self.levels, run.fixed)
         seen.run(run.image)
         self.work, self.alpha, self.signed = seen.work, seen.alpha, dict.fromkeys(self.plan.firing, 0)
 
@@ -114,7 +117,7 @@ class Statistics:
             self.neurons[node] += N.numel()
             self.spikes[node] += self.signed[node] if neuron.options.get("negative") else int(N.sum(dtype=torch.int64))
             if node in self.alpha:
-                self.cases[node] += _cases(self.alpha[node], N, self.levels[node.target], T).cpu()
+                self.cases[node] += _cases(self.alpha[node], N, self.levels[node.target], T)
 
     # ---- results
 
@@ -169,12 +172,10 @@ class Statistics:
 
 def _cases(alpha, N, L, T):
     """How many neurons are right at zero, right above it, and in cases 1, 2, 3: N/T against alpha/L."""
-    excess, zero = N.to(torch.int64) * L - alpha.to(torch.int64) * T, alpha == 0
-    kinds = (
-        zero & (excess == 0),
-        ~zero & (excess == 0),
-        zero & (excess > 0),
-        ~zero & (excess > 0),
-        ~zero & (excess < 0) | zero & (excess < 0),
-    )
-    return torch.stack([k.sum() for k in kinds])
+    whole = torch.int64 if L * T >= 1 << 30 else torch.int32
+    excess, zero = (N.to(whole) * L).sub_(alpha.to(whole) * T), alpha == 0
+    many, few = excess > 0, excess < 0
+    zeros, more, less, fired, silenced = (int(torch.count_nonzero(k)) for k in (zero, many, few, many & zero, few & zero))
+    right_zero = zeros - fired - silenced
+    # A net count below zero where the level is zero is too few as well: it needs n_min < 0.
+    return torch.tensor([right_zero, alpha.numel() - right_zero - more - less, fired, more - fired, less])

@@ -125,6 +125,10 @@ def test_networks(tiny):
             snn.logits(x, **given)
     with pytest.raises(ValueError, match="batch of images"):
         snn.logits(x[:0], 4)
+    with pytest.raises(TypeError, match=r"loader must give \(images, labels\), got Tensor"):
+        snnfast.evaluate(snn, [x], T=2)
+    with pytest.raises(ValueError, match=r"labels must be a tensor \[B\] beside images"):
+        snnfast.evaluate(snn, [(x, torch.zeros(2))], T=2)
     with pytest.raises(ValueError, match="loader gave no images"):
         snnfast.evaluate(snn, [], T=4)
 
