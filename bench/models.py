@@ -1,6 +1,7 @@
 """Whole networks: what SRP, COS and statistics cost beside the plain run, and what `accelerate` gains on networks in the authors' form.
 
-`make bench-models`, or `python bench/models.py [--width W] [--batch B] [--T T] [--rounds R]`. Medians of rounds in which the compared runs alternate, on two threads.
+`make bench-models`, or `python bench/models.py [--width W] [--batch B] [--T T] [--rounds R]`. Medians of rounds in which the compared runs alternate,
+on two threads.
 """
 
 import argparse

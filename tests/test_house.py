@@ -23,6 +23,9 @@ def test_every_equation_has_its_four_files():
         for definition in (ROOT / "snnfast" / folder).glob("*.py"):
             if definition.stem in ("__init__", "defaults"):
                 continue
+            if definition.stem == "lif":  # a part of iaf's step: a twin and a public function, no op of its own
+                assert (ROOT / "csrc/neurons/lif.h").exists() and (ROOT / "snnfast/ops/lif.py").exists()
+                continue
             assert (ROOT / "csrc" / folder / f"{definition.stem}.h").exists()
             assert (ROOT / "csrc/ops" / f"{definition.stem}.cpp").exists()
             assert (ROOT / "snnfast/ops" / f"{definition.stem}.py").exists()
