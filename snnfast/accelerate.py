@@ -7,7 +7,7 @@ import torch
 
 from snnfast import theirs
 
-_NEURON_LIKE = ("neuron", "node", "lif", "spik", "mplayer", "qcfs")
+_NEURON_LIKE = ("neuron", "node", "lif", "spik", "mplayer", "qcfs", "scaler")
 
 
 class Accelerated:
@@ -26,7 +26,7 @@ class Accelerated:
         lines = [f"replaced {len(self.replaced)}, left {len(self.left)}"]
         lines += [f"  {name} ({cls}): {kind}" + (f"; {note}" if note else "") for name, cls, kind, note in self.replaced]
         lines += [f"  {name} ({cls}) is left: {why}" for name, cls, why in self.left]
-        return "\\n".join(lines)
+        return "\n".join(lines)
 
     __repr__ = __str__
 
@@ -54,12 +54,14 @@ def accelerate(model):
             continue
         cls = type(module)
         candidates, why, note = _candidates(module, spikingjelly)
-        fused, problem = None, why
+        fused, problem, reasons = None, why, []
         for candidate in candidates:
             fused = _over(cls, candidate)
             problem = _differs(module, cls, fused)
             if problem is None:
                 break
+            reasons.append(problem)
+        problem = problem and (reasons or [why])[0]  # of the likeliest form
         if fused is not None and problem is None:
             module.__class__ = fused
             changed.append((module, cls))
@@ -68,6 +70,8 @@ def accelerate(model):
         elif problem is not None:
             left.append((name, cls.__name__, problem))
             inside |= {id(m) for m in module.modules()}
+        elif cls.__name__.endswith("VoltageScaler"):
+            left.append((name, cls.__name__, "one multiplication, which its neighbours' kernels do not take in"))
         elif any(word in cls.__name__.lower() for word in _NEURON_LIKE) and not cls.__module__.startswith("snnfast"):
             left.append(
                 (name, cls.__name__, "not a module of the QCFS, SRP or COS programs, nor one of SpikingJelly's that has a fused form")
@@ -86,12 +90,16 @@ def _spikingjelly():
 
 def _candidates(module, spikingjelly):
     """(fused classes that may fit, why it is left although it is known, a note)."""
+    if type(module).__name__.startswith("Fused"):
+        return [], None, ""
     if spikingjelly:
         ours = spikingjelly.known().get(type(module))
         if ours:
             why = spikingjelly.why_not(module)
             return ([], why, "") if why else ([ours], None, spikingjelly.note(module))
-    if type(module).__module__.startswith(("snnfast", "torch.", "spikingjelly.")) or type(module).__name__.startswith("Fused"):
+        if isinstance(module, tuple(spikingjelly.known())):
+            return [], "a subclass of SpikingJelly's, whose own code is not known", ""
+    if type(module).__module__.startswith(("snnfast", "torch.", "spikingjelly.")):
         return [], None, ""
     return [fused for fused in theirs.KNOWN if fused.fits(module)], None, ""
 
@@ -105,19 +113,45 @@ def _differs(module, cls, fused):
     """None if a copy of the module gives the same outputs in both forms; else what is different."""
     try:
         probes = fused.probes(module)
-        for calls in probes:
-            one, other = copy.deepcopy(module), copy.deepcopy(module)
+        for settings, calls in probes:
+            one, other = _copy(module, settings), _copy(module, settings)
             other.__class__ = fused
-            for m in (one, other):
-                if hasattr(m, "reset"):
-                    m.reset()
-            parameter = next((p for p in module.parameters()), None)
             with torch.no_grad():
                 for x in calls:
-                    x = x if parameter is None else x.to(parameter)
                     a, b = one(x.clone()), other(x.clone())
                     if a.shape != b.shape or not torch.equal(a, b):
                         return f"its outputs differ from those of the program it looks like ({fused.kind})"
+            if fused.differentiable and _gradients_differ(_copy(module, settings), other, calls[0]):
+                return f"its gradients differ from those of the program it looks like ({fused.kind})"
         return None if probes else "its settings leave nothing to compare on"
     except Exception as error:  # whatever their code raises on the probe
         return f"it could not be run on a probe: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _copy(module, settings):
+    """A copy on the CPU with these attributes, in the module and in what it is made of, at its start."""
+    made = copy.deepcopy(module).cpu().float()
+    for m in made.modules():
+        for name, value in settings.items():
+            if hasattr(m, name):
+                setattr(m, name, value)
+    if hasattr(made, "reset"):
+        made.reset()
+    return made
+
+
+def _gradients_differ(one, other, x):
+    """Whether the gradients of x vanish at other places, or differ by more than rounding."""
+    grads = []
+    for m in (one, other):
+        if hasattr(m, "reset"):
+            m.reset()
+        leaf = x.clone().requires_grad_()
+        y = m(leaf)
+        if not y.requires_grad:
+            return False
+        (grad,) = torch.autograd.grad(y.sum(), leaf)
+        grads.append(grad)
+    a, b = grads
+    # Their programs multiply by theta/L and L/theta, and T steps of an adjoint sum in another order.
+    return not torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max())) or not torch.equal(a.abs() > 1e-5, b.abs() > 1e-5)

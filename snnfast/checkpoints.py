@@ -67,7 +67,7 @@ def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="a
     try:
         with torch.device("meta"):
             net = models.build(config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: no network can be built: {error}") from error
     _check_names(net.state_dict(), state, path, config["arch"])
     like = {t.dtype for key, t in state.items() if t.is_floating_point()}
@@ -103,6 +103,7 @@ def _own(file, path):
     config, state, facts = (file.get(key) for key in ("config", "state_dict", "facts"))
     if not all(isinstance(part, dict) for part in (config, state, facts)) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise ValueError(f"{path} is damaged: a checkpoint of snnfast has config, state_dict and facts")
+    families.check_tensors({str(key): t for key, t in state.items()}, path)
     return config, state, facts
 
 
@@ -122,5 +123,7 @@ def _check_names(expected, state, path, arch):
         return
     best, share = families.fitting(state)
     hint = f"; its names fit arch={best!r}" if best != arch and share > 0.9 else ""
+    if not hint and all(" has shape " in w for w in wrong):
+        hint = "; is it of another width, image_size or stem?"
     more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
     raise ValueError(f"{path} is not a checkpoint of {arch}{hint}: {'; '.join(wrong[:10])}{more}")

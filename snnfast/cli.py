@@ -73,6 +73,7 @@ def _add_train(commands):
     from snnfast import models, recipes
     from snnfast.methods import METHODS
     from snnfast.models.activation import NAMES
+    from snnfast.models.resnet import STEMS
 
     p = _add(commands, "train", _train, "train a network in one or two stages, then evaluate it as a spiking one")
     p.add_argument("--arch", choices=tuple(models.BY_NAME), required=True)
@@ -91,6 +92,8 @@ def _add_train(commands):
     p.add_argument("--theta", type=float, help="first threshold")
     p.add_argument("--batch-size", type=int)
     p.add_argument("--width", type=float, default=1.0, help="factor on all channel counts")
+    p.add_argument("--stem", choices=STEMS, default="cifar", help="of a ResNet (default cifar)")
+    p.add_argument("--dropout", type=float, default=0.0, help="of a VGG")
     p.add_argument("--amp", choices=("fp32", "bf16", "fp16"), default="fp32", help="mixed precision")
     p.add_argument("--workers", type=int, default=0, help="processes that load images")
     p.add_argument("--seed", type=int, default=0)

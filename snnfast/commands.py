@@ -27,14 +27,18 @@ def _columns():
 def settings_of(args):
     """The `Settings` of a command line: the recipe's, and what was given beside it."""
     r = recipes.recipe(args.recipe, args.arch, args.data)
-    epochs = tuple(args.epochs or r.epochs)[: args.stages or 2]
-    lr = tuple(args.lr or r.lr)
+    epochs, lr = tuple(args.epochs or r.epochs), tuple(args.lr or r.lr)
+    if args.stages == 2 and len(epochs) == 1:
+        if args.epochs:
+            raise ValueError(f"--stages 2 needs two numbers of --epochs, got {epochs[0]}")
+        epochs = (epochs[0], max(1, epochs[0] // 3))
+    epochs = epochs[: args.stages or 2]
     lr = lr if len(lr) >= len(epochs) else (lr[0], lr[0] / 10)
     asked = dict(activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size)
     given = {key: value for key, value in asked.items() if value is not None}
     kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(training.Settings)}}
     own = dict(arch=args.arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
-               width=args.width, amp=args.amp, seed=args.seed)  # fmt: skip
+               width=args.width, amp=args.amp, seed=args.seed, stem=args.stem, dropout=args.dropout)  # fmt: skip
     return training.Settings(**{**kept, **given, **own}), r
 
 
@@ -75,7 +79,7 @@ def evaluate_checkpoint(args, device):
     options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
     net = load_checkpoint(
         args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, **options
-    )
+    ).float()
     name = args.data or net.facts.get("data")
     if not isinstance(name, str):
         raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")

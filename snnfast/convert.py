@@ -25,7 +25,8 @@ def _put_neurons(gm, options):
 
 
 def _neuron(theta, name, options):
-    return nn.IF(theta=theta, channelwise=True, **{**options, "v0": voltage_of(options["v0"], name)})
+    own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
+    return nn.IF(theta=theta, channelwise=True, **{**options, "v0": voltage_of(options["v0"], name, own)})
 
 
 def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):

@@ -25,9 +25,22 @@ def weights_in(file, path):
         if isinstance(file, dict) and isinstance(file.get(holder), dict):
             file = file[holder]
             break
-    if not isinstance(file, dict) or not file or not all(isinstance(t, torch.Tensor) for t in file.values()):
+    if not isinstance(file, dict) or not file or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in file.items()):
         raise ValueError(f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}")
-    return {key.removeprefix("module."): tensor for key, tensor in file.items()}
+    state = {key.removeprefix("module."): tensor for key, tensor in file.items()}
+    check_tensors(state, path)
+    return state
+
+
+def check_tensors(state, path):
+    """Weights are dense, real and floating; counters are whole numbers; none is empty."""
+    for key, t in state.items():
+        dense = t.layout == torch.strided and not t.is_quantized and not t.is_complex()
+        number = key.endswith("num_batches_tracked") or (t.is_floating_point() and t.numel())
+        if not dense or not number:
+            raise ValueError(
+                f"{path}: {key} is no weight: {t.dtype}, {t.layout}, shape {tuple(t.shape)}; expected dense floating-point numbers"
+            )
 
 
 def renamed(state):
@@ -73,7 +86,12 @@ def read(file, path, arch, num_classes, levels, family, threshold, options):
         lowest = min(float(t.min()) for t in thresholds.values())
         named = any(key.endswith(".lam") for key in thresholds)
         channelwise = by_channel or named or threshold is not None or (older and lowest <= 0)
-        family = "cs-qcfs" if channelwise else "srp" if older else "qcfs"
+        if older and not channelwise:
+            raise ValueError(
+                f"{path} has thresholds .up > 0, one per layer, which are raw in the files of SRP, COS and older QCFS, and may "
+                "be softplus(up) in those of CS-QCFS: give family='srp', or family='cs-qcfs' and threshold='softplus' or 'raw'"
+            )
+        family = "cs-qcfs" if channelwise else "qcfs"
     if by_channel and family != "cs-qcfs":
         raise ValueError(f"{path} has thresholds per channel, which are of family 'cs-qcfs', not {family!r}")
     softplus = family == "cs-qcfs" and _is_softplus(thresholds, path, threshold)

@@ -61,11 +61,17 @@ class Method:
         found |= {"tau": self.tau, "mask": self.mask} if self.tau else {}
         found |= {"input": "poisson", "amplitude": self.amplitude, "seed": self.seed} if self.amplitude else {}
         found |= {"rho": self.rho, "max_shift": self.max_shift} if self.rho else {}
-        return found | {k: v for k, v in self.options.items() if k in ("v0", "caps")[self.rho > 0 :] and isinstance(v, (int, float, tuple))}
+        own = {k: v for k, v in self.options.items() if k in ("v0", "caps")[self.rho > 0 :]}
+        return found | {k: {n: _plain(e) for n, e in v.items()} if isinstance(v, dict) else _plain(v) for k, v in own.items()}
 
     def check_T(self, T):
         if T < self.rho:
             raise ValueError(f"T must be >= rho = {self.rho}, the inputs that COS calibrates on; got T = {T}")
+
+
+def _plain(value):
+    """A value that a report can hold: of a tensor, its shape."""
+    return f"tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else value
 
 
 def method_of(name="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None):
@@ -91,9 +97,9 @@ def method_of(name="if", *, v0=None, parity=False, tau=None, mask=None, rho=None
     return Method(name, options, parity, tau, mask, rho, max_shift)
 
 
-def voltage_of(v0, layer):
-    """The start voltage of one layer: v0 itself, or its entry where v0 is a dictionary by layer names (0.5 where it has none)."""
-    v0 = v0.get(layer, 0.5) if isinstance(v0, dict) else v0
+def voltage_of(v0, layer, default=0.5):
+    """The start voltage of one layer: v0 itself, or its entry where v0 is a dictionary by layer names (the method's own where it has none)."""
+    v0 = v0.get(layer, default) if isinstance(v0, dict) else v0
     if not isinstance(v0, torch.Tensor):
         checks.number("v0" if not isinstance(v0, dict) else f"v0[{layer!r}]", v0)
     return v0

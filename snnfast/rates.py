@@ -18,6 +18,9 @@ LINEAR = {
     "unsqueeze", "squeeze", "neg", "chunk", "split",
 }  # fmt: skip
 ADD = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "sub"}
+# What must leave the first dimension, the images, alone: name -> place and name of the argument that says which it touches.
+_FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unflatten": (1, "dim"),
+          "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape")}  # fmt: skip
 SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div, "mul", "div"}
 REDUCE = {torch.mean, torch.sum, "mean", "sum"}
 
@@ -32,6 +35,33 @@ def called(node, gm):
 def _dims(node):
     dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     return None if dims is None else [dims] if isinstance(dims, int) else list(dims)
+
+
+def _keeps_images(node):
+    """False if a node of LINEAR mixes, drops or reorders images: it then would mix time steps too."""
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    if name == "getitem":
+        index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+        return (
+            not isinstance(node.args[0], torch.fx.Node) or index[0] in (slice(None), Ellipsis) or _is_size(node) or _is_list(node.args[0])
+        )
+    if name not in _FIRST:
+        return True
+    at, key = _FIRST[name]
+    value = node.kwargs.get(key, node.args[at] if len(node.args) > at else {"flatten": 0, "cat": 0, "chunk": 0, "split": 0}.get(name))
+    if name == "transpose":
+        return 0 not in (value, node.kwargs.get("dim1", node.args[2] if len(node.args) > 2 else None))
+    if name in ("permute", "view", "reshape"):
+        shape = value if isinstance(value, (tuple, list)) else node.args[1:]
+        if name == "permute":
+            return bool(shape) and shape[0] == 0
+        return bool(shape) and (shape[0] == -1 or isinstance(shape[0], torch.fx.Node))
+    return value is not None and value != 0
+
+
+def _is_list(node):
+    """Gives several tensors, of which an index takes one."""
+    return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in ("chunk", "split")
 
 
 def _is_size(node):
@@ -56,12 +86,17 @@ def check(node, gm, plan):
         layer = gm.get_submodule(target)
         if ok and isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
             raise ValueError(f"{called(node, gm)} has no running statistics: it would mix the images of a batch")
-    elif target in LINEAR or target in ADD:
+    elif target in LINEAR:
+        ok = True
+        if not _keeps_images(node):
+            raise ValueError(f"{called(node, gm)} changes the first dimension, the images, with which time is merged here")
+    elif target in ADD:
         ok = True
     elif target in SCALE:
         # One factor is a spike, the other a number or a parameter; nothing is divided by a spike.
         ok = sum(a in plan.spiking for a in node.args if isinstance(a, torch.fx.Node)) == 1
-        ok = ok and (node.args[0] in plan.spiking or target in (operator.mul, operator.imul, torch.mul, "mul"))
+        product = target in (operator.mul, operator.imul, torch.mul, "mul")
+        ok = ok and not node.kwargs.get("rounding_mode") and (node.args[0] in plan.spiking or product)
     elif target in REDUCE:
         dims = _dims(node)
         ok = dims is not None and 0 not in dims

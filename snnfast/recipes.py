@@ -45,10 +45,10 @@ def recipe(name, arch, data):
     """The recipe `name` for a network and a data set: what the programs change for them is changed here."""
     checks.choice("recipe", name, NAMES)
     found = _RECIPES[name]
-    if name in ("thesis", "qcfs") and data == "cifar100":
-        found = dataclasses.replace(found, lr=tuple(lr / 2 for lr in found.lr))
     if name in ("thesis", "qcfs") and arch in ("resnet50", "resnet101"):
         found = dataclasses.replace(found, lr=tuple(lr / 10 for lr in found.lr))
+    elif name in ("thesis", "qcfs") and data == "cifar100":
+        found = dataclasses.replace(found, lr=tuple(lr / 2 for lr in found.lr))
     if data == "cifar100" and name != "thesis":
         found = dataclasses.replace(found, cutout=8)
     if data == "digits":  # 1,437 small images: the published schedules are for 50,000

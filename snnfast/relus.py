@@ -15,7 +15,9 @@ from snnfast.rates import called
 
 MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
 FUNCTIONS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
-BINS = 2048  # of the histogram that a percentile is read from: a bin is 1/2048 of the largest activation
+# The histogram that a percentile is read from: bins of equal ratio, 0.4 % wide, over 24 octaves below the largest activation, so that one outlier
+# does not make them coarse.
+OCTAVES, BINS = 24, 4096
 
 
 def relu_nodes(gm):
@@ -75,7 +77,7 @@ def _by_channel(value, per_channel):
 
 
 def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
-    """theta of each node, [1] or [C]. Channels that are never active get the threshold of their layer.
+    """theta of each node, [1] or [C]. Channels that are never active get the largest threshold of the others.
 
     Two passes over the images: the largest activations, then a histogram of the non-zero ones below them.
     """
@@ -89,7 +91,8 @@ def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
 
     def count(node, value):
         a, top = _by_channel(value, per_channel), most[node].clamp(min=1e-300)
-        bins = (a.double() / top[:, None] * BINS).long().clamp(max=BINS - 1) + BINS * torch.arange(a.size(0), device=a.device)[:, None]
+        below = (a.double() / top[:, None]).clamp(min=2.0**-OCTAVES).log2()  # -OCTAVES to 0
+        bins = ((below / OCTAVES + 1) * BINS).long().clamp(max=BINS - 1) + BINS * torch.arange(a.size(0), device=a.device)[:, None]
         found = torch.bincount(bins[a > 0], minlength=a.size(0) * BINS).view(a.size(0), BINS)
         counts[node] = counts.get(node, 0) + found
 
@@ -106,17 +109,17 @@ def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
         top = most[node]
         theta = top if percentile == 100 else _percentile(counts[node], top, percentile)
         dead = top <= 0
-        if dead.any():  # the layer's own, from all of its channels
+        if dead.any():
             theta = torch.where(dead, theta[~dead].max(), theta)
         found[node] = theta
     return found
 
 
 def _percentile(counts, top, percentile):
-    """The percentile of each row of a histogram whose bins are top/BINS wide, linear within a bin."""
+    """The percentile of each row of a histogram, by equal ratios within a bin."""
     below = counts.cumsum(1)
     wanted = below[:, -1:].double() * (percentile / 100)
     at = (below < wanted).sum(1, keepdim=True).clamp(max=counts.size(1) - 1)
     before = below.gather(1, at) - counts.gather(1, at)
     part = (wanted - before) / counts.gather(1, at).clamp(min=1)
-    return ((at + part.clamp(0, 1)) * top[:, None] / counts.size(1)).squeeze(1)
+    return (top[:, None] * 2.0 ** (((at + part.clamp(0, 1)) / BINS - 1) * OCTAVES)).squeeze(1)

@@ -75,6 +75,7 @@ class SpikingNetwork(torch.nn.Module):
         run.first_phase(chunk)
         if statistics:
             statistics.begin(run)
+            run.counting = True
         while done < T:
             steps = min(T - done, chunk if done else max(chunk, self.method.rho))
             y = run.chunk(steps)
@@ -148,6 +149,7 @@ class Run:
     def __init__(self, gm, x, method, first=0):
         self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
+        self.image_spikes, self.counting = 0, False  # of the chunk at hand, where statistics ask for them
         self.pools = {}  # running sums of max pooling
         self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
@@ -217,7 +219,9 @@ class Run:
 
     def _image_spikes(self, steps):
         method = self.method
-        return poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
+        s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
+        self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
+        return s
 
     def _pool(self, node, env, steps):
         x = env[node.all_input_nodes[0]].unflatten(0, (steps, self.B))

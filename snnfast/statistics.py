@@ -6,8 +6,9 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
     case 1   alpha = 0, but it fired           case 2   alpha > 0, and too many           case 3   alpha > 0, and too few
 
 Firing rate: spikes of either sign per neuron and step. SOPs: spikes times fan-out, the fan-out of a layer being its multiplications per input
-element, borders averaged in; layers that take the image itself count as MACs, once. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC, 45 nm
-(Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
+element, borders averaged in. A layer that takes the image itself counts as MACs, once, one that takes another layer's output as MACs at every step;
+spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ
+per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
 import csv
@@ -77,19 +78,22 @@ class Statistics:
         self.neurons = dict.fromkeys(self.plan.firing, 0)
         self.spikes = dict.fromkeys(self.plan.firing, 0)
         self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
-        self.work, self.sources = {}, self._sources()
+        self.work, self.image_spikes, self.poisson = {}, 0, snn.method.amplitude is not None
 
     def _sources(self):
-        """The neurons whose spikes each node carries, through what has no weights; of layers with weights and neurons, nothing passes."""
+        """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
+        nothing where the image is a constant current."""
         carried = {}
         for node in self.gm.graph.nodes:
             if node in self.plan.firing:
                 carried[node] = {node}
-            elif node.op == "call_module" and isinstance(self.gm.get_submodule(node.target), _WEIGHTED):
-                carried[node] = set()
+            elif node in self.work:
+                carried[node] = {"layer"} if node in self.plan.spiking else set()
+            elif node.op == "placeholder":
+                carried[node] = {"image"} if self.poisson else set()
             else:
                 carried[node] = set().union(*(carried[a] for a in node.all_input_nodes)) if node.all_input_nodes else set()
-        return {node: carried[node.all_input_nodes[0]] if node.all_input_nodes else set() for node in self.gm.graph.nodes}
+        return {node: carried[node.all_input_nodes[0]] for node in self.work}
 
     # ---- called by the run of one batch
 
@@ -101,6 +105,7 @@ class Statistics:
 
     def chunk(self, run, steps):
         """After a chunk: spikes of either sign, which the net count does not tell; read off the buffers they lie in."""
+        self.image_spikes += run.image_spikes
         for node in self.plan.firing:
             if self.gm.get_submodule(node.target).options.get("negative"):
                 self.signed[node] += int(torch.count_nonzero(run.buffers[node][:steps]))
@@ -125,7 +130,8 @@ class Statistics:
         """One dictionary per layer with the keys FIELDS, in the order of the graph: neurons, spikes, SOPs, MACs and energy per image, cases in %."""
         if not self.images:
             raise ValueError("no image was seen")
-        fed = self._spikes_into_layers()
+        sources = self._sources()
+        fed = self._spikes_into_layers(sources)
         found = []
         for node in self.plan.firing:
             theta = self.gm.get_submodule(node.target).theta
@@ -137,16 +143,19 @@ class Statistics:
             row |= dict(zip(("right_zero", "right_above", "case1", "case2", "case3"), shares))
             row |= dict(SOPs=fed.get(node, 0) / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
             found.append(row | {"energy_pJ": row["SOPs"] * self.energy_ac})
-        macs = sum(work for node, (work, _) in self.work.items() if not self.sources[node])
-        image = dict.fromkeys(FIELDS) | dict(layer="image", spikes=0, SOPs=0, MACs=macs, energy_pJ=macs * self.energy_mac)
+        once = sum(work for node, (work, _) in self.work.items() if not sources[node])
+        macs = once + self.T * sum(work for node, (work, _) in self.work.items() if "layer" in sources[node])
+        sops, spikes = fed["image"] / self.images, self.image_spikes / self.images
+        image = dict.fromkeys(FIELDS) | dict(layer="image", spikes=spikes, SOPs=sops, MACs=macs)
+        image["energy_pJ"] = macs * self.energy_mac + sops * self.energy_ac
         return [image, *found]
 
-    def _spikes_into_layers(self):
-        """SOPs caused by each neuron layer, over all images."""
-        found = dict.fromkeys(self.plan.firing, 0.0)
+    def _spikes_into_layers(self, sources):
+        """SOPs caused by each neuron layer and by the image's spikes, over all images. What takes another layer's output is counted as MACs."""
+        found = dict.fromkeys([*self.plan.firing, "image"], 0.0)
         for node, (work, inputs) in self.work.items():
-            for source in self.sources[node]:
-                found[source] += self.spikes[source] * work / inputs
+            for source in sources[node] if "layer" not in sources[node] else ():
+                found[source] += (self.image_spikes if source == "image" else self.spikes[source]) * work / inputs
         return found
 
     def totals(self):
@@ -157,7 +166,7 @@ class Statistics:
         neurons = sum(r["neurons"] for r in layers)
         return dict(
             T=self.T, images=self.images, neurons=neurons, spikes=sum(r["spikes"] for r in layers),
-            firing_rate=sum(r["spikes"] for r in layers) / (neurons * self.T) if neurons else 0.0, SOPs=sum(r["SOPs"] for r in layers),
+            firing_rate=sum(r["spikes"] for r in layers) / (neurons * self.T) if neurons else 0.0, SOPs=sum(r["SOPs"] for r in rows),
             MACs=rows[0]["MACs"], energy_pJ=sum(r["energy_pJ"] for r in rows), theta_spread_max=max(spreads),
             theta_spread_mean=math.fsum(spreads) / len(spreads), energy_ac_pJ=self.energy_ac, energy_mac_pJ=self.energy_mac,
         )  # fmt: skip

@@ -31,7 +31,7 @@ def _normalised(x, scale, **options):
 class FusedIF:
     """The QCFS program's IF (Bu et al., ICLR 2022): T = 0 is the activation, T > 0 takes [T*B, ...]."""
 
-    kind = "QCFS neuron"
+    kind, differentiable = "QCFS neuron", True
 
     @staticmethod
     def fits(m):
@@ -45,14 +45,14 @@ class FusedIF:
 
     @staticmethod
     def probes(m):
-        steps, theta = max(1, m.T), float(m.thresh.detach().abs().max())
-        return [[_probe(theta, steps * 3, 4, 5)]]
+        theta = float(m.thresh.detach().abs().max())
+        return [({"T": T}, [_probe(theta, max(1, T) * 3, 4, 5)]) for T in sorted({0, 1, 4, m.T})]
 
 
 class FusedQCFS:
     """The SRP, COS and older QCFS programs' activation: `up`, floor before clamp, `t` levels; raw thresholds."""
 
-    kind = "quantised activation"
+    kind, differentiable = "quantised activation", True
     softplus = False
 
     @staticmethod
@@ -66,7 +66,7 @@ class FusedQCFS:
     @staticmethod
     def probes(m):
         channels = m.up.numel() if m.up.numel() > 1 else 3
-        return [[_probe(float(m.up.detach().abs().max()), 6, channels, 4, 4)]]
+        return [({}, [_probe(float(m.up.detach().abs().max()), 6, channels, 4, 4)])]
 
 
 class FusedSoftplusQCFS(FusedQCFS):
@@ -78,7 +78,7 @@ class FusedSoftplusQCFS(FusedQCFS):
 class FusedScaledNeuron:
     """The SRP and COS programs' neuron for the plain run, ScaledNeuron or IFNeuron: one step a call, from 1/2."""
 
-    kind = "neuron, step by step"
+    kind, differentiable = "neuron, step by step", False
 
     @staticmethod
     def fits(m):
@@ -98,13 +98,13 @@ class FusedScaledNeuron:
     @staticmethod
     def probes(m):
         theta = float(m.scale if hasattr(m, "scale") else m.v_threshold)
-        return [[_probe(theta, 2, 3, 4) for _ in range(5)]]
+        return [({}, [_probe(theta, 2, 3, 4, seed=i) for i in range(5)])]
 
 
 class FusedSRP:
     """The SRP program's MPLayer (Hao et al., AAAI 2023): one step a call, presim_len steps, then sim_len masked ones."""
 
-    kind = "SRP neuron, step by step"
+    kind, differentiable = "SRP neuron, step by step", False
 
     @staticmethod
     def fits(m):
@@ -130,13 +130,13 @@ class FusedSRP:
 
     @staticmethod
     def probes(m):
-        return [[_probe(float(m.v_threshold), 2, 3, 4) for _ in range(m.presim_len + m.sim_len + 2)]]
+        return [({}, [_probe(float(m.v_threshold), 2, 3, 4, seed=i) for i in range(m.presim_len + m.sim_len + 2)])]
 
 
 class FusedCOS:
     """The COS program's MPLayer (Hao et al., ICLR 2023): [sim_len * B, ...] or, for the image, [B, ...]; calibrates on presim_len steps."""
 
-    kind = "COS neuron"
+    kind, differentiable = "COS neuron", False
 
     @staticmethod
     def fits(m):
@@ -160,9 +160,13 @@ class FusedCOS:
 
     @staticmethod
     def probes(m):
-        theta = float(m.v_threshold)
-        few = max(1, min(2, m.batchsize))
-        return [[_probe(theta, few, 3, 4, 4)], [_probe(theta, m.sim_len * few, 6)]] if m.sim_len * few > m.batchsize or few == 1 else []
+        theta, few = float(m.v_threshold), max(1, min(2, m.batchsize))
+        merged = max(few, m.batchsize // m.sim_len + 1)  # images, so that time and batch merged are more than batchsize
+        return [
+            ({}, [_probe(theta, few, 3, 4, 4)]),
+            ({}, [_probe(theta, m.sim_len * merged, 3, 4, 4)]),
+            ({}, [_probe(theta, m.sim_len * few, 6)]),
+        ]
 
 
 def _count_like(count, x):
@@ -172,9 +176,9 @@ def _count_like(count, x):
     return count
 
 
-def _probe(theta, *shape):
+def _probe(theta, *shape, seed=0):
     """Currents about the threshold; a third of them multiples of theta/8, where programs that differ in rounding differ in spikes."""
-    g = torch.Generator().manual_seed(sum(shape))
+    g = torch.Generator().manual_seed(sum(shape) + seed)
     x = (torch.randn(shape, generator=g) * 0.8 + 0.3) * theta
     ties = (torch.rand(shape, generator=g) < 0.33) & (theta > 0)
     return torch.where(ties, (x * 8 / theta).round() * (theta / 8), x) if theta > 0 else x

@@ -31,10 +31,12 @@ def _options(node):
 class _Fused:
     """What the nodes share: the membrane is the module's own memory `v`."""
 
+    differentiable = False  # their surrogates are compared by name
+
     def multi_step_forward(self, x_seq, *args, **kwargs):
         (v,) = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
         grad = torch.is_grad_enabled() and (x_seq.requires_grad or v.requires_grad)
-        if self.store_v_seq or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
+        if why_not(self) or self.store_v_seq or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
             return super().multi_step_forward(x_seq, *args, **kwargs)
         self._fused_count = _count_like(getattr(self, "_fused_count", None), v)
         theta, state = self.fused_theta(x_seq), IAFState(v, self._fused_count)
@@ -50,7 +52,7 @@ class _Fused:
 
     @staticmethod
     def probes(m):
-        return [[_probe(float(torch.as_tensor(m.v_threshold).max()), 6, 3, 4) for _ in range(2)]]
+        return [({}, [_probe(float(torch.as_tensor(m.v_threshold).max()), 6, 3, 4, seed=i) for i in range(2)])]
 
 
 class FusedIFNode(_Fused):
@@ -84,7 +86,7 @@ class FusedActivationAwareIFNode(_Fused):
         channels = m.v_threshold.numel()
         shape = [2] * (m.channel_dim + 1 if m.channel_dim >= 0 else 1 - m.channel_dim)
         shape[m.channel_dim] = channels if channels > 1 else 3
-        return [[_probe(float(m.v_threshold.max()), 6, *shape) for _ in range(2)]]
+        return [({}, [_probe(float(m.v_threshold.max()), 6, *shape, seed=i) for i in range(2)])]
 
 
 def multiple(node):

@@ -18,7 +18,7 @@ class Tracer(fx.Tracer):
 
     def __init__(self, sample=None):
         super().__init__()
-        self.sample, self.deciding = sample, False
+        self.sample, self.deciding, self.failed = sample, False, None
 
     def to_bool(self, obj):
         if self.sample is None:
@@ -39,7 +39,13 @@ class Tracer(fx.Tracer):
                 return run.env[n]
 
     def call_module(self, m, forward, args, kwargs):
-        return forward(*args, **kwargs) if self.deciding else super().call_module(m, forward, args, kwargs)
+        if self.deciding:
+            return forward(*args, **kwargs)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or f"{self.path_of_module(m)} ({type(m).__name__})"  # the innermost
+            raise
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         return attr_val if self.deciding else super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -50,10 +56,12 @@ class Tracer(fx.Tracer):
 
 def trace(net, sample=None):
     """The graph of `net`, from one input to one output."""
+    tracer = Tracer(sample)
     try:
-        graph = Tracer(sample).trace(net)
+        graph = tracer.trace(net)
     except Exception as error:  # torch.fx raises many kinds
-        raise ValueError(f"net cannot be converted: torch.fx cannot trace {type(net).__name__}.forward ({error})") from error
+        where = f", in {tracer.failed}" if tracer.failed else ""
+        raise ValueError(f"net cannot be converted: torch.fx cannot trace {type(net).__name__}.forward{where} ({error})") from error
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     if len(inputs) != 1:
         raise ValueError(f"net must take one input, the image; {type(net).__name__}.forward takes {len(inputs)}")
@@ -89,9 +97,15 @@ def fold_batch_norms(gm):
         gm.graph.erase_node(node)
 
 
+_DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+
+
 def drop_dropout(gm):
+    """Takes out the dropouts, which do nothing in eval mode."""
     for node in list(gm.graph.nodes):
-        if isinstance(module_of(gm, node), torch.nn.modules.dropout._DropoutNd):
+        training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+        off = node.op == "call_function" and node.target in _DROPOUT and training is False
+        if off or isinstance(module_of(gm, node), torch.nn.modules.dropout._DropoutNd):
             node.replace_all_uses_with(node.all_input_nodes[0])
             gm.graph.erase_node(node)
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from snnfast import models, nn
 from snnfast.checkpoints import save_checkpoint
-from snnfast.models.activation import CHANNELWISE_OF
+from snnfast.models.activation import CHANNELWISE, CHANNELWISE_OF
 from snnfast.ops import checks
 from snnfast.stages import parameter_groups, to_channelwise
 
@@ -41,6 +41,8 @@ class Settings:
     grad: str = "qcfs"
     channel_num: int | None = None
     width: float = 1.0
+    stem: str = "cifar"
+    dropout: float = 0.0
     amp: str = "fp32"
     seed: int = 0
     recipe: str = ""
@@ -53,6 +55,12 @@ class Settings:
         checks.integer("batch_size", self.batch_size)
         if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
+        if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in CHANNELWISE:
+            raise ValueError("channel_num is of channel-wise thresholds: it needs a second stage, or a channel-wise activation")
+        if self.dropout and not self.arch.startswith("vgg"):
+            raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
+        if self.stem != "cifar" and self.arch.startswith("vgg"):
+            raise ValueError(f"stem is of the ResNets, {self.arch} has none")
         if len(self.epochs) == 2 and self.activation not in CHANNELWISE_OF:
             raise ValueError(f"two stages start layer-wise ({', '.join(CHANNELWISE_OF)}), got activation {self.activation!r}")
 
@@ -88,12 +96,14 @@ class Training:
 
     def __init__(self, settings, data, out, device, workers):
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
-        self.stage, self.epoch, self.best, self.writer = 0, 0, -1.0, None
-        sizes = dict(image_size=data.image_size) if settings.arch.startswith("vgg") else {}
+        self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
+        vgg, wide = settings.arch.startswith("vgg"), settings.activation in CHANNELWISE
+        own = dict(image_size=data.image_size, dropout=settings.dropout) if vgg else dict(stem=settings.stem)
+        own |= dict(channel_num=settings.channel_num) if wide else {}
         torch.manual_seed(settings.seed)
         self.net = models.BY_NAME[settings.arch](
             num_classes=data.classes, levels=settings.levels, activation=settings.activation, theta=settings.theta, width=settings.width,
-            in_channels=data.channels, **sizes,
+            in_channels=data.channels, **own,
         )  # fmt: skip
         self._prepare()
 
@@ -135,16 +145,12 @@ class Training:
         self.schedule.load_state_dict(file["schedule"])
         self.scaler.load_state_dict(file["scaler"])
         torch.set_rng_state(file["rng"])
-        # Lines of an epoch that was logged but not kept are dropped.
-        log = self.out / "log.jsonl"
-        if log.exists():
-            lines = [line for line in log.read_text().splitlines() if line.strip()][: file["epochs_done"]]
-            _atomically(log, lambda path: Path(path).write_text("".join(line + "\n" for line in lines)))
+        self.entries = file["entries"]
+        self._write_log()
 
     def save(self, entry):
-        """After an epoch: the log first, then the state that says how many of its lines count."""
-        with open(self.out / "log.jsonl", "a") as log:
-            log.write(json.dumps(entry) + "\n")
+        """After an epoch. The state holds the lines of the log too, so that the two never tell different stories."""
+        self.entries.append(entry)
         self._tensorboard(entry)
         if entry["test_accuracy"] > self.best:
             self.best = entry["test_accuracy"]
@@ -152,9 +158,13 @@ class Training:
         state = dict(
             settings=json.loads(json.dumps(dataclasses.asdict(self.settings))), config=self.net.config, state_dict=self.net.state_dict(),
             optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
-            stage=self.stage, epoch=self.epoch, best=self.best, epochs_done=self._done(),
+            stage=self.stage, epoch=self.epoch, best=self.best, entries=self.entries,
         )  # fmt: skip
         _atomically(self.out / "last.pt", lambda path: torch.save(state, path))
+        self._write_log()
+
+    def _write_log(self):
+        _atomically(self.out / "log.jsonl", lambda path: path.write_text("".join(json.dumps(e) + "\n" for e in self.entries)))
 
     def _done(self):
         return sum(self.settings.epochs[: self.stage]) + self.epoch

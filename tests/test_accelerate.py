@@ -259,10 +259,17 @@ def test_cos_program(presim):
 
 
 class OtherIF(IF):
-    """Looks like the QCFS program's, and starts from 0."""
+    """Looks like the QCFS program's, and is it for T = 0; with T > 0 it gets other currents."""
 
     def forward(self, x):
-        return super().forward(x - 0.5 * self.thresh.data / max(1, self.T))
+        return super().forward(x - 0.5 * self.thresh.data / self.T if self.T else x)
+
+
+class ClampFirst(Floor):
+    """Looks like the older programs' activation, and has another gradient."""
+
+    def forward(self, x):
+        return Straight.apply((x / self.up).clamp(0, 1) * self.t + 0.5) / self.t * self.up
 
 
 class MyNeuron(torch.nn.Module):
@@ -276,9 +283,10 @@ class Broken(IF):
 
 
 def test_what_is_left_is_said():
-    net = torch.nn.Sequential(OtherIF(0.7, T=4), MyNeuron(), Broken(0.5), snnfast.nn.QCFS(), torch.nn.ReLU())
+    net = torch.nn.Sequential(OtherIF(0.7, T=0), MyNeuron(), Broken(0.5), ClampFirst(0.5), snnfast.nn.QCFS(), torch.nn.ReLU())
     found = snnfast.accelerate(net)
-    assert not found.replaced and [name for name, *_ in found.left] == ["0", "1", "2"]
+    assert not found.replaced and [name for name, *_ in found.left] == ["0", "1", "2", "3"]
+    assert "gradients differ" in found.left[3][2] and len(str(found).splitlines()) == 5
     assert (
         "outputs differ" in found.left[0][2]
         and "not a module of the QCFS" in found.left[1][2]
@@ -348,17 +356,31 @@ def test_spikingjelly_between_its_scalers_and_what_is_left():
         scaler(1 / 1.7, "m"), neuron.ActivationAwareIFNode(torch.tensor(1.0), torch.tensor(0.5), v_reset=None, step_mode="m"), scaler(1.7, "m"),
         neuron.IFNode(step_mode="s"), neuron.LIFNode(surrogate_function=surrogate.PiecewiseQuadratic(), step_mode="m"),
         neuron.ActivationAwareIFNode(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.6]), channel_dim=1, v_reset=None, step_mode="m"),
+        type("MyIFNode", (neuron.IFNode,), {})(step_mode="m"),
     )  # fmt: skip
     first, x = torch.nn.Sequential(*net[:3]), images(8, 3, 4, scale=1.7)
     expected = first(x)
     first[1].reset()
     found = snnfast.accelerate(net)
-    assert [name for name, *_ in found.replaced] == ["1", "4"] and [name for name, *_ in found.left] == ["3", "5"]
-    assert (
-        "no surrogate PiecewiseQuadratic" in found.replaced[1][3]
-        and "single-step mode" in found.left[0][2]
-        and "multiple" in found.left[1][2]
-    )
+    assert [name for name, *_ in found.replaced] == ["1", "4"] and [name for name, *_ in found.left] == ["0", "2", "3", "5", "6"]
+    assert "no surrogate PiecewiseQuadratic" in found.replaced[1][3]
+    reasons = ("one multiplication", "one multiplication", "single-step mode", "multiple", "subclass")
+    assert all(reason in why for reason, (_, _, why) in zip(reasons, found.left, strict=True))
     assert torch.equal(first(x), expected)
     found.undo()
     assert type(net[1]) is neuron.ActivationAwareIFNode
+
+
+@needs_sj
+def test_offsets_loaded_later_go_the_old_way():
+    from spikingjelly.activation_based import neuron
+
+    theta = torch.tensor([0.5, 0.8, 1.1])
+    ours = neuron.ActivationAwareIFNode(theta, theta / 2, channel_dim=1, v_reset=None, step_mode="m")
+    theirs = copy.deepcopy(ours)
+    assert snnfast.accelerate(ours).replaced
+    state = {"v_threshold": theta, "v_offset": torch.tensor([0.1, 0.4, 0.3])}
+    ours.load_state_dict(state)
+    theirs.load_state_dict(state)
+    x = images(7, 2, 3)
+    assert torch.equal(ours(x), theirs(x))

@@ -16,10 +16,15 @@ def trained(arch, activation="qcfs", **options):
     """A small network with statistics and uneven thresholds > 0."""
     torch.manual_seed(7)
     net = models.BY_NAME[arch](num_classes=7, width=WIDTH, activation=activation, theta=1.5, **options)
+    for m in net.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.momentum = None  # statistics are plain means, so that two batches are enough
     for _ in range(2):
-        net.train()(torch.randn(8, 3, 32, 32))
+        net.train()(torch.randn(32, 3, 32, 32))
     with torch.no_grad():
         for m in net.modules():
+            if isinstance(m, torch.nn.Linear):
+                m.weight.mul_(3.0)  # no batch norm keeps what follows it alive
             if isinstance(m, nn.Quantised):
                 p = next(m.parameters())
                 p.mul_(0.5 + torch.rand(p.shape))
@@ -40,7 +45,12 @@ X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 def same_function(net, path, **given):
     loaded = snnfast.load_checkpoint(path, levels=4, width=WIDTH, **given)
     with torch.no_grad():
-        assert torch.equal(loaded(X), net(X))
+        assert torch.equal(loaded(X), net(X)) and (net(X)[0] - net(X)[1]).abs().max() > 1e-3
+        changed = copy.deepcopy(loaded)
+        for m in changed.modules():
+            if isinstance(m, nn.Quantised):
+                next(m.parameters()).add_(0.2)
+        assert (changed(X) - net(X)).abs().max() > 1e-3, "the outputs of this test's network do not depend on its thresholds"
     assert not loaded.training and all(p.requires_grad for p in loaded.parameters())
     return loaded
 
@@ -54,7 +64,8 @@ def test_qcfs_and_older(tmp_path, arch, prefix, holder):
         state = {prefix + key: t for key, t in rename(net.state_dict()).items()}
         assert any(key.endswith(".up") for key in state) == (family == "srp")
         torch.save(state if holder is None else {holder: state, "epoch": 3}, tmp_path / "m.pth")
-        for given in (dict(arch=arch), dict(arch=arch, family=family, num_classes=7), {}):
+        own = {} if family == "qcfs" else dict(family="srp")  # .up (1,) > 0 may be another family's too
+        for given in (dict(arch=arch, **own), dict(arch=arch, family=family, num_classes=7), own):
             assert same_function(net, tmp_path / "m.pth", **given).config["activation"] == "qcfs"
 
 
@@ -62,7 +73,9 @@ def test_qcfs_and_older(tmp_path, arch, prefix, holder):
 def test_other_networks(tmp_path, arch):
     net = trained(arch)
     torch.save(as_older(net.state_dict()), tmp_path / "m.pth")
-    assert same_function(net, tmp_path / "m.pth").config["arch"] == arch
+    assert same_function(net, tmp_path / "m.pth", family="srp").config["arch"] == arch
+    with pytest.raises(ValueError, match="give family='srp', or family='cs-qcfs' and threshold="):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH)
     assert any("relu.up" in key for key in as_older(net.state_dict()))
 
 
@@ -189,6 +202,46 @@ def test_bad_files(tmp_path):
     huge = net.config | {"width": 1e6}
     torch.save({"format": "snnfast-1", "config": huge, "state_dict": good, "facts": {}}, path)
     refused("has shape", levels=None, width=None)
+
+
+KEYS = {
+    "vgg16": (112, 15, {"layer1.0.weight", "layer1.0.bias", "layer1.1.running_var", "layer1.2.thresh", "layer1.6.thresh", "layer3.10.thresh",
+                        "classifier.1.weight", "classifier.2.thresh", "classifier.5.thresh", "classifier.7.bias"}),
+    "resnet18": (139, 17, {"conv1.0.weight", "conv1.2.thresh", "conv2_x.0.residual_function.2.thresh", "conv2_x.1.act.thresh",
+                           "conv5_x.0.shortcut.1.weight", "fc.weight"}),
+    "resnet20": (147, 19, {"conv4_x.2.residual_function.4.running_mean", "conv4_x.0.shortcut.0.weight"}),
+    "resnet34": (251, 33, {"conv4_x.5.act.thresh"}),
+    "resnet50": (369, 49, {"conv3_x.3.residual_function.7.bias", "conv2_x.0.residual_function.5.thresh"}),
+    "resnet101": (726, 100, {"conv4_x.22.act.thresh"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", KEYS)
+def test_names_are_those_of_the_papers_files(arch):
+    """SEMANTICS section 6: entries, thresholds, and names written out here."""
+    many, thresholds, some = KEYS[arch]
+    with torch.device("meta"):
+        state = models.BY_NAME[arch](activation="qcfs").state_dict()
+    assert len(state) == many and sum(k.endswith(".thresh") for k in state) == thresholds and some <= set(state)
+    assert "conv2_x.0.shortcut.0.weight" not in state or arch in ("resnet50", "resnet101")
+
+
+def test_malformed_weights(tmp_path):
+    good = trained("resnet20").state_dict()
+    for change, message in (
+        ({3: X}, "holds no weights"),
+        ({"conv1.2.thresh": torch.zeros(0)}, "conv1.2.thresh is no weight"),
+        ({"conv1.2.thresh": torch.ones(1, dtype=torch.complex64)}, "conv1.2.thresh is no weight"),
+        ({"fc.bias": torch.ones(7, dtype=torch.int64)}, "fc.bias is no weight"),
+        ({"fc.bias": torch.ones(7).to_sparse()}, "fc.bias is no weight"),
+    ):
+        torch.save(good | change, tmp_path / "m.pth")
+        with pytest.raises(ValueError, match=message):
+            snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH, arch="resnet20")
+    huge = {"format": "snnfast-1", "config": models.resnet20(width=WIDTH).config | {"width": 1e12}, "state_dict": good, "facts": {}}
+    torch.save(huge, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match="no network can be built"):
+        snnfast.load_checkpoint(tmp_path / "m.pth")
 
 
 def test_files_without_counters(tmp_path):

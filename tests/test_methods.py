@@ -165,6 +165,13 @@ def test_start_voltage_by_layer(networks):
     assert not torch.equal(snn(x, T=4), snnfast.convert(nets["vgg"])(x, T=4))
 
 
+def test_facts_and_own_start_of_snm(networks):
+    nets, _ = networks
+    snn = snnfast.convert(nets["vgg"], "snm", parity=True, v0={"layer1.2": 0.25})
+    assert [n.options["v0"] for _, n in snn.neurons()][:2] == [0.25, 0.0]
+    assert snn.method.facts()["v0"] == {"layer1.2": 0.25} and snnfast.convert(nets["vgg"]).method.facts()["v0"] == 0.5
+
+
 def test_max_shift(networks):
     """A neuron that fired at every calibrated step starts at about 1001.5, unless the shift is capped."""
     x = torch.tensor([[5.0, 0.3]]).expand(6, 2)

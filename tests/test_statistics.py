@@ -131,6 +131,33 @@ def test_without_levels_and_with_poisson_input():
     report = snnfast.evaluate(snn, [(X, torch.zeros(7))], T=5, statistics=True)
     row = report.layers[1]
     assert row["levels"] is None and row["case1"] is None and 0 < row["firing_rate"] < 1 and row["SOPs"] > 0
+    image = report.layers[0]
+    spikes = snnfast.poisson.spikes(X, snn.method.amplitude, 0, 0, 5, 0).count_nonzero().item()
+    # A convolution without borders: 6 x 6 outputs of 4 channels from 8 x 8 x 2 inputs, 18 products each.
+    assert (
+        image["spikes"] == pytest.approx(spikes / 7)
+        and image["SOPs"] == pytest.approx(spikes / 7 * (4 * 36 * 18) / 128)
+        and image["MACs"] == 0
+    )
+    assert report.totals["SOPs"] == pytest.approx(image["SOPs"] + row["SOPs"])
+
+
+class Functional(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(5, 4).double())
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.w)
+
+
+def test_layers_behind_layers_multiply_at_every_step():
+    for second in (torch.nn.Linear(4, 5).double(), Functional()):
+        net = torch.nn.Sequential(torch.nn.Linear(3, 6), nn.QCFS(4, 0.5), torch.nn.Linear(6, 4)).double().append(second)
+        x = torch.randn(8, 3, dtype=torch.float64)
+        for T in (1, 6):
+            report = snnfast.evaluate(snnfast.convert(net), [(x, torch.zeros(8))], T=T, statistics=True)
+            assert report.layers[0]["MACs"] == 18 + T * 20 and report.layers[1]["SOPs"] == pytest.approx(4 * report.layers[1]["spikes"])
 
 
 def test_nothing_seen(net):

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Subset
 
 import snnfast
-from snnfast import cli, recipes, training
+from snnfast import cli, commands, recipes, training
 from snnfast.data import Cutout, load
 
 
@@ -146,9 +146,43 @@ def test_precision_ablations_and_negative_thresholds(tmp_path):
     assert run.one_epoch()["negative_thresholds"] == 1
 
 
+def test_settings_of_the_command():
+    def settings(*arguments):
+        return commands.settings_of(cli.parser().parse_args(["train", "--arch", "resnet20", "--out", "x", *arguments]))[0]
+
+    assert settings("--recipe", "qcfs", "--stages", "2").epochs == (30, 10) and settings("--stages", "1").epochs == (30,)
+    assert settings("--recipe", "qcfs", "--stages", "2").lr == (0.05, 0.005) and settings("--epochs", "7", "3").epochs == (7, 3)
+    assert settings("--stem", "imagenet").stem == "imagenet"
+    with pytest.raises(ValueError, match="--stages 2 needs two numbers of --epochs, got 10"):
+        settings("--stages", "2", "--epochs", "10")
+    with pytest.raises(ValueError, match="channel_num is of channel-wise thresholds"):
+        settings("--stages", "1", "--channel-num", "3").check()
+    settings("--stages", "1", "--channel-num", "3", "--activation", "cs-qcfs").check()
+    assert recipes.recipe("qcfs", "resnet50", "cifar100").lr == pytest.approx((0.01,))
+
+
+def test_channel_num_with_one_stage(tmp_path):
+    settings = dataclasses.replace(SETTINGS, activation="cs-qcfs", epochs=(1,), lr=(0.05,), channel_num=3)
+    net = training.train(settings, small_data(), tmp_path)
+    assert sum(m.threshold().numel() > 1 for m in net.modules() if isinstance(m, snnfast.nn.Quantised)) == 3
+
+
+def test_a_log_without_a_state_is_begun_anew(tmp_path):
+    """A kill in the first epoch, or between two files: the log tells what the state tells."""
+    data, one = small_data(), dataclasses.replace(SETTINGS, epochs=(2,), lr=(0.05,))
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n')
+    training.train(one, data, tmp_path, resume=True)
+    assert [e["epoch"] for e in untimed(tmp_path / "log.jsonl")] == [1, 2]
+    (tmp_path / "log.jsonl").unlink()
+    training.train(one, data, tmp_path, resume=True)
+    assert [e["epoch"] for e in untimed(tmp_path / "log.jsonl")] == [1, 2]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
+        (dict(stem="imagenet", arch="vgg11"), "stem is of the ResNets"),
+        (dict(dropout=0.5), "dropout is of the VGGs"),
         (dict(epochs=(2, 2), lr=(0.1,)), "epochs and lr need a number for each of one or two stages"),
         (dict(activation="cs-qcfs"), "two stages start layer-wise"),
         (dict(amp="int8"), "amp must be one of"),
