@@ -70,6 +70,8 @@ def accelerate(model):
         elif problem is not None:
             left.append((name, cls.__name__, problem))
             inside |= {id(m) for m in module.modules()}
+        elif cls.__name__.startswith("Fused"):
+            inside |= {id(m) for m in module.modules()}  # by an earlier call
         elif cls.__name__.endswith("VoltageScaler"):
             left.append((name, cls.__name__, "one multiplication, which its neighbours' kernels do not take in"))
         elif any(word in cls.__name__.lower() for word in _NEURON_LIKE) and not cls.__module__.startswith("snnfast"):

@@ -57,6 +57,10 @@ def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="a
     file = _safely(path)
     if isinstance(file, dict) and file.get("format") == FORMAT:
         config, state, facts = _own(file, path)
+        if family != "auto" or threshold is not None:
+            raise ValueError(
+                f"{path} is snnfast's own and says what its thresholds are: family and threshold are for other programs' files"
+            )
         given = dict(arch=arch, num_classes=num_classes, levels=levels, **options)
         for name, value in given.items():
             if value is not None and config.get(name) != value:

@@ -13,6 +13,8 @@ from snnfast import recipes, training
 from snnfast.checkpoints import load_checkpoint
 from snnfast.convert import convert
 from snnfast.evaluate import evaluate
+from snnfast.methods import method_of
+from snnfast.ops import checks
 from snnfast.spiking import check_at
 from snnfast.statistics import Statistics
 
@@ -28,6 +30,9 @@ def settings_of(args):
     """The `Settings` of a command line: the recipe's, and what was given beside it."""
     r = recipes.recipe(args.recipe, args.arch, args.data)
     epochs, lr = tuple(args.epochs or r.epochs), tuple(args.lr or r.lr)
+    for name, given in (("epochs", args.epochs), ("lr", args.lr)):
+        if given and len(given) > (args.stages or 2):
+            raise ValueError(f"--{name} takes a number for each of {args.stages or 'one or two'} stages, got {len(given)}")
     if args.stages == 2 and len(epochs) == 1:
         if args.epochs:
             raise ValueError(f"--stages 2 needs two numbers of --epochs, got {epochs[0]}")
@@ -46,6 +51,7 @@ def train(args, device):
     console = Console()
     settings, r = settings_of(args)
     settings.check()
+    method_of(args.method or r.method).check_T(checks.integer("T", args.T))
     data = data_sets.load(args.data, args.data_dir, r.cutout, args.download)
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
@@ -86,6 +92,15 @@ def evaluate_checkpoint(args, device):
     data = data_sets.load(name, args.data_dir, download=args.download)
     if data.classes != net.config["num_classes"]:
         raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
+    for what, theirs, own in (
+        ("channels", data.channels, net.config["in_channels"]),
+        ("pixels", data.image_size, net.config.get("image_size")),
+    ):
+        if own not in (None, theirs):
+            raise ValueError(f"images of {name} have {theirs} {what}, but the network in {args.checkpoint} takes {own}")
+    checks.integer("T", args.T)
+    out, wrote = Path(args.out), ["report.json", "accuracy.png"]
+    out.mkdir(parents=True, exist_ok=True)
     given = {k: getattr(args, k) for k in ("v0", "tau", "mask", "rho", "max_shift", "parity") if getattr(args, k) is not None}
     snn = convert(net, args.method, **given)
     at = None if args.at is None else check_at(args.at, args.T)
@@ -93,8 +108,6 @@ def evaluate_checkpoint(args, device):
     report = _evaluate(console, snn, DataLoader(data.test, args.batch_size), len(data.test), args.T, at, net, device, statistics)
     report.facts = dict(checkpoint=str(args.checkpoint), data=name, config=net.config)
     console.print(report.table())
-    out, wrote = Path(args.out), ["report.json", "accuracy.png"]
-    out.mkdir(parents=True, exist_ok=True)
     report.save_json(out / "report.json")
     report.plot(out / "accuracy.png")
     if statistics:

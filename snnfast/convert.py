@@ -110,6 +110,7 @@ def convert(
     checks.choice("maxpool", maxpool, pooling.FORMS)
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    relus.check_percentile(percentile)
     batches = None if calibrate is None else relus.images_of(calibrate)
     how = dataclasses.replace(how, amplitude=_amplitude(inputs, amplitude, batches), seed=checks.integer("seed", seed, 0))
     gm = prepared(net, None if batches is None else batches[0][:1])
@@ -118,16 +119,23 @@ def convert(
         levels |= _put_neurons_for_relus(gm, how.options, batches, percentile, per_channel)
     _check_names(how.options["v0"], levels)
     if not levels:
-        raise ValueError(
-            "net has no quantised activation (snnfast.nn.QCFS and its kin) to put neurons in place of"
-            + ("" if not relus.relu_nodes(gm) else "; for its ReLUs give calibrate=, images that set their thresholds")
-        )
+        raise ValueError(_nothing_to_fire(gm))
     how = dataclasses.replace(how, readout=take_readout(gm))
     _replace_max_pools(gm, maxpool, how.amplitude is not None)
     _check_rates(gm, how.amplitude is not None)
     gm.delete_all_unused_submodules()
     gm.recompile()
     return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)
+
+
+def _nothing_to_fire(gm):
+    """Why a network without a single neuron is none."""
+    text = "net has no quantised activation (snnfast.nn.QCFS and its kin) and no ReLU to put neurons in place of"
+    if relus.relu_nodes(gm):
+        return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
+    known = (*rates.MODULES, torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d, torch.nn.Softmax, torch.nn.LogSoftmax)
+    others = [n for n in gm.graph.nodes if n.op == "call_module" and not isinstance(gm.get_submodule(n.target), known)]
+    return text + ("" if not others else f"; {', '.join(rates.called(n, gm) for n in others[:5])} cannot fire")
 
 
 def _own_neuron(how, neuron, options):
@@ -155,6 +163,8 @@ def _check_rates(gm, poisson):
     """Refuses, by name, what has no spiking form."""
     plan = Plan(gm, poisson)
     for node in gm.graph.nodes:
+        if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):
+            raise ValueError(f"{rates.called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
         if node in plan.spiking and node not in plan.firing and node not in plan.pooling and node.op not in ("output", "placeholder"):
             rates.check(node, gm, plan)
         elif node.op == "call_method" and node.target.endswith("_"):

@@ -91,6 +91,10 @@ def load(name, root=None, cutout=16, download=False):
         raise ValueError(f"data folder {root} is not there")
     if not importlib.util.find_spec("torchvision"):
         raise ModuleNotFoundError("torchvision", name="torchvision")
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:  # one built for another torch
+        raise ValueError(f"data {name!r} is read through torchvision, which does not load: {error}") from None
     return _imagefolder(root, cutout) if name == "imagefolder" else _cifar(name, root, cutout, download)
 
 

@@ -15,7 +15,7 @@ from snnfast.checkpoints import save_checkpoint
 from snnfast.convert import convert
 from snnfast.data import digits, shift
 from snnfast.evaluate import evaluate
-from snnfast.methods import METHODS
+from snnfast.methods import METHODS, method_of
 from snnfast.models import vgg11
 from snnfast.ops import checks
 from snnfast.report import methods_table, plot_curves
@@ -46,6 +46,8 @@ def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, method
     for method in methods:
         checks.choice("methods", method, METHODS)
     T = checks.integer("T", (1024 if len(methods) == 1 else 64) if T is None else T)
+    for method in methods:
+        method_of(method).check_T(T)
     console = console or Console()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

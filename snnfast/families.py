@@ -21,6 +21,8 @@ HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 
 def weights_in(file, path):
     """The state dict in what a file holds, without `module.` prefixes."""
+    if isinstance(file, dict) and {"settings", "optimiser", "entries"} <= set(file):
+        raise ValueError(f"{path} is the state of a training of snnfast: its networks are model.pt and best.pt beside it")
     for holder in HOLDERS:
         if isinstance(file, dict) and isinstance(file.get(holder), dict):
             file = file[holder]
@@ -68,6 +70,8 @@ def read(file, path, arch, num_classes, levels, family, threshold, options):
     checks.choice("family", family, FAMILIES)
     if threshold is not None:
         checks.choice("threshold", threshold, THRESHOLDS)
+        if family in ("qcfs", "srp"):
+            raise ValueError(f"threshold={threshold!r} is of family 'cs-qcfs'; thresholds of {family!r} are raw")
     state = weights_in(file, path)
     older = any(key.endswith(".up") for key in state)
     state = renamed(state)

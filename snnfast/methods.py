@@ -31,7 +31,7 @@ class Method:
         tau: steps of SRP's first phase, 0 without it.  mask: "authors" (v > 1e-3 theta) or "paper" (v >= 0).
         rho: inputs that COS calibrates on, 0 without it.  max_shift: see `snnfast.cos_start`.
         amplitude: of Poisson input, or None where the image is a constant current.  seed: of its random numbers.
-        readout: "softmax" or "log_softmax" where the network ends in one: it is taken of the mean output.
+        readout: ("softmax" or "log_softmax", dimension) where the network ends in one: it is taken of the mean output.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Method:
     max_shift: float | None = None
     amplitude: float | None = None
     seed: int = 0
-    readout: str | None = None
+    readout: tuple | None = None
 
     def first(self):
         """What differs in SRP's first phase: the plain neuron."""
@@ -100,6 +100,8 @@ def method_of(name="if", *, v0=None, parity=False, tau=None, mask=None, rho=None
 def voltage_of(v0, layer, default=0.5):
     """The start voltage of one layer: v0 itself, or its entry where v0 is a dictionary by layer names (the method's own where it has none)."""
     v0 = v0.get(layer, default) if isinstance(v0, dict) else v0
+    if isinstance(v0, torch.Tensor) and not torch.isfinite(v0).all():
+        raise ValueError(f"v0 of {layer} must be finite")
     if not isinstance(v0, torch.Tensor):
         checks.number("v0" if not isinstance(v0, dict) else f"v0[{layer!r}]", v0)
     return v0

@@ -11,6 +11,7 @@ import inspect
 import torch
 from torch import nn
 
+from snnfast.bind import signed
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.ops.cos import cos_start
@@ -202,6 +203,12 @@ class IF(nn.Module):
         rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
         call = dict.fromkeys(("mask", "state", "out", "state_out")) | {"spikes": "scaled", "v0": 0.5} | options
         return OPS(x, self.theta_for(x if T is not None else x[0]), rule=rule, T=T, **call)
+
+    def is_signed(self):
+        """Whether it emits negative spikes."""
+        if self.neuron is iaf:
+            return self.options.get("negative") is not None
+        return signed(self.neuron.rule(**{k: v for k, v in self.options.items() if k in self.neuron.Rule._fields}))
 
     def calibrate(self, x, T=None, max_shift=None):
         """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""

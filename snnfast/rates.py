@@ -12,7 +12,8 @@ MODULES = (
     m.BatchNorm1d, m.BatchNorm2d, m.BatchNorm3d, m.ZeroPad2d, m.Upsample, m.PixelShuffle, m.ChannelShuffle,
 )  # fmt: skip
 LINEAR = {
-    torch.flatten, torch.cat, torch.neg, operator.neg, torch.reshape, torch.permute, torch.transpose, operator.getitem, getattr,
+    torch.flatten, torch.cat, torch.split, torch.chunk,
+    torch.neg, operator.neg, torch.reshape, torch.permute, torch.transpose, operator.getitem, getattr,
     F.conv1d, F.conv2d, F.conv3d, F.linear, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
     F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "size", "dim", "clone", "detach", "unflatten",
     "unsqueeze", "squeeze", "neg", "chunk", "split",
@@ -94,7 +95,7 @@ def check(node, gm, plan):
         ok = True
     elif target in SCALE:
         # One factor is a spike, the other a number or a parameter; nothing is divided by a spike.
-        ok = sum(a in plan.spiking for a in node.args if isinstance(a, torch.fx.Node)) == 1
+        ok = sum(a in plan.spiking for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.fx.Node)) == 1
         product = target in (operator.mul, operator.imul, torch.mul, "mul")
         ok = ok and not node.kwargs.get("rounding_mode") and (node.args[0] in plan.spiking or product)
     elif target in REDUCE:

@@ -42,11 +42,14 @@ def name_of(node, taken):
 
 def images_of(data):
     """The calibration images as a list of batches: `data` is a tensor [B, ...] or an iterable of tensors or of (images, labels)."""
+    if not hasattr(data, "__iter__"):
+        raise TypeError(f"calibrate must be images [B, ...] or an iterable of batches, got {type(data).__name__}")
     batches = [data] if isinstance(data, torch.Tensor) else list(data)
     batches = [b[0] if isinstance(b, (tuple, list)) else b for b in batches]
     for b in batches:
         checks.tensor("calibrate", b)
-    if not batches or not sum(b.size(0) for b in batches):
+    batches = [b for b in batches if b.dim() and b.size(0)]
+    if not batches:
         raise ValueError("calibrate gave no images")
     return batches
 
@@ -71,6 +74,11 @@ def activations(gm, nodes, batches, seen):
         _Record(gm, nodes, seen).run(images)
 
 
+def check_percentile(percentile):
+    if not 0 < checks.number("percentile", percentile) <= 100:
+        raise ValueError(f"percentile must be in (0, 100], got {percentile}")
+
+
 def _by_channel(value, per_channel):
     """[B, C, ...] -> [C, everything else], or [1, everything] for the layer."""
     return value.transpose(0, 1).flatten(1) if per_channel and value.dim() > 1 else value.reshape(1, -1)
@@ -81,8 +89,7 @@ def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
 
     Two passes over the images: the largest activations, then a histogram of the non-zero ones below them.
     """
-    if not 0 < checks.number("percentile", percentile) <= 100:
-        raise ValueError(f"percentile must be in (0, 100], got {percentile}")
+    check_percentile(percentile)
     most, counts = {}, {}
 
     def largest(node, value):

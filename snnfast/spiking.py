@@ -9,6 +9,7 @@ from snnfast import heap, nn, poisson
 from snnfast.ops import checks
 from snnfast.ops.layout import layout_of
 from snnfast.pooling import Pool
+from snnfast.rates import called
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -66,6 +67,8 @@ class SpikingNetwork(torch.nn.Module):
         if x.dim() < 1 or x.size(0) == 0:
             raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
         checks.integer("first", first, 0)
+        if statistics is not None and statistics.gm is not self.gm:
+            raise ValueError("statistics are of another network: make them of this one")
         return self._run(x, T, chunk, first, statistics)
 
     @torch.no_grad()
@@ -116,7 +119,10 @@ class SpikingNetwork(torch.nn.Module):
                     yield t, self._read((total / t).to(y.dtype))
 
     def _read(self, mean):
-        return mean if self.method.readout is None else getattr(torch, self.method.readout)(mean, 1)
+        if self.method.readout is None:
+            return mean
+        name, dim = self.method.readout
+        return getattr(torch, name)(mean, dim)
 
     def forward(self, x, T=32, chunk=None):
         """Mean logits of T steps, [B, classes]."""
@@ -150,7 +156,7 @@ class Run:
         self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
         self.image_spikes, self.counting = 0, False  # of the chunk at hand, where statistics ask for them
-        self.pools = {}  # running sums of max pooling
+        self.pools, self.layouts = {}, {}  # running sums of max pooling; the layout of each neuron's step
         self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         self.states, self.buffers, self.fixed = {}, {}, {}  # of every neuron; for their spikes; what no spike reaches
@@ -206,6 +212,8 @@ class Run:
                 env[node] = self._pool(node, env, steps)
             else:
                 env[node] = self._evaluate(node, {a: self._over_time(a, env, steps) for a in node.all_input_nodes})
+                if isinstance(env[node], torch.Tensor):
+                    self._check_images(node, env[node], steps * self.B)
             for dead in self.last_use.get(node, ()):
                 env.pop(dead, None)
 
@@ -215,7 +223,15 @@ class Run:
         value = self.fixed[node]
         if node not in self.plan.from_image or not isinstance(value, torch.Tensor):
             return value  # a parameter, or a number
-        return value.expand(steps, *value.shape).flatten(0, 1)
+        self._check_images(node, value, self.B)
+        return value if steps == 1 else torch.cat([value] * steps)  # which keeps its layout
+
+    def _check_images(self, node, value, many):
+        if value.dim() == 0 or value.size(0) != many:
+            raise ValueError(
+                f"{called(node, self.gm)} does not give a value per image: shape {tuple(value.shape)} where time and batch are {many}; images, "
+                "and with them time steps, would be mixed"
+            )
 
     def _image_spikes(self, steps):
         method = self.method
@@ -234,9 +250,12 @@ class Run:
         constant = source not in self.plan.spiking
         current = self.fixed[source] if constant else env[source].unflatten(0, (steps, self.B))
         like = current if constant else current[0]
-        out = self.buffers.get(node)
+        out, layout = self.buffers.get(node), layout_of(like)
+        first = self.layouts.setdefault(node, layout)
+        if layout.order != first.order:  # a library changed its layout with the length of a chunk; the state keeps the first
+            current = first.unrows(first.rows(current.unsqueeze(0) if constant else current).contiguous())
+            current, layout = current[0] if constant else current, first
         if out is None or out.size(0) < steps:
-            layout = layout_of(like)
             out = like.new_empty((steps, layout.N))
             self.buffers[node] = out = layout.unrows(out)
         # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.

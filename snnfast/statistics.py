@@ -101,18 +101,21 @@ class Statistics:
         """Before the first step: the levels of the quantised network for this batch."""
         seen = _QuantisedPass(self.gm, self.levels, run.fixed)
         seen.run(run.image)
-        self.work, self.alpha, self.signed = seen.work, seen.alpha, dict.fromkeys(self.plan.firing, 0)
+        self.work, self.alpha, self.signed, self.from_image = seen.work, seen.alpha, dict.fromkeys(self.plan.firing, 0), 0
 
     def chunk(self, run, steps):
         """After a chunk: spikes of either sign, which the net count does not tell; read off the buffers they lie in."""
-        self.image_spikes += run.image_spikes
+        self.from_image += run.image_spikes
         for node in self.plan.firing:
-            if self.gm.get_submodule(node.target).options.get("negative"):
+            if self.gm.get_submodule(node.target).is_signed():
                 self.signed[node] += int(torch.count_nonzero(run.buffers[node][:steps]))
 
     def end(self, run, T):
+        if self.T not in (None, T):
+            raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
         self.T = T
         self.images += run.B
+        self.image_spikes += self.from_image
         for node in self.plan.firing:
             neuron, mask = self.gm.get_submodule(node.target), run.options[node].get("mask")
             N = run.states[node].count
@@ -120,7 +123,7 @@ class Statistics:
                 N = (N / neuron.theta_for(N)).round().to(torch.int32)
             N = N if mask is None else N * mask
             self.neurons[node] += N.numel()
-            self.spikes[node] += self.signed[node] if neuron.options.get("negative") else int(N.sum(dtype=torch.int64))
+            self.spikes[node] += self.signed[node] if neuron.is_signed() else int(N.sum(dtype=torch.int64))
             if node in self.alpha:
                 self.cases[node] += _cases(self.alpha[node], N, self.levels[node.target], T)
 

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import operator
 
 import torch
 from torch import fx
@@ -78,23 +79,77 @@ def module_of(gm, node):
 
 
 def fold_batch_norms(gm):
-    """Folds every batch norm that follows a convolution or a linear layer into it, in place (W gamma/sqrt(var + eps), ...).
+    """Folds every batch norm that follows a convolution into it, in place (W gamma/sqrt(var + eps), ...).
 
-    One whose layer is used elsewhere too stays as the affine map that it is in eval mode.
+    One whose layer is used elsewhere too stays as the affine map that it is in eval mode, and so does one behind a linear layer, which may run along
+    another dimension than that layer's features, and one behind a weight that is computed (weight_norm).
     """
     calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
-    fuse = {torch.nn.Conv2d: torch.nn.utils.fuse_conv_bn_eval, torch.nn.Linear: torch.nn.utils.fuse_linear_bn_eval}
     for node in list(gm.graph.nodes):
         bn = module_of(gm, node)
         if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or bn.running_mean is None:
             continue
         before = node.all_input_nodes[0]
         layer = module_of(gm, before)
-        if type(layer) not in fuse or len(before.users) != 1 or calls[before.target] != 1:
+        if type(layer) is not torch.nn.Conv2d or "weight" not in layer._parameters or len(before.users) != 1 or calls[before.target] != 1:
             continue
-        replace(gm, before.target, fuse[type(layer)](layer, bn))
+        replace(gm, before.target, torch.nn.utils.fuse_conv_bn_eval(layer, bn))
         node.replace_all_uses_with(before)
         gm.graph.erase_node(node)
+
+
+_VIEWS = (
+    "view",
+    "reshape",
+    "flatten",
+    "transpose",
+    "permute",
+    "getitem",
+    "squeeze",
+    "unsqueeze",
+    "chunk",
+    "split",
+    "unflatten",
+    "detach",
+    "expand",
+)
+
+
+_ANEW = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv}
+
+
+def _works_in_place(gm, node, inplace):
+    """Whether a node writes its first input; makes it one that does not."""
+    if node.op == "call_module":
+        return module_of(gm, node) in inplace
+    if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+        node.target = node.target[:-1]
+        return True
+    if node.op != "call_function":
+        return False
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+        return True
+    name = getattr(node.target, "__name__", "")
+    if name in ("relu_", "dropout_"):
+        node.target = getattr(F, name[:-1])
+        return True
+    node.target, before = _ANEW.get(node.target, node.target), node.target
+    return node.target is not before
+
+
+def make_functional(gm, inplace):
+    """What is computed in place, by modules of `inplace` or by operations, is computed anew; what reads the written value later reads that."""
+    order = {node: i for i, node in enumerate(gm.graph.nodes)}
+    for node in list(gm.graph.nodes):
+        if not _works_in_place(gm, node, inplace) or not node.all_input_nodes:
+            continue
+        written = node.all_input_nodes[0]
+        name = written.target if isinstance(written.target, str) else getattr(written.target, "__name__", "")
+        later = lambda user, i=order[node]: order[user] > i  # noqa: E731
+        if name in _VIEWS and any(later(user) for user in written.all_input_nodes[0].users):
+            raise ValueError(f"{node.name} works in place on a part of {written.all_input_nodes[0].name}, which is read again later")
+        written.replace_all_uses_with(node, delete_user_cb=later)
 
 
 _DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
@@ -112,12 +167,16 @@ def drop_dropout(gm):
 
 def prepared(net, sample=None):
     """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded."""
-    net = copy.deepcopy(net).eval()
-    for m in net.modules():
-        if getattr(m, "inplace", False):
-            m.inplace = False  # fixed values are used again in every chunk
+    try:
+        net = copy.deepcopy(net).eval()
+    except RuntimeError as error:  # a weight that is computed, as weight_norm's is
+        raise ValueError(f"net cannot be copied: {str(error).splitlines()[0]}") from error
+    inplace = {m for m in net.modules() if getattr(m, "inplace", False)}
+    for m in inplace:
+        m.inplace = False  # fixed values are used again in every chunk
     gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net, sample)
     drop_dropout(gm)
+    make_functional(gm, inplace)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
     return gm
@@ -128,7 +187,7 @@ SOFTMAX = {torch.nn.Softmax: "softmax", torch.nn.LogSoftmax: "log_softmax", F.so
 
 
 def take_readout(gm):
-    """Takes a softmax over the classes off the end of the graph; returns its name: it is a function of the mean output, not of a step's."""
+    """Takes a softmax over the classes off the end of the graph; returns its name and dimension: it is a function of the mean output."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
     last = output.args[0]
     if not isinstance(last, fx.Node) or last.op == "placeholder":
@@ -142,4 +201,4 @@ def take_readout(gm):
         return None
     output.args = (last.all_input_nodes[0],)
     gm.graph.erase_node(last)
-    return name
+    return name, dim

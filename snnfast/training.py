@@ -52,7 +52,12 @@ class Settings:
         checks.choice("amp", self.amp, tuple(AMP))
         for e in self.epochs:
             checks.integer("epochs", e, 0)
+        for lr in self.lr:
+            if checks.number("lr", lr) < 0:
+                raise ValueError(f"lr must be >= 0, got {lr}")
         checks.integer("batch_size", self.batch_size)
+        if self.channel_num is not None:
+            checks.integer("channel_num", self.channel_num, 0)
         if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
         if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in CHANNELWISE:
@@ -87,7 +92,10 @@ def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoc
     if run.writer:
         run.writer.close()
     net = run.net.cpu().eval()
-    _atomically(run.out / "model.pt", lambda path: save_checkpoint(path, net, **run.facts()))
+    _atomically(
+        run.out / "model.pt",
+        lambda path: save_checkpoint(path, net, **run.facts(run.entries[-1]["test_accuracy"] if run.entries else None)),
+    )
     return net
 
 
@@ -130,7 +138,26 @@ class Training:
         self.out.mkdir(parents=True, exist_ok=True)
         if not (self.out / "last.pt").exists():
             return
-        file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
+        try:
+            file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
+            missing = {
+                "settings",
+                "config",
+                "state_dict",
+                "optimiser",
+                "schedule",
+                "scaler",
+                "rng",
+                "stage",
+                "epoch",
+                "best",
+                "entries",
+            } - set(file)
+        except Exception as error:  # torch.load raises many kinds
+            told = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{self.out / 'last.pt'} is not readable, so nothing can be resumed: {told}") from error
+        if missing:
+            raise ValueError(f"{self.out / 'last.pt'} is not the state of a training: it has no {', '.join(sorted(missing))}")
         mine = json.loads(json.dumps(dataclasses.asdict(self.settings)))
         changed = [k for k in mine if mine[k] != file["settings"].get(k)]
         if changed:
@@ -154,7 +181,7 @@ class Training:
         self._tensorboard(entry)
         if entry["test_accuracy"] > self.best:
             self.best = entry["test_accuracy"]
-            _atomically(self.out / "best.pt", lambda path: save_checkpoint(path, self.net, **self.facts()))
+            _atomically(self.out / "best.pt", lambda path: save_checkpoint(path, self.net, **self.facts(self.best)))
         state = dict(
             settings=json.loads(json.dumps(dataclasses.asdict(self.settings))), config=self.net.config, state_dict=self.net.state_dict(),
             optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
@@ -180,10 +207,12 @@ class Training:
             self.writer.add_scalar(key, entry[key], self._done())
         self.writer.flush()
 
-    def facts(self):
+    def facts(self, test_accuracy):
         """What a checkpoint keeps beside weights and configuration."""
         s = dataclasses.asdict(self.settings)
-        return self.data.facts | dict(training={k: list(v) if isinstance(v, tuple) else v for k, v in s.items()}, test_accuracy=self.best)
+        return self.data.facts | dict(
+            training={k: list(v) if isinstance(v, tuple) else v for k, v in s.items()}, test_accuracy=test_accuracy
+        )
 
     # ---- one epoch
 
@@ -201,6 +230,10 @@ class Training:
         for x, y in loader:
             loss, right = self._step(x.to(self.device), y.to(self.device))
             total, correct, seen = total + loss * len(y), correct + right, seen + len(y)
+        if not torch.isfinite(total):
+            raise ValueError(
+                f"the loss is {float(total)} in stage {self.stage + 1}, epoch {self.epoch + 1}: a smaller learning rate may help"
+            )
         self.schedule.step()
         self.epoch += 1
         thresholds = [nn.threshold_of(m).detach() for m in self.net.modules() if isinstance(m, nn.Quantised)]

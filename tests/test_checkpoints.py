@@ -96,6 +96,16 @@ def test_cs_qcfs(tmp_path, which, four, channel_num):
     assert torch.equal(snnfast.convert(loaded)(X, T=5), snnfast.convert(net)(X, T=5))
 
 
+def test_thresholds_of_another_family_are_refused(tmp_path):
+    net = trained("resnet20")
+    torch.save(as_older(net.state_dict()), tmp_path / "m.pth")
+    with pytest.raises(ValueError, match="threshold='softplus' is of family 'cs-qcfs'"):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH, family="srp", threshold="softplus")
+    snnfast.save_checkpoint(tmp_path / "own.pt", net)
+    with pytest.raises(ValueError, match="is snnfast's own and says what its thresholds are"):
+        snnfast.load_checkpoint(tmp_path / "own.pt", threshold="raw")
+
+
 def test_a_value_below_zero_proves_softplus(tmp_path):
     net = trained("vgg11", "s-qcfs")
     with torch.no_grad():

@@ -268,6 +268,11 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             snnfast.convert(net, **given)
+    with pytest.raises(TypeError, match="calibrate must be images .* got int"):
+        snnfast.convert(net, calibrate=3)
+    assert len(snnfast.convert(net, calibrate=[X[:0], X]).neurons()) == 2
+    with pytest.raises(ValueError, match="percentile must be in"):
+        snnfast.convert(torch.nn.Sequential(nn.QCFS()), percentile=-5)
     with pytest.raises(TypeError, match="calibrate must be a torch.Tensor, got str"):
         snnfast.convert(net, calibrate=["image.png"])
     with pytest.raises(ValueError, match=r"2 \(MaxPool2d\) returns the indices"):

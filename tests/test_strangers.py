@@ -112,7 +112,6 @@ REFUSED = {
     "reshape": lambda s, x: s.act(s.a(x)).reshape(1, -1),
     "cat": lambda s, x: torch.cat([s.act(s.a(x))] * 2),
     "div": lambda s, x: torch.div(s.act(s.a(x)), 2.0, rounding_mode="floor"),
-    "add_": lambda s, x: s.a(x).add_(s.act(s.a(x))),
     "size of the image": lambda s, x: s.act(s.a(x)).view(x.shape[0], -1),
     "does not depend on any quantised activation": lambda s, x: s.a(x) if s.act(s.a(x)) is not None else x,
 }
@@ -130,6 +129,112 @@ def test_what_does_not_commute_is_refused_by_name(what):
 def test_layers_without_a_spiking_form_are_refused(layer):
     with pytest.raises(ValueError, match=rf"2 \({type(layer).__name__}\) has no spiking form"):
         snnfast.convert(torch.nn.Sequential(linear(), act(), layer))
+
+
+class InPlace(torch.nn.Module):
+    """The same function written with results and in place; relu of h stands behind the shortcut too."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        torch.manual_seed(1)
+        self.l, self.m, self.out, self.r, self.inplace = linear(), linear(), linear(), torch.nn.ReLU(inplace=inplace), inplace
+
+    def forward(self, x):
+        h = self.l(x)
+        if self.inplace:
+            self.r(h)
+            g = self.m(h)
+            g.mul_(3)
+            g += h
+            F.relu(g, inplace=True)
+            return self.out(g)
+        h = self.r(h)
+        return self.out(F.relu(self.m(h) * 3 + h))
+
+
+def test_what_is_written_in_place_is_not_lost():
+    a, b = InPlace(True), InPlace(False)
+    x = torch.randn(20, 4, dtype=torch.float64)
+    one, other = (snnfast.convert(net, calibrate=x, percentile=100) for net in (a, b))
+    assert len(one.neurons()) == 2 and torch.equal(one(x, T=64), other(x, T=64))
+    with torch.no_grad():
+        assert torch.equal(a(x), b(x)) and (one(x, T=2048) - b(x)).abs().max() < 0.01
+    part = Net(lambda s, x: (lambda h: s.c(h + h[:, :4].relu_()))(s.a(x)), a=linear(), c=linear())
+    with pytest.raises(ValueError, match="works in place on a part of a"):
+        snnfast.convert(part, calibrate=x)
+
+
+def test_a_batch_norm_behind_a_linear_layer_may_run_along_another_dimension():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(act(1.0, 1024), linear(6, 8), torch.nn.BatchNorm1d(8).double(), act(1.0, 1024), linear(8, 3))
+    x = torch.rand(20, 8, 6, dtype=torch.float64)
+    net(x)
+    net.eval()
+    with torch.no_grad():
+        assert (snnfast.convert(net)(x, T=1024) - net(x)).abs().max() < 0.02
+
+
+def test_a_softmax_keeps_its_dimension():
+    net = torch.nn.Sequential(linear(), act(), linear(4, 4), torch.nn.Softmax(-1))
+    y = snnfast.convert(net)(torch.randn(2, 3, 4, dtype=torch.float64), T=5)
+    assert torch.allclose(y.sum(-1), torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_layouts_that_change_with_the_chunk():
+    class Skip(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.c, self.a, self.b, self.fc = torch.nn.Conv2d(2, 3, 3), nn.QCFS(4, 1.0), nn.QCFS(4, 1.0), torch.nn.Linear(108, 2)
+
+        def forward(self, x):
+            y = self.c(x)
+            return self.fc(self.b(y + self.a(y)).flatten(1))
+
+    net = Skip().to(memory_format=torch.channels_last).eval()
+    x = torch.randn(2, 2, 8, 8).contiguous(memory_format=torch.channels_last)
+    whole = snnfast.convert(net).logits(x, 9, chunk=9)
+    for chunk in (1, 2, 8):
+        assert torch.allclose(snnfast.convert(net).logits(x, 9, chunk=chunk), whole, rtol=1e-5, atol=1e-6)  # another order of summation
+    assert torch.isfinite(snnfast.convert(net, "cos").logits(x, 5, chunk=1)).all()
+
+
+def test_what_only_a_run_can_see_is_refused_by_name():
+    for forward, message in (
+        (lambda s, x: s.c(s.act(s.a(x)) * x.mean()), r"mean \(node mean\) does not give a value per image"),
+        (lambda s, x: s.c(s.act(s.a(x)).mean(-2, keepdim=True)), r"mean \(node mean\) does not give a value per image"),
+    ):
+        net = Net(forward, a=linear(), act=act(), c=linear())
+        with pytest.raises(ValueError, match=message):
+            snnfast.convert(net).logits(X, 4, chunk=2)
+    with pytest.raises(ValueError, match="activation of a parameter"):
+        w = torch.nn.Parameter(torch.rand(4, 4).double())
+        net = Net(lambda s, x: F.linear(s.act(s.a(x)), s.other(s.w)), a=linear(), act=act(), other=act(), w=w)
+        snnfast.convert(net)
+    twice = Net(lambda s, x: (lambda h: torch.mul(h, other=h))(s.act(s.a(x))), a=linear(), act=act())
+    with pytest.raises(ValueError, match="mul .* has no spiking form"):
+        snnfast.convert(twice)
+    with pytest.raises(ValueError, match=r"1 \(GELU\) cannot fire"):
+        snnfast.convert(torch.nn.Sequential(linear(), torch.nn.GELU()), calibrate=X)
+
+
+def test_unit_spikes_have_no_gradient():
+    x = torch.randn(5, 8, requires_grad=True)
+    s, state = snnfast.iaf(x, 0.7, spikes="unit")
+    assert not s.requires_grad and state.v.requires_grad
+
+
+def test_statistics_belong_to_one_network_and_one_T(tiny):
+    from snnfast.statistics import Statistics
+
+    one, other = snnfast.convert(tiny[0]), snnfast.convert(tiny[0])
+    collected = Statistics(one)
+    batch = [(tiny[1], torch.zeros(6))]
+    with pytest.raises(ValueError, match="statistics are of another network"):
+        snnfast.evaluate(other, batch, T=2, statistics=collected)
+    snnfast.evaluate(one, batch, T=2, statistics=collected)
+    with pytest.raises(ValueError, match="statistics of T = 2 cannot take in a run of T = 3"):
+        snnfast.evaluate(one, batch, T=3, statistics=collected)
 
 
 def test_inplace_layers_leave_the_image_alone():

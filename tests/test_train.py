@@ -161,6 +161,49 @@ def test_settings_of_the_command():
     assert recipes.recipe("qcfs", "resnet50", "cifar100").lr == pytest.approx((0.01,))
 
 
+def test_bad_arguments_are_refused_before_the_training(tmp_path, capsys):
+    base = ["train", "--arch", "resnet20", "--width", "0.0625", "--out", str(tmp_path / "x")]
+    for wrong, message in (
+        (["--T", "0"], "T must be >= 1, got 0"),
+        (["--method", "cos", "--T", "2"], "T must be >= rho = 4"),
+        (["--channel-num", "-1"], "channel_num must be >= 0"),
+        (["--lr", "0.1", "-1"], "lr must be >= 0"),
+        (["--lr", "nan"], "lr must be finite"),
+        (["--epochs", "1", "1", "7"], "--epochs takes a number for each of one or two stages, got 3"),
+    ):
+        assert cli.main([*base, *wrong]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert cli.main(["demo", "--methods", "cos", "--T", "2", "--out", str(tmp_path / "x")]) == 2 and not (tmp_path / "x").exists()
+
+
+def test_states_that_cannot_be_resumed(tmp_path):
+    data, one = small_data(), dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,))
+    net = training.train(one, data, tmp_path)
+    entry = untimed(tmp_path / "log.jsonl")[-1]
+    assert snnfast.load_checkpoint(tmp_path / "model.pt").facts["test_accuracy"] == entry["test_accuracy"]
+    with pytest.raises(ValueError, match="is the state of a training of snnfast: its networks are model.pt"):
+        snnfast.load_checkpoint(tmp_path / "last.pt")
+    snnfast.save_checkpoint(tmp_path / "last.pt", net)
+    with pytest.raises(ValueError, match="is not the state of a training: it has no best"):
+        training.train(one, data, tmp_path, resume=True)
+    (tmp_path / "last.pt").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match="is not readable, so nothing can be resumed"):
+        training.train(one, data, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="the loss is nan in stage 1, epoch 1"):
+        bad = small_data()
+        bad.augment = lambda x: x * float("nan")
+        training.train(one, bad, tmp_path / "y")
+
+
+def test_images_of_another_shape(tmp_path, capsys):
+    snnfast.save_checkpoint(tmp_path / "m.pt", snnfast.models.resnet20(width=0.0625), data="digits")
+    assert cli.main(["eval", str(tmp_path / "m.pt"), "--T", "2"]) == 2
+    assert "images of digits have 1 channels, but the network" in capsys.readouterr().err
+    snnfast.save_checkpoint(tmp_path / "m.pt", snnfast.models.vgg11(width=0.0625, in_channels=1, image_size=64), data="digits")
+    assert cli.main(["eval", str(tmp_path / "m.pt"), "--T", "2"]) == 2
+    assert "images of digits have 32 pixels, but the network" in capsys.readouterr().err
+
+
 def test_channel_num_with_one_stage(tmp_path):
     settings = dataclasses.replace(SETTINGS, activation="cs-qcfs", epochs=(1,), lr=(0.05,), channel_num=3)
     net = training.train(settings, small_data(), tmp_path)
