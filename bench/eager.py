@@ -25,7 +25,13 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a, gama):
+        ctx.save_for_backward(a)
         return (a >= 0).float()
+
+    @staticmethod
+    def backward(ctx, g):
+        (a,) = ctx.saved_tensors
+        return g * (1 - a.abs()).clamp(min=0), None
 
 
 class AuthorsIF(torch.nn.Module):
