@@ -16,8 +16,11 @@ namespace snn::inline SNN_ISA {
 constexpr int kBlock = 2048;  // neurons whose state stays in L1
 constexpr int kSteps = 4;     // time steps per load of the state, at most
 
-// Results written past the cache want few rows open at a time.
-constexpr int steps_per_load(Spikes kind) { return kind == Spikes::scaled ? 2 : kind == Spikes::int8 ? 1 : kSteps; }
+// Results written past the cache want few rows open at a time, but where a store fills a line by itself.
+constexpr int steps_per_load(Spikes kind) {
+  if (kBytes == 64) return kSteps;
+  return kind == Spikes::scaled ? 2 : kind == Spikes::int8 ? 1 : kSteps;
+}
 
 // Per-neuron numbers of one block; v and n are the state.
 template <class S>
