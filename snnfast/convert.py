@@ -46,6 +46,15 @@ def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):
     return names
 
 
+def _end_in_a_relu(gm, batches):
+    """Puts a ReLU behind the last layer, which becomes a neuron as the others do."""
+    if batches is None:
+        raise ValueError("output='spikes' needs calibrate=, images that set the threshold of the neuron behind the last layer")
+    last = next(n for n in gm.graph.nodes if n.op == "output")
+    with gm.graph.inserting_before(last):
+        last.args = (gm.graph.call_function(torch.relu, (last.args[0],)),)
+
+
 def _check_names(v0, levels):
     unknown = set(v0) - set(levels) if isinstance(v0, dict) else ()
     if unknown:
@@ -72,7 +81,7 @@ def _replace_max_pools(gm, form, poisson):
 def convert(
     net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None,
     percentile=99.9,
-    per_channel=False, maxpool="difference", inputs="constant", amplitude=None, seed=0, **options,
+    per_channel=False, maxpool="difference", inputs="constant", amplitude=None, seed=0, output="values", **options,
 ):  # fmt: skip
     """A spiking network with the weights of `net`, which is not changed.
 
@@ -98,6 +107,8 @@ def convert(
         inputs: "constant", the image as a current at every step, or "poisson", random spikes; see `snnfast/poisson.py`.
         amplitude: of Poisson spikes; values beyond it saturate. Default: the largest |value| of the calibration images, or 1.
         seed: of Poisson input.
+        output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
+            authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
 
     Raises:
         ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
@@ -108,19 +119,25 @@ def convert(
     if neuron is not None:
         how = _own_neuron(how, neuron, options)
     checks.choice("maxpool", maxpool, pooling.FORMS)
+    checks.choice("output", output, ("values", "spikes"))
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     relus.check_percentile(percentile)
     batches = None if calibrate is None else relus.images_of(calibrate)
     how = dataclasses.replace(how, amplitude=_amplitude(inputs, amplitude, batches), seed=checks.integer("seed", seed, 0))
     gm = prepared(net, None if batches is None else batches[0][:1])
-    levels = _put_neurons(gm, how.options)
+    readout = take_readout(gm)
+    if output == "spikes":
+        _end_in_a_relu(gm, batches)
+    # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
+    levels = {}
     if batches is not None and relus.relu_nodes(gm):
-        levels |= _put_neurons_for_relus(gm, how.options, batches, percentile, per_channel)
+        levels = _put_neurons_for_relus(gm, how.options, batches, percentile, per_channel)
+    levels = _put_neurons(gm, how.options) | levels
     _check_names(how.options["v0"], levels)
     if not levels:
         raise ValueError(_nothing_to_fire(gm))
-    how = dataclasses.replace(how, readout=take_readout(gm))
+    how = dataclasses.replace(how, readout=readout)
     _replace_max_pools(gm, maxpool, how.amplitude is not None)
     _check_rates(gm, how.amplitude is not None)
     gm.delete_all_unused_submodules()

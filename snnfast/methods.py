@@ -90,6 +90,8 @@ def method_of(name="if", *, v0=None, parity=False, tau=None, mask=None, rho=None
         if parity and negative == "snm" and caps is None:
             options["memory"] = True
     rule_of(**{k: v for k, v in options.items() if k != "v0"})
+    if parity and (srp or name == "cos"):
+        options["by_number"] = True  # their programs hold thresholds as Python numbers
     tau = (checks.integer("tau", 4 if tau is None else tau)) if srp else 0
     mask = checks.choice("mask", "authors" if mask is None else mask, MASKS)
     rho = checks.integer("rho", 4 if rho is None else rho) if name == "cos" else 0

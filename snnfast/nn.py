@@ -130,13 +130,29 @@ class IF(nn.Module):
     v0, unless `carry` is set: then it goes on from the state that the call before left in `self.state`, until `reset()`.
     `theta` is a number or a tensor that broadcasts over one step, or with `channelwise` a vector [C] along dimension 1 of a step [B, C, ...];
     it is kept as a buffer and checked to be > 0. `neuron` is a neuron of `snnfast.neuron` in place of `snnfast.iaf`; the keywords are then its own.
+    `by_number`: on CUDA and in normalised units, divide by a single theta as torch divides by a Python number there, by a product with its
+    reciprocal, which is what SRP's and COS's programs run.
 
     ``IF(T=0, L=8, thresh=8.0, tau=1.0, gama=1.0)``: the constructor of the QCFS authors' layer, for use in their models. With
     T = 0 it is QCFS with L levels; with T > 0 it takes [T*B, ...] (time first, merged) and gives the spikes in the same form. T and L may be
     set as attributes. `thresh` is a parameter; as in their code it gets no gradient while T > 0. `tau` is kept and unused, as there.
     """
 
-    def __init__(self, T=0, L=8, thresh=8.0, tau=1.0, gama=1.0, *, theta=None, channelwise=False, carry=False, neuron=None, **options):
+    def __init__(
+        self,
+        T=0,
+        L=8,
+        thresh=8.0,
+        tau=1.0,
+        gama=1.0,
+        *,
+        theta=None,
+        channelwise=False,
+        carry=False,
+        neuron=None,
+        by_number=False,
+        **options,
+    ):
         super().__init__()
         self.T, self.L, self.tau, self.gama = checks.integer("T", T, 0), checks.integer("L", L), tau, checks.number("gama", gama, True)
         self.own = theta is not None
@@ -157,6 +173,7 @@ class IF(nn.Module):
         if self.own:
             theta = torch.as_tensor(theta, dtype=None if isinstance(theta, torch.Tensor) else torch.get_default_dtype())
             self.register_buffer("theta", checks.positive("theta", theta.detach().clone()))
+            self.number = self.theta.item() if by_number and self.theta.numel() == 1 else None
         else:
             self.thresh = nn.Parameter(torch.tensor([checks.number("thresh", thresh, True)]))
 
@@ -202,6 +219,9 @@ class IF(nn.Module):
             return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **options)
         rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
         call = dict.fromkeys(("mask", "state", "out", "state_out")) | {"spikes": "scaled", "v0": 0.5} | options
+        if self.number is not None and x.is_cuda and call["spikes"] == "scaled":
+            s, state = OPS(x / self.number, 1.0, rule=rule, T=T, **call)
+            return s.mul_(self.theta), state
         return OPS(x, self.theta_for(x if T is not None else x[0]), rule=rule, T=T, **call)
 
     def is_signed(self):
@@ -213,6 +233,8 @@ class IF(nn.Module):
     def calibrate(self, x, T=None, max_shift=None):
         """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""
         theta = self.theta_for(x if T is not None else x[0])
+        if self.number is not None and x.is_cuda:
+            x, theta = x / self.number, 1.0
         return cos_start(x, theta, T=T, unit=self.options.get("unit", "volts"), max_shift=max_shift)
 
     def forward(self, x):

@@ -165,6 +165,18 @@ def test_start_voltage_by_layer(networks):
     assert not torch.equal(snn(x, T=4), snnfast.convert(nets["vgg"])(x, T=4))
 
 
+def test_parity_divides_as_the_programs_do(networks):
+    """On CUDA by a product with the reciprocal, where thresholds are single numbers; on a CPU a number divides as a tensor does."""
+    nets, x = networks
+    net = copy.deepcopy(nets["resnet"])
+    for method in METHODS:
+        snn = snnfast.convert(net, method, parity=True)
+        numbers = [n.number for _, n in snn.neurons() if n.theta.numel() == 1]
+        assert all(n is None for n in numbers) != ("cos" in method or "srp" in method)
+        assert all(n.number is None for _, n in snn.neurons() if n.theta.numel() > 1)
+    assert all(n.number is None for _, n in snnfast.convert(net, "cos").neurons())
+
+
 def test_facts_and_own_start_of_snm(networks):
     nets, _ = networks
     snn = snnfast.convert(nets["vgg"], "snm", parity=True, v0={"layer1.2": 0.25})

@@ -218,6 +218,27 @@ def test_quantised_activations_and_relus_mix():
     ).double()
     snn = snnfast.convert(net, calibrate=torch.randn(50, 4).double())
     assert snn.levels == {"1": 4, "3": None} and [n for n, _ in snn.neurons()] == ["1", "3"]
+    x, values = torch.randn(50, 4, generator=torch.Generator().manual_seed(2)).double(), []
+    net[3].register_forward_hook(lambda m, a, y: values.append(y))
+    with torch.no_grad():
+        net(x)
+    net[3]._forward_hooks.clear()
+    theta = snnfast.convert(net, calibrate=x, percentile=100).neurons()[1][1].theta
+    assert theta.item() == float(values[0].max()), "the ReLU's threshold is that of the network, quantised activations included"
+
+
+def test_spiking_output():
+    """SNM's last layer spikes too: the output is that of the network where it is above 0, and 0 below."""
+    net = small()
+    for method in ("if", "snm"):
+        snn = snnfast.convert(net, method, calibrate=X, percentile=100, output="spikes")
+        steps = snn.logits(X, 40)
+        theta = snn.neurons()[-1][1].theta
+        assert len(snn.neurons()) == 3 and torch.equal((steps / theta).round() * theta, steps)
+        with torch.no_grad():
+            assert (snn(X, T=1024) - net(X).relu()).abs().max() < 0.02
+    with pytest.raises(ValueError, match="output='spikes' needs calibrate="):
+        snnfast.convert(torch.nn.Sequential(nn.QCFS()), output="spikes")
 
 
 class Branch(torch.nn.Module):
