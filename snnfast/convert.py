@@ -9,7 +9,7 @@ from snnfast.methods import Method, method_of, voltage_of
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.spiking import Plan, SpikingNetwork
-from snnfast.trace import prepared, replace, take_readout
+from snnfast.trace import prepared, put_in_place, replace, take_readout
 
 
 def _put_neurons(gm, options):
@@ -37,11 +37,7 @@ def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):
     for node in nodes:
         name = relus.name_of(node, taken)
         theta = found[node].to(next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32))
-        gm.add_submodule(name, _neuron(theta, name, options))
-        with gm.graph.inserting_before(node):
-            neuron = gm.graph.call_module(name, (node.all_input_nodes[0],))
-        node.replace_all_uses_with(neuron)
-        gm.graph.erase_node(node)
+        put_in_place(gm, node, name, _neuron(theta, name, options))
         names[name] = None
     return names
 
@@ -68,14 +64,8 @@ def _replace_max_pools(gm, form, poisson):
         if node not in plan.spiking:
             continue
         pool = pooling.replaced(node, gm, form)
-        if pool is None:
-            continue
-        name = f"{node.name}_over_time"
-        gm.add_submodule(name, pool)
-        with gm.graph.inserting_before(node):
-            new = gm.graph.call_module(name, (node.all_input_nodes[0],))
-        node.replace_all_uses_with(new)
-        gm.graph.erase_node(node)
+        if pool is not None:
+            put_in_place(gm, node, f"{node.name}_over_time", pool)
 
 
 def convert(

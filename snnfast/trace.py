@@ -74,6 +74,15 @@ def replace(gm, name, module):
     setattr(gm.get_submodule(parent), child, module)
 
 
+def put_in_place(gm, node, name, module):
+    """Puts a call of `module`, under `name`, in place of a node, on the node's first input."""
+    gm.add_submodule(name, module)
+    with gm.graph.inserting_before(node):
+        new = gm.graph.call_module(name, (node.all_input_nodes[0],))
+    node.replace_all_uses_with(new)
+    gm.graph.erase_node(node)
+
+
 def module_of(gm, node):
     return gm.get_submodule(node.target) if node.op == "call_module" else None
 
