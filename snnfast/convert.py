@@ -26,7 +26,7 @@ def _put_neurons(gm, options):
 
 def _neuron(theta, name, options):
     own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
-    return nn.IF(theta=theta, channelwise=True, **{**options, "v0": voltage_of(options["v0"], name, own)})
+    return nn.IF(theta=theta, channelwise=theta.dim() < 2, **{**options, "v0": voltage_of(options["v0"], name, own)})
 
 
 def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):
@@ -92,7 +92,7 @@ def convert(
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; `options` are fields of its Rule.
         calibrate: images for the thresholds of ReLUs: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of `net`.
         percentile: of a ReLU's non-zero activations, in (0, 100]; 100 is their maximum.
-        per_channel: whether ReLUs get a threshold per channel.
+        per_channel: whether ReLUs get a threshold per channel; "neuron": one per neuron, its maximum (SNM's authors), for images of that size alone.
         maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/pooling.py`.
         inputs: "constant", the image as a current at every step, or "poisson", random spikes; see `snnfast/poisson.py`.
         amplitude: of Poisson spikes; values beyond it saturate. Default: the largest |value| of the calibration images, or 1.
@@ -109,6 +109,7 @@ def convert(
     if neuron is not None:
         how = _own_neuron(how, neuron, options)
     checks.choice("maxpool", maxpool, pooling.FORMS)
+    checks.choice("per_channel", per_channel, (False, True, "neuron"))
     checks.choice("output", output, ("values", "spikes"))
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")

@@ -80,20 +80,25 @@ def check_percentile(percentile):
 
 
 def _by_channel(value, per_channel):
-    """[B, C, ...] -> [C, everything else], or [1, everything] for the layer."""
+    """[B, C, ...] -> [C, everything else], [neurons, B], or [1, everything] for the layer."""
+    if per_channel == "neuron":
+        return value.flatten(1).t()
     return value.transpose(0, 1).flatten(1) if per_channel and value.dim() > 1 else value.reshape(1, -1)
 
 
 def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
-    """theta of each node, [1] or [C]. Channels that are never active get the largest threshold of the others.
+    """theta of each node, [1], [C], or the shape of one image's activations. Channels that are never active get the largest threshold of the others.
 
     Two passes over the images: the largest activations, then a histogram of the non-zero ones below them.
     """
     check_percentile(percentile)
-    most, counts = {}, {}
+    most, counts, shapes = {}, {}, {}
+    if per_channel == "neuron" and percentile != 100:
+        raise ValueError(f"thresholds per neuron are maxima: give percentile=100, not {percentile}")
 
     def largest(node, value):
         top = _by_channel(value, per_channel).amax(1).double()
+        shapes[node] = value.shape[1:]
         most[node] = torch.maximum(most[node], top) if node in most else top
 
     def count(node, value):
@@ -118,7 +123,7 @@ def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
         dead = top <= 0
         if dead.any():
             theta = torch.where(dead, theta[~dead].max(), theta)
-        found[node] = theta
+        found[node] = theta.view(shapes[node]) if per_channel == "neuron" else theta
     return found
 
 

@@ -87,6 +87,27 @@ def test_thresholds_are_percentiles_of_the_non_zero_activations():
                     assert 0.9959 * lower <= theta <= 1.0041 * upper and (p < 100 or theta == row.max())
 
 
+def test_thresholds_per_neuron():
+    """One per neuron, its own maximum; SNM with them and a spiking output is the network its authors convert."""
+    net, seen = small(), {}
+    gm = prepared(net)
+    relus.activations(gm, relus.relu_nodes(gm), [X], lambda node, v: seen.__setitem__(node, v))
+    snn = snnfast.convert(net, "snm", calibrate=X, percentile=100, per_channel="neuron", output="spikes")
+    thetas = [n.theta for _, n in snn.neurons()]
+    assert [tuple(t.shape) for t in thetas] == [(6, 8, 8), (8, 4, 4), (5,)]
+    largest = list(seen.values())[0].amax(0)
+    assert torch.equal(thetas[0][largest > 0], largest[largest > 0])
+    with torch.no_grad():
+        assert (snn(X, T=1024) - net(X).relu()).abs().max() < 0.02
+    assert torch.equal(snn(X, T=9, chunk=2), snn(X, T=9, chunk=9))
+    report = snnfast.evaluate(snn, [(X, torch.zeros(24))], T=4, statistics=True)
+    assert report.layers[1]["theta_max"] == float(thetas[0].max())
+    with pytest.raises(ValueError, match="thresholds per neuron are maxima: give percentile=100"):
+        snnfast.convert(net, calibrate=X, per_channel="neuron")
+    with pytest.raises(ValueError, match="per_channel must be one of"):
+        snnfast.convert(net, calibrate=X, per_channel="pixel")
+
+
 def test_an_outlier_does_not_make_a_percentile_coarse():
     counts = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     counts[0, 0] = 1e5
