@@ -8,11 +8,15 @@ import itertools
 import torch
 
 import snnfast
+from snnfast.ops import cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops.multistep import EVERY, SPIKES
 
-RULES = (op.rule_of(), op.rule_of(negative="stbif", unit="normalised", surrogate="atan"))
+RULES = (
+    op.rule_of(), op.rule_of(negative="stbif", unit="normalised", surrogate="atan"), op.rule_of(tau=2.7, offset=0.25),
+    op.rule_of(negative="snm", memory=True),
+)  # fmt: skip
 
 
 def main():
@@ -23,10 +27,13 @@ def main():
         x, theta = torch.randn(T, N, device="cuda").to(dtype), torch.rand(N, device="cuda", dtype=torch.float64) + 0.5
         theta = theta if dtype == torch.float64 else theta.float()
         for spikes in SPIKES if dtype == torch.float32 else ("scaled", "bits"):
+            if spikes == "count" and rule.memory:
+                continue
             *_, kept = op.iaf_fwd(x, theta, None, None, None, T, 1, 0.5, spikes, EVERY, *rule)
             launches += 1
         op.iaf_bwd(x, None, x, theta, None, None, None, kept, T, 1, 0.5, *rule)
-        launches += 1
+        cos.cos_fwd(x, theta, T, 1, 0.5, *cos.rule_of(max_shift=2.0))
+        launches += 2
     for dtype, (C, inner, outer) in itertools.product(
         (torch.float32, torch.bfloat16), ((1, 1, 70_001), (5, 300, 7), (37, 1, 301), (64, 4, 99))
     ):
