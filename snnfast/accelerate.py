@@ -52,12 +52,15 @@ def accelerate(model):
     for name, module in model.named_modules():
         if id(module) in inside:
             continue
+        if hasattr(module, "fused_over"):  # by an earlier call
+            inside |= {id(m) for m in module.modules()}
+            continue
         cls = type(module)
         candidates, why, note = _candidates(module, spikingjelly)
         fused, problem, reasons = None, why, []
         for candidate in candidates:
             fused = _over(cls, candidate)
-            problem = _differs(module, cls, fused)
+            problem = _differs(module, fused)
             if problem is None:
                 break
             reasons.append(problem)
@@ -70,8 +73,6 @@ def accelerate(model):
         elif problem is not None:
             left.append((name, cls.__name__, problem))
             inside |= {id(m) for m in module.modules()}
-        elif cls.__name__.startswith("Fused"):
-            inside |= {id(m) for m in module.modules()}  # by an earlier call
         elif cls.__name__.endswith("VoltageScaler"):
             left.append((name, cls.__name__, "one multiplication, which its neighbours' kernels do not take in"))
         elif any(word in cls.__name__.lower() for word in _NEURON_LIKE) and not cls.__module__.startswith("snnfast"):
@@ -92,8 +93,6 @@ def _spikingjelly():
 
 def _candidates(module, spikingjelly):
     """(fused classes that may fit, why it is left although it is known, a note)."""
-    if type(module).__name__.startswith("Fused"):
-        return [], None, ""
     if spikingjelly:
         ours = spikingjelly.known().get(type(module))
         if ours:
@@ -108,10 +107,10 @@ def _candidates(module, spikingjelly):
 
 def _over(cls, fused):
     """A class over `cls` whose forward is the fused one."""
-    return type(f"Fused{cls.__name__}", (fused, cls), {"__module__": cls.__module__})
+    return type(f"Fused{cls.__name__}", (fused, cls), {"__module__": cls.__module__, "fused_over": cls})
 
 
-def _differs(module, cls, fused):
+def _differs(module, fused):
     """None if a copy of the module gives the same outputs in both forms; else what is different."""
     try:
         probes = fused.probes(module)

@@ -5,7 +5,6 @@ import importlib.util
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from snnfast import data as data_sets
@@ -15,15 +14,9 @@ from snnfast.convert import convert
 from snnfast.evaluate import evaluate
 from snnfast.methods import method_of
 from snnfast.ops import checks
+from snnfast.progress import progress
 from snnfast.spiking import check_at
 from snnfast.statistics import Statistics
-
-_BAR = "{task.description:<22}"
-
-
-def _columns():
-    return [TextColumn(_BAR), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}")]  # fmt: skip
 
 
 def settings_of(args):
@@ -56,13 +49,13 @@ def train(args, device):
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
-    with Progress(*_columns(), console=console) as progress:
-        task = progress.add_task(f"{args.arch}, {args.recipe}", total=sum(settings.epochs), note="")
+    with progress(console) as bar:
+        task = bar.add_task(f"{args.arch}, {args.recipe}", total=sum(settings.epochs), note="")
 
         def on_epoch(entry):
             low = f", {entry['negative_thresholds']} thresholds <= 0" if entry["negative_thresholds"] else ""
             done = sum(settings.epochs[: entry["stage"] - 1]) + entry["epoch"]
-            progress.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
+            bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
         net = training.train(settings, data, out, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
     snn, loader = convert(net, args.method or r.method), DataLoader(data.test, 200)
@@ -121,6 +114,6 @@ def evaluate_checkpoint(args, device):
 
 
 def _evaluate(console, snn, loader, images, T, at, net, device, statistics):
-    with Progress(*_columns(), console=console) as progress:
-        task = progress.add_task(f"{snn.method.name}, T = {T}", total=images * T, note="")
-        return evaluate(snn, loader, T, at, ann=net, device=device, on_chunk=lambda n: progress.advance(task, n), statistics=statistics)
+    with progress(console) as bar:
+        task = bar.add_task(f"{snn.method.name}, T = {T}", total=images * T, note="")
+        return evaluate(snn, loader, T, at, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n), statistics=statistics)

@@ -70,8 +70,7 @@ def _replace_max_pools(gm, form, poisson):
 
 def convert(
     net, method="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None,
-    percentile=99.9,
-    per_channel=False, maxpool="difference", inputs="constant", amplitude=None, seed=0, output="values", **options,
+    percentile=99.9, per_channel=False, maxpool="difference", inputs="constant", amplitude=None, seed=0, output="values", **options,
 ):  # fmt: skip
     """A spiking network with the weights of `net`, which is not changed.
 

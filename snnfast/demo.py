@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from snnfast import backends
@@ -18,6 +17,7 @@ from snnfast.evaluate import evaluate
 from snnfast.methods import METHODS, method_of
 from snnfast.models import vgg11
 from snnfast.ops import checks
+from snnfast.progress import progress
 from snnfast.report import methods_table, plot_curves
 from snnfast.stages import to_channelwise
 from snnfast.statistics import Statistics
@@ -26,11 +26,11 @@ from snnfast.train import fit
 LEVELS, WIDTH, THETA, SHIFT = 4, 0.125, 2.0, 3
 
 
-def _train(progress, name, net, loader, epochs, lr, device):
-    task = progress.add_task(name, total=epochs, note="")
+def _train(bar, name, net, loader, epochs, lr, device):
+    task = bar.add_task(name, total=epochs, note="")
 
     def on_epoch(epoch, loss, train_accuracy):
-        progress.update(task, advance=1, note=f"{train_accuracy:.1f} %")
+        bar.update(task, advance=1, note=f"{train_accuracy:.1f} %")
 
     fit(net, loader, epochs, lr, augment=lambda x: shift(x, SHIFT), device=device, on_epoch=on_epoch)
 
@@ -58,18 +58,16 @@ def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, method
     batches = DataLoader(train, batch_size=64, shuffle=True, generator=generator, drop_last=True)
     tests = DataLoader(test, batch_size=180)
     net = vgg11(num_classes=10, levels=LEVELS, activation="s-qcfs", theta=THETA, width=WIDTH, in_channels=1)
-    columns = [TextColumn("{task.description:<17}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn()]
-    columns += [TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
     reports = {}
-    with Progress(*columns, console=console) as progress:
-        _train(progress, "1: S-QCFS", net, batches, epochs[0], 0.05, device)
+    with progress(console) as bar:
+        _train(bar, "1: S-QCFS", net, batches, epochs[0], 0.05, device)
         net = to_channelwise(net)
-        _train(progress, "2: CS-QCFS", net, batches, epochs[1], 0.005, device)
+        _train(bar, "2: CS-QCFS", net, batches, epochs[1], 0.005, device)
         for method in methods:
             snn = convert(net, method)
             statistics = Statistics(snn)
-            task = progress.add_task(f"{method}, T = {T}", total=len(test) * T, note="")
-            on_chunk = lambda n, task=task: progress.advance(task, n)  # noqa: E731
+            task = bar.add_task(f"{method}, T = {T}", total=len(test) * T, note="")
+            on_chunk = lambda n, task=task: bar.advance(task, n)  # noqa: E731
             reports[method] = evaluate(snn, tests, T, ann=net, device=device, on_chunk=on_chunk, statistics=statistics)
             if method == methods[0]:
                 statistics.save_csv(out / "layers.csv")

@@ -61,7 +61,8 @@ class Method:
         found |= {"tau": self.tau, "mask": self.mask} if self.tau else {}
         found |= {"input": "poisson", "amplitude": self.amplitude, "seed": self.seed} if self.amplitude else {}
         found |= {"rho": self.rho, "max_shift": self.max_shift} if self.rho else {}
-        own = {k: v for k, v in self.options.items() if k in ("v0", "caps")[self.rho > 0 :]}
+        told = ("caps",) if self.rho else ("v0", "caps")  # COS has start voltages of its own
+        own = {k: v for k, v in self.options.items() if k in told}
         return found | {k: {n: _plain(e) for n, e in v.items()} if isinstance(v, dict) else _plain(v) for k, v in own.items()}
 
     def check_T(self, T):

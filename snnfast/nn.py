@@ -15,7 +15,7 @@ from snnfast.bind import signed
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.ops.cos import cos_start
-from snnfast.ops.iaf import OPS, iaf, rule_of
+from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
 from snnfast.ops.multistep import SPIKES
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 
@@ -120,6 +120,17 @@ class CEQCFS(EQCFS):
         super().__init__(levels, theta, grad, channels)
 
 
+def qcfs_neuron(x, thresh, T, L, gama):
+    """The QCFS authors' layer: with T = 0 the activation with L levels, with T > 0 the neuron on [T*B, ...], time first and merged; thresh then
+    gets no gradient, as in their code."""
+    if T == 0:
+        return qcfs(x, thresh, L)
+    if x.dim() == 0 or x.size(0) % T:
+        raise ValueError(f"x of shape {tuple(x.shape)} has no multiple of T = {T} rows; its first axis is time and batch merged")
+    s, _ = iaf(x.unflatten(0, (T, -1)), thresh.detach(), gamma=gama)
+    return s.flatten(0, 1)
+
+
 _RULE = tuple(inspect.signature(rule_of).parameters)
 
 
@@ -220,8 +231,8 @@ class IF(nn.Module):
         rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
         call = dict.fromkeys(("mask", "state", "out", "state_out")) | {"spikes": "scaled", "v0": 0.5} | options
         if self.number is not None and x.is_cuda and call["spikes"] == "scaled":
-            s, state = OPS(x / self.number, 1.0, rule=rule, T=T, **call)
-            return s.mul_(self.theta), state
+            s, state = OPS(*in_units(x, self.number), rule=rule, T=T, **call)
+            return s.mul_(self.number), state
         return OPS(x, self.theta_for(x if T is not None else x[0]), rule=rule, T=T, **call)
 
     def is_signed(self):
@@ -233,8 +244,8 @@ class IF(nn.Module):
     def calibrate(self, x, T=None, max_shift=None):
         """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""
         theta = self.theta_for(x if T is not None else x[0])
-        if self.number is not None and x.is_cuda:
-            x, theta = x / self.number, 1.0
+        if self.number is not None:
+            x, theta = in_units(x, self.number)
         return cos_start(x, theta, T=T, unit=self.options.get("unit", "volts"), max_shift=max_shift)
 
     def forward(self, x):
@@ -243,12 +254,7 @@ class IF(nn.Module):
             if self.carry:
                 self.state = state
             return s
-        if self.T == 0:
-            return qcfs(x, self.thresh, self.L)
-        if x.dim() == 0 or x.size(0) % self.T:
-            raise ValueError(f"x of shape {tuple(x.shape)} has no multiple of T = {self.T} rows; its first axis is time and batch merged")
-        s, _ = iaf(x.unflatten(0, (self.T, -1)), self.thresh.detach(), gamma=self.gama)
-        return s.flatten(0, 1)
+        return qcfs_neuron(x, self.thresh, self.T, self.L, self.gama)
 
     def extra_repr(self):
         if self.own:

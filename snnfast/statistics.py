@@ -144,7 +144,7 @@ class Statistics:
             row["firing_rate"] = spikes / (neurons * self.T) if neurons else 0.0
             shares = (100 * self.cases[node].double() / max(1, neurons)).tolist() if self.levels.get(node.target) else [None] * 5
             row |= dict(zip(("right_zero", "right_above", "case1", "case2", "case3"), shares))
-            row |= dict(SOPs=fed.get(node, 0) / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
+            row |= dict(SOPs=fed[node] / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
             found.append(row | {"energy_pJ": row["SOPs"] * self.energy_ac})
         once = sum(work for node, (work, _) in self.work.items() if not sources[node])
         macs = once + self.T * sum(work for node, (work, _) in self.work.items() if "layer" in sources[node])

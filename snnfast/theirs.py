@@ -1,14 +1,14 @@
 """Fused forwards for the modules of the QCFS, SRP and COS authors' programs. Each class keeps the module's attributes, parameters and reset.
 
 A fused class is put over a module's own class (`snnfast.accelerate`), so `self` has everything that the authors' constructor made. Nothing is
-imported
-from their programs: a module is known by its attributes, and must give the same outputs on a probe.
+imported from their programs: a module is known by its attributes, and must give the same outputs on a probe.
 """
 
 import torch
 
+from snnfast.nn import qcfs_neuron
 from snnfast.ops.cos import cos_start
-from snnfast.ops.iaf import iaf
+from snnfast.ops.iaf import iaf, in_units
 from snnfast.ops.multistep import IAFState
 from snnfast.ops.qcfs import qcfs
 
@@ -18,14 +18,10 @@ def _has(module, *names):
 
 
 def _normalised(x, scale, **options):
-    """T steps of x [T, ...] in units of theta, scaled by it.
-
-    torch on CUDA divides by a Python number as a product with its reciprocal: so it is done here.
-    """
-    if x.is_cuda and not isinstance(scale, torch.Tensor):
-        s, state = iaf(x / scale, 1.0, spikes="unit", **options)
-        return s * scale, state
-    return iaf(x, scale, unit="normalised", **options)
+    """T steps of x [T, ...] in units of theta, scaled by it; a number divides as torch divides by it."""
+    z, theta = in_units(x, scale)
+    s, state = iaf(z, theta, unit="normalised", **options)
+    return (s if theta is scale else s * scale), state
 
 
 class FusedIF:
@@ -38,10 +34,7 @@ class FusedIF:
         return _has(m, "thresh", "T", "L", "gama", "act")
 
     def forward(self, x):
-        if self.T == 0:
-            return qcfs(x, self.thresh, self.L)
-        s, _ = iaf(x.unflatten(0, (self.T, -1)), self.thresh.detach(), gamma=float(self.gama))
-        return s.flatten(0, 1).contiguous()
+        return qcfs_neuron(x, self.thresh, self.T, self.L, float(self.gama)).contiguous()
 
     @staticmethod
     def probes(m):
@@ -148,10 +141,9 @@ class FusedCOS:
             return super().forward(x)
         constant = x.dim() == 4 and x.size(0) <= self.batchsize
         x = x if constant else x.unflatten(0, (self.sim_len, -1))
-        v0 = 0.5
-        scale = self.v_threshold
-        current, theta = (x / scale, 1.0) if x.is_cuda and not isinstance(scale, torch.Tensor) else (x, scale)
+        v0, scale = 0.5, self.v_threshold
         if self.presim_len:
+            current, theta = in_units(x, scale)
             rho = self.presim_len
             v0 = cos_start(current if constant else current[:rho], theta, T=rho if constant else None, unit="normalised")
         y, end = _normalised(x, scale, v0=v0, T=self.sim_len) if constant else _normalised(x, scale, v0=v0)

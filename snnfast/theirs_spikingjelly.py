@@ -1,7 +1,8 @@
 """Fused forwards for SpikingJelly's neurons in multi-step mode. Each class keeps the module's memories, buffers and reset.
 
-What has no fused form runs as before, and `snnfast.accelerate` says so when it looks: single-step mode, `store_v_seq`, half precision
-(SpikingJelly keeps the membrane in it, snnfast in fp32), and the backward of a surrogate that snnfast does not have.
+What has no fused form runs as before, and `snnfast.accelerate` says so when it looks: single-step mode, `store_v_seq`, and the backward of a
+surrogate that snnfast does not have. Inputs in half precision run as before too, for SpikingJelly keeps the membrane in it and snnfast in fp32; that
+only a call can see.
 """
 
 import torch

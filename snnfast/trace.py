@@ -108,22 +108,8 @@ def fold_batch_norms(gm):
 
 
 _VIEWS = (
-    "view",
-    "reshape",
-    "flatten",
-    "transpose",
-    "permute",
-    "getitem",
-    "squeeze",
-    "unsqueeze",
-    "chunk",
-    "split",
-    "unflatten",
-    "detach",
-    "expand",
-)
-
-
+    "view", "reshape", "flatten", "transpose", "permute", "getitem", "squeeze", "unsqueeze", "chunk", "split", "unflatten", "detach", "expand",
+)  # fmt: skip
 _ANEW = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv}
 
 
@@ -202,10 +188,10 @@ def take_readout(gm):
     if not isinstance(last, fx.Node) or last.op == "placeholder":
         return None
     layer = module_of(gm, last)
-    name = SOFTMAX.get(type(layer) if layer is not None else last.target)
-    dim = (
-        layer.dim if layer is not None and name else last.kwargs.get("dim", last.args[1] if len(last.args) > 1 else None) if name else None
-    )
+    if layer is not None:
+        name, dim = SOFTMAX.get(type(layer)), getattr(layer, "dim", None)
+    else:
+        name, dim = SOFTMAX.get(last.target), last.kwargs.get("dim", last.args[1] if len(last.args) > 1 else None)
     if name is None or dim not in (1, -1):
         return None
     output.args = (last.all_input_nodes[0],)

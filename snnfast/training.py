@@ -99,11 +99,15 @@ def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoc
     return net
 
 
+_STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler", "rng", "stage", "epoch", "best", "entries")  # of last.pt
+
+
 class Training:
     """One training on its way."""
 
     def __init__(self, settings, data, out, device, workers):
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
+        self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
         vgg, wide = settings.arch.startswith("vgg"), settings.activation in CHANNELWISE
         own = dict(image_size=data.image_size, dropout=settings.dropout) if vgg else dict(stem=settings.stem)
@@ -140,25 +144,13 @@ class Training:
             return
         try:
             file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
-            missing = {
-                "settings",
-                "config",
-                "state_dict",
-                "optimiser",
-                "schedule",
-                "scaler",
-                "rng",
-                "stage",
-                "epoch",
-                "best",
-                "entries",
-            } - set(file)
+            missing = set(_STATE) - set(file)
         except Exception as error:  # torch.load raises many kinds
             told = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{self.out / 'last.pt'} is not readable, so nothing can be resumed: {told}") from error
         if missing:
             raise ValueError(f"{self.out / 'last.pt'} is not the state of a training: it has no {', '.join(sorted(missing))}")
-        mine = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        mine = self.plain
         changed = [k for k in mine if mine[k] != file["settings"].get(k)]
         if changed:
             told = "; ".join(f"{k} was {file['settings'].get(k)!r}, is {mine[k]!r}" for k in changed)
@@ -183,7 +175,7 @@ class Training:
             self.best = entry["test_accuracy"]
             _atomically(self.out / "best.pt", lambda path: save_checkpoint(path, self.net, **self.facts(self.best)))
         state = dict(
-            settings=json.loads(json.dumps(dataclasses.asdict(self.settings))), config=self.net.config, state_dict=self.net.state_dict(),
+            settings=self.plain, config=self.net.config, state_dict=self.net.state_dict(),
             optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
             stage=self.stage, epoch=self.epoch, best=self.best, entries=self.entries,
         )  # fmt: skip
@@ -209,10 +201,7 @@ class Training:
 
     def facts(self, test_accuracy):
         """What a checkpoint keeps beside weights and configuration."""
-        s = dataclasses.asdict(self.settings)
-        return self.data.facts | dict(
-            training={k: list(v) if isinstance(v, tuple) else v for k, v in s.items()}, test_accuracy=test_accuracy
-        )
+        return self.data.facts | dict(training=self.plain, test_accuracy=test_accuracy)
 
     # ---- one epoch
 

@@ -157,7 +157,7 @@ def cos_args(row, device="cpu"):
         th,
         T,
         case.inner,
-        0.5,
+        0.3 if T == 4 else 0.5,
         unit == "normalised",
         1.75 if T == 9 else float("inf"),
     )

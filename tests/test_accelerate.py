@@ -228,6 +228,7 @@ def test_activations_of_the_older_programs(up, softplus):
     y = net(x)
     assert torch.equal(y, expected)
     y.sum().backward()
+    # They multiply by theta/L and L/theta, and sum in another order.
     assert all(torch.allclose(p.grad, g, rtol=2e-4, atol=1e-4) for p, g in zip(net.parameters(), grads, strict=True))
 
 

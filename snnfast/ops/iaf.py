@@ -55,6 +55,12 @@ def _caps(negative, caps, memory):
     return n_min, p_max
 
 
+def in_units(x, theta):
+    """(x, theta) for a neuron in normalised units that divides by the number theta as torch does: on CUDA by a product with its reciprocal, so that x
+    comes divided there and theta is 1. A tensor divides truly everywhere."""
+    return (x / theta, 1.0) if x.is_cuda and isinstance(theta, (int, float)) else (x, theta)
+
+
 def iaf(
     x,
     theta,
