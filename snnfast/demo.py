@@ -17,8 +17,9 @@ from snnfast.evaluate import evaluate
 from snnfast.methods import METHODS, method_of
 from snnfast.models import vgg11
 from snnfast.ops import checks
+from snnfast.plots import curves
 from snnfast.progress import progress
-from snnfast.report import methods_table, plot_curves
+from snnfast.report import methods_table
 from snnfast.stages import to_channelwise
 from snnfast.statistics import Statistics
 from snnfast.train import fit
@@ -85,7 +86,7 @@ def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, method
     if len(methods) > 1:
         text = json.dumps({name: dataclasses.asdict(r) for name, r in reports.items()}, indent=2)
         (out / "methods.json").write_text(text + "\n")
-        plot_curves(reports, out / "methods.png")
+        curves(reports, out / "methods.png")
         wrote += ["methods.json", "methods.png"]
     console.print(report.table() if len(methods) == 1 else methods_table(reports))
     console.print(f"{seconds:.0f} s in all; wrote {', '.join(str(out / f) for f in wrote)}")

@@ -22,13 +22,14 @@ def _mixed(z):
 
 
 def uniform(shape, seed, t, first, device):
-    """Numbers in [0, 1) for images first, first + 1, ... at step t: [B, ...] fp32, 24 bits each."""
+    """Numbers in [0, 1) for images first, first + 1, ... (or those that a tensor [B] names) at step t: [B, ...] fp32, 24 bits each."""
     B, N = shape[0], 1
     for n in shape[1:]:
         N *= n
     start = torch.tensor([seed, t], dtype=torch.int64, device=device)
     key = _mixed(_mixed(start[0] + _GOLDEN) + (start[1] + 1) * _GOLDEN)
-    image = _mixed(key + (first + 1 + torch.arange(B, device=device)) * _GOLDEN)
+    numbers = first.to(device) if isinstance(first, torch.Tensor) else first + torch.arange(B, device=device)
+    image = _mixed(key + (numbers + 1) * _GOLDEN)
     bits = _mixed(image[:, None] + (1 + torch.arange(N, device=device)) * _GOLDEN)
     return (_shifted(bits, 40).float() * 2.0**-24).view(shape)
 

@@ -1,28 +1,51 @@
-"""What an evaluation found: as a table, JSON and a picture."""
+"""What an evaluation found: as a table, JSON, CSV and pictures."""
 
+import csv
 import dataclasses
 import json
+import os
 from pathlib import Path
+
+from snnfast import citations, plots
+from snnfast.memory import told
 
 
 @dataclasses.dataclass
 class Report:
-    """Accuracy in % after t steps, for each t of `at`.
+    """What is known after t steps, for each t of `at`.
 
-    ann: accuracy of the network before conversion, or None. seconds: of the whole spiking run. method: name and settings of the conversion.
-    layers, totals: `Statistics.rows()` and `.totals()`, where they were asked for. facts: whatever else belongs to the run.
+    accuracy, top5: in %. error: standard error of the accuracy, in %. loss: mean cross-entropy. distance: mean over images of the root mean square
+    difference between mean output and the quantised network's output; agreement: images with the same class as it, in % (both [] without `ann`).
+    ann: accuracy of the network before conversion, or None. seconds: of the whole run, all its parts. complete: False where it was stopped early.
+    method: name and settings of the conversion. layers, totals, energy: `Statistics.rows()`, `.totals()`, `.over_time()`, where they were asked for.
+    profile: seconds and bytes per node of the graph. memory: plan, budget and measured peak, in bytes. speed: images and image-steps per second.
+    early_exit, start_stop: see `snnfast.records`. settings, machine, facts: what the run was.
     """
 
     at: list
     accuracy: list
     images: int
     seconds: float
-    ann: float = None
+    ann: float | None = None
     device: str = "cpu"
     method: dict = dataclasses.field(default_factory=dict)
     layers: list = dataclasses.field(default_factory=list)
     totals: dict = dataclasses.field(default_factory=dict)
     facts: dict = dataclasses.field(default_factory=dict)
+    top5: list = dataclasses.field(default_factory=list)
+    error: list = dataclasses.field(default_factory=list)
+    loss: list = dataclasses.field(default_factory=list)
+    distance: list = dataclasses.field(default_factory=list)
+    agreement: list = dataclasses.field(default_factory=list)
+    energy: list = dataclasses.field(default_factory=list)
+    early_exit: list = dataclasses.field(default_factory=list)
+    start_stop: dict = dataclasses.field(default_factory=dict)
+    profile: list = dataclasses.field(default_factory=list)
+    memory: dict = dataclasses.field(default_factory=dict)
+    speed: dict = dataclasses.field(default_factory=dict)
+    settings: dict = dataclasses.field(default_factory=dict)
+    machine: dict = dataclasses.field(default_factory=dict)
+    complete: bool = True
 
     def at_step(self, t):
         """Accuracy at step t, in %."""
@@ -33,29 +56,126 @@ class Report:
         first = [] if self.ann is None else [("ANN", self.ann)]
         return first + [(f"T = {t}", a) for t, a in zip(self.at, self.accuracy)]
 
+    def columns(self):
+        """One dictionary per asked t: what `report.csv` holds."""
+        energy = {row["t"]: row for row in self.energy}
+        found = []
+        for i, t in enumerate(self.at):
+            row = dict(t=t, accuracy=self.accuracy[i])
+            for key in ("error", "top5", "loss", "distance", "agreement"):
+                row[key] = getattr(self, key)[i] if getattr(self, key) else None
+            row |= {key: energy.get(t, {}).get(key) for key in ("spikes", "SOPs", "MACs", "energy_pJ")}
+            found.append(row | dict(ann=self.ann, images=self.images))
+        return found
+
     def table(self, published=None):
         """A rich table. published: accuracies of a paper by t, to stand beside the own ones."""
         from rich.table import Table
 
-        table = Table(title=f"Accuracy of {self.images} images")
+        table = Table(title=f"Accuracy of {self.images} images" + ("" if self.complete else ", stopped early"))
+        heads = ["accuracy %"] + (["difference"] if self.ann is not None else []) + (["top-5 %", "loss"] if self.loss else [])
+        heads += (["distance"] if self.distance else []) + (["published %"] if published else [])
         table.add_column("")
-        table.add_column("accuracy %", justify="right")
+        for head in heads:
+            table.add_column(head, justify="right")
         if self.ann is not None:
-            table.add_column("difference", justify="right")
-        if published:
-            table.add_column("published %", justify="right")
-        for name, a in self.rows():
-            row = [name, f"{a:.2f}"] + ([] if self.ann is None else ["" if name == "ANN" else f"{a - self.ann:+.2f}"])
-            theirs = published and next((p for t, p in published.items() if name == f"T = {t}"), None)
-            table.add_row(*row, *([] if not published else ["" if theirs is None else f"{theirs:.2f}"]))
+            table.add_row("ANN", f"{self.ann:.2f}")
+        for row in self.columns():
+            cells = [f"{row['accuracy']:.2f}"] + ([f"{row['accuracy'] - self.ann:+.2f}"] if self.ann is not None else [])
+            cells += [f"{row['top5']:.2f}", f"{row['loss']:.4f}"] if self.loss else []
+            cells += [f"{row['distance']:.4g}"] if self.distance else []
+            cells += [f"{published[row['t']]:.2f}" if row["t"] in published else ""] if published else []
+            table.add_row(f"T = {row['t']}", *cells)
         return table
 
+    def notes(self):
+        """What a reader has to know beside the numbers, as lines."""
+        lines = []
+        if self.speed:
+            lines.append(
+                f"{self.seconds:.1f} s: {self.speed['images_per_second']:.1f} images/s, {self.speed['image_steps_per_second']:.0f} image-steps/s"
+            )
+        if self.memory:
+            limit = f" of {told(self.memory['budget'])}" if self.memory["budget"] else ""
+            lines.append(f"peak memory {told(self.memory['peak'])}{limit}; estimated {told(self.memory['estimate'])}")
+        if self.settings:
+            lines.append("settings: " + ", ".join(f"{k} {v}" for k, v in {**self.method, **self.settings}.items()))
+        if self.machine:
+            lines.append("machine: " + ", ".join(f"{k} {v}" for k, v in self.machine.items()))
+        return lines
+
+    def bibtex(self):
+        """BibTeX of the methods used."""
+        quantised = any(row.get("levels") for row in self.layers) or self.facts.get("config") is not None or not self.layers
+        return citations.bibtex(self.method.get("method", "if"), quantised, bool(self.energy))
+
+    # ---- files
+
     def save_json(self, path):
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_atomically(path, json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
+
+    def save_csv(self, path):
+        """One line per asked t."""
+        save_rows(path, self.columns())
 
     def plot(self, path):
         """Accuracy against T (log axis), with the network's line."""
-        plot_curves({"SNN": self}, path)
+        plots.curves({self.method.get("method", "SNN"): self}, path)
+
+    def save(self, folder):
+        """report.json, report.csv, accuracy.png, citations.bib, early_exit.png; with statistics layers.csv, profile.csv, layers.png, energy.png;
+        start_stop.png where it was asked for. Returns the names of the files."""
+        folder = Path(folder)
+        self.save_json(folder / "report.json")
+        self.save_csv(folder / "report.csv")
+        self.plot(folder / "accuracy.png")
+        (folder / "citations.bib").write_text(self.bibtex() + "\n")
+        wrote = ["report.json", "report.csv", "accuracy.png", "citations.bib"]
+        for name, there, write in (
+            ("early_exit.png", self.early_exit, lambda path: plots.early_exit(self, path)),
+            ("start_stop.png", self.start_stop, lambda path: plots.start_stop(self, path)),
+            ("layers.csv", self.layers, lambda path: save_rows(path, self.layers)),
+            ("profile.csv", self.profile, lambda path: save_rows(path, self.profile)),
+            ("layers.png", self.layers, lambda path: plots.layers(self, path)),
+            ("energy.png", self.energy, lambda path: plots.energy({self.method.get("method", "SNN"): self}, path)),
+        ):
+            if there:
+                write(folder / name)
+                wrote.append(name)
+        return wrote
+
+
+def load_report(path):
+    """A `Report` from report.json, or from a folder that holds it."""
+    path = Path(path)
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        file = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there: give the folder of an evaluation, or its report.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"{path} is not a report of snnfast") from None
+    known = {f.name for f in dataclasses.fields(Report)}
+    if not isinstance(file, dict) or not {"at", "accuracy", "images"} <= set(file):
+        raise ValueError(f"{path} is not a report of snnfast")
+    return Report(**{k: v for k, v in file.items() if k in known})
+
+
+def save_rows(path, rows):
+    """Dictionaries with the same keys as a CSV file."""
+    part = Path(str(path) + ".part")
+    with open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(part, path)
+
+
+def write_atomically(path, text):
+    """A file is there whole or not at all, whenever the process dies."""
+    part = Path(str(path) + ".part")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def methods_table(reports):
@@ -70,23 +190,3 @@ def methods_table(reports):
     for t in sorted({t for r in reports.values() for t in r.at}):
         table.add_row(str(t), *(f"{r.at_step(t):.2f}" if t in r.at else "" for r in reports.values()))
     return table
-
-
-def plot_curves(reports, path):
-    """Accuracy against T (log axis) of several reports by name, with the network's line."""
-    from matplotlib.figure import Figure
-
-    axes = (figure := Figure(figsize=(6, 4), layout="constrained")).add_subplot()
-    for (name, report), marker in zip(reports.items(), "osv^D*Px" * len(reports)):
-        axes.plot(report.at, report.accuracy, marker=marker, markersize=4, label=name)
-    first = next(iter(reports.values()))
-    if first.ann is not None:
-        axes.axhline(first.ann, color="black", linestyle="--", linewidth=1, label=f"ANN {first.ann:.2f} %")
-    axes.set_xscale("log", base=2)
-    ticks = sorted({t for r in reports.values() for t in r.at})
-    axes.set_xticks(ticks, [str(t) for t in ticks])
-    axes.set_xlabel("time steps T")
-    axes.set_ylabel("accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150)

@@ -5,14 +5,9 @@ import math
 import torch
 from torch import fx
 
-from snnfast import heap, nn, poisson
+from snnfast import heap
 from snnfast.ops import checks
-from snnfast.ops.layout import layout_of
-from snnfast.pooling import Pool
-from snnfast.rates import called
-
-# Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
-CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+from snnfast.run import Plan, Run
 
 
 class SpikingNetwork(torch.nn.Module):
@@ -44,7 +39,7 @@ class SpikingNetwork(torch.nn.Module):
         """(name, IF) of every neuron layer, in the order of the graph."""
         return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
 
-    def chunks(self, x, T, chunk=None, first=0, statistics=None):
+    def chunks(self, x, T, chunk=None, first=0, statistics=None, **how):
         """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all.
 
         Args:
@@ -52,12 +47,13 @@ class SpikingNetwork(torch.nn.Module):
             T: number of steps; those of SRP's first phase come before them, and are not given out.
             chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
                 whatever T is. The neurons' spikes do not depend on it.
-            first: number of the first image in its data set, which the random numbers of Poisson input depend on.
+            first: number of the first image in its data set, or a tensor [B] with the number of each: Poisson input depends on it.
             statistics: a `snnfast.statistics.Statistics` that collects from this run.
+            how: `execution`, a `snnfast.execution.Execution` of this network, and `observe`, see `snnfast.run.Run`.
         """
-        return (y for y, _ in self.run(x, T, chunk, first, statistics))
+        return (y for y, _ in self.run(x, T, chunk, first, statistics, **how))
 
-    def run(self, x, T, chunk=None, first=0, statistics=None):
+    def run(self, x, T, chunk=None, first=0, statistics=None, **how):
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
         checks.tensor("x", x)
         checks.integer("T", T)
@@ -66,25 +62,32 @@ class SpikingNetwork(torch.nn.Module):
             checks.integer("chunk", chunk)
         if x.dim() < 1 or x.size(0) == 0:
             raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
-        checks.integer("first", first, 0)
+        if isinstance(first, torch.Tensor):
+            checks.tensor("first", first, (torch.int64,))
+            if first.shape != x.shape[:1]:
+                raise ValueError(f"first must have a number for each of {x.size(0)} images, got shape {tuple(first.shape)}")
+        else:
+            checks.integer("first", first, 0)
         if statistics is not None and statistics.gm is not self.gm:
             raise ValueError("statistics are of another network: make them of this one")
-        return self._run(x, T, chunk, first, statistics)
+        return self._run(x, T, chunk, first, statistics, **how)
 
     @torch.no_grad()
-    def _run(self, x, T, chunk, first, statistics):
-        run = Run(self.gm, x, self.method, first)
-        chunk, done = chunk or run.default_chunk(), 0
+    def _run(self, x, T, chunk, first, statistics, execution=None, observe=None):
+        run = Run(self.gm, x, self.method, first, execution, observe)
+        chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.rho) if statistics else []
         run.first_phase(chunk)
         if statistics:
             statistics.begin(run)
             run.counting = True
         while done < T:
             steps = min(T - done, chunk if done else max(chunk, self.method.rho))
+            if statistics:  # which reads the spikes so far at its marks
+                steps = min(steps, next(m for m in marks if m > done) - done)
             y = run.chunk(steps)
             done += steps
             if statistics:
-                statistics.chunk(run, steps)
+                statistics.chunk(run, done)
                 if done == T:
                     statistics.end(run, T)
             yield y, {n.name: s for n, s in run.states.items()}
@@ -108,17 +111,28 @@ class SpikingNetwork(torch.nn.Module):
         checks.integer("T", T)
         return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
 
-    def means(self, x, T, at, chunk=None, first=0, statistics=None):
+    def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
         """Yields (t, mean logits of the first t steps [B, classes]) for each t of `at`, in memory that does not grow with T."""
+        for t, total, dtype in self.sums(x, T, at, chunk, first, statistics, **how):
+            yield t, self.read((total / t).to(dtype))
+
+    def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
+        """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs); the sum is changed later.
+
+        on_steps: called with the number of steps of every chunk that is done.
+        """
         asked, total, t = set(at), None, 0
-        for y in self.chunks(x, T, chunk, first, statistics):
+        for y in self.chunks(x, T, chunk, first, statistics, **how):
+            if on_steps:
+                on_steps(len(y))
             for step in y:
                 t += 1
                 total = step.to(torch.float64, copy=True) if total is None else total.add_(step)
                 if t in asked:
-                    yield t, self._read((total / t).to(y.dtype))
+                    yield t, total, y.dtype
 
-    def _read(self, mean):
+    def read(self, mean):
+        """What the network answers with this mean output: itself, or its softmax where the network ends in one."""
         if self.method.readout is None:
             return mean
         name, dim = self.method.readout
@@ -127,148 +141,6 @@ class SpikingNetwork(torch.nn.Module):
     def forward(self, x, T=32, chunk=None):
         """Mean logits of T steps, [B, classes]."""
         return self.logits(x, T, [T], chunk)[0]
-
-
-class Plan:
-    """Which nodes of a graph fire, which pool over time, which a spike reaches, and which follow from the image alone.
-
-    poisson: the image itself comes as spikes.
-    """
-
-    def __init__(self, gm, poisson=False):
-        self.firing, self.pooling, self.spiking, self.from_image = [], [], set(), set()
-        for node in gm.graph.nodes:
-            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), Pool):
-                self.pooling.append(node)
-            fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
-            if fires:
-                self.firing.append(node)
-            if fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
-                self.spiking.add(node)
-            elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
-                self.from_image.add(node)
-
-
-class Run:
-    """One batch on its way through time: the fixed values of the graph, the state of every neuron, the buffers for its spikes."""
-
-    def __init__(self, gm, x, method, first=0):
-        self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
-        self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
-        self.image_spikes, self.counting = 0, False  # of the chunk at hand, where statistics ask for them
-        self.pools, self.layouts = {}, {}  # running sums of max pooling; the layout of each neuron's step
-        self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
-        self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
-        self.states, self.buffers, self.fixed = {}, {}, {}  # of every neuron; for their spikes; what no spike reaches
-        self.interpreter.args_iter = iter([x])
-        for node in gm.graph.nodes:
-            if node not in self.plan.spiking and node.op != "output":
-                self.fixed[node] = self._evaluate(node, self.fixed)
-        self.last_use = {}
-        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
-        for value, node in last.items():
-            self.last_use.setdefault(node, []).append(value)
-
-    def _evaluate(self, node, env):
-        self.interpreter.env = env
-        return self.interpreter.run_node(node)
-
-    def default_chunk(self):
-        currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
-        neurons = max(currents, default=self.image.numel())
-        return max(1, CHUNK_ELEMENTS.get(self.image.device.type, CHUNK_ELEMENTS["cpu"]) // neurons)
-
-    def first_phase(self, chunk):
-        """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
-        if not self.method.tau:
-            return
-        self.options = dict.fromkeys(self.plan.firing, self.method.first())
-        for done in range(0, self.method.tau, chunk):
-            self.chunk(min(chunk, self.method.tau - done))
-        self.pools = {}
-        for node in self.plan.firing:
-            v = self.states.pop(node).v
-            # Poisson input goes on: the second phase sees new spikes.
-            self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
-
-    def chunk(self, steps):
-        """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
-        env = {}
-        self.t += steps
-        for node in self.gm.graph.nodes:
-            if node.op == "output":
-                y = env[node.args[0]].unflatten(0, (steps, self.B))
-                # A network that ends in a neuron answers in that neuron's buffer, which the next chunk reuses.
-                return (
-                    y.clone() if any(y.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() for b in self.buffers.values()) else y
-                )
-            if node not in self.plan.spiking:
-                continue
-            if node.op == "placeholder":
-                env[node] = self._image_spikes(steps)
-            elif node in self.plan.firing:
-                env[node] = self._fire(node, env, steps)
-            elif node in self.plan.pooling:
-                env[node] = self._pool(node, env, steps)
-            else:
-                env[node] = self._evaluate(node, {a: self._over_time(a, env, steps) for a in node.all_input_nodes})
-                if isinstance(env[node], torch.Tensor):
-                    self._check_images(node, env[node], steps * self.B)
-            for dead in self.last_use.get(node, ()):
-                env.pop(dead, None)
-
-    def _over_time(self, node, env, steps):
-        if node in self.plan.spiking:
-            return env[node]
-        value = self.fixed[node]
-        if node not in self.plan.from_image or not isinstance(value, torch.Tensor):
-            return value  # a parameter, or a number
-        self._check_images(node, value, self.B)
-        return value if steps == 1 else torch.cat([value] * steps)  # which keeps its layout
-
-    def _check_images(self, node, value, many):
-        if value.dim() == 0 or value.size(0) != many:
-            raise ValueError(
-                f"{called(node, self.gm)} does not give a value per image: shape {tuple(value.shape)} where time and batch are {many}; images, "
-                "and with them time steps, would be mixed"
-            )
-
-    def _image_spikes(self, steps):
-        method = self.method
-        s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
-        self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
-        return s
-
-    def _pool(self, node, env, steps):
-        x = env[node.all_input_nodes[0]].unflatten(0, (steps, self.B))
-        y, self.pools[node] = self.gm.get_submodule(node.target).over_time(x, self.pools.get(node))
-        return y.flatten(0, 1)
-
-    def _fire(self, node, env, steps):
-        """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to a buffer that every chunk reuses."""
-        neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
-        constant = source not in self.plan.spiking
-        current = self.fixed[source] if constant else env[source].unflatten(0, (steps, self.B))
-        like = current if constant else current[0]
-        out, layout = self.buffers.get(node), layout_of(like)
-        first = self.layouts.setdefault(node, layout)
-        if layout.order != first.order:  # a library changed its layout with the length of a chunk; the state keeps the first
-            current = first.unrows(first.rows(current.unsqueeze(0) if constant else current).contiguous())
-            current, layout = current[0] if constant else current, first
-        if out is None or out.size(0) < steps:
-            out = like.new_empty((steps, layout.N))
-            self.buffers[node] = out = layout.unrows(out)
-        # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
-        state, options, T = self.states.get(node), self.options[node], steps if constant else None
-        if self.method.rho and state is None:
-            options = {"v0": self._calibrated(neuron, current, constant)}
-        s, self.states[node] = neuron.fire(current, T=T, state=state, out=out[:steps], state_out=state, **options)
-        return s.flatten(0, 1)
-
-    def _calibrated(self, neuron, current, constant):
-        """COS: this layer's start voltages, from its first rho inputs; the layers below have theirs already."""
-        rho = self.method.rho
-        return neuron.calibrate(current if constant else current[:rho], rho if constant else None, self.method.max_shift)
 
 
 def check_at(at, T):

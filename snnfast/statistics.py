@@ -11,6 +11,7 @@ spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in 
 per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
+import copy
 import csv
 import math
 
@@ -18,30 +19,49 @@ import torch
 from torch import fx
 
 from snnfast import nn
+from snnfast.execution import Execution
 from snnfast.ops import checks
 from snnfast.ops.qcfs import qcfs
+from snnfast.products import is_product, weight_of
+from snnfast.spiking import powers_of_two
 
 FIELDS = (
     "layer", "neurons", "levels", "spikes", "firing_rate", "right_zero", "right_above", "case1", "case2", "case3", "SOPs", "MACs", "energy_pJ",
     "theta_min", "theta_max", "theta_spread",
 )  # fmt: skip
-_WEIGHTED = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
 
 
-class _QuantisedPass(fx.Interpreter):
-    """Runs a spiking network's graph with the activation in place of every neuron; keeps each neuron's level and every layer's multiplications.
+class QuantisedPass:
+    """One pass of a spiking network's graph with the activation in place of every neuron.
 
-    fixed: what the run has computed already, the layers before the first neuron.
+    fixed: what a run has computed already, the layers before the first neuron.
+    alpha: each neuron's level. work: (multiplications, input elements) per image, of each product. logits: what the quantised network answers.
     """
 
-    def __init__(self, gm, levels, fixed):
-        super().__init__(gm)
-        self.levels, self.fixed, self.alpha, self.work = levels, fixed, {}, {}
+    def __init__(self, gm, plan, levels, image, execution, fixed=()):
+        self.gm, self.levels, self.alpha, self.work, env = gm, levels, {}, {}, {}
+        interpreter = fx.Interpreter(gm, garbage_collect_values=False)
+        interpreter.args_iter = iter([image])
+        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes}
+        for node in gm.graph.nodes:
+            if node.op == "output":
+                self.logits = env[node.args[0]]
+                return
+            if node in fixed:
+                interpreter.args_iter = iter([image]) if node.op == "placeholder" else interpreter.args_iter
+                env[node] = fixed[node]
+            else:
+                env[node] = self._value(node, env, interpreter, execution, plan, image.size(0))
+            if is_product(node, gm):
+                self._count(node, env)
+            for a in node.all_input_nodes:
+                if last[a] is node:
+                    env.pop(a, None)
 
-    def run_node(self, node):
-        layer = self.module.get_submodule(node.target) if node.op == "call_module" else None
+    def _value(self, node, env, interpreter, execution, plan, images):
+        layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, nn.IF):
-            x = self.env[node.all_input_nodes[0]]
+            x = env[node.all_input_nodes[0]]
             theta, L = layer.theta_for(x), self.levels.get(node.target)
             if L is None:
                 return torch.minimum(x.relu(), theta.to(x.dtype))
@@ -49,21 +69,15 @@ class _QuantisedPass(fx.Interpreter):
             self.alpha[node] = (y / theta * L).round().to(torch.int32)
             return y
         if hasattr(layer, "over_time"):
-            return layer.over_time(self.env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
-        value = self.fixed[node] if node in self.fixed else super().run_node(node)
-        weight = layer.weight if isinstance(layer, _WEIGHTED) else self._weight_of(node)
-        if weight is not None:
-            inputs = self.env[node.all_input_nodes[0]]
-            # Per image: (multiplications, input elements). A transposed convolution multiplies per input, the others per output.
-            many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else value
-            self.work[node] = (many[0].numel() * weight[0].numel(), inputs[0].numel())
-        return value
+            return layer.over_time(env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
+        return execution.node(interpreter, node, env, plan.per_row, images)
 
-    def _weight_of(self, node):
-        if node.op != "call_function" or getattr(node.target, "__name__", "") not in ("conv1d", "conv2d", "conv3d", "linear"):
-            return None
-        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
-        return self.env.get(weight)
+    def _count(self, node, env):
+        """Per image. A transposed convolution multiplies per input, the others per output."""
+        layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
+        inputs, weight = env[node.all_input_nodes[0]], weight_of(node, self.gm, env)
+        many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else env[node]
+        self.work[node] = (many[0].numel() * weight[0].numel(), inputs[0].numel())
 
 
 class Statistics:
@@ -76,9 +90,56 @@ class Statistics:
         self.gm, self.levels, self.plan, self.images, self.T = snn.gm, snn.levels, snn.plan(), 0, None
         self.energy_ac, self.energy_mac = checks.number("energy_ac", energy_ac, True), checks.number("energy_mac", energy_mac, True)
         self.neurons = dict.fromkeys(self.plan.firing, 0)
-        self.spikes = dict.fromkeys(self.plan.firing, 0)
+        self.spikes = {}  # by step: of each layer, in that many steps
+        self.image_spikes = {}  # by step
         self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
-        self.work, self.image_spikes, self.poisson = {}, 0, snn.method.amplitude is not None
+        self.work, self.poisson = {}, snn.method.amplitude is not None
+
+    def empty(self):
+        """Statistics of the same network and energies that have seen nothing."""
+        new = copy.copy(self)
+        new.T, new.images, new.spikes, new.image_spikes, new.work = None, 0, {}, {}, {}
+        new.neurons = dict.fromkeys(self.plan.firing, 0)
+        new.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
+        return new
+
+    def marks(self, T, least=0):
+        """The steps at which spikes are counted: powers of two from `least` on, and T."""
+        return [t for t in powers_of_two(T) if t >= least]
+
+    # ---- a batch's numbers as plain values, for a file; sums of them are exact, so batches may come in any order
+
+    def state(self):
+        """Everything that was counted, as dictionaries, lists and whole numbers."""
+        by_name = lambda found: {node.name: int(many) for node, many in found.items()}
+        return dict(
+            T=self.T, images=self.images, neurons=by_name(self.neurons), spikes={str(t): by_name(s) for t, s in self.spikes.items()},
+            image_spikes={str(t): int(s) for t, s in self.image_spikes.items()},
+            cases={node.name: c.tolist() for node, c in self.cases.items()}, work={node.name: list(w) for node, w in self.work.items()},
+        )  # fmt: skip
+
+    def add(self, state):
+        """Takes in what `state()` of other statistics of this network gave."""
+        self._set_T(state["T"])
+        nodes = {node.name: node for node in self.gm.graph.nodes}
+        self.images += state["images"]
+        self.work = self.work or {nodes[name]: tuple(w) for name, w in state["work"].items()}
+        for name, many in state["neurons"].items():
+            self.neurons[nodes[name]] += many
+            self.cases[nodes[name]] += torch.tensor(state["cases"][name])
+        for t, spikes in state["spikes"].items():
+            self._count(int(t), {nodes[name]: many for name, many in spikes.items()}, state["image_spikes"][t])
+
+    def _set_T(self, T):
+        if self.T not in (None, T):
+            raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
+        self.T = T
+
+    def _count(self, t, spikes, of_image):
+        known = self.spikes.setdefault(t, dict.fromkeys(self.plan.firing, 0))
+        for node, many in spikes.items():
+            known[node] += many
+        self.image_spikes[t] = self.image_spikes.get(t, 0) + of_image
 
     def _sources(self):
         """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
@@ -99,33 +160,43 @@ class Statistics:
 
     def begin(self, run):
         """Before the first step: the levels of the quantised network for this batch."""
-        seen = _QuantisedPass(self.gm, self.levels, run.fixed)
-        seen.run(run.image)
-        self.work, self.alpha, self.signed, self.from_image = seen.work, seen.alpha, dict.fromkeys(self.plan.firing, 0), 0
+        execution = Execution(self.gm, run.image.device, deterministic=run.execution.deterministic)
+        seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, execution, run.fixed if run.execution.half is None else ())
+        self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
 
-    def chunk(self, run, steps):
-        """After a chunk: spikes of either sign, which the net count does not tell; read off the buffers they lie in."""
+    def chunk(self, run, done):
+        """After a chunk, `done` steps in all."""
         self.from_image += run.image_spikes
+        if done & (done - 1) == 0:  # a mark
+            self.marked[done] = (self._spikes(run), self.from_image)
+
+    def _spikes(self, run):
+        """Spikes of either sign so far, by layer: counted by the run where they have a sign, else the net count."""
+        found = {}
         for node in self.plan.firing:
             if self.gm.get_submodule(node.target).is_signed():
-                self.signed[node] += int(torch.count_nonzero(run.buffers[node][:steps]))
+                found[node] = int(run.signed[node])
+            else:
+                found[node] = int(self._net(run, node).sum(dtype=torch.int64))
+        return found
+
+    def _net(self, run, node):
+        N, mask = run.states[node].count, run.options[node].get("mask")
+        if N.is_floating_point():  # a float memory: the sum of s theta
+            N = (N / self.gm.get_submodule(node.target).theta_for(N)).round().to(torch.int32)
+        return N if mask is None else N * mask
 
     def end(self, run, T):
-        if self.T not in (None, T):
-            raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
-        self.T = T
+        self._set_T(T)
         self.images += run.B
-        self.image_spikes += self.from_image
+        for t, (spikes, of_image) in (self.marked | {T: (self._spikes(run), self.from_image)}).items():
+            self._count(t, spikes, of_image)
         for node in self.plan.firing:
-            neuron, mask = self.gm.get_submodule(node.target), run.options[node].get("mask")
-            N = run.states[node].count
-            if N.is_floating_point():  # a float memory: the sum of s theta
-                N = (N / neuron.theta_for(N)).round().to(torch.int32)
-            N = N if mask is None else N * mask
+            N = self._net(run, node)
             self.neurons[node] += N.numel()
-            self.spikes[node] += self.signed[node] if neuron.is_signed() else int(N.sum(dtype=torch.int64))
             if node in self.alpha:
                 self.cases[node] += _cases(self.alpha[node], N, self.levels[node.target], T)
+        self.alpha = {}
 
     # ---- results
 
@@ -134,31 +205,44 @@ class Statistics:
         if not self.images:
             raise ValueError("no image was seen")
         sources = self._sources()
-        fed = self._spikes_into_layers(sources)
+        fed = self._spikes_into_layers(sources, self.T)
         found = []
         for node in self.plan.firing:
             theta = self.gm.get_submodule(node.target).theta
             low, high = float(theta.min()), float(theta.max())
-            neurons, spikes = self.neurons[node], self.spikes[node]
+            neurons, spikes = self.neurons[node], self.spikes[self.T][node]
             row = dict(layer=node.target, neurons=neurons / self.images, levels=self.levels.get(node.target), spikes=spikes / self.images)
             row["firing_rate"] = spikes / (neurons * self.T) if neurons else 0.0
             shares = (100 * self.cases[node].double() / max(1, neurons)).tolist() if self.levels.get(node.target) else [None] * 5
             row |= dict(zip(("right_zero", "right_above", "case1", "case2", "case3"), shares))
             row |= dict(SOPs=fed[node] / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
             found.append(row | {"energy_pJ": row["SOPs"] * self.energy_ac})
-        once = sum(work for node, (work, _) in self.work.items() if not sources[node])
-        macs = once + self.T * sum(work for node, (work, _) in self.work.items() if "layer" in sources[node])
-        sops, spikes = fed["image"] / self.images, self.image_spikes / self.images
+        macs = self._macs(sources, self.T)
+        sops, spikes = fed["image"] / self.images, self.image_spikes[self.T] / self.images
         image = dict.fromkeys(FIELDS) | dict(layer="image", spikes=spikes, SOPs=sops, MACs=macs)
         image["energy_pJ"] = macs * self.energy_mac + sops * self.energy_ac
         return [image, *found]
 
-    def _spikes_into_layers(self, sources):
-        """SOPs caused by each neuron layer and by the image's spikes, over all images. What takes another layer's output is counted as MACs."""
+    def _macs(self, sources, t):
+        """Per image, in t steps."""
+        once = sum(work for node, (work, _) in self.work.items() if not sources[node])
+        return once + t * sum(work for node, (work, _) in self.work.items() if "layer" in sources[node])
+
+    def over_time(self):
+        """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs and energy_pJ per image."""
+        sources, found = self._sources(), []
+        for t in sorted(self.spikes):
+            sops, macs = sum(self._spikes_into_layers(sources, t).values()) / self.images, self._macs(sources, t)
+            energy = sops * self.energy_ac + macs * self.energy_mac
+            found.append(dict(t=t, spikes=sum(self.spikes[t].values()) / self.images, SOPs=sops, MACs=macs, energy_pJ=energy))
+        return found
+
+    def _spikes_into_layers(self, sources, t):
+        """SOPs caused by each neuron layer and by the image's spikes in t steps, over all images. What takes another layer's output is MACs."""
         found = dict.fromkeys([*self.plan.firing, "image"], 0.0)
         for node, (work, inputs) in self.work.items():
             for source in sources[node] if "layer" not in sources[node] else ():
-                found[source] += (self.image_spikes if source == "image" else self.spikes[source]) * work / inputs
+                found[source] += (self.image_spikes[t] if source == "image" else self.spikes[t][source]) * work / inputs
         return found
 
     def totals(self):

@@ -128,7 +128,7 @@ def test_networks(tiny):
     with pytest.raises(TypeError, match=r"loader must give \(images, labels\), got Tensor"):
         snnfast.evaluate(snn, [x], T=2)
     with pytest.raises(ValueError, match=r"labels must be a tensor \[B\] beside images"):
-        snnfast.evaluate(snn, [(x, torch.zeros(2))], T=2)
+        snnfast.evaluate(snn, [(x, torch.zeros(2, dtype=torch.long))], T=2)
     with pytest.raises(ValueError, match="loader gave no images"):
         snnfast.evaluate(snn, [], T=4)
 

@@ -221,4 +221,4 @@ def test_T_below_rho(tiny):
     with pytest.raises(ValueError, match="T must be >= rho = 8, the inputs that COS calibrates on; got T = 4"):
         snn(tiny[1], T=4)
     with pytest.raises(ValueError, match="T must be >= rho = 8"):
-        snnfast.evaluate(snn, [(tiny[1], torch.zeros(6))], T=7)
+        snnfast.evaluate(snn, [(tiny[1], torch.zeros(6, dtype=torch.long))], T=7)

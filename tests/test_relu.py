@@ -100,7 +100,7 @@ def test_thresholds_per_neuron():
     with torch.no_grad():
         assert (snn(X, T=1024) - net(X).relu()).abs().max() < 0.02
     assert torch.equal(snn(X, T=9, chunk=2), snn(X, T=9, chunk=9))
-    report = snnfast.evaluate(snn, [(X, torch.zeros(24))], T=4, statistics=True)
+    report = snnfast.evaluate(snn, [(X, torch.zeros(24, dtype=torch.long))], T=4, statistics=True)
     assert report.layers[1]["theta_max"] == float(thetas[0].max())
     with pytest.raises(ValueError, match="thresholds per neuron are maxima: give percentile=100"):
         snnfast.convert(net, calibrate=X, per_channel="neuron")

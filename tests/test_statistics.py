@@ -67,7 +67,9 @@ def spikes_of(snn, T):
 def test_against_counts_by_hand(net, method, T):
     snn = snnfast.convert(net, method)
     spikes = spikes_of(snn, T)
-    report = snnfast.evaluate(snn, [(X[:4], torch.zeros(4)), (X[4:], torch.zeros(3))], T=T, chunk=5, statistics=True)
+    report = snnfast.evaluate(
+        snn, [(X[:4], torch.zeros(4, dtype=torch.long)), (X[4:], torch.zeros(3, dtype=torch.long))], T=T, chunk=5, statistics=True
+    )
     rows = {row["layer"]: row for row in report.layers}
     with torch.no_grad():
         h = net.a(X)
@@ -101,7 +103,7 @@ def test_against_counts_by_hand(net, method, T):
 def test_sanity_of_the_first_layer(net):
     """A constant current: case 1 is 0 for T <= L, and every error is 0 for T = L."""
     for T in (1, 2, 3, 4):
-        row = snnfast.evaluate(snnfast.convert(net), [(X, torch.zeros(7))], T=T, statistics=True).layers[1]
+        row = snnfast.evaluate(snnfast.convert(net), [(X, torch.zeros(7, dtype=torch.long))], T=T, statistics=True).layers[1]
         assert row["layer"] == "one" and row["case1"] == 0
         assert (row["case2"] == row["case3"] == 0) == (T == 4)
 
@@ -111,7 +113,7 @@ def test_constants_chunks_and_csv(net, tmp_path):
     found = []
     for chunk in (1, 9):
         collected = Statistics(snn, energy_ac=0.1, energy_mac=3.2)
-        snnfast.evaluate(snn, [(X, torch.zeros(7))], T=9, chunk=chunk, statistics=collected)
+        snnfast.evaluate(snn, [(X, torch.zeros(7, dtype=torch.long))], T=9, chunk=chunk, statistics=collected)
         found.append(collected.rows())
     assert found[0] == found[1] and found[0][1]["energy_pJ"] == pytest.approx(0.1 * found[0][1]["SOPs"])
     collected.save_csv(tmp_path / "layers.csv")
@@ -128,7 +130,7 @@ def test_without_levels_and_with_poisson_input():
         torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(36, 3)
     ).double()
     snn = snnfast.convert(body, calibrate=X, inputs="poisson")
-    report = snnfast.evaluate(snn, [(X, torch.zeros(7))], T=5, statistics=True)
+    report = snnfast.evaluate(snn, [(X, torch.zeros(7, dtype=torch.long))], T=5, statistics=True)
     row = report.layers[1]
     assert row["levels"] is None and row["case1"] is None and 0 < row["firing_rate"] < 1 and row["SOPs"] > 0
     image = report.layers[0]
@@ -156,7 +158,7 @@ def test_layers_behind_layers_multiply_at_every_step():
         net = torch.nn.Sequential(torch.nn.Linear(3, 6), nn.QCFS(4, 0.5), torch.nn.Linear(6, 4)).double().append(second)
         x = torch.randn(8, 3, dtype=torch.float64)
         for T in (1, 6):
-            report = snnfast.evaluate(snnfast.convert(net), [(x, torch.zeros(8))], T=T, statistics=True)
+            report = snnfast.evaluate(snnfast.convert(net), [(x, torch.zeros(8, dtype=torch.long))], T=T, statistics=True)
             assert report.layers[0]["MACs"] == 18 + T * 20 and report.layers[1]["SOPs"] == pytest.approx(4 * report.layers[1]["spikes"])
 
 

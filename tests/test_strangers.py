@@ -229,7 +229,7 @@ def test_statistics_belong_to_one_network_and_one_T(tiny):
 
     one, other = snnfast.convert(tiny[0]), snnfast.convert(tiny[0])
     collected = Statistics(one)
-    batch = [(tiny[1], torch.zeros(6))]
+    batch = [(tiny[1], torch.zeros(6, dtype=torch.long))]
     with pytest.raises(ValueError, match="statistics are of another network"):
         snnfast.evaluate(other, batch, T=2, statistics=collected)
     snnfast.evaluate(one, batch, T=2, statistics=collected)

@@ -1,0 +1,93 @@
+"""How a run computes the nodes between its neurons: the format of matrix products, shapes that do not depend on the batch, and a clock."""
+
+import contextlib
+import time
+
+import torch
+
+from snnfast.fixed_shapes import FixedShapes, is_sensitive
+from snnfast.products import HALF, HalfProducts, check_dtype
+
+
+class Clock:
+    """Seconds per node, summed over a run. On a GPU events are recorded, and read when the sums are asked for."""
+
+    def __init__(self, device):
+        self.on_gpu, self.seconds, self.events = torch.device(device).type == "cuda", {}, []
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        if self.on_gpu:
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            first.record()
+            yield
+            last.record()
+            self.events.append((name, first, last))
+            if len(self.events) >= 1 << 12:
+                self._read()
+        else:
+            began = time.perf_counter()
+            yield
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def _read(self):
+        torch.cuda.synchronize()
+        for name, first, last in self.events:
+            self.seconds[name] = self.seconds.get(name, 0.0) + first.elapsed_time(last) / 1e3
+        self.events = []
+
+    def sums(self):
+        """Seconds by node name."""
+        if self.events:
+            self._read()
+        return dict(self.seconds)
+
+
+class Execution:
+    """Computes one node after another for the runs of one network.
+
+    dtype: of matrix products, see `snnfast/products.py`.  deterministic: see `snnfast/fixed_shapes.py`.  timed: whether `clock` runs.
+    """
+
+    def __init__(self, gm, device="cpu", dtype="fp32", deterministic=False, timed=False):
+        device = torch.device(device)
+        check_dtype(dtype, device)
+        self.gm, self.dtype, self.deterministic = gm, dtype, deterministic
+        self.half = HalfProducts(gm, dtype) if dtype in HALF else None
+        self.fixed = FixedShapes(gm, device) if deterministic else None
+        self.clock = Clock(device) if timed else None
+
+    def timed(self, node):
+        return self.clock(node.name) if self.clock else contextlib.nullcontext()
+
+    def node(self, interpreter, node, env, per_row=(), rows=0):
+        """The value of a node. per_row: the nodes whose values have a row for each of `rows` images (times steps)."""
+        interpreter.env = env
+        if self.half is None and self.fixed is None:
+            return interpreter.run_node(node)
+        args, kwargs = interpreter.fetch_args_kwargs_from_env(node)
+        if node.op == "call_module":
+            function = self.half.module(node) if self.half else self.gm.get_submodule(node.target)
+        else:
+            function = lambda *a, **k: getattr(interpreter, node.op)(node.target, a, k)
+        if self.half and node.op != "placeholder":
+            args, kwargs = self.half.arguments(node, args, kwargs)
+        if self.fixed is None or not is_sensitive(node, self.gm):
+            return function(*args, **kwargs)
+        return self._in_fixed_shapes(node, function, args, kwargs, per_row, rows)
+
+    def _in_fixed_shapes(self, node, function, args, kwargs, per_row, rows):
+        """The arguments that have a row per image are sliced; the others go into every call as they are."""
+        places = [i for i, a in enumerate(node.args) if isinstance(a, torch.fx.Node) and a in per_row and isinstance(args[i], torch.Tensor)]
+        names = [k for k, a in node.kwargs.items() if isinstance(a, torch.fx.Node) and a in per_row and isinstance(kwargs[k], torch.Tensor)]
+        if not places and not names:
+            return function(*args, **kwargs)
+
+        def on(*slices):
+            new, more = list(args), dict(kwargs)
+            for i, t in zip(places, slices):
+                new[i] = t
+            more.update(zip(names, slices[len(places) :]))
+            return function(*new, **more)
+
+        return self.fixed.call(node, on, [args[i] for i in places] + [kwargs[k] for k in names], rows)

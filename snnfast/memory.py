@@ -1,0 +1,103 @@
+"""How much memory there is, how much is used, and how a budget is written."""
+
+import re
+from pathlib import Path
+
+import torch
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+MARGIN = {"cpu": 0.8, "cuda": 0.9}  # share of the free memory that "auto" takes
+
+
+def parse(memory):
+    """Bytes of "8GiB", "500 MB" or a number; "auto" and None as they are."""
+    if memory in (None, "auto"):
+        return memory
+    if isinstance(memory, bool) or not isinstance(memory, (int, float, str)):
+        raise TypeError(f"memory must be 'auto', a number of bytes or a text such as '8GiB', got {type(memory).__name__}")
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(memory))
+    if not found or found[2].upper() not in UNITS:
+        raise ValueError(f"memory must be 'auto', a number of bytes or a text such as '8GiB' or '500MB', got {memory!r}")
+    size = int(float(found[1]) * UNITS[found[2].upper()])
+    if size < 1:
+        raise ValueError(f"memory must be > 0, got {memory!r}")
+    return size
+
+
+def told(size):
+    """Bytes for people."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}" if size < 10 * unit else f"{size / unit:.0f} {name}"
+    return f"{size} B"
+
+
+def used(device):
+    """Bytes this process holds now: resident memory on a CPU, what torch reserved on a GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    return _status("VmRSS")
+
+
+def peak(device):
+    """The most this process held since `restart_peak` (on systems that cannot restart it: since it began)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return _status("VmHWM")
+
+
+def restart_peak(device):
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not allowed here: the peak is that of the process
+        pass
+
+
+def _status(key):
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return int(next(line for line in lines if line.startswith(key + ":")).split()[1]) << 10
+
+
+def free(device):
+    """Bytes that could still be taken: of the GPU, or of the machine and the control group this process is in."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        raise ValueError("memory='auto' reads /proc/meminfo, which is not here: give a number, such as '8GiB'") from None
+    found = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) << 10
+    for limit, now in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            limit, now = (Path("/sys/fs/cgroup", name).read_text().strip() for name in (limit, now))
+        except OSError:
+            continue
+        if limit.isdigit() and int(limit) < 1 << 60:
+            found = min(found, max(0, int(limit) - int(now)))
+    return found
+
+
+def budget(memory, device):
+    """Bytes that the whole process may hold, from what `parse` gave."""
+    if memory == "auto":
+        kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
+        return used(device) + int(MARGIN[kind] * free(device))
+    return memory
+
+
+def is_out(error):
+    """Whether an error says that there was not enough memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "bad_alloc", "bad allocation", "Cannot allocate memory")
+    )

@@ -1,0 +1,205 @@
+"""How much memory a run takes, from a dry run of one image and one step, and which batch and chunk keep it within a budget.
+
+What is counted, for a batch of B images and c steps at a time (rows = c B; bytes of one row are read off the dry run):
+
+    images and what no spike reaches    B          states of the neurons (v, count)         B
+    spikes, in the memory layers share  c B        currents alive at the same time          c B
+    a product's own working memory      c B        levels of the quantised network          B, with statistics
+
+The peak is the largest of three: the layers before the first neuron, one pass of the quantised network, one chunk.
+"""
+
+import dataclasses
+
+import torch
+from torch import fx
+
+from snnfast import memory
+from snnfast.arena import choose
+from snnfast.ops import checks
+from snnfast.products import is_product
+from snnfast.run import default_chunk
+
+IDLE = {"cpu": 96 << 20, "cuda": 64 << 20}  # heap that is freed and not given back; library handles and workspaces
+STEPS = 8  # of a chunk, where nothing is given: states are loaded and stored once for so many
+LARGEST_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """batch, chunk; bytes: estimated peak of the process; budget: what it has to stay below, or None; parts: bytes by what they are for."""
+
+    batch: int
+    chunk: int
+    bytes: int
+    budget: int | None
+    parts: dict
+
+    def __str__(self):
+        parts = ", ".join(f"{name} {memory.told(size)}" for name, size in self.parts.items() if size)
+        limit = "" if self.budget is None else f" of {memory.told(self.budget)}"
+        return f"batch {self.batch}, {self.chunk} steps at a time, about {memory.told(self.bytes)}{limit} at most ({parts})"
+
+
+class Dry:
+    """The sizes of a network's values, per row, from one image and one step. shape: of an image."""
+
+    def __init__(self, snn, shape, execution, device, dtype=None):
+        self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
+        self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
+        dtype = dtype or next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
+        image = torch.zeros(1, *shape, dtype=dtype, device=device)
+        interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)
+        interpreter.args_iter, env = iter([image]), {}
+        with torch.no_grad():
+            for node in self.gm.graph.nodes:
+                if node.op == "output":
+                    self.classes = env[node.args[0]].size(-1)
+                    break
+                env[node] = self._value(node, env, interpreter, execution)
+                self._note(node, env)
+        self.at = {node: i for i, node in enumerate(self.gm.graph.nodes)}
+        self.dies = dict.fromkeys(self.nodes, -1)  # place of the last node that uses a value or a view of it
+        for node in self.nodes:
+            self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
+        self.image, self.wide = image.nbytes, image.dtype == torch.float64
+        self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
+        self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
+
+    def _value(self, node, env, interpreter, execution):
+        if node in self.plan.firing:
+            x = env[node.all_input_nodes[0]]
+            self.neurons[node] = x.numel()
+            return torch.zeros_like(x)
+        if node in self.plan.pooling:
+            return self.gm.get_submodule(node.target).over_time(env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
+        return execution.node(interpreter, node, env, self.plan.per_row, 1)
+
+    def _note(self, node, env):
+        """Bytes of a node's value; 0 where it is a view of another's, whose memory then lives as long."""
+        value = env[node]
+        tensors = [t for t in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(t, torch.Tensor)]
+        parameter = node.op == "get_attr"
+        shared = {env[a].untyped_storage().data_ptr(): a for a in node.all_input_nodes if isinstance(env[a], torch.Tensor)}
+        source = next((shared[t.untyped_storage().data_ptr()] for t in tensors if t.untyped_storage().data_ptr() in shared), None)
+        self.nodes.append(node)
+        self.owner[node] = node if source is None else self.owner[source]
+        self.size[node] = 0 if parameter or source is not None else sum(t.nbytes for t in tensors)
+        self.elements[node] = sum(t.numel() for t in tensors)
+
+    def kind(self, node):
+        if node in self.plan.firing:
+            return "neuron"
+        return "product" if is_product(node, self.gm) else "other"
+
+    def bytes_of(self, node, B, c):
+        """What a node holds: its values, and a neuron's state."""
+        rows = B * c if node in self.plan.spiking else B
+        return rows * self.size[node] + (12 if self.wide else 8) * B * self.neurons.get(node, 0)
+
+    # ---- the three peaks, in bytes
+
+    def _working(self, node, rows):
+        """What a library takes beside input and output: copies of both in its own layout, and of the weights."""
+        if node in self.plan.firing:  # its level, in a pass of the quantised network
+            return 3 * rows * self.size[node]
+        if not is_product(node, self.gm):
+            return 0
+        weights = self.gm.get_submodule(node.target).weight.nbytes if node.op == "call_module" else 0
+        return weights + rows * (self.size[self.owner[node.all_input_nodes[0]]] + self.size[node])
+
+    def one_pass(self, nodes, rows, kept=()):
+        """Most that is alive at the same time while `nodes` are computed one after another; `kept` stay."""
+        alive, most = {}, 0
+        for node in nodes:
+            alive[self.owner[node]] = rows * self.size[self.owner[node]]
+            most = max(most, sum(alive.values()) + self._working(node, rows))
+            alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node] or v in kept}
+        return most
+
+    def states(self, B):
+        """v and count of every neuron, fp32 (or fp64) and int32; running sums of poolings."""
+        own = B * (12 if self.wide else 8) * sum(self.neurons.values())
+        return own + sum(16 * B * (self.elements[n.all_input_nodes[0]] + self.elements[n]) for n in self.plan.pooling)
+
+    def chunk(self, B, c):
+        """(memory that layers share for spikes, other values and working memory) of one chunk, as `Run.chunk` goes through it."""
+        rows, alive, shared, free, most = B * c, {}, {}, [], 0
+        for node in self.nodes:
+            if node not in self.plan.spiking:
+                continue
+            repeated = 0
+            if node in self.plan.firing:
+                at, fits = choose(free, rows * self.size[node])
+                given = free.pop(at) if at is not None else 0
+                shared[node] = given if fits else rows * self.size[node]
+            else:
+                alive[self.owner[node]] = rows * self.size[self.owner[node]] if self.owner[node] not in shared else 0
+                repeated = sum(rows * self.size[a] for a in node.all_input_nodes if a in self.kept)
+            working = 0 if node in self.plan.firing else self._working(node, rows)
+            most = max(most, sum(alive.values()) + repeated + working)
+            alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node]}
+            free += [size for v, size in shared.items() if self.dies[v] <= self.at[node]]
+            shared = {v: size for v, size in shared.items() if self.dies[v] > self.at[node]}
+        return sum(free) + sum(shared.values()), most
+
+    def parts(self, B, c, statistics, ann):
+        """Bytes by what they are for, at the peak."""
+        fixed = [n for n in self.nodes if n not in self.plan.spiking]
+        kept = B * (self.image + sum(self.size[n] for n in self.kept))
+        first = self.one_pass(fixed, B, self.kept)
+        quantised = self.one_pass(self.nodes, B) if statistics or ann else 0
+        spikes, currents = self.chunk(B, max(c, self.method.rho))
+        levels = 4 * B * (sum(self.neurons.values()) + 4 * max(self.neurons.values())) if statistics else 0
+        loop = dict(images=kept, states=self.states(B), spikes=spikes, currents=currents, levels=levels)
+        whole = max(sum(loop.values()), first + B * self.image, kept + quantised + levels)
+        return loop | {"first pass": max(0, whole - sum(loop.values())), "copies of weights": self.weights}
+
+
+def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics=False, ann=False):
+    """A `MemoryPlan`: the largest batch and chunk that keep the process below `budget` bytes (None: those that run fastest, whatever they take).
+
+    dry: a `Dry` of the network. batch, chunk: kept where given. images: how many there are at most in a batch.
+
+    Raises:
+        ValueError: not even one image and one step fit; the message says what would be needed.
+    """
+    kind = "cuda" if dry.device.type == "cuda" else "cpu"
+    first = [dry.elements[n.all_input_nodes[0]] for n in dry.plan.firing if n.all_input_nodes[0] in dry.kept]
+    neurons = max(first, default=dry.elements[dry.nodes[0]])
+    largest = batch or max(1, min(default_chunk(kind, neurons) // STEPS, LARGEST_BATCH))
+    largest = min(largest, images or largest)
+    base = memory.used(dry.device) + IDLE[kind]
+
+    def of(B, c):
+        parts = {"in use": base} | dry.parts(B, c, statistics, ann)
+        return MemoryPlan(B, c, sum(parts.values()), budget, parts)
+
+    options = []
+    for B in [batch] if batch else _halves(largest):
+        most = chunk or min(T, max(1, default_chunk(kind, neurons * B)))
+        for c in [chunk] if chunk else _halves(most):
+            options.append((B, c))
+    options.sort(key=lambda bc: (bc[0] * bc[1], bc[1]), reverse=True)
+    found = next((p for p in (of(B, c) for B, c in options) if budget is None or p.bytes <= budget), None)
+    if found is None:
+        least = of(*options[-1])
+        raise ValueError(
+            f"memory {memory.told(budget)} is too small: {least.batch} image{'s' if least.batch > 1 else ''} and {least.chunk} "
+            f"step{'s' if least.chunk > 1 else ''} at a time need about {memory.told(least.bytes)} ({memory.told(base)} of it are in use before)"
+        )
+    return found
+
+
+def smaller(plan, **changed):
+    """The plan with another batch or chunk, after memory ran out."""
+    return dataclasses.replace(plan, **changed)
+
+
+def _halves(n):
+    checks.integer("batch", n)
+    found = []
+    while n >= 1:
+        found.append(n)
+        n //= 2
+    return found

@@ -1,0 +1,84 @@
+"""The matrix products of a graph, and the number format they are computed in. Neurons, sums and poolings stay in fp32.
+
+fp32     full precision; on a GPU TF32 is off
+tf32     a GPU's: factors are rounded to 11 bits
+bf16, fp16   factors and results are in it
+author   torch's own settings, untouched: cuDNN's convolutions then use TF32 on a GPU, which is what the methods' authors ran
+"""
+
+import contextlib
+import copy
+
+import torch
+
+from snnfast.ops import checks
+
+DTYPES = ("fp32", "tf32", "bf16", "fp16", "author")
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WEIGHTED = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
+_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "linear")
+
+
+def is_product(node, gm):
+    """Whether a node multiplies by weights."""
+    if node.op == "call_module":
+        return isinstance(gm.get_submodule(node.target), WEIGHTED)
+    return node.op == "call_function" and getattr(node.target, "__name__", "") in _FUNCTIONS
+
+
+def weight_of(node, gm, env):
+    """The weights a node multiplies by, or None. env: values of the nodes, for weights that are an argument."""
+    if not is_product(node, gm):
+        return None
+    if node.op == "call_module":
+        return gm.get_submodule(node.target).weight
+    return env.get(node.args[1] if len(node.args) > 1 else node.kwargs.get("weight"))
+
+
+def check_dtype(dtype, device):
+    checks.choice("dtype", dtype, DTYPES)
+    if dtype == "tf32" and torch.device(device).type != "cuda":
+        raise ValueError(f"dtype 'tf32' is a format of GPUs, and the device is {device}; allowed there: fp32, bf16, fp16, author")
+    return dtype
+
+
+@contextlib.contextmanager
+def formats(dtype):
+    """Sets what torch may round the factors of fp32 products to, and puts back what was set before."""
+    if dtype == "author":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [p.fp32_precision for p in places]
+    try:
+        for p in places:
+            p.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+        yield
+    finally:
+        for p, old in zip(places, before):
+            p.fp32_precision = old
+
+
+class HalfProducts:
+    """Computes product nodes in a 16-bit format, with copies of their weights; every other node gets fp32."""
+
+    def __init__(self, gm, dtype):
+        self.gm, self.dtype, self.copies = gm, HALF[dtype], {}
+
+    def arguments(self, node, args, kwargs):
+        to = self.dtype if is_product(node, self.gm) else torch.float32
+
+        def cast(value):
+            narrow = isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.bfloat16, torch.float16)
+            return value.to(to) if narrow else value
+
+        return torch.fx.node.map_aggregate(args, cast), torch.fx.node.map_aggregate(kwargs, cast)
+
+    def module(self, node):
+        """The module that a node calls, with weights in the format of products."""
+        module = self.gm.get_submodule(node.target)
+        if not isinstance(module, WEIGHTED):
+            return module
+        if node.target not in self.copies:
+            self.copies[node.target] = copy.deepcopy(module).to(self.dtype)
+        return self.copies[node.target]

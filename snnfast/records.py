@@ -1,0 +1,127 @@
+"""What an evaluation keeps of each image, and what a report makes of it.
+
+A record is a dictionary of arrays with a row per image; columns [n, K] have an entry per asked step:
+
+    index, label, ann [n]         number in the data set; its class; the class that the quantised network gives (-1 without one)
+    predicted, top5 [n, K]        the class read at t; whether the label is among the five largest
+    margin, confidence [n, K]     largest logit minus the second; largest softmax probability, both of the mean output
+    loss [n, K]                   cross-entropy of the mean output
+    distance [n, K]               root mean square difference of mean output and quantised network's output (nan without one)
+    right_from_to [n, K, K]       on request: whether the output of the steps from at[i] + 1 (or 1) to at[j], read alone, is right
+
+Sums are made of all images at once with math.fsum or in whole numbers, so they depend neither on batches nor on who computed which.
+"""
+
+import io
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+class Reading:
+    """The record of one batch, filled while it runs."""
+
+    def __init__(self, snn, index, labels, at, ann=None, start_stop=False):
+        self.snn, self.at, self.labels, self.ann = snn, list(at), labels, ann
+        cpu = labels.cpu().numpy().astype(np.int64)
+        self.record = dict(index=np.asarray(index, np.int64), label=cpu)
+        self.record["ann"] = np.full(len(cpu), -1, np.int64) if ann is None else ann.argmax(1).cpu().numpy()
+        self.columns = {key: [] for key in ("predicted", "top5", "margin", "confidence", "loss", "distance")}
+        self.before, self.windows = ([], []) if start_stop else (None, None)
+
+    def at_step(self, t, total, dtype):
+        """total: sum of the first t outputs, fp64 [B, classes]."""
+        mean = (total / t).to(dtype)
+        top = mean.topk(min(5, mean.size(1)), 1)
+        second = top.values[:, 1] if mean.size(1) > 1 else torch.full_like(top.values[:, 0], -math.inf)
+        columns = dict(
+            predicted=mean.argmax(1).to(torch.int32), top5=(top.indices == self.labels[:, None]).any(1), margin=(top.values[:, 0] - second).float(),
+            confidence=mean.double().softmax(1).amax(1).float(), loss=F.cross_entropy(mean.double(), self.labels, reduction="none"),
+            distance=self._distance(mean),
+        )  # fmt: skip
+        for key, value in columns.items():
+            self.columns[key].append(value.cpu().numpy())
+        if self.before is not None:
+            zero = torch.zeros_like(total)
+            self.windows.append([(total - s).argmax(1).eq(self.labels).cpu().numpy() for s in [zero, *self.before]])
+            self.before.append(total.clone())
+
+    def _distance(self, mean):
+        if self.ann is None:
+            return torch.full((len(mean),), math.nan)
+        return (self.snn.read(mean).double() - self.ann.double()).square().mean(1).sqrt().float()
+
+    def done(self):
+        found = self.record | {key: np.stack(values, 1) for key, values in self.columns.items()}
+        if self.windows:
+            many = len(self.at)
+            matrix = np.zeros((len(self.labels), many, many), bool)
+            for j, column in enumerate(self.windows):
+                for i, right in enumerate(column):
+                    matrix[:, i, j] = right
+            found["right_from_to"] = matrix
+        return found
+
+
+def to_bytes(record):
+    file = io.BytesIO()
+    np.savez_compressed(file, **record)
+    return file.getvalue()
+
+
+def from_bytes(data):
+    with np.load(io.BytesIO(data)) as file:
+        return {key: file[key] for key in file.files}
+
+
+def joined(records):
+    """One record in the order of the images, each image once."""
+    if not records:
+        raise ValueError("loader gave no images")
+    found = {key: np.concatenate([r[key] for r in records]) for key in records[0]}
+    _, first = np.unique(found["index"], return_index=True)
+    return {key: value[first] for key, value in found.items()}
+
+
+def summary(record, at):
+    """Columns of a report, one entry per asked step: accuracy and top5 in %, mean loss, mean distance, standard error of the accuracy."""
+    n, label = len(record["index"]), record["label"][:, None]
+    right = (record["predicted"] == label).sum(0)
+    shares = right / n
+    has_ann = (record["ann"] >= 0).all()
+    return dict(
+        accuracy=[100 * int(r) / n for r in right], top5=[100 * int(r) / n for r in record["top5"].sum(0)],
+        loss=[math.fsum(column) / n for column in record["loss"].T],
+        distance=[math.fsum(column) / n for column in record["distance"].T] if has_ann else [],
+        agreement=[100 * int(r) / n for r in (record["predicted"] == record["ann"][:, None]).sum(0)] if has_ann else [],
+        error=[100 * math.sqrt(p * (1 - p) / n) for p in shares.tolist()],
+    )  # fmt: skip
+
+
+def ann_accuracy(record):
+    """In %, or None."""
+    return 100 * int((record["ann"] == record["label"]).sum()) / len(record["label"]) if (record["ann"] >= 0).all() else None
+
+
+def start_stop(record, at):
+    """Accuracy in % of delayed read-outs: rows are first steps (1 and each t + 1), columns last ones; None where there is nothing to read."""
+    if "right_from_to" not in record:
+        return {}
+    n, right = len(record["index"]), record["right_from_to"].sum(0)
+    starts = [1, *(t + 1 for t in at[:-1])]
+    table = [[100 * int(right[i, j]) / n if starts[i] <= at[j] else None for j in range(len(at))] for i in range(len(starts))]
+    return dict(first_step=starts, last_step=list(at), accuracy=table)
+
+
+def early_exit(record, at, thresholds=(0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)):
+    """Each image stops at the first asked step with confidence >= threshold, else at the last: mean steps and accuracy in %, per threshold."""
+    n, steps, found = len(record["index"]), np.asarray(at), []
+    for threshold in thresholds:
+        sure = record["confidence"] >= threshold
+        sure[:, -1] = True
+        first = sure.argmax(1)
+        right = int((record["predicted"][np.arange(n), first] == record["label"]).sum())
+        found.append(dict(threshold=threshold, mean_steps=int(steps[first].sum()) / n, accuracy=100 * right / n))
+    return found

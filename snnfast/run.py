@@ -1,0 +1,184 @@
+"""One batch on its way through time: which nodes of the graph fire, what is fixed, the state of every neuron."""
+
+import torch
+from torch import fx
+
+from snnfast import nn, poisson
+from snnfast.arena import Arena
+from snnfast.execution import Execution
+from snnfast.ops.layout import layout_of
+from snnfast.pooling import Pool
+from snnfast.rates import called
+
+# Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+
+
+def default_chunk(kind, neurons):
+    """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device."""
+    return max(1, CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"]) // max(1, neurons))
+
+
+class Plan:
+    """Which nodes of a graph fire, which pool over time, which a spike reaches, and which follow from the image alone.
+
+    poisson: the image itself comes as spikes.
+    """
+
+    def __init__(self, gm, poisson=False):
+        self.firing, self.pooling, self.spiking, self.from_image = [], [], set(), set()
+        for node in gm.graph.nodes:
+            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), Pool):
+                self.pooling.append(node)
+            fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
+            if fires:
+                self.firing.append(node)
+            if fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
+                self.spiking.add(node)
+            elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
+                self.from_image.add(node)
+        self.per_row = self.spiking | self.from_image
+
+
+class Run:
+    """One batch on its way through time: the fixed values of the graph, the state of every neuron, the memory for spikes.
+
+    first: number of the first image in its data set, or a tensor [B] with the number of each.  execution: how nodes are computed.
+    observe: called with (node, current, spikes) of every neuron layer in every chunk, both [t, B, ...]; they are overwritten later.
+    """
+
+    def __init__(self, gm, x, method, first=0, execution=None, observe=None):
+        self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
+        self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
+        self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
+        self.pools, self.layouts = {}, {}  # running sums of max pooling; the layout of each neuron's step
+        self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
+        self.execution, self.observe = execution or Execution(gm, x.device), observe
+        self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
+        self.states, self.arena = {}, Arena(x.device)
+        self.last_use = {}
+        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
+        for value, node in last.items():
+            self.last_use.setdefault(node, []).append(value)
+        self.fixed = self._fixed_values()  # what no spike reaches, as far as spikes need it
+
+    def _fixed_values(self):
+        nodes = [n for n in self.gm.graph.nodes if n not in self.plan.spiking and n.op != "output"]
+        kept = {a for n in self.plan.spiking for a in n.all_input_nodes}
+        last = {a: n for n in nodes for a in n.all_input_nodes}
+        env, self.interpreter.args_iter = {}, iter([self.image])
+        for node in nodes:
+            with self.execution.timed(node):
+                env[node] = self.execution.node(self.interpreter, node, env, self.plan.from_image, self.B)
+            for a in node.all_input_nodes:
+                if last[a] is node and a not in kept:
+                    env.pop(a, None)
+        return {n: v for n, v in env.items() if n in kept}
+
+    def _evaluate(self, node, env, rows):
+        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows)
+
+    def default_chunk(self):
+        currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
+        return default_chunk(self.image.device.type, max(currents, default=self.image.numel()))
+
+    def first_phase(self, chunk):
+        """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
+        if not self.method.tau:
+            return
+        self.options = dict.fromkeys(self.plan.firing, self.method.first())
+        for done in range(0, self.method.tau, chunk):
+            self.chunk(min(chunk, self.method.tau - done))
+        self.pools = {}
+        for node in self.plan.firing:
+            v = self.states.pop(node).v
+            # Poisson input goes on: the second phase sees new spikes.
+            self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
+
+    def chunk(self, steps):
+        """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
+        env = {}
+        self.t += steps
+        for node in self.gm.graph.nodes:
+            if node.op == "output":
+                return self._logits(env[node.args[0]].unflatten(0, (steps, self.B)))
+            if node not in self.plan.spiking:
+                continue
+            with self.execution.timed(node):
+                env[node] = self._value(node, env, steps)
+            for dead in self.last_use.get(node, ()):
+                env.pop(dead, None)
+            self.arena.give_back(env.values())
+
+    def _logits(self, y):
+        # A network that ends in a neuron answers in memory that the next chunk reuses.
+        y = y.clone() if self.arena.holds(y) else y
+        self.arena.give_back([])
+        return y.float() if self.execution.half else y
+
+    def _value(self, node, env, steps):
+        if node.op == "placeholder":
+            return self._image_spikes(steps)
+        if node in self.plan.firing:
+            return self._fire(node, env, steps)
+        if node in self.plan.pooling:
+            return self._pool(node, env, steps)
+        value = self._evaluate(node, {a: self._over_time(a, env, steps) for a in node.all_input_nodes}, steps * self.B)
+        if isinstance(value, torch.Tensor):
+            self._check_images(node, value, steps * self.B)
+        return value
+
+    def _over_time(self, node, env, steps):
+        if node in self.plan.spiking:
+            return env[node]
+        value = self.fixed[node]
+        if node not in self.plan.from_image or not isinstance(value, torch.Tensor):
+            return value  # a parameter, or a number
+        self._check_images(node, value, self.B)
+        return value if steps == 1 else torch.cat([value] * steps)  # which keeps its layout
+
+    def _check_images(self, node, value, many):
+        if value.dim() == 0 or value.size(0) != many:
+            raise ValueError(
+                f"{called(node, self.gm)} does not give a value per image: shape {tuple(value.shape)} where time and batch are {many}; images, "
+                "and with them time steps, would be mixed"
+            )
+
+    def _image_spikes(self, steps):
+        method = self.method
+        s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
+        self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
+        return s
+
+    def _pool(self, node, env, steps):
+        x = env[node.all_input_nodes[0]].unflatten(0, (steps, self.B))
+        y, self.pools[node] = self.gm.get_submodule(node.target).over_time(x, self.pools.get(node))
+        return y.flatten(0, 1)
+
+    def _fire(self, node, env, steps):
+        """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to memory that layers and chunks reuse."""
+        neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
+        constant = source not in self.plan.spiking
+        current = self.fixed[source] if constant else env[source].unflatten(0, (steps, self.B))
+        like = current if constant else current[0]
+        layout = layout_of(like)
+        first = self.layouts.setdefault(node, layout)
+        if layout.order != first.order:  # a library changed its layout with the length of a chunk; the state keeps the first
+            current = first.unrows(first.rows(current.unsqueeze(0) if constant else current).contiguous())
+            current, layout = current[0] if constant else current, first
+        out = layout.unrows(self.arena.take(steps * layout.N, like.dtype).view(steps, layout.N))
+        # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
+        state, options, T = self.states.get(node), self.options[node], steps if constant else None
+        if self.method.rho and state is None:
+            options = {"v0": self._calibrated(neuron, current, constant)}
+        s, self.states[node] = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
+        if self.counting and neuron.is_signed():
+            self.signed[node] = self.signed.get(node, 0) + int(torch.count_nonzero(s))
+        if self.observe:
+            self.observe(node, current.expand(steps, *current.shape) if constant else current, s)
+        return s.flatten(0, 1)
+
+    def _calibrated(self, neuron, current, constant):
+        """COS: this layer's start voltages, from its first rho inputs; the layers below have theirs already."""
+        rho = self.method.rho
+        return neuron.calibrate(current if constant else current[:rho], rho if constant else None, self.method.max_shift)

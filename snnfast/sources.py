@@ -1,0 +1,108 @@
+"""Where images come from: a loader's batches as they come, or a data set in batches of the planned size."""
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+from snnfast import identity, shards
+from snnfast.ops import checks
+
+
+def pair(batch):
+    """(images, labels) of one batch of a loader."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise TypeError(f"loader must give (images, labels), got {told}: an accuracy needs labels")
+    x, y = batch
+    checks.tensor("images", x)
+    if not isinstance(y, torch.Tensor) or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got {tuple(getattr(y, 'shape', ()))}"
+        )
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise TypeError(f"labels must be whole numbers, got dtype {str(y.dtype).removeprefix('torch.')}")
+    return x, y.long()
+
+
+def is_data_set(loader):
+    return isinstance(loader, Dataset) and not isinstance(loader, IterableDataset) and hasattr(loader, "__len__")
+
+
+class FromData:
+    """A data set: any image can be asked for, so what is done is never loaded."""
+
+    def __init__(self, data, workers=0):
+        self.data, self.workers, self.images = data, checks.integer("workers", workers, 0), len(data)
+        if not self.images:
+            raise ValueError("loader gave no images")
+
+    def shape(self):
+        """Of an image."""
+        return tuple(pair([t.unsqueeze(0) if isinstance(t, torch.Tensor) else torch.as_tensor([t]) for t in self.data[0]])[0].shape[1:])
+
+    def first_batch(self):
+        """The size that batches come in, or None where any can be asked for."""
+        return None
+
+    def identity(self):
+        return identity.of_data(self.data)
+
+    def batches(self, done, size, pinned):
+        """(numbers, images, labels) of the images of this process that are not in `done`."""
+        left = shards.share([i for i in range(self.images) if i not in done])
+        loader = DataLoader(Subset(self.data, left), size, num_workers=self.workers, pin_memory=pinned)
+        at = 0
+        for batch in loader:
+            x, y = pair(batch)
+            yield left[at : at + len(y)], x, y
+            at += len(y)
+
+
+class FromLoader:
+    """An iterable of batches, each image numbered as it comes. Batches larger than the planned size are cut."""
+
+    def __init__(self, loader):
+        self.loader, self.images, self._first = loader, None, None
+        if not hasattr(loader, "__iter__"):
+            raise TypeError(f"loader must be a data set or an iterable of (images, labels), got {type(loader).__name__}")
+        if isinstance(getattr(loader, "dataset", None), Dataset) and hasattr(loader.dataset, "__len__"):
+            self.images = len(loader.dataset)
+
+    def shape(self):
+        """Of an image of the first batch, which is kept for `batches`."""
+        self._iterator = iter(self.loader)
+        self._first = next(self._iterator, None)
+        if self._first is None:
+            raise ValueError("loader gave no images")
+        return tuple(pair(self._first)[0].shape[1:])
+
+    def first_batch(self):
+        return len(self._first[1])
+
+    def identity(self):
+        return identity.of_batch(self._first)
+
+    def _all(self):
+        if self._first is None:
+            yield from self.loader
+            return
+        first, self._first = self._first, None
+        yield first
+        yield from self._iterator
+
+    def batches(self, done, size, pinned):
+        at = 0
+        for i, batch in enumerate(self._all()):
+            x, y = pair(batch)
+            numbers, at = range(at, at + len(y)), at + len(y)
+            if i % shards.world() != shards.rank():
+                continue
+            keep = [j for j, number in enumerate(numbers) if number not in done]
+            for start in range(0, len(keep), size or max(1, len(keep))):
+                part = keep[start : start + (size or len(keep))]
+                yield [numbers[j] for j in part], x[part], y[part]
+        if not at:
+            raise ValueError("loader gave no images")
+
+
+def source_of(loader, workers=0):
+    return FromData(loader, workers) if is_data_set(loader) else FromLoader(loader)
