@@ -2,6 +2,7 @@
 
 digits        scikit-learn's 1,797 handwritten digits, 8 x 8, upsampled
 cifar10, cifar100        torchvision's files below `root`
+tiny-imagenet            root/{wnids.txt, train/<id>/images/*, val/images/*, val/val_annotations.txt}, as it is handed out
 imagefolder   root/train/<class>/*, root/val/<class>/*: ImageNet and sets laid out like it
 """
 
@@ -15,7 +16,7 @@ from torch.utils.data import TensorDataset
 from snnfast import recipes
 from snnfast.ops import checks
 
-NAMES = ("digits", "cifar10", "cifar100", "imagefolder")
+NAMES = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagefolder")
 
 
 def digits(image_size=32, test_size=360, seed=0):
@@ -68,22 +69,52 @@ class Data:
         self.facts, self.augment = facts, augment
 
 
-def load(name, root=None, cutout=16, download=False):
+PREPROCESSING = {
+    "cifar10": dict(mean=list(recipes.CIFAR10[0]), std=list(recipes.CIFAR10[1])),
+    "cifar100": dict(mean=list(recipes.CIFAR100[0]), std=list(recipes.CIFAR100[1])),
+    "tiny-imagenet": dict(mean=list(recipes.TINY_IMAGENET[0]), std=list(recipes.TINY_IMAGENET[1])),
+    "imagenet": dict(mean=list(recipes.IMAGENET[0]), std=list(recipes.IMAGENET[1]), resize=256, crop=224),
+    "half": dict(mean=[0.5] * 3, std=[0.5] * 3),
+    "none": dict(mean=[0.0] * 3, std=[1.0] * 3),
+}
+
+
+def preprocessing_of(asked, default):
+    """The preprocessing as a dictionary (name; mean and std per channel; resize and crop in pixels, where images are not of one size).
+
+    asked: a name of `PREPROCESSING`, such a dictionary (as checkpoints hold it), or None for the data set's own, `default`. What is not said about
+    sizes is the data set's.
+    """
+    sizes = {k: v for k, v in PREPROCESSING[default].items() if k in ("resize", "crop")}
+    if asked is None or isinstance(asked, str):
+        name = default if asked is None else checks.choice("preprocessing", asked, tuple(PREPROCESSING))
+        own = PREPROCESSING[name]
+        return dict(name=name, mean=own["mean"], std=own["std"], **sizes)
+    if not isinstance(asked, dict) or not {"mean", "std"} <= set(asked):
+        raise ValueError(f"preprocessing must be one of {', '.join(PREPROCESSING)}, or a dictionary with mean and std, got {asked!r}")
+    return {"name": "own", **sizes, **asked}
+
+
+def load(name, root=None, cutout=16, download=False, preprocessing=None, train=True):
     """A data set by name.
 
     Args:
-        name: "digits", "cifar10", "cifar100" or "imagefolder".
+        name: "digits", "cifar10", "cifar100", "tiny-imagenet" or "imagefolder".
         root: folder of the files; not needed for digits.
         cutout: side of the square that training images lose, 0 for none.
         download: whether torchvision may fetch CIFAR.
+        preprocessing: see `preprocessing_of`; digits have their own.
+        train: whether the training set is needed too; without it only the files of the test set have to be there.
 
     Raises:
         ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision or scikit-learn is not installed.
     """
     checks.choice("data", name, NAMES)
     if name == "digits":
-        train, test = digits()
-        return Data(train, test, 10, 32, 1, dict(data="digits", image_size=32, preprocessing="standardised"), lambda x: shift(x, 3))
+        if preprocessing not in (None, "standardised"):
+            raise ValueError(f"digits have their own preprocessing, got preprocessing {preprocessing!r}")
+        own, test = digits()
+        return Data(own, test, 10, 32, 1, dict(data="digits", image_size=32, preprocessing="standardised"), lambda x: shift(x, 3))
     if root is None:
         raise ValueError(f"data {name!r} needs a folder: give --data-dir (root=)")
     root = Path(root).expanduser()
@@ -95,42 +126,8 @@ def load(name, root=None, cutout=16, download=False):
         import torchvision  # noqa: F401
     except RuntimeError as error:  # one built for another torch
         raise ValueError(f"data {name!r} is read through torchvision, which does not load: {error}") from None
-    return _imagefolder(root, cutout) if name == "imagefolder" else _cifar(name, root, cutout, download)
+    from snnfast import pictures
 
-
-def _cifar(name, root, cutout, download):
-    from torchvision import datasets, transforms
-
-    mean, std = recipes.CIFAR10 if name == "cifar10" else recipes.CIFAR100
-    plain = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    policy = transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10)
-    moved = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), policy, *plain, *([Cutout(cutout)] if cutout else [])]
-    kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
-    try:
-        train = kind(str(root), train=True, transform=transforms.Compose(moved), download=download)
-        test = kind(str(root), train=False, transform=transforms.Compose(plain))
-    except RuntimeError as error:
-        raise ValueError(f"{root} does not hold {name} as torchvision lays it out: {error}") from None
-    facts = dict(data=name, image_size=32, preprocessing=dict(mean=list(mean), std=list(std)))
-    return Data(train, test, len(train.classes), 32, 3, facts)
-
-
-def _imagefolder(root, cutout):
-    from torchvision import datasets, transforms
-
-    mean, std = recipes.IMAGENET
-    last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    moved = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2, 0.2, 0.1), *last]
-    plain = [transforms.Resize(256), transforms.CenterCrop(224), *last]
-    sets = []
-    for part, steps in (("train", moved), ("val", plain)):
-        if not (root / part).is_dir():
-            raise ValueError(f"data folder {root} has no folder {part}/ with a folder per class in it")
-        try:
-            sets.append(datasets.ImageFolder(str(root / part), transforms.Compose(steps)))
-        except FileNotFoundError as error:
-            raise ValueError(f"{root / part}: {str(error).splitlines()[0]}") from None
-    if sets[0].classes != sets[1].classes:
-        raise ValueError(f"the classes of {root}/train and {root}/val differ")
-    facts = dict(data="imagefolder", image_size=224, preprocessing=dict(mean=list(mean), std=list(std), resize=256, crop=224))
-    return Data(*sets, len(sets[0].classes), 224, 3, facts)
+    default = "imagenet" if name == "imagefolder" else name
+    own, test, classes, size, kept = pictures.read(name, root, cutout, download, preprocessing_of(preprocessing, default), train)
+    return Data(own, test, classes, size, 3, dict(data=name, image_size=size, preprocessing=kept))

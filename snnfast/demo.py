@@ -40,8 +40,8 @@ def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, method
     """Trains a narrow VGG-11 with S-QCFS (L = 4), fine-tunes it channel-wise with CS-QCFS, converts it, and evaluates T = 1, 2, 4, ... in one run
     for each of `methods` ("all": every one). T is 1024 for one method and 64 for several, if not given.
 
-    Writes report.json, accuracy.png, layers.csv and model.pt to `out`, with several methods methods.json and methods.png too; returns the `Report`
-    of the first method.
+    Writes what `Report.save` writes and model.pt to `out`, with several methods methods.json and methods.png too; returns the `Report` of the first
+    method.
     """
     methods = METHODS if methods == "all" else tuple(methods)
     for method in methods:
@@ -70,19 +70,16 @@ def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, method
             task = bar.add_task(f"{method}, T = {T}", total=len(test) * T, note="")
             on_chunk = lambda n, task=task: bar.advance(task, n)  # noqa: E731
             reports[method] = evaluate(snn, tests, T, ann=net, device=device, on_chunk=on_chunk, statistics=statistics)
-            if method == methods[0]:
-                statistics.save_csv(out / "layers.csv")
     seconds, report = time.perf_counter() - began, reports[methods[0]]
     report.facts = dict(
         data="scikit-learn digits", train_images=len(train), arch="vgg11", width=WIDTH, levels=LEVELS, activation="cs-qcfs",
         epochs=list(epochs), seed=seed, total_seconds=seconds, kernels=backends.info()["cuda" if "cuda" in str(device) else "cpu"],
         torch=torch.__version__,
     )  # fmt: skip
-    report.save_json(out / "report.json")
-    report.plot(out / "accuracy.png")
+    wrote = report.save(out)
     facts = dict(data="digits", image_size=32, ann_accuracy=report.ann, epochs=list(epochs), seed=seed)
     save_checkpoint(out / "model.pt", net.cpu(), **facts)
-    wrote = ["report.json", "accuracy.png", "layers.csv", "model.pt"]
+    wrote.append("model.pt")
     if len(methods) > 1:
         text = json.dumps({name: dataclasses.asdict(r) for name, r in reports.items()}, indent=2)
         (out / "methods.json").write_text(text + "\n")

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import time
+from pathlib import Path
 
 import torch
 
@@ -42,6 +43,7 @@ def evaluate(snn, loader, T=1024, at=None, memory=None, **options):  # as `Evalu
             pass.
         start_stop: whether to read delayed outputs too, see `snnfast.records.start_stop`.
         progress: folder for a file of finished batches.  resume: go on with what is in it; it must be of the same network, data and settings.
+            overwrite: start anew where it holds a run.
         workers: processes that load images of a data set.
         on_chunk: called with the number of image-steps done since the last call.  on_plan: called with the `planner.MemoryPlan` before the run.
         on_note: called with a text where something was changed on the way.
@@ -59,7 +61,7 @@ class Evaluation:
 
     def __init__(
         self, snn, loader, T=1024, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32", deterministic=False,
-        statistics=False, start_stop=False, progress=None, resume=False, workers=0, on_chunk=None, on_plan=None, on_note=None,
+        statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0, on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip
         checks.integer("T", T)
         if not isinstance(snn, SpikingNetwork):
@@ -72,17 +74,24 @@ class Evaluation:
         self.device = shards.own_device(torch.device(device))
         self.dtype, self.deterministic, self.start_stop = check_dtype(dtype, self.device), deterministic, start_stop
         self.statistics = Statistics(snn) if statistics is True else statistics or None
-        if resume and progress is None:
-            raise ValueError("resume goes on with a folder of finished batches: give progress=")
+        if (resume or overwrite) and progress is None:
+            raise ValueError("resume and overwrite are of a folder of finished batches: give progress=")
+        if resume and overwrite:
+            raise ValueError("resume goes on with what is there and overwrite replaces it: give one of them")
         self.budget, self.on_chunk, self.on_plan, self.on_note = parse(memory), on_chunk, on_plan, on_note
-        self.source, self.progress, self.asked_batch, self.asked_chunk = source_of(loader, workers), progress, batch, chunk
+        self.source, self.progress, self.asked_batch, self.asked_chunk = (
+            source_of(loader, workers),
+            progress and Path(progress),
+            batch,
+            chunk,
+        )
         self.snn, self.ann, self.earlier, self.finished, self.done = snn.to(self.device), ann, [], [], set()
         self.execution = Execution(snn.gm, self.device, dtype, deterministic, timed=bool(statistics))
         self.complete = False
         shape = self.source.shape()
         self.dry = planner.Dry(self.snn, shape, self.execution, self.device)
-        self.store = self._opened(resume) if progress is not None else None
         self.plan = self._planned()
+        self.store = self._opened(resume, overwrite) if progress is not None else None  # last: until here nothing is written
 
     # ---- before the run
 
@@ -97,16 +106,23 @@ class Evaluation:
             statistics=self.statistics is not None, ann=self.ann is not None,
         )  # fmt: skip
 
-    def _opened(self, resume):
+    def _opened(self, resume, overwrite):
         """The file of finished batches, and what is in the folder's files already."""
         files = files_in(self.progress)
-        if files and not resume:
-            raise ValueError(f"{self.progress} holds a run already: resume goes on with it; or give another folder")
+        if files and not (resume or overwrite):
+            raise ValueError(f"{self.progress} holds a run already: resume goes on with it, overwrite replaces it")
         settings = dict(
             T=self.T, at=self.at, dtype=self.dtype, deterministic=self.deterministic, start_stop=self.start_stop,
             statistics=self.statistics is not None, device=self.device.type, method=self.snn.method.facts(),
         )  # fmt: skip
         facts = dict(network=identity.of_network(self.snn, self.ann), data=self.source.identity(), snnfast=__version__, **settings)
+        shards.gathered(None)  # every process has looked at the folder before one of them changes it
+        self.progress.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for path in files if shards.rank() == 0 else ():
+                path.unlink(missing_ok=True)
+            files = []
+            shards.gathered(None)
         mine = file_of(self.progress, shards.rank())
         for path in files:
             if path != mine:

@@ -180,7 +180,8 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
         most = chunk or min(T, max(1, default_chunk(kind, neurons * B)))
         for c in [chunk] if chunk else _halves(most):
             options.append((B, c))
-    options.sort(key=lambda bc: (bc[0] * bc[1], bc[1]), reverse=True)
+    # As many rows as fit; of them at least STEPS steps, then as many images as possible.
+    options.sort(key=lambda bc: (bc[0] * bc[1], min(bc[1], STEPS), bc[0]), reverse=True)
     found = next((p for p in (of(B, c) for B, c in options) if budget is None or p.bytes <= budget), None)
     if found is None:
         least = of(*options[-1])

@@ -85,6 +85,8 @@ def energy(reports, path):
     first = next(r for r in reports.values() if r.energy)
     _time_axis(axes, {row["t"] for r in reports.values() for row in r.energy})
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.set_ylabel("energy per image (µJ)")
     axes.set_title(
         f"{first.totals['energy_ac_pJ']} pJ per accumulate, {first.totals['energy_mac_pJ']} pJ per MAC: a convention", fontsize=9

@@ -86,10 +86,10 @@ class Run:
         """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
         if not self.method.tau:
             return
-        self.options = dict.fromkeys(self.plan.firing, self.method.first())
+        self.options, observe, self.observe = dict.fromkeys(self.plan.firing, self.method.first()), self.observe, None
         for done in range(0, self.method.tau, chunk):
             self.chunk(min(chunk, self.method.tau - done))
-        self.pools = {}
+        self.pools, self.observe = {}, observe
         for node in self.plan.firing:
             v = self.states.pop(node).v
             # Poisson input goes on: the second phase sees new spikes.

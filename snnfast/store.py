@@ -68,6 +68,15 @@ class Store:
         self.db.close()
 
 
+def records_in(folder):
+    """The records of all finished batches in a folder; [] where there are none."""
+    found = []
+    for path in files_in(folder):
+        with _told(path), contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.5)) as db:
+            found += [records.from_bytes(row[0]) for row in db.execute("SELECT record FROM batches ORDER BY id")]
+    return found
+
+
 def file_of(folder, rank=0):
     return Path(folder) / ("progress.sqlite" if rank == 0 else f"progress-{rank}.sqlite")
 

@@ -1,22 +1,18 @@
-"""What the commands `snnfast train` and `snnfast eval` do."""
+"""`snnfast train`: a network by a recipe, its checkpoints, its log and its spiking accuracy."""
 
 import dataclasses
 import importlib.util
 from pathlib import Path
 
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from snnfast import data as data_sets
 from snnfast import recipes, training
-from snnfast.checkpoints import load_checkpoint
 from snnfast.convert import convert
 from snnfast.evaluate import evaluate
 from snnfast.methods import method_of
 from snnfast.ops import checks
 from snnfast.progress import progress
-from snnfast.spiking import check_at
-from snnfast.statistics import Statistics
 
 
 def settings_of(args):
@@ -45,7 +41,7 @@ def train(args, device):
     settings, r = settings_of(args)
     settings.check()
     method_of(args.method or r.method).check_T(checks.integer("T", args.T))
-    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download)
+    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
@@ -58,8 +54,10 @@ def train(args, device):
             bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
         net = training.train(settings, data, out, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
-    snn, loader = convert(net, args.method or r.method), DataLoader(data.test, 200)
-    report = _evaluate(console, snn, loader, len(data.test), args.T, None, net, device, None)
+    snn = convert(net, args.method or r.method)
+    with progress(console) as bar:
+        task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")
+        report = evaluate(snn, data.test, args.T, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))
     report.facts = dict(training=dataclasses.asdict(settings))
     published, source = recipes.PUBLISHED.get((args.recipe, args.arch, args.data, settings.levels), (None, None))
     console.print(report.table(published))
@@ -71,49 +69,3 @@ def train(args, device):
     console.print(
         f"wrote {', '.join(str(out / f) for f in ('model.pt', 'best.pt', 'last.pt', 'log.jsonl', 'report.json', 'accuracy.png'))}"
     )
-
-
-def evaluate_checkpoint(args, device):
-    console = Console()
-    options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
-    net = load_checkpoint(
-        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, **options
-    ).float()
-    name = args.data or net.facts.get("data")
-    if not isinstance(name, str):
-        raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
-    data = data_sets.load(name, args.data_dir, download=args.download)
-    if data.classes != net.config["num_classes"]:
-        raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
-    for what, theirs, own in (
-        ("channels", data.channels, net.config["in_channels"]),
-        ("pixels", data.image_size, net.config.get("image_size")),
-    ):
-        if own not in (None, theirs):
-            raise ValueError(f"images of {name} have {theirs} {what}, but the network in {args.checkpoint} takes {own}")
-    checks.integer("T", args.T)
-    out, wrote = Path(args.out), ["report.json", "accuracy.png"]
-    out.mkdir(parents=True, exist_ok=True)
-    given = {k: getattr(args, k) for k in ("v0", "tau", "mask", "rho", "max_shift", "parity") if getattr(args, k) is not None}
-    snn = convert(net, args.method, **given)
-    at = None if args.at is None else check_at(args.at, args.T)
-    statistics = Statistics(snn) if args.statistics else None
-    report = _evaluate(console, snn, DataLoader(data.test, args.batch_size), len(data.test), args.T, at, net, device, statistics)
-    report.facts = dict(checkpoint=str(args.checkpoint), data=name, config=net.config)
-    console.print(report.table())
-    report.save_json(out / "report.json")
-    report.plot(out / "accuracy.png")
-    if statistics:
-        statistics.save_csv(out / "layers.csv")
-        wrote.append("layers.csv")
-        total = report.totals
-        console.print(
-            f"firing rate {total['firing_rate']:.4f}, {total['SOPs'] / 1e6:.2f} M SOPs and {total['MACs'] / 1e6:.2f} M MACs per image"
-        )
-    console.print(f"{report.seconds:.0f} s; wrote {', '.join(str(out / f) for f in wrote)}")
-
-
-def _evaluate(console, snn, loader, images, T, at, net, device, statistics):
-    with progress(console) as bar:
-        task = bar.add_task(f"{snn.method.name}, T = {T}", total=images * T, note="")
-        return evaluate(snn, loader, T, at, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n), statistics=statistics)

@@ -1,0 +1,1 @@
+"""What the commands of `snnfast` do, one file each."""

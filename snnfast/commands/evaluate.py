@@ -1,0 +1,140 @@
+"""`snnfast eval`: a checkpoint's accuracy as a spiking network, at every T in one run."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from torch.utils.data import Subset
+
+from snnfast import data as data_sets
+from snnfast import shards
+from snnfast.checkpoints import load_checkpoint
+from snnfast.convert import convert
+from snnfast.evaluate import Evaluation
+from snnfast.ops import checks
+from snnfast.progress import progress
+from snnfast.spiking import check_at
+from snnfast.store import files_in
+
+
+def load(args):
+    """The network of a command line, and the data set it is for."""
+    options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
+    net = load_checkpoint(
+        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, **options
+    ).float()
+    name = args.data or net.facts.get("data")
+    if not isinstance(name, str):
+        raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
+    own = net.facts.get("preprocessing") if name == net.facts.get("data") else None
+    data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=False)
+    if data.classes != net.config["num_classes"]:
+        raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
+    for what, theirs, own in (
+        ("channels", data.channels, net.config["in_channels"]),
+        ("pixels", data.image_size, net.config.get("image_size")),
+    ):
+        if own not in (None, theirs):
+            raise ValueError(f"images of {name} have {theirs} {what}, but the network in {args.checkpoint} takes {own}")
+    return net, name, data
+
+
+def converted(args, net):
+    given = {k: getattr(args, k) for k in ("v0", "tau", "mask", "rho", "max_shift", "parity") if getattr(args, k) is not None}
+    return convert(net, args.method, **given)
+
+
+def steps_of(args):
+    """--at as a list, or None for the default."""
+    if args.at is None:
+        return None
+    if args.at == ["all"]:
+        return list(range(1, args.T + 1))
+    try:
+        return check_at([int(t) for t in args.at], args.T)
+    except ValueError as error:
+        if "invalid literal" in str(error):
+            raise ValueError(f"--at takes steps, or 'all', got {' '.join(args.at)}") from None
+        raise
+
+
+def folder_of(args):
+    """--out, or a folder named by what is evaluated."""
+    out = Path(args.out or Path("runs/eval") / f"{Path(args.checkpoint).stem}-{args.method}-T{args.T}")
+    if args.resume and args.overwrite:
+        raise ValueError("--resume goes on with what is there and --overwrite replaces it: give one of them")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, not a folder")
+    there = [*files_in(out), *(p for p in [out / "report.json"] if p.exists())]
+    if there and not (args.resume or args.overwrite):
+        raise ValueError(f"{out} holds a run already: --resume goes on with it, --overwrite replaces it")
+    return out
+
+
+def run(args, device):
+    joined = shards.start(device)
+    try:
+        return _run(args, device)
+    finally:
+        if joined:
+            shards.stop()
+
+
+def _run(args, device):
+    console = Console(quiet=shards.rank() > 0, highlight=False)
+    checks.integer("T", args.T)
+    at = steps_of(args)
+    out = folder_of(args)
+    net, name, data = load(args)
+    images = data.test
+    if args.images is not None:
+        images = Subset(data.test, range(min(checks.integer("images", args.images), len(data.test))))
+    snn = converted(args, net)
+    evaluation = Evaluation(
+        snn, images, args.T, at, args.memory, ann=net, batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
+        deterministic=args.deterministic, statistics=args.statistics, start_stop=args.start_stop, workers=args.workers,
+        progress=out, resume=args.resume, overwrite=args.overwrite,
+        on_plan=lambda plan: console.print(f"plan: {plan}", soft_wrap=True), on_note=lambda text: console.print(text, soft_wrap=True),
+    )  # fmt: skip
+    stopped = False
+    try:
+        with progress(console) as bar:
+            many = len(images)
+            task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=many * args.T, completed=len(evaluation.done) * args.T, note="")
+            evaluation.on_chunk = lambda n: bar.advance(task, n * shards.world())
+            if evaluation.done:
+                console.print(f"{len(evaluation.done)} of {many} images are done already")
+            evaluation.run()
+    except KeyboardInterrupt:
+        stopped = True
+        done = len(evaluation.done) + sum(len(record["index"]) for record, _, _ in evaluation.finished)
+        console.print(f"stopped after {done} of {many} images; --resume goes on with --out {out}")
+        if shards.world() > 1 or not done:
+            raise
+    finally:
+        evaluation.close()
+    _tell(console, evaluation, args, out, dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"),
+                                               config=net.config, training=net.facts.get("training")))  # fmt: skip
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def _tell(console, evaluation, args, out, facts):
+    report = evaluation.report()
+    if shards.rank() > 0:
+        return
+    report.facts = facts
+    wrote = report.save(out)
+    if args.save_predictions:
+        kept = {key: report.record[key] for key in ("index", "label", "ann", "predicted", "margin", "confidence")}
+        np.savez_compressed(out / "predictions.npz", at=np.asarray(report.at), **kept)
+        wrote.append("predictions.npz")
+    console.print(report.table())
+    if report.totals:
+        total = report.totals
+        console.print(
+            f"firing rate {total['firing_rate']:.4f}, {total['SOPs'] / 1e6:.2f} M SOPs and {total['MACs'] / 1e6:.2f} M MACs per image"
+        )
+    for line in report.notes():
+        console.print(line, soft_wrap=True)
+    console.print(f"wrote {', '.join(wrote)} to {out}; cite citations.bib", soft_wrap=True)

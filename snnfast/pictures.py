@@ -1,0 +1,94 @@
+"""Data sets of picture files, through torchvision: training images moved as the papers' programs move them, test images as they are."""
+
+from torch.utils.data import Dataset
+from torchvision import datasets, transforms
+
+from snnfast.data import Cutout
+
+
+def read(name, root, cutout, download, preprocessing, train=True):
+    """(train or None, test, number of classes, image size, preprocessing)."""
+    normalise = [transforms.ToTensor(), transforms.Normalize(preprocessing["mean"], preprocessing["std"])]
+    if name == "imagefolder":
+        return _imagefolder(root, normalise, preprocessing, train)
+    if name == "tiny-imagenet":
+        return _tiny_imagenet(root, cutout, normalise, preprocessing, train)
+    policy = transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10)
+    moved = [
+        transforms.RandomCrop(32, padding=4),
+        transforms.RandomHorizontalFlip(),
+        policy,
+        *normalise,
+        *([Cutout(cutout)] if cutout else []),
+    ]
+    kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+    try:
+        own = kind(str(root), train=True, transform=transforms.Compose(moved), download=download) if train or download else None
+        test = kind(str(root), train=False, transform=transforms.Compose(normalise))
+    except RuntimeError as error:
+        raise ValueError(f"{root} does not hold {name} as torchvision lays it out: {error}") from None
+    return own if train else None, test, len(test.classes), 32, preprocessing
+
+
+def _folder(path, steps):
+    try:
+        return datasets.ImageFolder(str(path), transforms.Compose(steps))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _imagefolder(root, normalise, preprocessing, train):
+    resize, crop = preprocessing["resize"], preprocessing["crop"]
+    moved = [transforms.RandomResizedCrop(crop), transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.2, 0.2, 0.2, 0.1), *normalise]
+    sets = [None]
+    for part, steps in (("train", moved), ("val", [transforms.Resize(resize), transforms.CenterCrop(crop), *normalise])):
+        if part == "train" and not train:
+            continue
+        if not (root / part).is_dir():
+            raise ValueError(f"data folder {root} has no folder {part}/ with a folder per class in it")
+        sets.append(_folder(root / part, steps))
+    own, test = sets[-2:]
+    if own is not None and own.classes != test.classes:
+        raise ValueError(f"the classes of {root}/train and {root}/val differ")
+    return own, test, len(test.classes), crop, preprocessing
+
+
+class _Annotated(Dataset):
+    """Tiny-ImageNet's validation images: all in one folder, their classes in a table of text."""
+
+    def __init__(self, root, class_to_idx, transform):
+        table = root / "val" / "val_annotations.txt"
+        if not table.is_file():
+            raise ValueError(f"data folder {root} has no val/val_annotations.txt, which names the classes of the validation images")
+        self.transform, self.samples = transform, []
+        for line in table.read_text().splitlines():
+            name, _, rest = line.partition("\t")
+            wnid = rest.partition("\t")[0]
+            if not name:
+                continue
+            if wnid not in class_to_idx:
+                raise ValueError(f"{table}: image {name} is of class {wnid!r}, which is none of the {len(class_to_idx)} of this data set")
+            self.samples.append((root / "val" / "images" / name, class_to_idx[wnid]))
+        if not self.samples:
+            raise ValueError(f"{table} names no images")
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        path, label = self.samples[i]
+        return self.transform(datasets.folder.default_loader(str(path))), label
+
+
+def _tiny_imagenet(root, cutout, normalise, preprocessing, train):
+    root = root / "tiny-imagenet-200" if (root / "tiny-imagenet-200").is_dir() else root
+    if train and not (root / "train").is_dir():
+        raise ValueError(f"data folder {root} has no folder train/ with a folder per class in it")
+    if not (root / "wnids.txt").is_file():
+        raise ValueError(f"data folder {root} has no wnids.txt, which names the classes of Tiny-ImageNet")
+    classes = {wnid: i for i, wnid in enumerate(sorted((root / "wnids.txt").read_text().split()))}
+    moved = [transforms.RandomCrop(64, padding=8), transforms.RandomHorizontalFlip(), *normalise, *([Cutout(cutout)] if cutout else [])]
+    own = _folder(root / "train", moved) if train else None
+    if own is not None and own.class_to_idx != classes:
+        raise ValueError(f"the folders in {root / 'train'} are not the classes that {root / 'wnids.txt'} names")
+    return own, _Annotated(root, classes, transforms.Compose(normalise)), len(classes), 64, preprocessing
