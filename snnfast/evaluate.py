@@ -147,8 +147,11 @@ class Evaluation:
         with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype):
             for index, x, y in self.source.batches(self.done, self.plan.batch, pinned):
                 self._check_labels(index, y)
-                for part in self._whole_or_halves(index, x, y):
-                    self.finished.append(part)
+                start = 0
+                while start < len(y):
+                    end = start + self.plan.batch  # which shrinks where memory runs out
+                    self._whole_or_halves(index[start:end], x[start:end], y[start:end])
+                    start = end
         self.complete = True
 
     def _check_labels(self, index, y):
@@ -158,7 +161,7 @@ class Evaluation:
             raise ValueError(f"the label of image {index[at]} is {int(y[at])}, but the network has {self.dry.classes} classes")
 
     def _whole_or_halves(self, index, x, y):
-        """The finished parts of a batch: one, or several where memory ran out."""
+        """Finishes a batch: at once, or in parts where memory runs out."""
         steps, out = 0, None
 
         def tick(n):
@@ -168,7 +171,8 @@ class Evaluation:
                 self.on_chunk(n * len(y))
 
         try:
-            return [self._stored(*self._batch(index, x, y, tick))]
+            self._finish(*self._batch(index, x, y, tick))
+            return
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out(error):
                 raise
@@ -183,7 +187,8 @@ class Evaluation:
         if chunk > max(1, least):
             self.plan = planner.smaller(self.plan, chunk=max(1, least, chunk // 2))
             self._note(f"out of memory with {len(y)} images and {chunk} steps at a time: repeated with {self.plan.chunk} steps ({out})")
-            return self._whole_or_halves(index, x, y)
+            self._whole_or_halves(index, x, y)
+            return
         if len(y) == 1:
             raise ValueError(
                 f"out of memory with one image and {chunk} step{'s' if chunk > 1 else ''} at a time, which need about "
@@ -192,7 +197,8 @@ class Evaluation:
         half = len(y) // 2
         self.plan = planner.smaller(self.plan, batch=half)
         self._note(f"out of memory with {len(y)} images: repeated in two parts ({out})")
-        return self._whole_or_halves(index[:half], x[:half], y[:half]) + self._whole_or_halves(index[half:], x[half:], y[half:])
+        self._whole_or_halves(index[:half], x[:half], y[:half])
+        self._whole_or_halves(index[half:], x[half:], y[half:])
 
     def _note(self, text):
         if self.on_note:
@@ -218,10 +224,10 @@ class Evaluation:
                 return self.execution.fixed.apply("ann", self.ann, [x], len(x))
             return self.ann(x)
 
-    def _stored(self, record, counted, seconds):
+    def _finish(self, record, counted, seconds):
         if self.store:
             self.store.put(record, counted, seconds)
-        return record, counted, seconds
+        self.finished.append((record, counted, seconds))
 
     # ---- after it
 

@@ -60,7 +60,7 @@ class FixedShapes:
         starts = range(0, rows, many)
 
         def one(start):
-            with torch.no_grad():
+            with torch.no_grad():  # which is each thread's own
                 return function(*(_filled(t[start : start + many], many) for t in per_row))
 
         first = self._alone(one, 0)
@@ -79,9 +79,9 @@ class FixedShapes:
         return out
 
     def _alone(self, function, *args):
-        return function(*args) if self.workers is None else self.workers.submit(function, *args).result()
+        call = torch.no_grad()(function)
+        return call(*args) if self.workers is None else self.workers.submit(call, *args).result()
 
-    @torch.no_grad()
     def _row_independent(self, function, per_row, many):
         """`many`, if the result of random rows is the same in every place of a call, else 1."""
         generator = torch.Generator().manual_seed(0)

@@ -20,7 +20,7 @@ from snnfast.ops import checks
 from snnfast.products import is_product
 from snnfast.run import default_chunk
 
-IDLE = {"cpu": 96 << 20, "cuda": 64 << 20}  # heap that is freed and not given back; library handles and workspaces
+IDLE = {"cpu": 64 << 20, "cuda": 64 << 20}  # heap that is freed and not given back; library handles and workspaces
 STEPS = 8  # of a chunk, where nothing is given: states are loaded and stored once for so many
 LARGEST_BATCH = 256
 
@@ -64,6 +64,7 @@ class Dry:
             self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
         self.image, self.wide = image.nbytes, image.dtype == torch.float64
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
+        self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # its question to each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
 
     def _value(self, node, env, interpreter, execution):
@@ -106,7 +107,7 @@ class Dry:
         if not is_product(node, self.gm):
             return 0
         weights = self.gm.get_submodule(node.target).weight.nbytes if node.op == "call_module" else 0
-        return weights + rows * (self.size[self.owner[node.all_input_nodes[0]]] + self.size[node])
+        return weights + max(rows, self.least_rows) * (self.size[self.owner[node.all_input_nodes[0]]] + self.size[node])
 
     def one_pass(self, nodes, rows, kept=()):
         """Most that is alive at the same time while `nodes` are computed one after another; `kept` stay."""

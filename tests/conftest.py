@@ -79,3 +79,11 @@ def tiny():
             if isinstance(m, snnfast.nn.CSQCFS):
                 m.lam += 0.3 * torch.randn(m.lam.shape)
     return net.eval(), torch.randn(6, 1, 32, 32)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny, tmp_path_factory):
+    """The tiny network as a file that says it is for digits."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    snnfast.save_checkpoint(path, tiny[0], data="digits", image_size=32)
+    return path

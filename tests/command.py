@@ -1,0 +1,34 @@
+"""Runs the real command `snnfast` in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def start(*arguments, script=("-m", "snnfast")):
+    """A running process, its output piped."""
+    return subprocess.Popen(
+        [sys.executable, *script, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV
+    )
+
+
+def run(*arguments, script=("-m", "snnfast")):
+    """(exit code, stdout, stderr)."""
+    process = start(*arguments, script=script)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+# What a report says about time and place, which differs from run to run; all else must be equal.
+PLACE = ("seconds", "speed", "memory", "profile", "machine", "facts")
+
+
+def result(folder):
+    return {k: v for k, v in report(folder).items() if k not in PLACE}

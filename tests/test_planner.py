@@ -1,0 +1,150 @@
+"""Memory: what a budget is, what a run takes, and what happens where it runs out."""
+
+import command
+import pytest
+import torch
+
+import snnfast
+from snnfast import memory, planner
+from snnfast.evaluate import Evaluation
+from snnfast.execution import Execution
+
+
+@pytest.mark.parametrize("text, size", [("8GiB", 8 << 30), ("1.5 MB", 1_500_000), ("700m" + "ib", 700 << 20), (12345, 12345), ("12", 12)])
+def test_sizes(text, size):
+    assert memory.parse(text) == size
+
+
+@pytest.mark.parametrize("text, error, message", [
+    ("lots", ValueError, "memory must be 'auto', a number of bytes or a text such as '8GiB' or '500MB', got 'lots'"),
+    ("8 apples", ValueError, "got '8 apples'"), ("-1GiB", ValueError, "got '-1GiB'"), (0, ValueError, "memory must be > 0, got 0"),
+    (True, TypeError, "got bool"), ([1], TypeError, "got list"),
+])  # fmt: skip
+def test_no_sizes(text, error, message):
+    with pytest.raises(error, match=message):
+        memory.parse(text)
+
+
+def test_told():
+    assert [memory.told(n) for n in (5, 2048, 3 << 20, 700 << 20, 12 << 30)] == ["5 B", "2.00 KiB", "3.00 MiB", "700 MiB", "12 GiB"]
+
+
+def test_free_and_used_memory():
+    assert 0 < memory.used("cpu") <= memory.peak("cpu") and memory.free("cpu") > 0
+    assert memory.used("cpu") < memory.budget("auto", "cpu") <= memory.used("cpu") + memory.free("cpu")
+
+
+def dry(snn, shape):
+    return planner.Dry(snn, shape, Execution(snn.gm), "cpu")
+
+
+def test_a_dry_run_by_hand():
+    """Two linear layers, a neuron between them: every byte counted."""
+    net = torch.nn.Sequential(torch.nn.Linear(10, 20), snnfast.nn.QCFS(4, 1.0), torch.nn.Linear(20, 5))
+    found = dry(snnfast.convert(net), (10,))
+    assert found.classes == 5 and found.image == 40 and list(found.neurons.values()) == [20]
+    assert found.states(3) == 3 * 20 * 8
+    spikes, others = found.chunk(3, 7)
+    assert spikes == 21 * 80  # s [21, 20]
+    assert others == 21 * 20 + (400 + 21 * (80 + 20))  # y [21, 5]; copies of weights [5, 20], input and output
+    # Images, first layer, its working memory: x [3, 10], y [3, 20], copies of them and of the weights [20, 10].
+    assert found.one_pass([n for n in found.nodes if n not in found.plan.spiking], 3, found.kept) == 120 + 240 + (800 + 3 * (40 + 80))
+
+
+class Reused(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.f, self.g = torch.nn.Conv2d(1, 4, 3), snnfast.nn.QCFS(4, 1.0), snnfast.nn.QCFS(4, 1.0)
+        self.a, self.c = torch.nn.Linear(4 * 36, 6), torch.nn.Linear(4 * 36 + 6, 2)
+
+    def forward(self, x):
+        flat = self.f(self.conv(x)).flatten(1)
+        return self.c(torch.cat([self.g(self.a(flat)), flat], 1))
+
+
+def test_views_take_no_memory_and_keep_their_owner():
+    found = dry(snnfast.convert(Reused()), (1, 8, 8))
+    flat = next(n for n in found.nodes if n.target == "flatten")
+    assert found.size[flat] == 0 and found.owner[flat].target == "f"
+    assert found.chunk(1, 1)[0] == 4 * (4 * 36 + 6)  # the first layer's spikes live, through their view, until the second has fired
+
+
+def test_a_plan_stays_within_its_budget(tiny):
+    snn = snnfast.convert(tiny[0])
+    found = dry(snn, (1, 32, 32))
+    free = planner.plan(found, 64)
+    assert free.budget is None and free.chunk == 8 and free.batch > 8
+    base = free.parts["in use"]
+    sizes = []
+    for extra in (3 << 20, 1 << 20, 300 << 10):
+        plan = planner.plan(found, 64, budget=base + extra + (1 << 20))
+        assert plan.bytes <= plan.budget and sum(plan.parts.values()) == plan.bytes
+        sizes.append(plan.batch * plan.chunk)
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+    assert planner.plan(found, 5).chunk == 5 and planner.plan(found, 64, images=3).batch == 3
+    assert (planner.plan(found, 64, batch=7, chunk=2).batch, planner.plan(found, 64, batch=7, chunk=2).chunk) == (7, 2)
+    with pytest.raises(ValueError, match="memory 1.00 MiB is too small: 1 image and 1 step at a time need about .* are in use before"):
+        planner.plan(found, 64, budget=1 << 20)
+
+
+def test_a_loaders_batches_are_cut_to_the_budget(tiny):
+    net, x = tiny
+    snn, labels = snnfast.convert(net), torch.arange(6)
+    plans = []
+    whole = snnfast.evaluate(snn, [(x, labels)], T=8, ann=net, deterministic=True, on_plan=plans.append)
+    budget = memory.used("cpu") + planner.IDLE["cpu"] + (8 << 20)
+    tight = Evaluation(snn, [(x, labels)], 8, memory=budget, ann=net, deterministic=True, on_plan=plans.append)
+    tight.plan = planner.smaller(tight.plan, batch=4, chunk=1)
+    tight.run()
+    assert plans[0].batch == 6 and [len(r["index"]) for r, _, _ in tight.finished] == [4, 2]
+    assert tight.report().accuracy == whole.accuracy and tight.report().loss == whole.loss
+
+
+@pytest.mark.parametrize("budget", ["700MiB", "570MiB"])
+def test_the_peak_stays_below_the_budget(checkpoint, tmp_path, budget):
+    """The real command; the most that the system ever saw it hold since the run began."""
+    code, out, error = command.run(
+        "eval", checkpoint, "--memory", budget, "--T", 32, "--images", 200, "--statistics", "--out", tmp_path / "e"
+    )
+    assert code == 0, error
+    found = command.report(tmp_path / "e")["memory"]
+    assert found["budget"] == memory.parse(budget) and found["estimate"] <= found["budget"]
+    assert found["peak"] <= found["budget"], out
+
+
+WIDE = """
+import sys, resource, torch, snnfast
+from snnfast import memory
+torch.manual_seed(0)
+net = snnfast.models.BY_NAME[sys.argv[1]](width=0.5).eval()
+snn = snnfast.convert(net)
+data = torch.utils.data.TensorDataset(torch.randn(48, 3, 32, 32), torch.zeros(48, dtype=torch.long))
+budget = memory.used("cpu") + int(sys.argv[2]) * 2**20
+report = snnfast.evaluate(snn, data, T=16, memory=budget, ann=net, statistics=True)
+print(report.memory["batch"], report.memory["chunk"], report.memory["peak"], budget, report.memory["estimate"])
+"""
+
+
+@pytest.mark.parametrize("arch, extra", [("vgg16", 160), ("vgg16", 260), ("resnet18", 260)])
+def test_larger_networks_stay_below_it_too(arch, extra):
+    code, out, error = command.run(WIDE, arch, extra, script=("-c",))
+    assert code == 0, error
+    batch, chunk, peak, budget, estimate = map(int, out.split())
+    assert peak <= budget and estimate <= budget and batch * chunk > 1
+
+
+def test_where_memory_runs_out_chunk_and_batch_are_halved(checkpoint, tmp_path):
+    arguments = ["eval", checkpoint, "--T", 16, "--images", 40, "--statistics", "--deterministic", "--batch-size", 16, "--chunk", 8]
+    code, plenty, _ = command.run(1 << 40, *arguments, "--out", tmp_path / "plenty", script=("tests/starved.py",))
+    assert code == 0 and "refused 0" in plenty
+    expected = command.result(tmp_path / "plenty")
+    for limit, notes in (
+        (2_500_000, ["16 images and 8 steps at a time: repeated with 4 steps"]),
+        (840_000, ["repeated with 1 steps", "in two parts"]),
+    ):
+        out = tmp_path / str(limit)
+        code, told, error = command.run(limit, *arguments, "--out", out, script=("tests/starved.py",))
+        assert code == 0 and all(note in told for note in notes) and "refused 0" not in told, told + error
+        assert command.result(out) == expected
+    code, told, error = command.run(20_000, *arguments, "--out", tmp_path / "none", script=("tests/starved.py",))
+    assert code == 2 and "out of memory with one image and 1 step at a time, which need about" in error and error.count("\n") == 1
