@@ -14,8 +14,8 @@ def of_network(*nets):
         gm = getattr(net, "gm", net)
         found.update((getattr(gm, "code", None) or repr(gm)).encode())
         for key, t in sorted(net.state_dict().items()):
-            found.update(f"{key} {tuple(t.shape)} {t.dtype}".encode())
-            found.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            found.update(key.encode())
+            _take_in(found, t)
     return found.hexdigest()[:16]
 
 
@@ -39,4 +39,4 @@ def of_batch(batch):
 
 def _take_in(found, t):
     found.update(f"{tuple(t.shape)} {t.dtype}".encode())
-    found.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    found.update(torch.empty(t.numel(), dtype=t.dtype).copy_(t.detach().flatten()).view(torch.uint8).numpy())

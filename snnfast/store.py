@@ -29,7 +29,17 @@ class Store:
     """
 
     def __init__(self, path, identity):
-        self.path, self.identity = Path(path), json.loads(json.dumps(identity))
+        self.path, self.identity, new = Path(path), json.loads(json.dumps(identity)), not Path(path).exists()
+        try:
+            known = self._open()
+        except BaseException:
+            if new:
+                self.path.unlink(missing_ok=True)
+            raise
+        if known is not None:
+            self._compare(json.loads(known[0]))
+
+    def _open(self):
         with _told(self.path):
             self.db = sqlite3.connect(self.path, timeout=0.5)
             self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -40,8 +50,7 @@ class Store:
                 known = self.db.execute("SELECT identity FROM run").fetchone()
                 if known is None:
                     self.db.execute("INSERT INTO run VALUES (?)", (json.dumps(self.identity),))
-        if known is not None:
-            self._compare(json.loads(known[0]))
+        return known
 
     def _compare(self, known):
         changed = [k for k in {**known, **self.identity} if known.get(k) != self.identity.get(k)]
@@ -73,7 +82,8 @@ def records_in(folder):
     found = []
     for path in files_in(folder):
         with _told(path), contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.5)) as db:
-            found += [records.from_bytes(row[0]) for row in db.execute("SELECT record FROM batches ORDER BY id")]
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():  # else it died before its first word
+                found += [records.from_bytes(row[0]) for row in db.execute("SELECT record FROM batches ORDER BY id")]
     return found
 
 

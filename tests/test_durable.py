@@ -1,0 +1,194 @@
+"""The real command, killed, interrupted, starved of disk, in two processes: the result is that of an undisturbed run."""
+
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import command
+import numpy as np
+import pytest
+
+import snnfast
+from snnfast.store import Store, files_in, records_in
+
+ARGUMENTS = ("--T", 64, "--images", 120, "--batch-size", 3, "--statistics", "--start-stop", "--save-predictions")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    code, told, error = command.run("eval", checkpoint, *ARGUMENTS, "--out", out)
+    assert code == 0, error
+    return command.result(out)
+
+
+def finished(folder):
+    """Images whose batches are in the file."""
+    return sum(len(r["index"]) for r in records_in(folder)) if files_in(folder) else 0
+
+
+def test_killed_twenty_times(checkpoint, tmp_path, undisturbed):
+    """Whenever it dies, what was done stays done: no image twice, none lost but those of the batch at hand."""
+    rng, done, kills, inside = random.Random(0), 0, 0, 0
+    while kills < 20:
+        process = command.start("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+        time.sleep(rng.uniform(1.5, 4.5))  # from the start of Python to the middle of the run
+        if process.poll() is not None:  # all was done before the kill: it may be asked again and again
+            assert process.returncode == 0, process.communicate()
+        process.kill()
+        process.wait()
+        process.stdout.close(), process.stderr.close()
+        kills += 1
+        now = finished(tmp_path)
+        assert now >= done and now % 3 == 0
+        inside += done < now < 120
+        done = now
+    code, told, error = command.run("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert code == 0, error
+    assert command.result(tmp_path) == undisturbed
+    indices = np.concatenate([r["index"] for r in records_in(tmp_path)])
+    assert sorted(indices.tolist()) == list(range(120))
+    assert inside >= 3, "too few kills fell into the run to show anything"
+
+
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(checkpoint, tmp_path, undisturbed, sent, code):
+    process = command.start("eval", checkpoint, *ARGUMENTS, "--out", tmp_path)
+    while process.poll() is None and (not files_in(tmp_path) or files_in(tmp_path)[0].stat().st_size < 30_000):
+        time.sleep(0.02)  # until some batches are in the file, which the process alone may read
+    process.send_signal(sent)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == code, (out, error)
+    assert error == "snnfast: stopped\n"
+    done = int(re.search(r"stopped after (\d+) of 120 images; --resume goes on", out)[1])
+    assert 0 < done < 120 and done % 3 == 0
+    part = command.report(tmp_path)
+    assert part["complete"] is False and part["images"] == done and "stopped early" in out
+    code, told, error = command.run("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert code == 0 and f"{done} of 120 images are done already" in told, error
+    assert command.result(tmp_path) == undisturbed
+
+
+def in_two(*arguments):
+    """The command under torchrun, two gloo processes."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    line = [sys.executable, *torchrun, "-m", "snnfast", "eval", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=command.ENV | {"OMP_NUM_THREADS": "1"}, timeout=200)
+
+
+def test_two_processes(checkpoint, tmp_path, undisturbed):
+    """120 images in batches of 7 over two processes, then 119 and 1: every image once, one report."""
+    import torch
+
+    run = lambda images, batch, out: in_two(checkpoint, *ARGUMENTS, "--images", images, "--batch-size", batch, "--out", out)
+    assert torch.distributed.is_gloo_available()
+    done = run(120, 7, tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Accuracy of 120 images") == 1
+    assert command.result(tmp_path / "a") == undisturbed
+    assert command.report(tmp_path / "a")["speed"]["processes"] == 2
+    assert len(files_in(tmp_path / "a")) == 2
+    assert sorted(np.concatenate([r["index"] for r in records_in(tmp_path / "a")]).tolist()) == list(range(120))
+    for images in (119, 1):
+        done = run(images, 5, tmp_path / str(images))
+        assert done.returncode == 0, done.stderr
+        assert sorted(np.concatenate([r["index"] for r in records_in(tmp_path / str(images))]).tolist()) == list(range(images))
+        assert command.report(tmp_path / str(images))["images"] == images
+
+
+def test_what_one_process_left_another_number_finishes(checkpoint, tmp_path, undisturbed):
+    import torch
+
+    process = command.start("eval", checkpoint, *ARGUMENTS, "--out", tmp_path)
+    time.sleep(4.0)
+    process.kill()
+    process.communicate()
+    before = finished(tmp_path)
+    assert before < 120
+    done = in_two(checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert command.result(tmp_path) == undisturbed and torch.distributed.is_available()
+    code, told, error = command.run("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert code == 0 and "120 of 120 images are done already" in told and command.result(tmp_path) == undisturbed
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))  # no file may grow beyond: what a full disk does
+from snnfast import cli
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 40_000])
+def test_a_full_disk(checkpoint, tmp_path, undisturbed, limit):
+    code, out, error = command.run(limit, "eval", checkpoint, *ARGUMENTS, "--out", tmp_path, script=("-c", FULL))
+    assert code == 2 and error.startswith("snnfast: ") and error.count("\n") == 1, error
+    assert "cannot be written" in error or "File too large" in error
+    before = finished(tmp_path)
+    assert before < 120
+    code, told, error = command.run("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")  # once there is room again
+    assert code == 0 and command.result(tmp_path) == undisturbed, error
+
+
+def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, tiny, capsys):
+    from snnfast import cli
+
+    out = tmp_path / "e"
+    base = ["eval", str(checkpoint), "--T", "4", "--images", "20", "--out", str(out)]
+    assert cli.main(base) == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    snnfast.save_checkpoint(tmp_path / "other.pt", snnfast.models.vgg11(width=0.0625, in_channels=1), data="digits")
+    for changed, message in (
+        (["--resume", "--T", "8"], "T was 4, is 8"),
+        (["--resume", "--at", "1", "4"], r"at was [1, 2, 4], is [1, 4]"),
+        (["--resume", "--images", "21"], "data was"),
+        (["--resume", "--method", "cos"], "method was"),
+        (["--resume", "--dtype", "bf16"], "dtype was 'fp32', is 'bf16'"),
+        (["--resume", "--deterministic"], "deterministic was False, is True"),
+        ([], "holds a run already: --resume goes on with it, --overwrite replaces it"),
+        (["--resume", "--overwrite"], "give one of them"),
+    ):
+        capsys.readouterr()
+        assert cli.main([*base, *changed]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert cli.main(["eval", str(tmp_path / "other.pt"), *base[2:], "--resume"]) == 2
+    assert "network was" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert cli.main([*base, "--overwrite", "--T", "2"]) == 0 and command.report(out)["at"] == [1, 2]
+
+
+def test_damaged_and_busy_files(checkpoint, tmp_path, capsys):
+    from snnfast import cli
+
+    base = ["eval", str(checkpoint), "--T", "2", "--images", "5", "--out", str(tmp_path), "--resume"]
+    (tmp_path / "progress.sqlite").write_text("not a database, but a text that is long enough to be looked at" * 20)
+    assert cli.main(base) == 2
+    assert "progress.sqlite is not a progress file, or is damaged" in capsys.readouterr().err
+    (tmp_path / "progress.sqlite").unlink()
+    store = Store(tmp_path / "progress.sqlite", {})
+    assert cli.main(base) == 2
+    assert "in use: another evaluation writes to this folder" in capsys.readouterr().err
+    store.close()
+
+
+def test_a_batch_is_in_the_file_as_a_whole_or_not_at_all(tmp_path):
+    store = Store(tmp_path / "progress.sqlite", dict(a=[1, 2]))
+    store.put(dict(index=np.arange(3)), None, 0.5)
+    with pytest.raises(KeyError), store.db:  # something goes wrong in the middle of a transaction
+        store.db.execute("INSERT INTO batches (record) VALUES ('half')")
+        raise KeyError
+    store.close()
+    again = Store(tmp_path / "progress.sqlite", dict(a=[1, 2]))
+    ((record, counted, seconds),) = again.batches()
+    assert record["index"].tolist() == [0, 1, 2] and counted is None and seconds == 0.5
+    again.close()
+    with pytest.raises(ValueError, match=r"holds another run: a was \[1, 2\], is \[1\]; b was None, is 2. Give another folder"):
+        Store(tmp_path / "progress.sqlite", dict(a=[1], b=2))
+    assert sqlite3.connect(tmp_path / "progress.sqlite").execute("SELECT count(*) FROM batches").fetchone() == (1,)
