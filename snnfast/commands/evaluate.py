@@ -96,7 +96,7 @@ def _run(args, device):
         progress=out, resume=args.resume, overwrite=args.overwrite,
         on_plan=lambda plan: console.print(f"plan: {plan}", soft_wrap=True), on_note=lambda text: console.print(text, soft_wrap=True),
     )  # fmt: skip
-    stopped = False
+    stopped = None
     try:
         with progress(console) as bar:
             many = len(images)
@@ -105,8 +105,8 @@ def _run(args, device):
             if evaluation.done:
                 console.print(f"{len(evaluation.done)} of {many} images are done already")
             evaluation.run()
-    except KeyboardInterrupt:
-        stopped = True
+    except KeyboardInterrupt as signal:
+        stopped = signal
         done = len(evaluation.done) + sum(len(record["index"]) for record, _, _ in evaluation.finished)
         console.print(f"stopped after {done} of {many} images; --resume goes on with --out {out}")
         if shards.world() > 1 or not done:
@@ -116,7 +116,7 @@ def _run(args, device):
     _tell(console, evaluation, args, out, dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"),
                                                config=net.config, training=net.facts.get("training")))  # fmt: skip
     if stopped:
-        raise KeyboardInterrupt
+        raise stopped
 
 
 def _tell(console, evaluation, args, out, facts):
