@@ -131,7 +131,8 @@ class Evaluation:
                 other.close()
         shards.gathered(None)  # nobody writes before all have read
         store = Store(mine, facts)
-        self.earlier += store.batches()
+        self.stored = store.batches()
+        self.earlier += self.stored
         for part in shards.gathered([record["index"].tolist() for record, _, _ in self.earlier]):
             self.done |= {i for index in part for i in index}
         return store
@@ -144,6 +145,15 @@ class Evaluation:
             self.on_plan(self.plan)
         memory.restart_peak(self.device)
         pinned = self.device.type == "cuda"
+        try:
+            self._run(pinned)
+        except KeyboardInterrupt:
+            if self.store:  # which may hold a batch more than was noted here
+                self.finished = self.store.batches()[len(self.stored) :]
+            raise
+        self.complete = True
+
+    def _run(self, pinned):
         with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype):
             for index, x, y in self.source.batches(self.done, self.plan.batch, pinned):
                 self._check_labels(index, y)
@@ -152,7 +162,6 @@ class Evaluation:
                     end = start + self.plan.batch  # which shrinks where memory runs out
                     self._whole_or_halves(index[start:end], x[start:end], y[start:end])
                     start = end
-        self.complete = True
 
     def _check_labels(self, index, y):
         wrong = (y < 0) | (y >= self.dry.classes)
