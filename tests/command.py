@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}  # the tests' workers share the cores
 
 
 def start(*arguments, script=("-m", "snnfast")):

@@ -77,7 +77,7 @@ def in_two(*arguments):
     """The command under torchrun, two gloo processes."""
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     line = [sys.executable, *torchrun, "-m", "snnfast", "eval", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, env=command.ENV | {"OMP_NUM_THREADS": "1"}, timeout=200)
+    return subprocess.run(line, capture_output=True, text=True, env=command.ENV, timeout=200)
 
 
 def test_two_processes(checkpoint, tmp_path, undisturbed):
