@@ -1,5 +1,6 @@
 """What chosen neurons see and do, step by step: current x, potential u before the reset, spikes s."""
 
+import copy
 import math
 
 import numpy as np
@@ -30,24 +31,19 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
         if name not in known:
             raise ValueError(f"layers names {name}, which is no neuron layer; they are {', '.join(known)}")
     checks.integer("neurons", neurons, 0)
-    found = {name: {"x": [], "v": [], "n": []} for name in layers}
-    places, thetas = {}, {}
+    kept, places = {name: [] for name in layers}, {}
 
     def observe(node, current, spikes):
-        if node.target not in found:
-            return
-        if node.target not in places:
-            places[node.target] = torch.tensor(_spread(neurons, current[0, 0].numel()), device=current.device)
-            theta = known[node.target].theta_for(current[0]).expand_as(current[0])[0]
-            thetas[node.target] = _taken(theta.unsqueeze(0), places[node.target])[0]
-        found[node.target]["x"].append(_taken(current[0], places[node.target]))
+        if node.target in kept:
+            if node.target not in places:
+                places[node.target] = torch.tensor(_spread(neurons, current[0, 0].numel()), device=current.device)
+            kept[node.target].append(current.flatten(2)[..., places[node.target]].clone())
+            shapes[node.target] = current[0]
 
-    for _, states in snn.run(x, T, 1, first, observe=observe):
-        by_layer = {node.target: states[node.name] for node in snn.plan().firing}
-        for name in layers:
-            found[name]["v"].append(_taken(by_layer[name].v, places[name]))
-            found[name]["n"].append(_taken(by_layer[name].count, places[name]))
-    return {name: _arrays(known[name], found[name], places[name], thetas[name]) for name in layers}
+    shapes = {}
+    for _ in snn.chunks(x, T, first=first, observe=observe):
+        pass
+    return {name: _alone(known[name], torch.cat(kept[name]), places[name], shapes[name], snn.method) for name in layers}
 
 
 def _spread(few, many):
@@ -58,18 +54,27 @@ def _spread(few, many):
     return sorted(i * step % many for i in range(few))
 
 
-def _taken(t, places):
-    """[B, ...] -> [B, n], on the CPU."""
-    return t.flatten(1)[:, places].cpu()
-
-
-def _arrays(neuron, kept, places, theta):
-    x, v, n = (torch.stack(kept[key]) for key in ("x", "v", "n"))
-    n = n / theta if n.is_floating_point() else n
+def _alone(layer, x, places, step, method):
+    """The chosen neurons of a layer once more, on their own inputs x [T, B, n], one step at a time. step: a current [B, ...] of the whole layer."""
+    layer = copy.deepcopy(layer)
+    take = lambda t: t.to(step.device).expand_as(step).flatten(1)[:, places]
+    layer.theta, layer.channelwise = take(layer.theta_for(step))[0], False
+    v0 = layer.options.get("v0", 0.5)
+    if "v0" in dict(layer.named_buffers()):
+        v0 = layer.v0 = take(layer.v0)
+    if method.rho:
+        v0 = layer.calibrate(x[: method.rho], max_shift=method.max_shift)
+    state, potentials, counts = None, [], []
+    for t in range(len(x)):
+        _, state = layer.fire(x[t : t + 1], state=state, **({"v0": v0} if state is None else {}))
+        potentials.append(state.v.clone())
+        counts.append(state.count.clone())
+    v, n = torch.stack(potentials), torch.stack(counts)
+    n = n / layer.theta if n.is_floating_point() else n
     s = torch.diff(n, dim=0, prepend=torch.zeros_like(n[:1])).round().to(torch.int8)
-    arrays = dict(neuron=places, theta=theta, x=x.float(), v=v.float(), s=s)
-    if neuron.neuron is iaf:
-        jump = 1.0 if neuron.options.get("unit") == "normalised" else theta
+    arrays = dict(neuron=places, theta=layer.theta, x=x.float(), v=v.float(), s=s)
+    if layer.neuron is iaf:
+        jump = 1.0 if layer.options.get("unit") == "normalised" else layer.theta
         arrays["u"] = (v + s * jump).float()
     return {key: np.asarray(t.cpu()) for key, t in arrays.items()}
 

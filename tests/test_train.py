@@ -1,9 +1,8 @@
-"""Training in two stages: resumable after a kill, logged, by recipe; data sets in their on-disk formats; the commands."""
+"""Training in two stages: resumable after a kill, logged, by recipe; the commands."""
 
 import dataclasses
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import torch
 from torch.utils.data import Subset
 
 import snnfast
-from snnfast import cli, commands, recipes, training
+from snnfast import cli, training
+from snnfast.commands.train import settings_of
 from snnfast.data import Cutout, load
 
 
@@ -148,7 +148,7 @@ def test_precision_ablations_and_negative_thresholds(tmp_path):
 
 def test_settings_of_the_command():
     def settings(*arguments):
-        return commands.settings_of(cli.parser().parse_args(["train", "--arch", "resnet20", "--out", "x", *arguments]))[0]
+        return settings_of(cli.parser().parse_args(["train", "--arch", "resnet20", "--out", "x", *arguments]))[0]
 
     assert settings("--recipe", "qcfs", "--stages", "2").epochs == (30, 10) and settings("--stages", "1").epochs == (30,)
     assert settings("--recipe", "qcfs", "--stages", "2").lr == (0.05, 0.005) and settings("--epochs", "7", "3").epochs == (7, 3)
@@ -247,62 +247,6 @@ def test_cutout():
         sides.add(tuple((holes.max(0).values - holes.min(0).values + 1).tolist()))
         assert torch.equal(image[0], image[2])
     assert (8, 8) in sides and max(max(s) for s in sides) == 8 and min(min(s) for s in sides) >= 4
-
-
-@pytest.fixture
-def cifar_folder(tmp_path, monkeypatch):
-    """CIFAR-10 as its authors lay it out, 5 images a batch. The real files are known by a checksum, which these cannot have."""
-    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
-    import numpy as np
-
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        batch = {"data": rng.integers(0, 256, (5, 3072), dtype=np.uint8), "labels": list(range(5))}
-        (folder / name).write_bytes(pickle.dumps(batch))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
-    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *args: True)
-    return tmp_path
-
-
-def test_cifar(cifar_folder):
-    data = load("cifar10", cifar_folder, cutout=16)
-    image, label = data.train[3]
-    assert (len(data.train), len(data.test), data.classes) == (25, 5, 10) and image.shape == (3, 32, 32) and label == 3
-    raw = torch.from_numpy(data.test.data[2]).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in recipes.CIFAR10)
-    # torchvision divides by 255 and by std in other steps: two roundings of numbers below 3.
-    assert torch.allclose(data.test[2][0], (raw - mean) / std, atol=1e-6)
-    assert data.facts["preprocessing"]["mean"] == list(recipes.CIFAR10[0])
-
-
-def test_imagefolder(tmp_path):
-    pytest.importorskip("torchvision", reason="torchvision is not installed")
-    from PIL import Image
-
-    for part in ("train", "val"):
-        for name in ("cat", "dog"):
-            (tmp_path / part / name).mkdir(parents=True)
-            Image.new("RGB", (300, 260), (200, 30, 30)).save(tmp_path / part / name / "a.png")
-    data = load("imagefolder", tmp_path)
-    assert data.classes == 2 and data.test[1][0].shape == (3, 224, 224) and data.test[1][1] == 1
-    (tmp_path / "val/dog/a.png").unlink()
-    with pytest.raises(ValueError, match="Found no valid file for the classes dog"):
-        load("imagefolder", tmp_path)
-
-
-def test_bad_data(tmp_path):
-    for given, message in (
-        (("mnist",), "data must be one of 'digits', 'cifar10'"),
-        (("cifar10",), "data 'cifar10' needs a folder"),
-        (("cifar10", tmp_path / "none"), "data folder .*none is not there"),
-        (("cifar10", tmp_path), "does not hold cifar10 as torchvision lays it out"),
-        (("imagefolder", tmp_path), "has no folder train/"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            load(*given)
 
 
 def test_eval_command(tmp_path, capsys):

@@ -1,0 +1,159 @@
+"""Data sets in their real form on disk, with the preprocessing of the papers, chosen by name and kept in checkpoints."""
+
+import pickle
+
+import command
+import numpy as np
+import pytest
+import torch
+
+import snnfast
+from snnfast import cli, recipes
+from snnfast.data import PREPROCESSING, load, preprocessing_of
+
+
+@pytest.fixture
+def cifar_folder(tmp_path, monkeypatch):
+    """CIFAR-10 as its authors lay it out, 5 images a batch. The real files are known by a checksum, which these cannot have."""
+    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        batch = {"data": rng.integers(0, 256, (5, 3072), dtype=np.uint8), "labels": list(range(5))}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *args: True)
+    return tmp_path
+
+
+def test_cifar(cifar_folder):
+    data = load("cifar10", cifar_folder, cutout=16)
+    image, label = data.train[3]
+    assert (len(data.train), len(data.test), data.classes) == (25, 5, 10) and image.shape == (3, 32, 32) and label == 3
+    raw = torch.from_numpy(data.test.data[2]).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in recipes.CIFAR10)
+    # torchvision divides by 255 and by std in other steps: two roundings of numbers below 3.
+    assert torch.allclose(data.test[2][0], (raw - mean) / std, atol=1e-6)
+    assert data.facts["preprocessing"]["mean"] == list(recipes.CIFAR10[0])
+
+
+def test_imagefolder(tmp_path):
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (300, 260), (200, 30, 30)).save(tmp_path / part / name / "a.png")
+    data = load("imagefolder", tmp_path)
+    assert data.classes == 2 and data.test[1][0].shape == (3, 224, 224) and data.test[1][1] == 1
+    (tmp_path / "val/dog/a.png").unlink()
+    with pytest.raises(ValueError, match="Found no valid file for the classes dog"):
+        load("imagefolder", tmp_path)
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    """Three classes of Tiny-ImageNet as it is handed out; validation images in one folder, classes in a table."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    root, rng = tmp_path / "tiny-imagenet-200", np.random.default_rng(0)
+    wnids = ["n02", "n01", "n03"]
+    (root / "val/images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    for wnid in wnids:
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG")
+    table = []
+    for i, wnid in enumerate(["n03", "n01", "n02", "n03"]):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(root / "val/images" / f"val_{i}.JPEG")
+        table.append(f"val_{i}.JPEG\t{wnid}\t0\t0\t62\t62")
+    (root / "val/val_annotations.txt").write_text("\n".join(table) + "\n")
+    return root
+
+
+def test_tiny_imagenet(tiny_folder):
+    from PIL import Image
+
+    data = load("tiny-imagenet", tiny_folder)
+    assert (len(data.train), len(data.test), data.classes, data.image_size) == (6, 4, 3, 64)
+    assert [data.test[i][1] for i in range(4)] == [2, 0, 1, 2]
+    raw = torch.from_numpy(np.array(Image.open(tiny_folder / "val/images/val_1.JPEG"))).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in recipes.TINY_IMAGENET)
+    assert torch.allclose(data.test[1][0], (raw - mean) / std, atol=1e-6)  # two roundings of numbers below 3
+    assert data.train[0][0].shape == (3, 64, 64) and data.facts["preprocessing"]["name"] == "tiny-imagenet"
+    above = load("tiny-imagenet", tiny_folder.parent)  # the folder that holds it will do
+    assert len(above.test) == 4
+
+
+def test_a_test_set_needs_no_training_set(tiny_folder):
+    import shutil
+
+    shutil.rmtree(tiny_folder / "train")
+    assert load("tiny-imagenet", tiny_folder, train=False).train is None
+    with pytest.raises(ValueError, match="has no folder train/"):
+        load("tiny-imagenet", tiny_folder)
+    for gone, message in (("val/val_annotations.txt", "has no val/val_annotations.txt"), ("wnids.txt", "has no wnids.txt")):
+        text = (tiny_folder / gone).read_text()
+        (tiny_folder / gone).unlink()
+        with pytest.raises(ValueError, match=message):
+            load("tiny-imagenet", tiny_folder, train=False)
+        (tiny_folder / gone).write_text("")
+        with pytest.raises(ValueError, match="names no images|is none of the 0 of this data set"):
+            load("tiny-imagenet", tiny_folder, train=False)
+        (tiny_folder / gone).write_text(text)
+
+
+def test_preprocessing_by_name():
+    assert preprocessing_of(None, "imagenet") == dict(name="imagenet", **PREPROCESSING["imagenet"])
+    assert preprocessing_of("half", "imagenet") == dict(name="half", mean=[0.5] * 3, std=[0.5] * 3, resize=256, crop=224)
+    assert preprocessing_of("half", "cifar10") == dict(name="half", mean=[0.5] * 3, std=[0.5] * 3)
+    kept = dict(mean=[0.1] * 3, std=[0.2] * 3)  # a checkpoint of an earlier version
+    assert preprocessing_of(kept, "imagenet") == dict(name="own", resize=256, crop=224, **kept)
+    with pytest.raises(ValueError, match="preprocessing must be one of 'cifar10', 'cifar100'"):
+        preprocessing_of("mine", "cifar10")
+    with pytest.raises(ValueError, match="or a dictionary with mean and std, got"):
+        preprocessing_of({"mean": [0.0]}, "cifar10")
+
+
+def test_eval_uses_the_preprocessing_of_the_checkpoint(tiny_folder, tmp_path):
+    """Trained with other means: the images are prepared with those, unless another preprocessing is asked for."""
+    torch.manual_seed(0)
+    net = snnfast.models.vgg11(width=0.0625, image_size=64, num_classes=3, theta=0.5)
+    for _ in range(2):
+        net.train()(torch.randn(8, 3, 64, 64))
+    own = dict(name="own", mean=[0.2, 0.3, 0.4], std=[0.5, 0.6, 0.7])
+    snnfast.save_checkpoint(tmp_path / "net.pt", net.eval(), data="tiny-imagenet", image_size=64, preprocessing=own)
+    base = ["eval", str(tmp_path / "net.pt"), "--data-dir", str(tiny_folder), "--T", "4"]
+    assert cli.main([*base, "--out", str(tmp_path / "a")]) == 0
+    assert cli.main([*base, "--preprocessing", "none", "--out", str(tmp_path / "b")]) == 0
+    a, b = command.report(tmp_path / "a"), command.report(tmp_path / "b")
+    assert a["facts"]["preprocessing"] == own and b["facts"]["preprocessing"]["name"] == "none" and a["images"] == 4
+    test = load("tiny-imagenet", tiny_folder, preprocessing=own, train=False).test
+    x, y = torch.stack([t for t, _ in test]), torch.tensor([y for _, y in test])
+    expected = snnfast.evaluate(snnfast.convert(net), [(x, y)], T=4, ann=net)
+    assert a["accuracy"] == expected.accuracy
+    # Batches of another size may be summed in another order by a library: 1e-4 of the loss.
+    assert a["loss"] == pytest.approx(expected.loss, rel=1e-4) and a["loss"] != pytest.approx(b["loss"], rel=1e-3)
+
+
+def test_a_network_of_another_number_of_classes(tiny_folder, tmp_path, capsys):
+    snnfast.save_checkpoint(tmp_path / "net.pt", snnfast.models.vgg11(width=0.0625, image_size=64), data="tiny-imagenet")
+    assert cli.main(["eval", str(tmp_path / "net.pt"), "--data-dir", str(tiny_folder), "--out", str(tmp_path / "e")]) == 2
+    assert "tiny-imagenet has 3 classes, but the network in" in capsys.readouterr().err and not (tmp_path / "e").exists()
+
+
+def test_bad_data(tmp_path):
+    for given, message in (
+        (("mnist",), "data must be one of 'digits', 'cifar10'"),
+        (("cifar10",), "data 'cifar10' needs a folder"),
+        (("cifar10", tmp_path / "none"), "data folder .*none is not there"),
+        (("cifar10", tmp_path), "does not hold cifar10 as torchvision lays it out"),
+        (("imagefolder", tmp_path), "has no folder train/"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(*given)
