@@ -1,122 +1,148 @@
-"""Whole networks: what SRP, COS and statistics cost beside the plain run, and what `accelerate` gains on networks in the authors' form.
+"""Whole networks at large T: images/s, image-steps/s and peak memory of four ways to run them (`ways.py`).
 
-`make bench-models`, or `python bench/models.py [--width W] [--batch B] [--T T] [--rounds R]`. Medians of rounds in which the compared runs alternate,
-on two threads.
+`make bench-models`, or `python bench/models.py [--arch A ...] [--T T ...] [--batch B] [--rounds R]`. Every run is a process of its own, whose peak is
+the system's; runs of the ways alternate, and medians of the rounds are told. Each way's result is compared with ours before it is timed.
 """
 
 import argparse
 import json
-import platform
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import torch
-from eager import AuthorsIF
+from ways import WAYS, build, trained_looking
 
-import snnfast
-from snnfast import backends, models, nn
-from snnfast.statistics import Statistics
+from snnfast import memory
+from snnfast.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
+ENOUGH = 20 << 30  # bytes: a way that would take more is not run
 
 
-def trained_looking(arch, width):
-    """A network with batch norm statistics and fitting thresholds, which fires as a trained one does."""
-    torch.manual_seed(0)
-    net = models.BY_NAME[arch](width=width, theta=2.0, activation="qcfs")
-    for _ in range(3):
-        net.train()(torch.randn(32, 3, 32, 32))
-    return net.eval()
-
-
-def interleaved(rounds, **runs):
-    """Median seconds of each run, in turn with the others; one round before is not counted."""
-    took = {name: [] for name in runs}
-    for i in range(rounds + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if i:
-                took[name].append(time.perf_counter() - began)
-    return {name: statistics.median(t) for name, t in took.items()}
-
-
-def methods(arch, width, B, T, rounds):
-    """The plain run, SRP with tau = 4, COS with rho = 4, the plain run with statistics."""
-    net, x, labels = trained_looking(arch, width), torch.randn(B, 3, 32, 32), torch.zeros(B, dtype=torch.long)
-    snns = {name: snnfast.convert(net, name) for name in ("if", "srp", "cos")}
-
-    def run(snn, counted=False):
-        return lambda: snnfast.evaluate(snn, [(x, labels)], T=T, at=[T], statistics=Statistics(snn) if counted else False)
-
-    runs = {name: run(snn) for name, snn in snns.items()} | {"if, statistics": run(snns["if"], True)}
-    found = interleaved(rounds, **runs)
-    goals = {"srp": (4 + T) / T * 1.1, "cos": (4 + T) / T * 1.1, "if, statistics": 1.1}
-    for name, seconds in found.items():
-        yield dict(row=f"{arch}: {name}", seconds=seconds, ratio=seconds / found["if"], goal=goals.get(name), T=T, batch=B, width=width)
-
-
-def authors_form(arch, width, T):
-    """The network in the QCFS authors' form: time and batch merged, their IF in place of every activation."""
-    net = trained_looking(arch, width)
-    for name, m in list(net.named_modules()):
-        if isinstance(m, nn.Quantised):
-            parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, AuthorsIF(T, m.levels, float(m.thresh.detach())))
-    return net
-
-
-def accelerated(arch, width, B, T, rounds):
-    """The authors' network, before and after `snnfast.accelerate`: whole, and each neuron layer alone on its own input."""
-    theirs, ours = authors_form(arch, width, T), authors_form(arch, width, T)
-    assert len(snnfast.accelerate(ours).replaced) == sum(isinstance(m, AuthorsIF) for m in theirs.modules())
-    x, inputs = torch.randn(B, 3, 32, 32).repeat(T, 1, 1, 1), {}
-    for name, m in theirs.named_modules():
-        if isinstance(m, AuthorsIF):
-            m.register_forward_pre_hook(lambda m, a, name=name: inputs.__setitem__(name, a[0].clone()) if name not in inputs else None)
+def one(args):
+    """One run in this process: a JSON line."""
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        torch.set_num_threads(2)
+    net = trained_looking(args.arch[0], args.width)
+    torch.manual_seed(1)
+    x, T, way = torch.randn(args.batch, 3, 32, 32, device=device), args.T[0], args.way
+    run = build(way, net.to(device), args.chunk)
     with torch.no_grad():
-        assert torch.equal(theirs(x), ours(x)), "the accelerated network gives other bits"
-        found = interleaved(rounds, theirs=lambda: theirs(x), ours=lambda: ours(x))
-        yield dict(
-            row=f"{arch} in the authors' form, whole",
-            seconds=found["ours"],
-            ratio=found["theirs"] / found["ours"],
-            goal=1.3,
-            T=T,
-            batch=B,
-            width=width,
-        )
-        for name, current in inputs.items():
-            a, b = theirs.get_submodule(name), ours.get_submodule(name)
-            found = interleaved(max(5, rounds), theirs=lambda a=a, c=current: a(c), ours=lambda b=b, c=current: b(c))
-            yield dict(row=f"{arch}, neurons {name} ({current[0].numel()})", seconds=found["ours"], ratio=found["theirs"] / found["ours"], goal=5.0,
-                       T=T, batch=B, width=width)  # fmt: skip
+        expected = build("snnfast", net.to(device))(x, 8)
+        # Other orders of sums, 1e-6 relative, move a spike where a potential ends at its threshold: a share of the logits' size.
+        assert (run(x, 8) - expected).abs().max() <= 0.1 * expected.abs().max(), f"{way} computes something else"
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        memory.restart_peak(device)
+        before, began = memory.used(device), time.perf_counter()
+        run(x, T)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    print(json.dumps(dict(seconds=seconds, peak=memory.peak(device), before=before)))
+
+
+def child(args, way, arch, T, chunk=0):
+    line = [
+        sys.executable,
+        __file__,
+        "--way",
+        way,
+        "--arch",
+        arch,
+        "--T",
+        T,
+        "--batch",
+        args.batch,
+        "--width",
+        args.width,
+        "--device",
+        args.device,
+    ]
+    done = subprocess.run([*map(str, line), "--chunk", str(chunk)], capture_output=True, text=True)
+    if done.returncode:
+        return dict(failed=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def best_chunk(args, arch):
+    """SpikingJelly's chunk that is fastest here at T = 64: it is the user's choice there."""
+    took = {c: child(args, "spikingjelly", arch, 64, c).get("seconds", float("inf")) for c in (4, 16, 64)}
+    return min(took, key=took.get)
+
+
+def measured(args, arch, T, chunk):
+    """Median seconds and largest peak of each way, in rounds."""
+    found = {way: [] for way in WAYS}
+    for _ in range(args.rounds):
+        for way in WAYS:
+            if way == "authors" and _authors_bytes(args, arch, T) > ENOUGH:
+                found[way].append(dict(failed=f"would take {memory.told(_authors_bytes(args, arch, T))}"))
+            else:
+                found[way].append(child(args, way, arch, T, chunk if way == "spikingjelly" else 0))
+    rows = {}
+    for way, runs in found.items():
+        good = [r for r in runs if "failed" not in r]
+        if not good:
+            rows[way] = dict(failed=runs[0]["failed"])
+            continue
+        seconds = statistics.median(r["seconds"] for r in good)
+        rows[way] = dict(seconds=seconds, images_per_second=args.batch / seconds, image_steps_per_second=args.batch * T / seconds,
+                         peak=max(r["peak"] for r in good), rise=max(r["peak"] - r["before"] for r in good))  # fmt: skip
+    return rows
+
+
+def _authors_bytes(args, arch, T):
+    """Five tensors of the widest layer: input and output of a convolution, the list of spikes and its stack, the result."""
+    return 5 * 4 * int(64 * args.width) * 1024 * args.batch * T
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--width", type=float, default=0.5)
-    p.add_argument("--batch", type=int, default=16)
-    p.add_argument("--T", type=int, default=32)
-    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18"])
+    p.add_argument("--T", type=int, nargs="+", default=[32, 64, 256, 1024])
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--width", type=float, default=1.0)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    p.add_argument("--chunk", type=int, default=0, help=argparse.SUPPRESS)
     args = p.parse_args()
-    torch.set_num_threads(2)
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    facts = dict(machine=cpu, isa=backends._C.isa() if backends._C else "reference", threads=2, torch=torch.__version__)
-    facts["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    print(f"| {cpu}, T = {args.T}, batch {args.batch}, width {args.width} | ms | ratio | goal |\n|---|---|---|---|")
+    if args.way:
+        return one(args)
+    facts = machine(args.device) | dict(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    name = "".join(c if c.isalnum() else "-" for c in f"{facts.get('gpu', facts['cpu'])}-{facts['kernels'].split()[-1]}").lower()
     RESULTS.mkdir(exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in f"{cpu}-{facts['isa']}").lower()
-    with open(RESULTS / f"models-{name}.jsonl", "a") as file:
-        for rows in (
-            methods("vgg16", args.width, args.batch, args.T, args.rounds), methods("resnet18", args.width, args.batch, args.T, args.rounds),
-            accelerated("vgg16", args.width, args.batch, args.T, args.rounds),
-        ):  # fmt: skip
-            for r in rows:
-                goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
-                print(f"| {r['row']} | {1e3 * r['seconds']:.1f} | {r['ratio']:.2f} | {goal} |", flush=True)
-                file.write(json.dumps(facts | r) + "\n")
+    print(f"{facts.get('gpu', facts['cpu'])}, batch {args.batch}, width {args.width}, {args.rounds} rounds")
+    print("| network, T | way | images/s | image-steps/s | against the best other | peak | rise |\n|---|---|---|---|---|---|---|")
+    for arch in args.arch:
+        chunk = best_chunk(args, arch)
+        for T in args.T:
+            rows = measured(args, arch, T, chunk)
+            others = [r["image_steps_per_second"] for way, r in rows.items() if way != "snnfast" and "failed" not in r]
+            with open(RESULTS / f"large-T-{name}.jsonl", "a") as file:
+                for way, r in rows.items():
+                    r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
+                    told = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds) | (
+                        {"chunk": chunk} if way == "spikingjelly" else {}
+                    )
+                    file.write(json.dumps(facts | told | r) + "\n")
+                    print(_line(f"{arch}, {T}", way, r), flush=True)
+
+
+def _line(what, way, r):
+    if "failed" in r:
+        return f"| {what} | {way} | – | – | – | {r['failed']} | |"
+    ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}"
+    return (
+        f"| {what} | {way} | {r['images_per_second']:.3g} | {r['image_steps_per_second']:.1f} | {ratio} | {memory.told(r['peak'])} "
+        f"| {memory.told(max(0, r['rise']))} |"
+    )
 
 
 if __name__ == "__main__":

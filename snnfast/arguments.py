@@ -125,6 +125,7 @@ def _eval(p):
     p.add_argument("--chunk", type=int, metavar="t", help="steps at a time (default: chosen)")
     p.add_argument("--dtype", choices=DTYPES, default="fp32", metavar="NAME", help=f"of matrix products: {', '.join(DTYPES)}")
     p.add_argument("--deterministic", action="store_true", help="results that do not depend on batch, chunk, threads; slower")
+    p.add_argument("--cuda-graphs", action="store_true", help="capture the loop over time on a GPU")
     p.add_argument("--images", type=int, metavar="N", help="only the first N images")
     p.add_argument("--statistics", action="store_true", help="unevenness, firing rates, SOPs, energy, seconds per layer")
     p.add_argument("--start-stop", action="store_true", help="read delayed outputs too: a matrix of first and last steps")

@@ -9,12 +9,13 @@ import torch
 
 from snnfast import heap, identity, memory, planner, records, shards
 from snnfast.execution import Execution
+from snnfast.graphs import Graphs
 from snnfast.machine import machine
 from snnfast.memory import parse
 from snnfast.ops import checks
 from snnfast.products import check_dtype, formats
 from snnfast.report import Report
-from snnfast.sources import source_of
+from snnfast.sources import prefetched, source_of
 from snnfast.spiking import SpikingNetwork, check_at, powers_of_two
 from snnfast.statistics import Statistics
 from snnfast.store import Store, file_of, files_in
@@ -41,6 +42,7 @@ def evaluate(snn, loader, T=1024, at=None, memory=None, **options):  # as `Evalu
         deterministic: calls libraries with shapes that depend neither on batch nor chunk, so that results do not either; slower.
         statistics: True, or a `snnfast.statistics.Statistics` of `snn`: unevenness, firing rates, SOPs, energy and seconds per layer, in the same
             pass.
+        graphs: whether to capture the loop over chunks as a CUDA graph, on a GPU; see `snnfast/graphs.py`.
         start_stop: whether to read delayed outputs too, see `snnfast.records.start_stop`.
         progress: folder for a file of finished batches.  resume: go on with what is in it; it must be of the same network, data and settings.
             overwrite: start anew where it holds a run.
@@ -60,8 +62,9 @@ class Evaluation:
     """One evaluation on its way: `run`, then `report`; after a KeyboardInterrupt `report` tells what is done so far. See `evaluate`."""
 
     def __init__(
-        self, snn, loader, T=1024, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32", deterministic=False,
-        statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0, on_chunk=None, on_plan=None, on_note=None,
+        self, snn, loader, T=1024, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
+        deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
+        on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip
         checks.integer("T", T)
         if not isinstance(snn, SpikingNetwork):
@@ -86,7 +89,9 @@ class Evaluation:
             chunk,
         )
         self.snn, self.ann, self.earlier, self.finished, self.done = snn.to(self.device), ann, [], [], set()
-        self.execution = Execution(snn.gm, self.device, dtype, deterministic, timed=bool(statistics))
+        if graphs and self.device.type != "cuda":
+            raise ValueError(f"graphs are of CUDA devices, and the device is {self.device}")
+        self.execution = Execution(snn.gm, self.device, dtype, deterministic, bool(statistics) and not graphs, Graphs() if graphs else None)
         self.complete = False
         shape = self.source.shape()
         self.dry = planner.Dry(self.snn, shape, self.execution, self.device)
@@ -155,19 +160,23 @@ class Evaluation:
 
     def _run(self, pinned):
         with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype):
-            for index, x, y in self.source.batches(self.done, self.plan.batch, pinned):
-                self._check_labels(index, y)
+            for index, x, y in prefetched(self._checked(pinned), self.device):
                 start = 0
                 while start < len(y):
                     end = start + self.plan.batch  # which shrinks where memory runs out
                     self._whole_or_halves(index[start:end], x[start:end], y[start:end])
                     start = end
 
-    def _check_labels(self, index, y):
-        wrong = (y < 0) | (y >= self.dry.classes)
-        if wrong.any():
-            at = int(wrong.nonzero()[0])
-            raise ValueError(f"the label of image {index[at]} is {int(y[at])}, but the network has {self.dry.classes} classes")
+        if self.execution.graphs and self.execution.graphs.refused:
+            self._note(f"no CUDA graph was used: {self.execution.graphs.refused}")
+
+    def _checked(self, pinned):
+        for index, x, y in self.source.batches(self.done, self.plan.batch, pinned):
+            wrong = (y < 0) | (y >= self.dry.classes)
+            if wrong.any():
+                at = int(wrong.nonzero()[0])
+                raise ValueError(f"the label of image {index[at]} is {int(y[at])}, but the network has {self.dry.classes} classes")
+            yield index, x, y
 
     def _whole_or_halves(self, index, x, y):
         """Finishes a batch: at once, or in parts where memory runs out."""
@@ -215,7 +224,7 @@ class Evaluation:
 
     def _batch(self, index, x, y, tick):
         began = time.perf_counter()
-        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        x, y = x.to(self.device), y.to(self.device)
         counted = None if self.statistics is None else self.statistics.empty()
         reading = records.Reading(self.snn, index, y, self.at, self._answer(x), self.start_stop)
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)

@@ -47,15 +47,20 @@ class Execution:
     """Computes one node after another for the runs of one network.
 
     dtype: of matrix products, see `snnfast/products.py`.  deterministic: see `snnfast/fixed_shapes.py`.  timed: whether `clock` runs.
+    graphs: a `snnfast.graphs.Graphs`, which serves one run at a time, or None.
     """
 
-    def __init__(self, gm, device="cpu", dtype="fp32", deterministic=False, timed=False):
+    def __init__(self, gm, device="cpu", dtype="fp32", deterministic=False, timed=False, graphs=None):
         device = torch.device(device)
         check_dtype(dtype, device)
-        self.gm, self.dtype, self.deterministic = gm, dtype, deterministic
+        self.gm, self.dtype, self.deterministic, self.graphs = gm, dtype, deterministic, graphs
         self.half = HalfProducts(gm, dtype) if dtype in HALF else None
         self.fixed = FixedShapes(gm, device) if deterministic else None
         self.clock = Clock(device) if timed else None
+
+    def chunk(self, run, steps):
+        """The next `steps` steps of a run."""
+        return self.graphs.chunk(run, steps) if self.graphs else run.chunk(steps)
 
     def timed(self, node):
         return self.clock(node.name) if self.clock else contextlib.nullcontext()

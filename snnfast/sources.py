@@ -106,3 +106,27 @@ class FromLoader:
 
 def source_of(loader, workers=0):
     return FromData(loader, workers) if is_data_set(loader) else FromLoader(loader)
+
+
+def prefetched(batches, device):
+    """(numbers, images, labels) on the device; on a GPU the next batch is copied there while this one is computed."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream, waiting = torch.cuda.Stream(device), None
+    for numbers, x, y in batches:
+        with torch.cuda.stream(stream):
+            sent = numbers, x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        if waiting is not None:
+            yield _arrived(waiting, stream, device)
+        waiting = sent
+    if waiting is not None:
+        yield _arrived(waiting, stream, device)
+
+
+def _arrived(sent, stream, device):
+    current = torch.cuda.current_stream(device)
+    current.wait_stream(stream)
+    for t in sent[1:]:
+        t.record_stream(current)
+    return sent

@@ -84,7 +84,7 @@ class SpikingNetwork(torch.nn.Module):
             steps = min(T - done, chunk if done else max(chunk, self.method.rho))
             if statistics:  # which reads the spikes so far at its marks
                 steps = min(steps, next(m for m in marks if m > done) - done)
-            y = run.chunk(steps)
+            y = run.execution.chunk(run, steps)
             done += steps
             if statistics:
                 statistics.chunk(run, done)

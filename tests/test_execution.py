@@ -8,8 +8,9 @@ import snnfast
 from snnfast.arena import Arena, choose
 from snnfast.execution import Execution
 from snnfast.fixed_shapes import FixedShapes
+from snnfast.graphs import Graphs
 from snnfast.products import formats
-from snnfast.statistics import QuantisedPass
+from snnfast.statistics import QuantisedPass, Statistics
 
 
 def outputs(snn, x, T, chunk, execution):
@@ -157,3 +158,45 @@ def test_an_execution_is_reused_by_every_run(tiny):
     first = outputs(snn, x, 3, 2, execution)
     assert torch.equal(outputs(snn, x, 3, 3, execution), first)
     assert len(execution.half.copies) == sum(isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) for m in snn.gm.modules())
+
+
+def replayed_on_the_host(function):
+    """Stands for a CUDA graph: runs the function again, and leaves what it returns where the captured call left it."""
+    result = Left()
+
+    def replay():
+        result.y = function().clone()
+
+    return replay, result
+
+
+class Left:
+    def clone(self):
+        return self.y.clone()
+
+
+@pytest.mark.parametrize("method", ["if", "srp", "cos", "stbif"])
+def test_batches_share_the_memory_that_a_graph_replays_in(tiny, method):
+    """The bookkeeping of CUDA graphs, on the host: three batches, of which the second and third go on in the first one's memory."""
+    net, x = tiny
+    snn, graphs = snnfast.convert(net, method), Graphs(replayed_on_the_host)
+    execution = Execution(snn.gm, graphs=graphs)
+    for images in (x, x.flip(0) * 1.5, x[:4], x.roll(3, -1), x[2:]):
+        found = torch.cat([y.clone() for y in snn.chunks(images, 23, 4, execution=execution)])
+        assert torch.equal(found, torch.cat(list(snn.chunks(images, 23, 4))))
+    assert len(graphs.graphs) == 2 and graphs.refused is None
+    counted, plain = Statistics(snn), Statistics(snn)
+    for s, how in ((counted, dict(execution=execution)), (plain, {})):
+        for _ in snn.chunks(x, 16, 4, statistics=s, **how):
+            pass
+    assert counted.rows() == plain.rows()
+
+
+def test_graphs_say_why_not(tiny):
+    net, x = tiny
+    graphs = Graphs(replayed_on_the_host)
+    snn = snnfast.convert(net, inputs="poisson", amplitude=3.0)
+    found = outputs(snn, x, 9, 2, Execution(snn.gm, graphs=graphs))
+    assert torch.equal(found, torch.cat(list(snn.chunks(x, 9, 2)))) and graphs.refused.startswith("Poisson input") and not graphs.graphs
+    with pytest.raises(ValueError, match="graphs are of CUDA devices, and the device is cpu"):
+        snnfast.evaluate(snn, [(x, torch.arange(6))], T=2, graphs=True)

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Subset
 
 import snnfast
-from snnfast import cli, training
+from snnfast import cli, recipes, training
 from snnfast.commands.train import settings_of
 from snnfast.data import Cutout, load
 
