@@ -11,6 +11,8 @@ from test_backends import QCFS, check_cos, check_qcfs, check_row
 
 import snnfast
 from snnfast import backends
+from snnfast.execution import Execution
+from snnfast.graphs import Graphs
 from snnfast.ops import cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
@@ -151,3 +153,37 @@ def test_network_runs_in_flat_memory(tiny):
     # cuDNN's convolutions add in another order than the CPU's: near a threshold a spike may fall on the other side.
     a, b = snn.logits(x, 64, at=[64])[0].cpu(), snnfast.convert(net).logits(x.cpu(), 64, at=[64])[0]
     assert (a.argmax(1) == b.argmax(1)).float().mean() >= 0.8
+
+
+@pytest.mark.parametrize("method", ["if", "srp", "cos"])
+def test_chunks_replayed_from_a_graph(tiny, method):
+    """The same bits as without: the same kernels on the same memory; four batches, of which one is smaller."""
+    net, x = tiny
+    snn, x = snnfast.convert(net, method).cuda(), x.cuda()
+    execution = Execution(snn.gm, "cuda", graphs=Graphs())
+    for images in (x, x.flip(0), x[:4], x.roll(3, -1)):
+        found = torch.cat([y.clone() for y in snn.chunks(images, 23, 4, execution=execution)])
+        assert torch.equal(found, torch.cat(list(snn.chunks(images, 23, 4))))
+    assert execution.graphs.graphs and execution.graphs.refused is None
+
+
+def test_evaluation_within_a_budget(tiny):
+    net, x = tiny
+    data = torch.utils.data.TensorDataset(x.repeat(20, 1, 1, 1), torch.arange(120) % 10)
+    snn, reports = snnfast.convert(net), {}
+    for name, how in (("plain", {}), ("graphs", dict(graphs=True)), ("budget", dict(memory=torch.cuda.memory_reserved() + (300 << 20)))):
+        reports[name] = snnfast.evaluate(snn, data, T=64, ann=net.cuda(), device="cuda", deterministic=True, **how)
+    assert reports["plain"].loss == reports["graphs"].loss == reports["budget"].loss
+    found = reports["budget"].memory
+    assert found["peak"] <= found["budget"] and found["estimate"] <= found["budget"]
+    net.cpu()
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "bf16", "fp16", "author"])
+def test_formats_run(tiny, dtype):
+    net, x = tiny
+    report = snnfast.evaluate(
+        snnfast.convert(net), [(x, torch.arange(6))], T=16, ann=net.cuda(), device="cuda", dtype=dtype, statistics=True
+    )
+    assert report.settings["dtype"] == dtype and len(report.profile) > 20 and all(torch.isfinite(torch.tensor(report.loss)))
+    net.cpu()
