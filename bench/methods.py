@@ -1,7 +1,7 @@
 """Whole networks: what SRP, COS and statistics cost beside the plain run, and what `accelerate` gains on networks in the authors' form.
 
-`make bench-models`, or `python bench/models.py [--width W] [--batch B] [--T T] [--rounds R]`. Medians of rounds in which the compared runs alternate,
-on two threads.
+`make bench-methods`, or `python bench/methods.py [--width W] [--batch B] [--T T] [--rounds R]`. Medians of rounds in which the compared runs
+alternate, on two threads.
 """
 
 import argparse
@@ -13,21 +13,13 @@ from pathlib import Path
 
 import torch
 from eager import AuthorsIF
+from ways import trained_looking
 
 import snnfast
-from snnfast import backends, models, nn
+from snnfast import backends, nn
 from snnfast.statistics import Statistics
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def trained_looking(arch, width):
-    """A network with batch norm statistics and fitting thresholds, which fires as a trained one does."""
-    torch.manual_seed(0)
-    net = models.BY_NAME[arch](width=width, theta=2.0, activation="qcfs")
-    for _ in range(3):
-        net.train()(torch.randn(32, 3, 32, 32))
-    return net.eval()
 
 
 def interleaved(rounds, **runs):

@@ -19,7 +19,7 @@ from snnfast import memory
 from snnfast.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
-ENOUGH = 20 << 30  # bytes: a way that would take more is not run
+SHARE = 0.85  # of the free memory: a way that would take more is not run
 
 
 def one(args):
@@ -81,7 +81,7 @@ def measured(args, arch, T, chunk):
     found = {way: [] for way in WAYS}
     for _ in range(args.rounds):
         for way in WAYS:
-            if way == "authors" and _authors_bytes(args, arch, T) > ENOUGH:
+            if way == "authors" and _authors_bytes(args, arch, T) > SHARE * memory.free(args.device):
                 found[way].append(dict(failed=f"would take {memory.told(_authors_bytes(args, arch, T))}"))
             else:
                 found[way].append(child(args, way, arch, T, chunk if way == "spikingjelly" else 0))
@@ -110,6 +110,7 @@ def main():
     p.add_argument("--width", type=float, default=1.0)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--device", default="cpu")
+    p.add_argument("--results", type=Path, default=RESULTS)
     p.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     p.add_argument("--chunk", type=int, default=0, help=argparse.SUPPRESS)
     args = p.parse_args()
@@ -117,7 +118,7 @@ def main():
         return one(args)
     facts = machine(args.device) | dict(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     name = "".join(c if c.isalnum() else "-" for c in f"{facts.get('gpu', facts['cpu'])}-{facts['kernels'].split()[-1]}").lower()
-    RESULTS.mkdir(exist_ok=True)
+    args.results.mkdir(exist_ok=True)
     print(f"{facts.get('gpu', facts['cpu'])}, batch {args.batch}, width {args.width}, {args.rounds} rounds")
     print("| network, T | way | images/s | image-steps/s | against the best other | peak | rise |\n|---|---|---|---|---|---|---|")
     for arch in args.arch:
@@ -125,7 +126,7 @@ def main():
         for T in args.T:
             rows = measured(args, arch, T, chunk)
             others = [r["image_steps_per_second"] for way, r in rows.items() if way != "snnfast" and "failed" not in r]
-            with open(RESULTS / f"large-T-{name}.jsonl", "a") as file:
+            with open(args.results / f"large-T-{name}.jsonl", "a") as file:
                 for way, r in rows.items():
                     r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
                     told = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds) | (

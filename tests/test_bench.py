@@ -1,5 +1,6 @@
 """The benchmarks' rows are right before anything is timed, and `make gpu` says what it needs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,20 @@ def test_gpu_rows_are_right():
     run = subprocess.run([sys.executable, ROOT / "bench/gpu.py", "--device=cpu"], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.count("by triton: right") == 14
+
+
+def test_large_T_rows(tmp_path):
+    """Every way is compared with ours before it is timed; SpikingJelly is not everywhere."""
+    pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    line = "--arch vgg11 --T 5 --batch 2 --width 0.125 --rounds 1 --results".split()
+    run = subprocess.run([sys.executable, ROOT / "bench/models.py", *line, tmp_path], capture_output=True, text=True, env=env)
+    assert run.returncode == 0, run.stderr[-2000:]
+    (file,) = tmp_path.iterdir()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [r["way"] for r in rows] == ["authors", "steps", "spikingjelly", "snnfast"] and not any("failed" in r for r in rows)
+    assert all(r["image_steps_per_second"] == pytest.approx(10 / r["seconds"]) and r["peak"] >= r["before"] for r in rows)
+    assert rows[-1]["ratio"] == pytest.approx(rows[-1]["image_steps_per_second"] / max(r["image_steps_per_second"] for r in rows[:3]))
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
