@@ -18,6 +18,9 @@ def _info(args):
 def _device(name):
     import torch
 
+    from snnfast import shards
+
+    name = shards.own_device(name)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -93,7 +96,8 @@ def _told(args, error, code):
     if args.debug:
         raise error
     if isinstance(error, ModuleNotFoundError):
-        text = f"this needs {error.name}: pip install 'snnfast[demo]'"
+        extra = "train" if error.name in ("torchvision", "tensorboard") else "demo"
+        text = f"this needs {error.name}: pip install 'snnfast[{extra}]'"
     else:
         text = " ".join(str(error).split()) or type(error).__name__
     if code == 1:

@@ -13,11 +13,13 @@ from snnfast.store import records_in
 
 @dataclasses.dataclass
 class Group:
-    """The runs of one method, one per seed. right: by run, [images, steps] where an image was classified rightly, or None without records."""
+    """The runs of one method, one per seed. right: by run, [images, steps] where an image was classified rightly, or None without records.
+    images: by run, numbers and labels of the images, to see whether two runs were of the same."""
 
     name: str
     reports: list
     right: list
+    images: list
 
     def mean(self, t):
         return statistics.fmean(r.at_step(t) for r in self.reports)
@@ -35,15 +37,17 @@ class Group:
 
 def group(name, folders):
     """A `Group` from folders of evaluations (or their report.json)."""
-    reports, right = [], []
+    reports, right, images = [], [], []
     for folder in map(Path, folders):
         report = load_report(folder)
         if not report.complete:
             raise ValueError(f"{folder} was stopped after {report.images} images: finish it with snnfast eval --resume first")
         reports.append(report)
         found = records_in(folder if folder.is_dir() else folder.parent)
-        right.append(_right(records.joined(found), report) if found else None)
-    return Group(name, reports, right)
+        record = records.joined(found) if found else None
+        right.append(_right(record, report) if found else None)
+        images.append(found and (record["index"].tolist(), record["label"].tolist()))
+    return Group(name, reports, right, images)
 
 
 def _right(record, report):
@@ -76,7 +80,7 @@ def rows(groups):
     """One dictionary per step and group: t, name, runs, mean, deviation, ann, difference from the first group, p and the test it is of.
 
     One run against one: McNemar's exact test on the images that only one of them has right. Several against as many: a paired t test over the
-    seeds, in the order they were given.
+    seeds, in the order they were given; neither where there is nothing to test.
     """
     found = []
     for t in common_steps(groups):
@@ -91,7 +95,7 @@ def _paired(a, b, t):
     from scipy import stats
 
     if len(a.reports) == len(b.reports) == 1:
-        if a.right[0] is None or b.right[0] is None:
+        if a.right[0] is None or b.right[0] is None or a.images[0] != b.images[0]:
             return None, None
         x, y = (g.right[0][:, g.reports[0].at.index(t)] for g in (a, b))
         only_a, only_b = int((x & ~y).sum()), int((y & ~x).sum())
@@ -100,7 +104,7 @@ def _paired(a, b, t):
         return None, None
     difference = np.array([r.at_step(t) for r in b.reports]) - np.array([r.at_step(t) for r in a.reports])
     if np.ptp(difference) == 0:  # without spread the test has no statistic
-        return (1.0 if difference[0] == 0 else 0.0), "t"
+        return None, None
     return float(stats.ttest_1samp(difference, 0.0).pvalue), "t"
 
 
@@ -126,4 +130,5 @@ def latex(groups, found):
 
 
 def _escaped(text):
-    return "".join("\\" + c if c in "_%&#$" else c for c in text)
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(named.get(c, "\\" + c if c in "_%&#${}" else c) for c in text)

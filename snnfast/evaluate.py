@@ -1,10 +1,12 @@
 """The accuracy of a spiking network at every asked t, from one run over the data, in memory that is known before."""
 
 import contextlib
+import dataclasses
 import gc
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from snnfast import heap, identity, memory, planner, records, shards
@@ -13,13 +15,15 @@ from snnfast.graphs import Graphs
 from snnfast.machine import machine
 from snnfast.memory import parse
 from snnfast.ops import checks
-from snnfast.products import check_dtype, formats
+from snnfast.products import check_dtype, faithful, formats
 from snnfast.report import Report
 from snnfast.sources import prefetched, source_of
 from snnfast.spiking import SpikingNetwork, check_at, powers_of_two
 from snnfast.statistics import Statistics
-from snnfast.store import Store, file_of, files_in
+from snnfast.store import Store, compare, file_of, files_in, read, remove
 from snnfast.version import __version__
+
+MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
 
 
 def evaluate(snn, loader, T=1024, at=None, memory=None, **options):  # as `Evaluation` takes them
@@ -31,15 +35,16 @@ def evaluate(snn, loader, T=1024, at=None, memory=None, **options):  # as `Evalu
             batches of a fitting size.
         T: number of steps, >= 1.
         at: increasing steps in 1..T; default 1, 2, 4, ... and T.
-        memory: what the whole process may hold on the device: bytes, a text such as "8GiB", "auto" (most of what is free), or None (what runs
-            fastest). Batch and chunk are chosen to stay below it; batches of a loader are cut. Where memory runs out all the same, the chunk is
-            halved, then the batch, and the batch repeated: the result is the same.
-        ann: the network that `snn` was converted from; its accuracy and the distance of the outputs then stand in the report. It is left on
-            `device`, in the mode it was in.
+        memory: what the whole process may hold: bytes, a text such as "8GiB", "auto" (most of what is free), or None (what runs fastest). On a CPU
+            that is its resident memory, on a GPU what torch reserves (CUDA's own context comes on top). Batch and chunk are chosen to stay below
+            it; batches of a loader are cut. Where memory runs out all the same, the chunk is halved, then the batch, and the batch repeated.
+        ann: the network that `snn` was converted from; its accuracy and the distance of the outputs then stand in the report. Both are left on
+            `device`.
         batch: images at a time, of a data set.  chunk: steps at a time. Chosen if not given; memory depends on them, not on T.
         device: where to run.
         dtype: of matrix products, "fp32", "tf32", "bf16", "fp16" or "author"; see `snnfast/products.py`. Neurons are fp32 in all of them.
-        deterministic: calls libraries with shapes that depend neither on batch nor chunk, so that results do not either; slower.
+        deterministic: calls libraries with shapes that depend neither on batch nor chunk, see `snnfast/fixed_shapes.py`; without it a library may
+            sum in another order for another batch. Slower.
         statistics: True, or a `snnfast.statistics.Statistics` of `snn`: unevenness, firing rates, SOPs, energy and seconds per layer, in the same
             pass.
         graphs: whether to capture the loop over chunks as a CUDA graph, on a GPU; see `snnfast/graphs.py`.
@@ -54,8 +59,11 @@ def evaluate(snn, loader, T=1024, at=None, memory=None, **options):  # as `Evalu
         `snnfast.Report`.
     """
     run = Evaluation(snn, loader, T, at, memory, **options)
-    run.run()
-    return run.report()
+    try:
+        run.run()
+        return run.report()
+    finally:
+        run.close()
 
 
 class Evaluation:
@@ -74,11 +82,15 @@ class Evaluation:
         for name, value in (("batch", batch), ("chunk", chunk)):
             if value is not None:
                 checks.integer(name, value)
-        self.device = shards.own_device(torch.device(device))
+        self.device = torch.device(device)
         self.dtype, self.deterministic, self.start_stop = check_dtype(dtype, self.device), deterministic, start_stop
         self.statistics = Statistics(snn) if statistics is True else statistics or None
+        if self.statistics is not None:
+            self.statistics.marks(T)  # which knows whether this T fits
         if (resume or overwrite) and progress is None:
             raise ValueError("resume and overwrite are of a folder of finished batches: give progress=")
+        if start_stop and len(self.at) > MOST_WINDOWS:
+            raise ValueError(f"start_stop reads every pair of steps: give at= with at most {MOST_WINDOWS} of them, got {len(self.at)}")
         if resume and overwrite:
             raise ValueError("resume goes on with what is there and overwrite replaces it: give one of them")
         self.budget, self.on_chunk, self.on_plan, self.on_note = parse(memory), on_chunk, on_plan, on_note
@@ -88,56 +100,59 @@ class Evaluation:
             batch,
             chunk,
         )
-        self.snn, self.ann, self.earlier, self.finished, self.done = snn.to(self.device), ann, [], [], set()
+        self.snn, self.ann, self.earlier, self.finished, self.done, self.mine = snn.to(self.device), ann, [], [], set(), 0
         if graphs and self.device.type != "cuda":
             raise ValueError(f"graphs are of CUDA devices, and the device is {self.device}")
         self.execution = Execution(snn.gm, self.device, dtype, deterministic, bool(statistics) and not graphs, Graphs() if graphs else None)
-        self.complete = False
+        self.complete = self.told = False
         shape = self.source.shape()
         self.dry = planner.Dry(self.snn, shape, self.execution, self.device)
         self.plan = self._planned()
+        if shards.world() > 1 and progress is None:
+            shards.agreed("networks, data or settings", self._identity())
         self.store = self._opened(resume, overwrite) if progress is not None else None  # last: until here nothing is written
 
     # ---- before the run
 
-    def _planned(self):
+    def _planned(self, batch=None, chunk=None):
+        """Within the budget; with a batch and a chunk given, after memory ran out, just what they take."""
         first = self.source.first_batch()
         whole = first if self.budget is None else None  # a loader's batches stay whole where no budget is given
-        budget = memory.budget(self.budget, self.device)
         if self.ann is not None:
             self.ann.to(self.device)
-        return planner.plan(
-            self.dry, self.T, images=first or self.source.images, batch=self.asked_batch or whole, chunk=self.asked_chunk, budget=budget,
-            statistics=self.statistics is not None, ann=self.ann is not None,
+        found = planner.plan(
+            self.dry, self.T, images=first or self.source.images, batch=batch or self.asked_batch or whole, chunk=chunk or self.asked_chunk,
+            budget=None if batch else memory.budget(self.budget, self.device), statistics=self.statistics is not None, ann=self.ann is not None,
+            reads=len(self.at) if self.start_stop else 1,
+        )  # fmt: skip
+        return dataclasses.replace(found, budget=self.plan.budget) if batch else found
+
+    def _identity(self):
+        """What the results depend on."""
+        return dict(
+            network=identity.of_network(self.snn, self.ann), data=self.source.identity(), snnfast=__version__, T=self.T, at=self.at, dtype=self.dtype,
+            deterministic=bool(self.deterministic), start_stop=bool(self.start_stop), statistics=self.statistics is not None, device=self.device.type,
+            method=self.snn.method.facts(), torch=torch.__version__,
         )  # fmt: skip
 
     def _opened(self, resume, overwrite):
-        """The file of finished batches, and what is in the folder's files already."""
-        files = files_in(self.progress)
+        """The file of finished batches; what is in the folder's files already goes to `earlier`."""
+        facts, files, mine = self._identity(), files_in(self.progress), file_of(self.progress, shards.rank())
+        shards.agreed("networks, data or settings", facts)
         if files and not (resume or overwrite):
             raise ValueError(f"{self.progress} holds a run already: resume goes on with it, overwrite replaces it")
-        settings = dict(
-            T=self.T, at=self.at, dtype=self.dtype, deterministic=self.deterministic, start_stop=self.start_stop,
-            statistics=self.statistics is not None, device=self.device.type, method=self.snn.method.facts(),
-        )  # fmt: skip
-        facts = dict(network=identity.of_network(self.snn, self.ann), data=self.source.identity(), snnfast=__version__, **settings)
-        shards.gathered(None)  # every process has looked at the folder before one of them changes it
+        for path in files if resume else ():
+            known, batches = read(path)
+            if known is not None:
+                compare(known, facts, path)
+            self.earlier += batches
+            self.mine += len(batches) if path == mine else 0
+        shards.gathered(None)  # everybody has read before anybody writes
         self.progress.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for path in files if shards.rank() == 0 else ():
-                path.unlink(missing_ok=True)
-            files = []
-            shards.gathered(None)
-        mine = file_of(self.progress, shards.rank())
-        for path in files:
-            if path != mine:
-                other = Store(path, facts)
-                self.earlier += other.batches()
-                other.close()
-        shards.gathered(None)  # nobody writes before all have read
-        store = Store(mine, facts)
-        self.stored = store.batches()
-        self.earlier += self.stored
+        store = Store(mine, facts, machine(self.device), overwrite)
+        if overwrite and shards.is_first_here():
+            for path in set(files) - {file_of(self.progress, r) for r in range(shards.world())}:
+                remove(path)
         for part in shards.gathered([record["index"].tolist() for record, _, _ in self.earlier]):
             self.done |= {i for index in part for i in index}
         return store
@@ -154,12 +169,12 @@ class Evaluation:
             self._run(pinned)
         except KeyboardInterrupt:
             if self.store:  # which may hold a batch more than was noted here
-                self.finished = self.store.batches()[len(self.stored) :]
+                self.finished = self.store.batches()[self.mine :]
             raise
         self.complete = True
 
     def _run(self, pinned):
-        with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype):
+        with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype, self.deterministic):
             for index, x, y in prefetched(self._checked(pinned), self.device):
                 start = 0
                 while start < len(y):
@@ -172,6 +187,12 @@ class Evaluation:
 
     def _checked(self, pinned):
         for index, x, y in self.source.batches(self.done, self.plan.batch, pinned):
+            if x.dtype != self.dry.dtype:
+                raise TypeError(
+                    f"images have dtype {_name(x.dtype)}, but the network's weights {_name(self.dry.dtype)}: convert one of them"
+                )
+            if not (fine := torch.isfinite(x.flatten(1)).all(1)).all():  # which neurons would take for silence
+                raise ValueError(f"image {index[int((~fine).nonzero()[0])]} has values that are not finite")
             wrong = (y < 0) | (y >= self.dry.classes)
             if wrong.any():
                 at = int(wrong.nonzero()[0])
@@ -203,7 +224,7 @@ class Evaluation:
             torch.cuda.empty_cache()
         chunk, least = self.plan.chunk, self.snn.method.rho
         if chunk > max(1, least):
-            self.plan = planner.smaller(self.plan, chunk=max(1, least, chunk // 2))
+            self.plan = self._planned(batch=self.plan.batch, chunk=max(1, least, chunk // 2))
             self._note(f"out of memory with {len(y)} images and {chunk} steps at a time: repeated with {self.plan.chunk} steps ({out})")
             self._whole_or_halves(index, x, y)
             return
@@ -213,7 +234,7 @@ class Evaluation:
                 f"{memory.told(planner.plan(self.dry, self.T, batch=1, chunk=chunk).bytes)}: {out}"
             )
         half = len(y) // 2
-        self.plan = planner.smaller(self.plan, batch=half)
+        self.plan = self._planned(batch=half, chunk=chunk)
         self._note(f"out of memory with {len(y)} images: repeated in two parts ({out})")
         self._whole_or_halves(index[:half], x[:half], y[:half])
         self._whole_or_halves(index[half:], x[half:], y[half:])
@@ -231,21 +252,25 @@ class Evaluation:
         run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, execution=self.execution)
         for t, total, dtype in run:
             reading.at_step(t, total, dtype)
-        return reading.done(), counted and counted.state(), time.perf_counter() - began
+        record, windows = reading.done()
+        profile = self.execution.clock.take() if self.execution.clock else {}
+        facts = dict(statistics=counted and counted.state(), start_stop=windows, profile=profile, peak=memory.peak(self.device))
+        return record, facts, time.perf_counter() - began
 
     def _answer(self, x):
         """What the quantised network answers, in full precision."""
         if self.ann is None:
             return None
-        with formats("author" if self.dtype == "author" else "fp32"):
-            if self.execution.fixed:
-                return self.execution.fixed.apply("ann", self.ann, [x], len(x))
-            return self.ann(x)
+        with formats(faithful(self.dtype), self.deterministic):
+            y = self.execution.fixed.apply("ann", self.ann, [x], len(x)) if self.execution.fixed else self.ann(x)
+        if y.shape != (len(x), self.dry.classes):
+            raise ValueError(f"ann must give logits [{len(x)}, {self.dry.classes}], as snn does, got shape {tuple(y.shape)}")
+        return y
 
-    def _finish(self, record, counted, seconds):
+    def _finish(self, record, facts, seconds):
         if self.store:
-            self.store.put(record, counted, seconds)
-        self.finished.append((record, counted, seconds))
+            self.store.put(record, facts, seconds)
+        self.finished.append((record, facts, seconds))
 
     # ---- after it
 
@@ -253,34 +278,51 @@ class Evaluation:
         """The `Report` of all images that are done, on every process."""
         mine = self.earlier + self.finished
         parts = shards.gathered(mine) if self.complete else [mine]
-        batches = {int(record["index"][0]): (record, counted, seconds) for part in parts for record, counted, seconds in part}
-        record = records.joined([batches[key][0] for key in sorted(batches)])
-        statistics = self.statistics
-        if statistics is not None:
-            for key in sorted(batches):
-                statistics.add(batches[key][1])
-        seconds = sum(b[2] for b in batches.values()) / len(parts)
-        images = len(record["index"])
+        batches = {int(batch[0]["index"][0]): batch for part in parts for batch in part}  # a batch that several processes read counts once
+        batches = [batches[key] for key in sorted(batches)]
+        record = records.joined([r for r, _, _ in batches])
+        counted = self._statistics(batches)
+        images, seconds = len(record["index"]), sum(s for _, _, s in batches)
+        pace = images / seconds * len(parts)
         report = Report(
             at=self.at, images=images, seconds=seconds, ann=records.ann_accuracy(record), device=str(self.device), method=self.snn.method.facts(),
-            layers=statistics.rows() if statistics else [], totals=statistics.totals() if statistics else {},
-            energy=statistics.over_time() if statistics else [], start_stop=records.start_stop(record, self.at),
-            early_exit=records.early_exit(record, self.at), complete=self.complete,
-            speed=dict(images_per_second=images / seconds, image_steps_per_second=images * self.T / seconds, processes=len(parts)),
+            layers=counted.rows() if counted else [], totals=counted.totals() if counted else {}, energy=counted.over_time() if counted else [],
+            start_stop=self._windows(batches, images), early_exit=records.early_exit(record, self.at), complete=self.complete,
+            speed=dict(images_per_second=pace, image_steps_per_second=pace * self.T, processes=len(parts)),
             memory=dict(plan=str(self.plan), batch=self.plan.batch, chunk=self.plan.chunk, estimate=self.plan.bytes, budget=self.plan.budget,
-                        peak=max(shards.gathered(memory.peak(self.device)) if self.complete else [memory.peak(self.device)])),
-            profile=self._profile(), settings=dict(T=self.T, at=self.at, dtype=self.dtype, deterministic=bool(self.deterministic)),
-            machine=machine(self.device), **records.summary(record, self.at),
+                        peak=max(facts["peak"] for _, facts, _ in batches)),
+            profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, deterministic=bool(self.deterministic),
+                                                          quantised=any(self.snn.levels.values())),
+            machine=self.store.machine if self.store else machine(self.device), **records.summary(record, self.at),
         )  # fmt: skip
         report.record = record
         return report
 
-    def _profile(self):
-        """Seconds and bytes per node of the graph, in its order; of this process, in this session."""
-        if not self.execution.clock:
-            return []
-        sums, B, c = self.execution.clock.sums(), self.plan.batch, self.plan.chunk
-        whole = sum(sums.values()) or 1.0
+    def _statistics(self, batches):
+        """What was counted in all batches; a caller's own `Statistics`, which may have seen other runs, takes it in once."""
+        if self.statistics is None:
+            return None
+        counted = self.statistics.empty()
+        for _, facts, _ in batches:
+            counted.add(facts["statistics"])
+            if not self.told:
+                self.statistics.add(facts["statistics"])
+        self.told = True
+        return counted
+
+    def _windows(self, batches, images):
+        if not self.start_stop:
+            return {}
+        counts = sum(np.asarray(facts["start_stop"]) for _, facts, _ in batches)
+        return records.start_stop(counts, images, self.at)
+
+    def _profile(self, batches):
+        """Seconds of all batches and bytes per node of the graph, in its order."""
+        sums = {}
+        for _, facts, _ in batches:
+            for name, seconds in facts["profile"].items():
+                sums[name] = sums.get(name, 0.0) + seconds
+        B, c, whole = self.plan.batch, self.plan.chunk, sum(sums.values()) or 1.0
         return [
             dict(layer=str(node.target if node.op == "call_module" else node.name), kind=self.dry.kind(node), seconds=sums[node.name],
                  share=sums[node.name] / whole, bytes=self.dry.bytes_of(node, B, c))
@@ -288,19 +330,23 @@ class Evaluation:
         ]  # fmt: skip
 
     def close(self):
+        """Lets go of the file of finished batches."""
         if self.store:
             self.store.close()
 
 
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
 @contextlib.contextmanager
 def _in_eval_mode(net):
-    """`net` in eval mode, and back in its own mode afterwards."""
-    if net is None:
-        yield
-        return
-    training = net.training
-    net.eval()
+    """`net` in eval mode, and each of its modules back in its own mode afterwards."""
+    modes = [] if net is None else [(m, m.training) for m in net.modules()]
+    if net is not None:
+        net.eval()
     try:
         yield
     finally:
-        net.train(training)
+        for module, training in modes:
+            module.training = training

@@ -36,11 +36,12 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + first.elapsed_time(last) / 1e3
         self.events = []
 
-    def sums(self):
-        """Seconds by node name."""
+    def take(self):
+        """Seconds by node name since the last call."""
         if self.events:
             self._read()
-        return dict(self.seconds)
+        taken, self.seconds = self.seconds, {}
+        return taken
 
 
 class Execution:
@@ -87,6 +88,8 @@ class Execution:
         names = [k for k, a in node.kwargs.items() if isinstance(a, torch.fx.Node) and a in per_row and isinstance(kwargs[k], torch.Tensor)]
         if not places and not names:
             return function(*args, **kwargs)
+        if any(t.size(0) != rows for t in [*(args[i] for i in places), *(kwargs[k] for k in names)]):
+            return function(*args, **kwargs)  # no rows of images, which the run refuses by name
 
         def on(*slices):
             new, more = list(args), dict(kwargs)

@@ -11,27 +11,24 @@ import threading
 
 import torch
 
-from snnfast.products import is_product
-
 # Rows of one call. A call reads the weights once for all its rows, so one row at a time would be slow.
 ROWS = {"cpu": {"linear": 32, "other": 8}, "cuda": {"linear": 64, "other": 64}}
-_POOLS = {
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean", "sum", "interpolate",
-    "batch_norm", "matmul", "einsum",
+# What computes every element by itself, or only moves elements: its result depends on no shape. All else is called in fixed shapes.
+_EXACT = {
+    "add", "sub", "iadd", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg", "relu", "relu_", "clamp", "abs", "flatten", "view", "reshape",
+    "permute", "transpose", "contiguous", "size", "dim", "getitem", "getattr", "clone", "detach", "unflatten", "unsqueeze", "squeeze", "cat", "chunk",
+    "split", "stack", "pad", "dropout",
 }  # fmt: skip
-_POOL_MODULES = tuple(
-    getattr(torch.nn, name)
-    for name in ("AvgPool1d", "AvgPool2d", "AvgPool3d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "Upsample")
-)
+_EXACT_MODULES = (torch.nn.Identity, torch.nn.Flatten, torch.nn.Unflatten, torch.nn.ReLU, torch.nn.Dropout, torch.nn.ZeroPad2d,
+                  torch.nn.PixelShuffle, torch.nn.ChannelShuffle)  # fmt: skip
 
 
 def is_sensitive(node, gm):
     """Whether a library may order the sums of this node by its shape."""
-    if is_product(node, gm):
-        return True
     if node.op == "call_module":
-        return isinstance(gm.get_submodule(node.target), _POOL_MODULES)
-    return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in _POOLS
+        return not isinstance(gm.get_submodule(node.target), _EXACT_MODULES)
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return node.op in ("call_function", "call_method") and name not in _EXACT
 
 
 def _is_linear(node, gm):
@@ -106,8 +103,10 @@ def _is_channels_last(t):
 
 
 def _filled(t, many):
-    """t with rows of zeros up to `many`."""
-    return t if t.size(0) == many else torch.cat([t, t.new_zeros(many - t.size(0), *t.shape[1:])])
+    """t with rows of zeros up to `many`, in memory of its own: a slice's address depends on its place, and libraries ask where memory begins."""
+    if t.size(0) == many:
+        return t.clone()
+    return torch.cat([t, t.new_zeros(many - t.size(0), *t.shape[1:])])
 
 
 _pool, _lock = None, threading.Lock()

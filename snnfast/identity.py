@@ -3,38 +3,61 @@
 import hashlib
 
 import torch
+from torch.utils.data import Subset, TensorDataset, default_collate
 
 
 def of_network(*nets):
-    """A hash of the weights, buffers and code of networks."""
+    """A hash of the code, weights, buffers and settings of networks."""
     found = hashlib.sha256()
     for net in nets:
         if net is None:
             continue
         gm = getattr(net, "gm", net)
-        found.update((getattr(gm, "code", None) or repr(gm)).encode())
+        found.update((getattr(gm, "code", None) or type(gm).__name__).encode())
+        found.update(repr(getattr(net, "levels", None)).encode())
+        for name, module in gm.named_modules():
+            found.update(f"{name} {type(module).__name__} {_settings(module)}".encode())
         for key, t in sorted(net.state_dict().items()):
             found.update(key.encode())
             _take_in(found, t)
     return found.hexdigest()[:16]
 
 
-def of_data(data, samples=16):
-    """Length of a data set and a hash of images and labels spread over it."""
+def _settings(module):
+    """What a module holds beside tensors: window sizes, levels, options of neurons."""
+    kept = {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in ("training", "state")}
+    plain = {k: getattr(v, "__name__", v) for k, v in kept.items() if not isinstance(v, (torch.nn.Module, torch.Tensor))}
+    return sorted((k, repr(v)) for k, v in plain.items() if " at 0x" not in repr(v))
+
+
+def of_data(data, samples=64):
+    """Length of a data set, a hash of all its labels where they can be had without the images, and of images and labels spread over it."""
     many, found = len(data), hashlib.sha256()
+    found.update(repr(_labels(data)).encode())
     for i in sorted({many * k // samples for k in range(samples)} | {many - 1}):
-        x, y = data[i]
-        _take_in(found, x)
-        found.update(str(int(y)).encode())
+        for t in default_collate([data[i]]):
+            _take_in(found, t)
     return f"{many} images, {found.hexdigest()[:16]}"
 
 
-def of_batch(batch):
-    """A hash of one batch."""
+def _labels(data):
+    """As a list, or None where only reading every image would tell."""
+    if isinstance(data, Subset):
+        labels = _labels(data.dataset)
+        return None if labels is None else [labels[i] for i in data.indices]
+    labels = data.tensors[1] if isinstance(data, TensorDataset) and len(data.tensors) == 2 else getattr(data, "targets", None)
+    if labels is None and hasattr(data, "samples"):
+        labels = [sample[1] for sample in data.samples]
+    return None if labels is None else [int(y) for y in labels]
+
+
+def of_loader(loader, batch):
+    """Number of batches, where the loader knows it, and a hash of its first."""
     found = hashlib.sha256()
     for t in batch:
         _take_in(found, t)
-    return f"first batch {found.hexdigest()[:16]}"
+    many = f"{len(loader)} batches, " if hasattr(loader, "__len__") else ""
+    return f"{many}the first {found.hexdigest()[:16]}"
 
 
 def _take_in(found, t):

@@ -1,5 +1,6 @@
 """How much memory there is, how much is used, and how a budget is written."""
 
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def parse(memory):
         return memory
     if isinstance(memory, bool) or not isinstance(memory, (int, float, str)):
         raise TypeError(f"memory must be 'auto', a number of bytes or a text such as '8GiB', got {type(memory).__name__}")
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", str(memory))
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
     if not found or found[2].upper() not in UNITS:
         raise ValueError(f"memory must be 'auto', a number of bytes or a text such as '8GiB' or '500MB', got {memory!r}")
     size = int(float(found[1]) * UNITS[found[2].upper()])
@@ -90,14 +91,24 @@ def budget(memory, device):
     """Bytes that the whole process may hold, from what `parse` gave."""
     if memory == "auto":
         kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
-        return used(device) + int(MARGIN[kind] * free(device))
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if kind == "cpu" else 1  # torchrun's processes share the machine
+        return used(device) + int(MARGIN[kind] * free(device)) // beside
     return memory
+
+
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "Cannot allocate memory",
+    "STATUS_ALLOC_FAILED",
+    "could not create a primitive",
+)
 
 
 def is_out(error):
     """Whether an error says that there was not enough memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("out of memory", "can't allocate memory", "bad_alloc", "bad allocation", "Cannot allocate memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)

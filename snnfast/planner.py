@@ -48,6 +48,10 @@ class Dry:
         self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
         self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
         dtype = dtype or next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
+        if execution.half and dtype != torch.float32:
+            raise ValueError(
+                f"dtype {execution.dtype!r} is for networks in float32, and this one is in {str(dtype).removeprefix('torch.')}"
+            )
         image = torch.zeros(1, *shape, dtype=dtype, device=device)
         interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)
         interpreter.args_iter, env = iter([image]), {}
@@ -62,7 +66,7 @@ class Dry:
         self.dies = dict.fromkeys(self.nodes, -1)  # place of the last node that uses a value or a view of it
         for node in self.nodes:
             self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
-        self.image, self.wide = image.nbytes, image.dtype == torch.float64
+        self.image, self.dtype, self.wide = image.nbytes, dtype, dtype == torch.float64
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
         self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # its question to each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
@@ -120,7 +124,8 @@ class Dry:
 
     def states(self, B):
         """v and count of every neuron, fp32 (or fp64) and int32; running sums of poolings."""
-        own = B * (12 if self.wide else 8) * sum(self.neurons.values())
+        each = (12 if self.wide else 8) + (1 if self.method.tau else 0)  # SRP: and its mask
+        own = B * each * sum(self.neurons.values())
         return own + sum(16 * B * (self.elements[n.all_input_nodes[0]] + self.elements[n]) for n in self.plan.pooling)
 
     def chunk(self, B, c):
@@ -138,13 +143,17 @@ class Dry:
                 alive[self.owner[node]] = rows * self.size[self.owner[node]] if self.owner[node] not in shared else 0
                 repeated = sum(rows * self.size[a] for a in node.all_input_nodes if a in self.kept)
             working = 0 if node in self.plan.firing else self._working(node, rows)
+            if node in self.plan.firing and self.method.parity:  # x/theta and s theta, where an author's program divides by a number
+                working = 2 * rows * self.size[node]
+            if node.op == "placeholder":  # the hash behind each random number
+                working = rows * self.size[node] + 6 * 8 * B * self.elements[node]
             most = max(most, sum(alive.values()) + repeated + working)
             alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node]}
             free += [size for v, size in shared.items() if self.dies[v] <= self.at[node]]
             shared = {v: size for v, size in shared.items() if self.dies[v] > self.at[node]}
         return sum(free) + sum(shared.values()), most
 
-    def parts(self, B, c, statistics, ann):
+    def parts(self, B, c, statistics, ann, reads=1):
         """Bytes by what they are for, at the peak."""
         fixed = [n for n in self.nodes if n not in self.plan.spiking]
         kept = B * (self.image + sum(self.size[n] for n in self.kept))
@@ -152,28 +161,33 @@ class Dry:
         quantised = self.one_pass(self.nodes, B) if statistics or ann else 0
         spikes, currents = self.chunk(B, max(c, self.method.rho))
         levels = 4 * B * (sum(self.neurons.values()) + 4 * max(self.neurons.values())) if statistics else 0
-        loop = dict(images=kept, states=self.states(B), spikes=spikes, currents=currents, levels=levels)
-        whole = max(sum(loop.values()), first + B * self.image, kept + quantised + levels)
+        loop = dict(
+            images=kept, states=self.states(B), spikes=spikes, currents=currents, levels=levels, outputs=8 * B * self.classes * (reads + 4)
+        )
+        left = spikes if self.method.tau else 0  # by SRP's first phase
+        whole = max(sum(loop.values()), first + B * self.image, kept + quantised + levels + left)
         return loop | {"first pass": max(0, whole - sum(loop.values())), "copies of weights": self.weights}
 
 
-def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics=False, ann=False):
+def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics=False, ann=False, reads=1):
     """A `MemoryPlan`: the largest batch and chunk that keep the process below `budget` bytes (None: those that run fastest, whatever they take).
 
-    dry: a `Dry` of the network. batch, chunk: kept where given. images: how many there are at most in a batch.
+    dry: a `Dry` of the network. batch, chunk: kept where given, as far as there are images and steps. images: how many there are at most in a batch.
+    reads: read-outs that are kept at the same time.
 
     Raises:
         ValueError: not even one image and one step fit; the message says what would be needed.
     """
+    batch, chunk = (None if asked is None else min(asked, most or asked) for asked, most in ((batch, images), (chunk, T)))
     kind = "cuda" if dry.device.type == "cuda" else "cpu"
     first = [dry.elements[n.all_input_nodes[0]] for n in dry.plan.firing if n.all_input_nodes[0] in dry.kept]
     neurons = max(first, default=dry.elements[dry.nodes[0]])
     largest = batch or max(1, min(default_chunk(kind, neurons) // STEPS, LARGEST_BATCH))
     largest = min(largest, images or largest)
-    base = memory.used(dry.device) + IDLE[kind]
+    used = memory.used(dry.device)
 
     def of(B, c):
-        parts = {"in use": base} | dry.parts(B, c, statistics, ann)
+        parts = {"in use": used, "reserve": IDLE[kind]} | dry.parts(B, c, statistics, ann, reads)
         return MemoryPlan(B, c, sum(parts.values()), budget, parts)
 
     options = []
@@ -188,14 +202,9 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
         least = of(*options[-1])
         raise ValueError(
             f"memory {memory.told(budget)} is too small: {least.batch} image{'s' if least.batch > 1 else ''} and {least.chunk} "
-            f"step{'s' if least.chunk > 1 else ''} at a time need about {memory.told(least.bytes)} ({memory.told(base)} of it are in use before)"
+            f"step{'s' if least.chunk > 1 else ''} at a time need about {memory.told(least.bytes)} ({memory.told(used)} of it are in use before)"
         )
     return found
-
-
-def smaller(plan, **changed):
-    """The plan with another batch or chunk, after memory ran out."""
-    return dataclasses.replace(plan, **changed)
 
 
 def _halves(n):

@@ -3,6 +3,11 @@
 MARKERS = "osv^D*Px"
 
 
+def _label(name):
+    """A name as matplotlib shows it: no mathematics, and no underscore first, which would leave it out of a legend."""
+    return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
 def _axes(many=1, size=(6, 4)):
     from matplotlib.figure import Figure
 
@@ -28,7 +33,7 @@ def curves(reports, path, deviations=None):
     """
     figure, (axes,) = _axes()
     for (name, report), marker in zip(reports.items(), MARKERS * len(reports)):
-        (line,) = axes.plot(report.at, report.accuracy, marker=marker, markersize=4, label=name)
+        (line,) = axes.plot(report.at, report.accuracy, marker=marker, markersize=4, label=_label(name))
         if deviations and any(deviations[name]):
             low, high = ([a + sign * d for a, d in zip(report.accuracy, deviations[name])] for sign in (-1, 1))
             axes.fill_between(report.at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -39,7 +44,9 @@ def curves(reports, path, deviations=None):
     elif networks:
         for line, (name, report) in zip(list(axes.get_lines()), reports.items()):
             if report.ann is not None:
-                axes.axhline(report.ann, color=line.get_color(), linestyle="--", linewidth=1, label=f"ANN of {name} {report.ann:.2f} %")
+                axes.axhline(
+                    report.ann, color=line.get_color(), linestyle="--", linewidth=1, label=f"ANN of {_label(name)} {report.ann:.2f} %"
+                )
     _time_axis(axes, {t for r in reports.values() for t in r.at})
     axes.set_ylabel("accuracy (%)")
     axes.legend(loc="lower right")
@@ -117,16 +124,17 @@ def start_stop(report, path):
     found = report.start_stop
     table = [[float("nan") if a is None else a for a in row] for row in found["accuracy"]]
     many = len(found["last_step"])
-    figure, (axes,) = _axes(1, (1.8 + 0.5 * many, 1.2 + 0.45 * many))
+    figure, (axes,) = _axes(1, (1.8 + 0.5 * min(many, 16), 1.2 + 0.45 * min(many, 16)))
     picture = axes.imshow(table, cmap=colormaps["viridis"], aspect="auto")
     low, high = picture.get_clim()
-    for i, row in enumerate(found["accuracy"]):
+    for i, row in enumerate(found["accuracy"] if many <= 16 else []):  # numbers where there is room for them
         for j, a in enumerate(row):
             if a is not None:
                 dark = high > low and (a - low) / (high - low) < 0.6
                 axes.text(j, i, f"{a:.1f}", ha="center", va="center", fontsize=6, color="white" if dark else "black")
-    axes.set_xticks(range(many), found["last_step"], fontsize=8)
-    axes.set_yticks(range(many), found["first_step"], fontsize=8)
+    places = range(0, many, -(-many // 16))
+    axes.set_xticks(places, [found["last_step"][i] for i in places], fontsize=8)
+    axes.set_yticks(places, [found["first_step"][i] for i in places], fontsize=8)
     axes.set_xlabel("last step that is read")
     axes.set_ylabel("first step that is read")
     figure.colorbar(picture, label="accuracy (%)")

@@ -1,4 +1,5 @@
-"""The matrix products of a graph, and the number format they are computed in. Neurons, sums and poolings stay in fp32.
+"""The matrix products of a graph, and the number format they are computed in. Neurons, sums and poolings stay in fp32; what a neuron emits is rounded
+to 16 bits where the next product is in it.
 
 fp32     full precision; on a GPU TF32 is off
 tf32     a GPU's: factors are rounded to 11 bits
@@ -16,7 +17,7 @@ from snnfast.ops import checks
 DTYPES = ("fp32", "tf32", "bf16", "fp16", "author")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WEIGHTED = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
-_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "linear")
+_FUNCTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")
 
 
 def is_product(node, gm):
@@ -43,20 +44,26 @@ def check_dtype(dtype, device):
 
 
 @contextlib.contextmanager
-def formats(dtype):
-    """Sets what torch may round the factors of fp32 products to, and puts back what was set before."""
-    if dtype == "author":
-        yield
-        return
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [p.fp32_precision for p in places]
+def formats(dtype, deterministic=False):
+    """Sets what torch may round the factors of fp32 products to, and with `deterministic` how cuDNN chooses; puts back what was set before."""
+    places = () if dtype == "author" else (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before, cudnn = [p.fp32_precision for p in places], torch.backends.cudnn
+    choice = cudnn.benchmark, cudnn.deterministic
     try:
         for p in places:
             p.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+        if deterministic:
+            cudnn.benchmark, cudnn.deterministic = False, True
         yield
     finally:
         for p, old in zip(places, before):
             p.fp32_precision = old
+        cudnn.benchmark, cudnn.deterministic = choice
+
+
+def faithful(dtype):
+    """The format that the quantised network is computed in beside products of `dtype`."""
+    return "author" if dtype == "author" else "fp32"
 
 
 class HalfProducts:

@@ -20,10 +20,10 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
         first: number of the first image in its data set, or a tensor [B]; see `SpikingNetwork.chunks`.
 
     Returns:
-        By layer a dictionary of arrays, n neurons each: `neuron` [n], their places in the flattened step; `theta` [n]; `x`, `u` fp32 [T, B, n];
-        `s` int8 [T, B, n], in units of theta; `v` fp32 [T, B, n], the potential after the reset. u = v + s theta, so up to a rounding; in normalised
-        units u and v are multiples of theta. A neuron of one's own has no u here, as its reset is its own. With SRP s are the spikes that fired,
-        masked or not.
+        By layer (LAYER@NODE where one layer is used at several places) a dictionary of arrays, n neurons each: `neuron` [n], their places in the
+        flattened step; `theta` [n]; `x`, `u` fp32 [T, B, n]; `s` int8 [T, B, n], in units of theta; `v` fp32 [T, B, n], the potential after the
+        reset. u = v + s theta, so up to a rounding; in normalised units u and v are multiples of theta. A neuron of one's own has no u here, as its
+        reset is its own. With SRP s are the spikes that fired, masked or not.
     """
     known = dict(snn.neurons())
     layers = list(known) if layers is None else list(layers)
@@ -31,19 +31,21 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
         if name not in known:
             raise ValueError(f"layers names {name}, which is no neuron layer; they are {', '.join(known)}")
     checks.integer("neurons", neurons, 0)
-    kept, places = {name: [] for name in layers}, {}
+    firing = [node for node in snn.plan().firing if node.target in layers]
+    places = [node.target for node in firing]
+    names = {node.name: node.target if places.count(node.target) == 1 else f"{node.target}@{node.name}" for node in firing}
+    kept, places, steps = {name: [] for name in names}, {}, {}
 
     def observe(node, current, spikes):
-        if node.target in kept:
-            if node.target not in places:
-                places[node.target] = torch.tensor(_spread(neurons, current[0, 0].numel()), device=current.device)
-            kept[node.target].append(current.flatten(2)[..., places[node.target]].clone())
-            shapes[node.target] = current[0]
+        if node.name in kept:
+            if node.name not in places:
+                places[node.name] = torch.tensor(_spread(neurons, current[0, 0].numel()), device=current.device)
+            kept[node.name].append(current.flatten(2)[..., places[node.name]].clone())
+            steps[node.name] = current[0]
 
-    shapes = {}
     for _ in snn.chunks(x, T, first=first, observe=observe):
         pass
-    return {name: _alone(known[name], torch.cat(kept[name]), places[name], shapes[name], snn.method) for name in layers}
+    return {names[n.name]: _alone(known[n.target], torch.cat(kept[n.name]), places[n.name], steps[n.name], snn.method) for n in firing}
 
 
 def _spread(few, many):
@@ -79,8 +81,11 @@ def _alone(layer, x, places, step, method):
     return {key: np.asarray(t.cpu()) for key, t in arrays.items()}
 
 
-def plot(name, arrays, image, path, shown=4):
-    """A layer's spikes of one image as a raster, and below it the potential of its most active neurons with their thresholds."""
+def plot(name, arrays, image, path, normalised=False, shown=4):
+    """A layer's spikes of one image as a raster, and below it the potential of its most active neurons with their thresholds.
+
+    normalised: whether potentials are multiples of theta already.
+    """
     from matplotlib.figure import Figure
 
     s, key = arrays["s"][:, image], "u" if "u" in arrays else "v"
@@ -95,7 +100,9 @@ def plot(name, arrays, image, path, shown=4):
     raster.set_title(f"{name}: {int(np.abs(s).sum())} spikes of {many} neurons" + (" (negative ones red)" if (s < 0).any() else ""))
     busiest = np.argsort(-np.abs(s).sum(0), kind="stable")[:shown]
     for i in busiest:
-        (line,) = potential.plot(range(1, T + 1), arrays[key][:, image, i] / arrays["theta"][i], linewidth=1, label=f"neuron {i}")
+        potential.plot(
+            range(1, T + 1), arrays[key][:, image, i] / (1.0 if normalised else arrays["theta"][i]), linewidth=1, label=f"neuron {i}"
+        )
     potential.axhline(1.0, color="0.3", linestyle="--", linewidth=1)
     potential.set_ylabel(f"{key} / theta")
     potential.set_xlabel("time step")

@@ -7,7 +7,6 @@ A record is a dictionary of arrays with a row per image; columns [n, K] have an 
     margin, confidence [n, K]     largest logit minus the second; largest softmax probability, both of the mean output
     loss [n, K]                   cross-entropy of the mean output
     distance [n, K]               root mean square difference of mean output and quantised network's output (nan without one)
-    right_from_to [n, K, K]       on request: whether the output of the steps from at[i] + 1 (or 1) to at[j], read alone, is right
 
 Sums are made of all images at once with math.fsum or in whole numbers, so they depend neither on batches nor on who computed which.
 """
@@ -24,28 +23,34 @@ class Reading:
     """The record of one batch, filled while it runs."""
 
     def __init__(self, snn, index, labels, at, ann=None, start_stop=False):
-        self.snn, self.at, self.labels, self.ann = snn, list(at), labels, ann
+        self.snn, self.at, self.labels, self.ann, self.index = snn, list(at), labels, ann, index
         cpu = labels.cpu().numpy().astype(np.int64)
         self.record = dict(index=np.asarray(index, np.int64), label=cpu)
         self.record["ann"] = np.full(len(cpu), -1, np.int64) if ann is None else ann.argmax(1).cpu().numpy()
         self.columns = {key: [] for key in ("predicted", "top5", "margin", "confidence", "loss", "distance")}
-        self.before, self.windows = ([], []) if start_stop else (None, None)
+        self.before = [] if start_stop else None
+        self.windows = np.zeros((len(self.at), len(self.at)), np.int64)  # [i, j]: right outputs, read from step at[i - 1] + 1 to at[j]
 
     def at_step(self, t, total, dtype):
         """total: sum of the first t outputs, fp64 [B, classes]."""
+        if not (fine := torch.isfinite(total).all(1)).all():
+            image = self.index[int((~fine).nonzero()[0])]
+            raise ValueError(f"the outputs of image {image} are not finite after {t} steps: is it, or are the weights?")
         mean = (total / t).to(dtype)
-        top = mean.topk(min(5, mean.size(1)), 1)
-        second = top.values[:, 1] if mean.size(1) > 1 else torch.full_like(top.values[:, 0], -math.inf)
+        top = mean.topk(min(2, mean.size(1)), 1).values
+        margin = top[:, 0] - top[:, 1] if mean.size(1) > 1 else torch.full_like(top[:, 0], math.inf)
+        own, place = mean.gather(1, self.labels[:, None]), torch.arange(mean.size(1), device=mean.device)
+        before = (mean > own) | ((mean == own) & (place < self.labels[:, None]))  # of equal outputs the first counts, as argmax has it
         columns = dict(
-            predicted=mean.argmax(1).to(torch.int32), top5=(top.indices == self.labels[:, None]).any(1), margin=(top.values[:, 0] - second).float(),
+            predicted=mean.argmax(1).to(torch.int32), top5=before.sum(1) < 5, margin=margin.float(),
             confidence=mean.double().softmax(1).amax(1).float(), loss=F.cross_entropy(mean.double(), self.labels, reduction="none"),
             distance=self._distance(mean),
         )  # fmt: skip
         for key, value in columns.items():
             self.columns[key].append(value.cpu().numpy())
         if self.before is not None:
-            zero = torch.zeros_like(total)
-            self.windows.append([(total - s).argmax(1).eq(self.labels).cpu().numpy() for s in [zero, *self.before]])
+            j, starts = len(self.before), torch.stack([torch.zeros_like(total), *self.before])
+            self.windows[: j + 1, j] = (total - starts).argmax(2).eq(self.labels).sum(1).cpu().numpy()
             self.before.append(total.clone())
 
     def _distance(self, mean):
@@ -54,15 +59,9 @@ class Reading:
         return (self.snn.read(mean).double() - self.ann.double()).square().mean(1).sqrt().float()
 
     def done(self):
-        found = self.record | {key: np.stack(values, 1) for key, values in self.columns.items()}
-        if self.windows:
-            many = len(self.at)
-            matrix = np.zeros((len(self.labels), many, many), bool)
-            for j, column in enumerate(self.windows):
-                for i, right in enumerate(column):
-                    matrix[:, i, j] = right
-            found["right_from_to"] = matrix
-        return found
+        """(record, counts of right delayed outputs or None)."""
+        record = self.record | {key: np.stack(values, 1) for key, values in self.columns.items()}
+        return record, self.windows.tolist() if self.before is not None else None
 
 
 def to_bytes(record):
@@ -105,13 +104,13 @@ def ann_accuracy(record):
     return 100 * int((record["ann"] == record["label"]).sum()) / len(record["label"]) if (record["ann"] >= 0).all() else None
 
 
-def start_stop(record, at):
-    """Accuracy in % of delayed read-outs: rows are first steps (1 and each t + 1), columns last ones; None where there is nothing to read."""
-    if "right_from_to" not in record:
-        return {}
-    n, right = len(record["index"]), record["right_from_to"].sum(0)
+def start_stop(counts, images, at):
+    """Accuracy in % of delayed read-outs: rows are first steps (1 and each t + 1), columns last ones; None where there is nothing to read.
+
+    counts: [i, j] right outputs of all images, read from the i-th first step to at[j].
+    """
     starts = [1, *(t + 1 for t in at[:-1])]
-    table = [[100 * int(right[i, j]) / n if starts[i] <= at[j] else None for j in range(len(at))] for i in range(len(starts))]
+    table = [[100 * int(counts[i][j]) / images if starts[i] <= at[j] else None for j in range(len(at))] for i in range(len(starts))]
     return dict(first_step=starts, last_step=list(at), accuracy=table)
 
 

@@ -1,5 +1,6 @@
 """What an evaluation found: as a table, JSON, CSV and pictures."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -16,7 +17,8 @@ class Report:
 
     accuracy, top5: in %. error: standard error of the accuracy, in %. loss: mean cross-entropy. distance: mean over images of the root mean square
     difference between mean output and the quantised network's output; agreement: images with the same class as it, in % (both [] without `ann`).
-    ann: accuracy of the network before conversion, or None. seconds: of the whole run, all its parts. complete: False where it was stopped early.
+    ann: accuracy of the network before conversion, or None. seconds: computing time of all batches, of all sessions and processes.
+    complete: False where it was stopped early.
     method: name and settings of the conversion. layers, totals, energy: `Statistics.rows()`, `.totals()`, `.over_time()`, where they were asked for.
     profile: seconds and bytes per node of the graph. memory: plan, budget and measured peak, in bytes. speed: images and image-steps per second.
     early_exit, start_stop: see `snnfast.records`. settings, machine, facts: what the run was.
@@ -106,13 +108,13 @@ class Report:
 
     def bibtex(self):
         """BibTeX of the methods used."""
-        quantised = any(row.get("levels") for row in self.layers) or self.facts.get("config") is not None or not self.layers
-        return citations.bibtex(self.method.get("method", "if"), quantised, bool(self.energy))
+        return citations.bibtex(self.method.get("method", "if"), self.settings.get("quantised", True), bool(self.energy))
 
     # ---- files
 
     def save_json(self, path):
-        write_atomically(path, json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
+        with whole(path) as part:
+            part.write_text(json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
 
     def save_csv(self, path):
         """One line per asked t."""
@@ -120,29 +122,34 @@ class Report:
 
     def plot(self, path):
         """Accuracy against T (log axis), with the network's line."""
-        plots.curves({self.method.get("method", "SNN"): self}, path)
+        with whole(path) as part:
+            plots.curves({self.method.get("method", "SNN"): self}, part)
 
     def save(self, folder):
-        """report.json, report.csv, accuracy.png, citations.bib, early_exit.png; with statistics layers.csv, profile.csv, layers.png, energy.png;
-        start_stop.png where it was asked for. Returns the names of the files."""
-        folder = Path(folder)
+        """Writes what there is of FILES, report.json last, and returns the names."""
+        folder, name = Path(folder), self.method.get("method", "SNN")
+        writers = {
+            "report.csv": (self.at, lambda path: save_rows(path, self.columns())),
+            "accuracy.png": (self.at, lambda path: plots.curves({name: self}, path)),
+            "citations.bib": (self.at, lambda path: path.write_text(self.bibtex() + "\n")),
+            "early_exit.png": (self.early_exit, lambda path: plots.early_exit(self, path)),
+            "start_stop.png": (self.start_stop, lambda path: plots.start_stop(self, path)),
+            "layers.csv": (self.layers, lambda path: save_rows(path, self.layers)),
+            "profile.csv": (self.profile, lambda path: save_rows(path, self.profile)),
+            "layers.png": (self.layers, lambda path: plots.layers(self, path)),
+            "energy.png": (self.energy, lambda path: plots.energy({name: self}, path)),
+        }
+        wrote = [file for file, (there, _) in writers.items() if there]
+        for file in wrote:
+            with whole(folder / file) as part:
+                writers[file][1](part)
         self.save_json(folder / "report.json")
-        self.save_csv(folder / "report.csv")
-        self.plot(folder / "accuracy.png")
-        (folder / "citations.bib").write_text(self.bibtex() + "\n")
-        wrote = ["report.json", "report.csv", "accuracy.png", "citations.bib"]
-        for name, there, write in (
-            ("early_exit.png", self.early_exit, lambda path: plots.early_exit(self, path)),
-            ("start_stop.png", self.start_stop, lambda path: plots.start_stop(self, path)),
-            ("layers.csv", self.layers, lambda path: save_rows(path, self.layers)),
-            ("profile.csv", self.profile, lambda path: save_rows(path, self.profile)),
-            ("layers.png", self.layers, lambda path: plots.layers(self, path)),
-            ("energy.png", self.energy, lambda path: plots.energy({self.method.get("method", "SNN"): self}, path)),
-        ):
-            if there:
-                write(folder / name)
-                wrote.append(name)
-        return wrote
+        return ["report.json", *wrote]
+
+
+# What `Report.save` may write, and the command beside it.
+FILES = ("report.json", "report.csv", "accuracy.png", "citations.bib", "early_exit.png", "start_stop.png", "layers.csv", "profile.csv", "layers.png",
+         "energy.png", "predictions.npz")  # fmt: skip
 
 
 def load_report(path):
@@ -161,21 +168,29 @@ def load_report(path):
     return Report(**{k: v for k, v in file.items() if k in known})
 
 
+@contextlib.contextmanager
+def whole(path):
+    """A path to write to in place of `path`, which it becomes at the end: a file is there whole or not at all, whenever the process dies."""
+    path = Path(path)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def save_rows(path, rows):
     """Dictionaries with the same keys as a CSV file."""
-    part = Path(str(path) + ".part")
-    with open(part, "w", newline="") as file:
+    with whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-    os.replace(part, path)
 
 
-def write_atomically(path, text):
-    """A file is there whole or not at all, whenever the process dies."""
-    part = Path(str(path) + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+def save_text(path, text):
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def methods_table(reports):

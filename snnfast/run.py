@@ -55,7 +55,7 @@ class Run:
         self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.execution, self.observe = execution or Execution(gm, x.device), observe
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
-        self.states, self.arena = {}, Arena(x.device)
+        self.states, self.arena, self.longest = {}, Arena(x.device), 0
         self.last_use = {}
         last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
         for value, node in last.items():
@@ -99,6 +99,9 @@ class Run:
         """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
         env = {}
         self.t += steps
+        if steps > self.longest:  # buffers of shorter chunks would stay beside those of this one
+            self.arena.free.clear()
+            self.longest = steps
         for node in self.gm.graph.nodes:
             if node.op == "output":
                 return self._logits(env[node.args[0]].unflatten(0, (steps, self.B)))

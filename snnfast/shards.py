@@ -1,5 +1,6 @@
 """Several processes that share one evaluation (torch.distributed): who takes which images, and the exchange at the end."""
 
+import datetime
 import os
 
 import torch
@@ -23,14 +24,20 @@ def start(device):
     if started() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return False
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        torch.cuda.set_device(device)
+    # Processes meet again when the slowest has done its share.
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(days=7))
     return True
 
 
-def own_device(device):
-    """The device of this process: of several GPUs, the one that `start` chose."""
-    return torch.device("cuda", torch.cuda.current_device()) if world() > 1 and device.type == "cuda" and device.index is None else device
+def own_device(name):
+    """The name of this process's device: "cuda" means the GPU with its number on this machine."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
+
+
+def is_first_here():
+    """Whether this is the first process on its machine, whose folder others may not see."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0 if started() else True
 
 
 def stop():
@@ -42,6 +49,13 @@ def share(numbers):
     """This process's part of a list: parts differ by one element at most, and each element is in exactly one."""
     me, many = rank(), world()
     return numbers[len(numbers) * me // many : len(numbers) * (me + 1) // many]
+
+
+def agreed(what, value):
+    """Raises on every process if they do not all have the same `value`."""
+    values = gathered(value)
+    if any(v != values[0] for v in values):
+        raise ValueError(f"the processes see different {what}: {'; '.join(f'process {i}: {v}' for i, v in enumerate(values))}")
 
 
 def gathered(value):

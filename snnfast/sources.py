@@ -1,7 +1,7 @@
 """Where images come from: a loader's batches as they come, or a data set in batches of the planned size."""
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from snnfast import identity, shards
 from snnfast.ops import checks
@@ -14,10 +14,10 @@ def pair(batch):
         raise TypeError(f"loader must give (images, labels), got {told}: an accuracy needs labels")
     x, y = batch
     checks.tensor("images", x)
-    if not isinstance(y, torch.Tensor) or y.shape != x.shape[:1]:
-        raise ValueError(
-            f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got {tuple(getattr(y, 'shape', ()))}"
-        )
+    if not isinstance(y, torch.Tensor):
+        raise TypeError(f"labels must be a torch.Tensor, got {type(y).__name__}")
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got shape {tuple(y.shape)}")
     if y.is_floating_point() or y.dtype == torch.bool:
         raise TypeError(f"labels must be whole numbers, got dtype {str(y.dtype).removeprefix('torch.')}")
     return x, y.long()
@@ -37,7 +37,7 @@ class FromData:
 
     def shape(self):
         """Of an image."""
-        return tuple(pair([t.unsqueeze(0) if isinstance(t, torch.Tensor) else torch.as_tensor([t]) for t in self.data[0]])[0].shape[1:])
+        return tuple(pair(default_collate([self.data[0]]))[0].shape[1:])
 
     def first_batch(self):
         """The size that batches come in, or None where any can be asked for."""
@@ -79,7 +79,7 @@ class FromLoader:
         return len(self._first[1])
 
     def identity(self):
-        return identity.of_batch(self._first)
+        return identity.of_loader(self.loader, self._first)
 
     def _all(self):
         if self._first is None:

@@ -22,7 +22,7 @@ from snnfast import nn
 from snnfast.execution import Execution
 from snnfast.ops import checks
 from snnfast.ops.qcfs import qcfs
-from snnfast.products import is_product, weight_of
+from snnfast.products import faithful, formats, is_product, weight_of
 from snnfast.spiking import powers_of_two
 
 FIELDS = (
@@ -94,6 +94,7 @@ class Statistics:
         self.image_spikes = {}  # by step
         self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
         self.work, self.poisson = {}, snn.method.amplitude is not None
+        self.executions = {}  # of the quantised network, by device and whether shapes are fixed
 
     def empty(self):
         """Statistics of the same network and energies that have seen nothing."""
@@ -105,6 +106,8 @@ class Statistics:
 
     def marks(self, T, least=0):
         """The steps at which spikes are counted: powers of two from `least` on, and T."""
+        if self.T not in (None, T):
+            raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
         return [t for t in powers_of_two(T) if t >= least]
 
     # ---- a batch's numbers as plain values, for a file; sums of them are exact, so batches may come in any order
@@ -160,8 +163,12 @@ class Statistics:
 
     def begin(self, run):
         """Before the first step: the levels of the quantised network for this batch."""
-        execution = Execution(self.gm, run.image.device, deterministic=run.execution.deterministic)
-        seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, execution, run.fixed if run.execution.half is None else ())
+        key = (run.image.device, run.execution.deterministic)
+        if key not in self.executions:
+            self.executions[key] = Execution(self.gm, run.image.device, deterministic=run.execution.deterministic)
+        fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
+        with formats(faithful(run.execution.dtype), run.execution.deterministic):
+            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
 
     def chunk(self, run, done):

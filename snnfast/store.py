@@ -1,4 +1,7 @@
-"""The finished batches of an evaluation in a file that is whole after a kill at any moment (SQLite's transactions)."""
+"""The finished batches of an evaluation in a file that is whole after a kill at any moment (SQLite's transactions).
+
+One process writes a file and holds it as long as it runs; files are read only while nobody holds them.
+"""
 
 import contextlib
 import json
@@ -23,68 +26,92 @@ def _told(path):
 
 
 class Store:
-    """One process's file.
+    """The file that one process writes.
 
-    identity: what the results depend on, a dictionary of plain values; a file of another one is refused.
+    identity: what the results depend on, a dictionary of plain values; a file of another one is refused, or emptied with `replace`.
+    machine: kept from the first session.
     """
 
-    def __init__(self, path, identity):
-        self.path, self.identity, new = Path(path), json.loads(json.dumps(identity)), not Path(path).exists()
-        try:
-            known = self._open()
-        except BaseException:
-            if new:
-                self.path.unlink(missing_ok=True)
-            raise
-        if known is not None:
-            self._compare(json.loads(known[0]))
-
-    def _open(self):
+    def __init__(self, path, identity, machine=None, replace=False):
+        self.path, new = Path(path), not Path(path).exists()
         with _told(self.path):
             self.db = sqlite3.connect(self.path, timeout=0.5)
-            self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            with self.db:
-                self.db.execute("BEGIN EXCLUSIVE")
-                self.db.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT)")
-                self.db.execute("CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, record BLOB, statistics TEXT, seconds REAL)")
-                known = self.db.execute("SELECT identity FROM run").fetchone()
-                if known is None:
-                    self.db.execute("INSERT INTO run VALUES (?)", (json.dumps(self.identity),))
-        return known
+        try:
+            with _told(self.path):
+                known = self._begin(json.dumps(identity), json.dumps(machine), replace)
+            compare(json.loads(known[0]), identity, self.path)
+        except BaseException:
+            self.db.close()
+            if new and self.path.exists() and self.path.stat().st_size == 0:
+                self.path.unlink()
+            raise
+        self.machine = json.loads(known[1])
 
-    def _compare(self, known):
-        changed = [k for k in {**known, **self.identity} if known.get(k) != self.identity.get(k)]
-        if changed:
-            self.close()
-            told = "; ".join(f"{k} was {known.get(k)!r}, is {self.identity.get(k)!r}" for k in changed)
-            raise ValueError(f"{self.path.parent} holds another run: {told}. Give another folder")
+    def _begin(self, identity, machine, replace):
+        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with self.db:
+            self.db.execute("BEGIN EXCLUSIVE")
+            self.db.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT, machine TEXT)")
+            self.db.execute("CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, record BLOB, facts TEXT, seconds REAL)")
+            if replace:
+                self.db.execute("DELETE FROM run")
+                self.db.execute("DELETE FROM batches")
+            if self.db.execute("SELECT 1 FROM run").fetchone() is None:
+                self.db.execute("INSERT INTO run VALUES (?, ?)", (identity, machine))
+            return self.db.execute("SELECT identity, machine FROM run").fetchone()
 
-    def put(self, record, statistics, seconds):
-        """A finished batch: there as a whole, or not at all."""
+    def put(self, record, facts, seconds):
+        """A finished batch: there as a whole, or not at all. facts: plain values."""
+        if not self.path.exists():  # SQLite would write on to a file that has no name any more
+            raise OSError(f"{self.path} was removed while the run went on: nothing more can be kept")
         with _told(self.path), self.db:
             self.db.execute(
-                "INSERT INTO batches (record, statistics, seconds) VALUES (?, ?, ?)",
-                (records.to_bytes(record), json.dumps(statistics), seconds),
+                "INSERT INTO batches (record, facts, seconds) VALUES (?, ?, ?)", (records.to_bytes(record), json.dumps(facts), seconds)
             )
 
     def batches(self):
-        """(record, statistics, seconds) of every finished batch."""
+        """(record, facts, seconds) of every finished batch."""
         with _told(self.path):
-            rows = self.db.execute("SELECT record, statistics, seconds FROM batches ORDER BY id").fetchall()
-        return [(records.from_bytes(record), json.loads(statistics), seconds) for record, statistics, seconds in rows]
+            return _batches(self.db)
 
     def close(self):
         self.db.close()
 
 
+def compare(known, identity, path):
+    """Raises if a file is of another run."""
+    identity = json.loads(json.dumps(identity))
+    changed = [k for k in {**known, **identity} if known.get(k) != identity.get(k)]
+    if changed:
+        told = "; ".join(f"{k} was {known.get(k)!r}, is {identity.get(k)!r}" for k in changed)
+        raise ValueError(f"{path.parent} holds another run: {told}. Give another folder")
+
+
+def _batches(db):
+    rows = db.execute("SELECT record, facts, seconds FROM batches ORDER BY id").fetchall()
+    return [(records.from_bytes(record), json.loads(facts), seconds) for record, facts, seconds in rows]
+
+
+def read(path):
+    """(identity, batches) of a file that nobody writes; (None, []) where the process died before its first word."""
+    with _told(path), contextlib.closing(sqlite3.connect(Path(path).resolve().as_uri() + "?mode=ro", uri=True, timeout=0.5)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():
+            return None, []
+        known = db.execute("SELECT identity FROM run").fetchone()
+        return known and json.loads(known[0]), _batches(db)
+
+
 def records_in(folder):
     """The records of all finished batches in a folder; [] where there are none."""
-    found = []
-    for path in files_in(folder):
-        with _told(path), contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.5)) as db:
-            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():  # else it died before its first word
-                found += [records.from_bytes(row[0]) for row in db.execute("SELECT record FROM batches ORDER BY id")]
-    return found
+    return [record for path in files_in(folder) for record, _, _ in read(path)[1]]
+
+
+def remove(path):
+    """Deletes a file that nobody writes."""
+    with _told(path), contextlib.closing(sqlite3.connect(path, timeout=0.5)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        db.rollback()
+    Path(path).unlink(missing_ok=True)
 
 
 def file_of(folder, rank=0):

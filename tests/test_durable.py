@@ -1,5 +1,6 @@
 """The real command, killed, interrupted, starved of disk, in two processes: the result is that of an undisturbed run."""
 
+import os
 import random
 import re
 import signal
@@ -31,28 +32,42 @@ def finished(folder):
     return sum(len(r["index"]) for r in records_in(folder)) if files_in(folder) else 0
 
 
-def test_killed_twenty_times(checkpoint, tmp_path, undisturbed):
+def test_killed_twenty_times(checkpoint, tmp_path):
     """Whenever it dies, what was done stays done: no image twice, none lost but those of the batch at hand."""
-    rng, done, kills, inside = random.Random(0), 0, 0, 0
+    longer = (*ARGUMENTS[:2], "--images", 360, *ARGUMENTS[4:])
+    code, told, error = command.run("eval", checkpoint, *longer, "--out", tmp_path / "undisturbed")
+    assert code == 0, error
+    out, rng, done, kills, inside = tmp_path / "killed", random.Random(0), 0, 0, 0
     while kills < 20:
-        process = command.start("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
-        time.sleep(rng.uniform(1.5, 4.5))  # from the start of Python to the middle of the run
-        if process.poll() is not None:  # all was done before the kill: it may be asked again and again
-            assert process.returncode == 0, process.communicate()
+        process = command.start("eval", checkpoint, *longer, "--out", out, "--resume")
+        if kills % 2:
+            time.sleep(rng.uniform(0.3, 5.0))  # at any moment: in the imports, in the dry run, between batches
+        else:
+            began = time.time()
+            while process.poll() is None and not any(f.stat().st_mtime > began for f in files_in(out)):
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0.2, 0.6))  # a moment after it began to write
         process.kill()
         process.wait()
         process.stdout.close(), process.stderr.close()
         kills += 1
-        now = finished(tmp_path)
-        assert now >= done and now % 3 == 0
-        inside += done < now < 120
+        now = finished(out)
+        assert now >= done and (now % 3 == 0 or now == 360)
+        inside += done < now < 360
         done = now
-    code, told, error = command.run("eval", checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert inside >= 8, "too few kills fell into the run to show anything"
+    code, told, error = command.run("eval", checkpoint, *longer, "--out", out, "--resume")
     assert code == 0, error
-    assert command.result(tmp_path) == undisturbed
-    indices = np.concatenate([r["index"] for r in records_in(tmp_path)])
-    assert sorted(indices.tolist()) == list(range(120))
-    assert inside >= 3, "too few kills fell into the run to show anything"
+    assert command.result(out) == command.result(tmp_path / "undisturbed")
+    indices = np.concatenate([r["index"] for r in records_in(out)])
+    assert sorted(indices.tolist()) == list(range(360))
+    first = command.report(out)
+    code, told, error = command.run("eval", checkpoint, *longer, "--out", out, "--resume")  # nothing is left to do
+    again = command.report(out)
+    assert code == 0 and "360 of 360 images are done already" in told
+    assert (
+        again["profile"] == first["profile"] and again["seconds"] == first["seconds"] and again["memory"]["peak"] == first["memory"]["peak"]
+    )
 
 
 @pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -164,6 +179,78 @@ def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, ti
     assert cli.main([*base, "--overwrite", "--T", "2"]) == 0 and command.report(out)["at"] == [1, 2]
 
 
+def test_a_run_is_not_taken_from_another(checkpoint, tmp_path):
+    """--overwrite waits for nobody and destroys nothing: the folder is in use."""
+    longer = ("--T", 256, "--images", 360, "--batch-size", 3, "--out", tmp_path)
+    process = command.start("eval", checkpoint, *longer, "--start-stop")
+    while process.poll() is None and (not files_in(tmp_path) or files_in(tmp_path)[0].stat().st_size < 30_000):
+        time.sleep(0.02)
+    for how in ("--overwrite", "--resume"):
+        code, out, error = command.run("eval", checkpoint, "--T", 2, "--images", 5, "--out", tmp_path, how)
+        assert code == 2 and "in use: another evaluation writes to this folder" in error, error
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=100)
+    part = command.report(tmp_path)
+    assert process.returncode == 130 and part["images"] == finished(tmp_path) > 0 and (tmp_path / "start_stop.png").exists()
+    code, out, error = command.run("eval", checkpoint, "--T", 2, "--images", 5, "--out", tmp_path, "--overwrite")
+    assert code == 0 and command.report(tmp_path)["images"] == finished(tmp_path) == 5 and not (tmp_path / "start_stop.png").exists()
+
+
+def test_odd_folders(checkpoint, tmp_path, capsys):
+    from snnfast import cli
+
+    for name in ("a#b", "c?d", "50%25", "x[b]", "ev = 4"):
+        out = tmp_path / name
+        assert cli.main(["eval", str(checkpoint), "--T", "2", "--images", "5", "--out", str(out)]) == 0
+        assert len(records_in(out)) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a#b", "c?d", "50%25", "x[b]", "ev = 4"])
+    capsys.readouterr()
+    assert cli.main(["compare", str(tmp_path / "ev = 4"), str(tmp_path / "x[b]"), "--out", str(tmp_path / "c")]) == 0
+    assert "McNemar" in capsys.readouterr().out
+
+
+def test_processes_that_see_other_data_are_told(tmp_path):
+    """Two ranks whose loaders shuffle by themselves would count some images twice."""
+    script = tmp_path / "own.py"
+    script.write_text(
+        "import sys, torch, snnfast\n"
+        "from snnfast import shards\n"
+        "shards.start(torch.device('cpu'))\n"
+        "torch.manual_seed(shards.rank())\n"
+        "net = snnfast.models.vgg11(width=0.0625)\n"
+        "torch.manual_seed(0)\n"
+        "net = snnfast.models.vgg11(width=0.0625)\n"
+        "data = torch.utils.data.TensorDataset(torch.randn(20, 3, 32, 32), torch.arange(20) % 10)\n"
+        "torch.manual_seed(shards.rank() if sys.argv[1] == 'own' else 0)\n"
+        "loader = torch.utils.data.DataLoader(data, 3, shuffle=True)\n"
+        "try:\n"
+        "    report = snnfast.evaluate(snnfast.convert(net), loader, T=2)\n"
+        "    print(report.images, len(set(report.record['index'].tolist())))\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "shards.stop()\n"
+    )
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    for mode, told in (("own", "the processes see different networks, data or settings"), ("same", "20 20\n")):
+        run = subprocess.run([sys.executable, *torchrun, script, mode], capture_output=True, text=True, env=command.ENV, timeout=100)
+        assert run.returncode == 0 and run.stdout.count(told) == 2, run.stdout + run.stderr
+
+
+def test_two_processes_interrupted(checkpoint, tmp_path, undisturbed):
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    line = [sys.executable, *torchrun, "-m", "snnfast", "eval", *map(str, [checkpoint, *ARGUMENTS, "--out", tmp_path])]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=command.ENV, start_new_session=True)
+    while process.poll() is None and (len(files_in(tmp_path)) < 2 or min(f.stat().st_size for f in files_in(tmp_path)) < 30_000):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+    out, error = process.communicate(timeout=100)
+    assert process.returncode != 0 and "stopped after" in out, out + error
+    part = command.report(tmp_path)
+    assert part["complete"] is False and 0 < part["images"] < 120 and part["images"] == finished(tmp_path)
+    done = in_two(checkpoint, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert done.returncode == 0 and command.result(tmp_path) == undisturbed, done.stderr
+
+
 def test_damaged_and_busy_files(checkpoint, tmp_path, capsys):
     from snnfast import cli
 
@@ -180,14 +267,14 @@ def test_damaged_and_busy_files(checkpoint, tmp_path, capsys):
 
 def test_a_batch_is_in_the_file_as_a_whole_or_not_at_all(tmp_path):
     store = Store(tmp_path / "progress.sqlite", dict(a=[1, 2]))
-    store.put(dict(index=np.arange(3)), None, 0.5)
+    store.put(dict(index=np.arange(3)), {"peak": 7}, 0.5)
     with pytest.raises(KeyError), store.db:  # something goes wrong in the middle of a transaction
         store.db.execute("INSERT INTO batches (record) VALUES ('half')")
         raise KeyError
     store.close()
     again = Store(tmp_path / "progress.sqlite", dict(a=[1, 2]))
     ((record, counted, seconds),) = again.batches()
-    assert record["index"].tolist() == [0, 1, 2] and counted is None and seconds == 0.5
+    assert record["index"].tolist() == [0, 1, 2] and counted == {"peak": 7} and seconds == 0.5
     again.close()
     with pytest.raises(ValueError, match=r"holds another run: a was \[1, 2\], is \[1\]; b was None, is 2. Give another folder"):
         Store(tmp_path / "progress.sqlite", dict(a=[1], b=2))

@@ -7,18 +7,18 @@ from rich.table import Table
 
 from snnfast import plots
 from snnfast.compare import group, latex, rows
-from snnfast.report import save_rows, write_atomically
+from snnfast.report import save_rows, save_text, whole
 
 
 def groups_of(given):
     """NAME=FOLDER,FOLDER ... or FOLDER ... as groups, each name once."""
     groups, names = [], set()
     for text in given:
-        name, _, folders = text.rpartition("=")
+        name, _, folders = ("", "", text) if Path(text).exists() else text.partition("=") if "=" in text else ("", "", text)
         folders = [f for f in folders.split(",") if f]
         if not folders:
             raise ValueError(f"a run is a folder, or NAME=FOLDER,FOLDER..., got {text!r}")
-        path = Path(folders[0])
+        path = Path(folders[0]).absolute()
         name = name or (path.parent.name if path.suffix == ".json" else path.name)
         if name in names:
             raise ValueError(f"two runs are called {name}: give names, such as A={folders[0]}")
@@ -28,26 +28,28 @@ def groups_of(given):
 
 
 def run(args):
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     groups = groups_of(args.runs)
     found = rows(groups)
     at = sorted({r["t"] for r in found})
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     save_rows(out / "compare.csv", found)
-    write_atomically(out / "compare.tex", latex(groups, found))
+    save_text(out / "compare.tex", latex(groups, found))
     reports = {g.name: g.as_report(at) for g in groups}
     deviations = {g.name: [g.deviation(t) for t in at] for g in groups}
     wrote = ["compare.csv", "compare.tex"]
     for name in ("compare.pdf", "compare.png"):
-        plots.curves(reports, out / name, deviations)
+        with whole(out / name) as part:
+            plots.curves(reports, part, deviations)
         wrote.append(name)
     energies = {g.name: g.reports[0] for g in groups if g.reports[0].energy}
     if len(energies) == len(groups):
-        plots.energy(energies, out / "energy.pdf")
+        with whole(out / "energy.pdf") as part:
+            plots.energy(energies, part)
         wrote.append("energy.pdf")
     bibtex = dict.fromkeys(entry for g in groups for r in g.reports for entry in r.bibtex().split("\n\n"))
-    write_atomically(out / "citations.bib", "\n\n".join(bibtex) + "\n")
+    save_text(out / "citations.bib", "\n\n".join(bibtex) + "\n")
     wrote.append("citations.bib")
     console.print(_table(groups, found))
     for g in groups:
@@ -76,6 +78,7 @@ def _table(groups, found):
     missing = len(groups) > 1 and any(r["p"] is None and r["name"] != groups[0].name for r in found)
     told = {"McNemar": "McNemar's exact test over images", "t": "paired t test over seeds"}
     table.caption = "; ".join(
-        [told[t] for t in sorted(tests)] + (["–: no test, as numbers of runs differ or records are gone"] if missing else [])
+        [told[t] for t in sorted(tests)]
+        + (["–: no test, runs of other numbers or images, records that are gone, or differences without spread"] if missing else [])
     )
     return table

@@ -1,5 +1,7 @@
 """`snnfast eval`: a checkpoint's accuracy as a spiking network, at every T in one run."""
 
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from snnfast.convert import convert
 from snnfast.evaluate import Evaluation
 from snnfast.ops import checks
 from snnfast.progress import progress
+from snnfast.report import FILES, whole
 from snnfast.spiking import check_at
-from snnfast.store import files_in
+from snnfast.store import files_in, read
 
 
 def load(args):
@@ -81,7 +84,7 @@ def run(args, device):
 
 
 def _run(args, device):
-    console = Console(quiet=shards.rank() > 0, highlight=False)
+    console = Console(quiet=shards.rank() > 0, highlight=False, markup=False)
     checks.integer("T", args.T)
     at = steps_of(args)
     out = folder_of(args)
@@ -96,27 +99,56 @@ def _run(args, device):
         progress=out, resume=args.resume, overwrite=args.overwrite,
         on_plan=lambda plan: console.print(f"plan: {plan}", soft_wrap=True), on_note=lambda text: console.print(text, soft_wrap=True),
     )  # fmt: skip
-    stopped = None
+    for name in FILES if args.overwrite and shards.rank() == 0 else ():  # of the run that was here
+        (out / name).unlink(missing_ok=True)
+    facts = dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"), config=net.config,
+                 training=net.facts.get("training"))  # fmt: skip
     try:
-        with progress(console) as bar:
-            many = len(images)
-            task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=many * args.T, completed=len(evaluation.done) * args.T, note="")
-            evaluation.on_chunk = lambda n: bar.advance(task, n * shards.world())
-            if evaluation.done:
-                console.print(f"{len(evaluation.done)} of {many} images are done already")
-            evaluation.run()
-    except KeyboardInterrupt as signal:
-        stopped = signal
-        done = len(evaluation.done) + sum(len(record["index"]) for record, _, _ in evaluation.finished)
-        console.print(f"stopped after {done} of {many} images; --resume goes on with --out {out}")
-        if shards.world() > 1 or not done:
-            raise
+        _watched(console, evaluation, len(images), f"{snn.method.name}, T = {args.T}")
+    except KeyboardInterrupt:
+        _stopped(console, evaluation, len(images), args, out, facts)
+        raise
     finally:
         evaluation.close()
-    _tell(console, evaluation, args, out, dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"),
-                                               config=net.config, training=net.facts.get("training")))  # fmt: skip
-    if stopped:
-        raise stopped
+    _tell(console, evaluation, args, out, facts)
+
+
+def _watched(console, evaluation, images, what):
+    """Runs with a progress bar."""
+    with progress(console) as bar:
+        task = bar.add_task(what, total=images * evaluation.T, completed=len(evaluation.done) * evaluation.T, note="")
+        evaluation.on_chunk = lambda n: bar.advance(task, n * shards.world())
+        if evaluation.done:
+            console.print(f"{len(evaluation.done)} of {images} images are done already")
+        evaluation.run()
+
+
+def _stopped(console, evaluation, images, args, out, facts):
+    """The report of what is done so far; of all processes, as far as their files tell."""
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sent, signal.SIG_IGN)  # torchrun sends more than one
+    evaluation.close()
+    if shards.rank() > 0:
+        return
+    if shards.world() > 1:
+        evaluation.finished = []
+        evaluation.earlier = _when_closed(out)
+    done = sum(len(record["index"]) for record, _, _ in evaluation.earlier + evaluation.finished)
+    console.print(f"stopped after {done} of {images} images; --resume goes on with --out {out}", soft_wrap=True)
+    if done:
+        _tell(console, evaluation, args, out, facts)
+
+
+def _when_closed(out, seconds=10.0):
+    """The batches in all files of a folder, as soon as the other processes have let go of theirs."""
+    began = time.monotonic()
+    while True:
+        try:
+            return [batch for path in files_in(out) for batch in read(path)[1]]
+        except ValueError:
+            if time.monotonic() - began > seconds:
+                return []
+            time.sleep(0.1)
 
 
 def _tell(console, evaluation, args, out, facts):
@@ -127,7 +159,8 @@ def _tell(console, evaluation, args, out, facts):
     wrote = report.save(out)
     if args.save_predictions:
         kept = {key: report.record[key] for key in ("index", "label", "ann", "predicted", "margin", "confidence")}
-        np.savez_compressed(out / "predictions.npz", at=np.asarray(report.at), **kept)
+        with whole(out / "predictions.npz") as part:
+            np.savez_compressed(part, at=np.asarray(report.at), **kept)
         wrote.append("predictions.npz")
     console.print(report.table())
     if report.totals:

@@ -12,7 +12,7 @@ from snnfast.ops import checks
 
 
 def run(args, device):
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     checks.integer("T", args.T)
     net, _, data = load(args)
     for i in args.images:
@@ -30,7 +30,9 @@ def run(args, device):
     for name, layer in found.items():
         for j, i in enumerate(args.images):
             wrote.append(f"{name}-image{i}.png")
-            raster.plot(f"{name}, image {i} of class {int(labels[j])}", layer, j, out / wrote[-1])
+            raster.plot(
+                f"{name}, image {i} of class {int(labels[j])}", layer, j, out / wrote[-1], snn.method.options.get("unit") == "normalised"
+            )
     for name, layer in found.items():
         console.print(f"{name}: {layer['s'].shape[2]} neurons, {np.abs(layer['s']).mean():.4f} spikes per neuron and step")
     console.print(f"wrote {', '.join(wrote)} to {out}; keys LAYER/x, u, v, s, theta, neuron", soft_wrap=True)
