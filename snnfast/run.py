@@ -11,7 +11,7 @@ from snnfast.pooling import Pool
 from snnfast.rates import called
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
-CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 
 def default_chunk(kind, neurons):
