@@ -128,6 +128,7 @@ class Report:
     def save(self, folder):
         """Writes what there is of FILES, report.json last, and returns the names."""
         folder, name = Path(folder), self.method.get("method", "SNN")
+        folder.mkdir(parents=True, exist_ok=True)
         writers = {
             "report.csv": (self.at, lambda path: save_rows(path, self.columns())),
             "accuracy.png": (self.at, lambda path: plots.curves({name: self}, path)),
