@@ -94,13 +94,11 @@ class Evaluation:
         if resume and overwrite:
             raise ValueError("resume goes on with what is there and overwrite replaces it: give one of them")
         self.budget, self.on_chunk, self.on_plan, self.on_note = parse(memory), on_chunk, on_plan, on_note
-        self.source, self.progress, self.asked_batch, self.asked_chunk = (
-            source_of(loader, workers),
-            progress and Path(progress),
-            batch,
-            chunk,
-        )
-        self.snn, self.ann, self.earlier, self.finished, self.done, self.mine = snn.to(self.device), ann, [], [], set(), 0
+        self.source, self.progress = source_of(loader, workers), progress and Path(progress)
+        self.asked_batch, self.asked_chunk = batch, chunk
+        self.earlier, self.finished = [], []  # batches of earlier sessions, and of this one
+        self.done, self.mine = set(), 0  # images of the earlier ones; how many of these batches are in this process's file
+        self.snn, self.ann = snn.to(self.device), ann
         if graphs and self.device.type != "cuda":
             raise ValueError(f"graphs are of CUDA devices, and the device is {self.device}")
         self.execution = Execution(snn.gm, self.device, dtype, deterministic, bool(statistics) and not graphs, Graphs() if graphs else None)
@@ -181,7 +179,6 @@ class Evaluation:
                     end = start + self.plan.batch  # which shrinks where memory runs out
                     self._whole_or_halves(index[start:end], x[start:end], y[start:end])
                     start = end
-
         if self.execution.graphs and self.execution.graphs.refused:
             self._note(f"no CUDA graph was used: {self.execution.graphs.refused}")
 

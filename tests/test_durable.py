@@ -176,7 +176,9 @@ def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, ti
     assert cli.main(["eval", str(tmp_path / "other.pt"), *base[2:], "--resume"]) == 2
     assert "network was" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    assert cli.main([*base, "--overwrite", "--T", "2"]) == 0 and command.report(out)["at"] == [1, 2]
+    assert cli.main([*base, "--overwrite", "--T", "2"]) == 0
+    report = command.report(out)
+    assert report["at"] == [1, 2] and report["facts"]["data"] == "digits" and report["facts"]["config"]["arch"] == "vgg11"
 
 
 def test_a_run_is_not_taken_from_another(checkpoint, tmp_path):

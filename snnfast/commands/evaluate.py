@@ -99,8 +99,9 @@ def _run(args, device):
         progress=out, resume=args.resume, overwrite=args.overwrite,
         on_plan=lambda plan: console.print(f"plan: {plan}", soft_wrap=True), on_note=lambda text: console.print(text, soft_wrap=True),
     )  # fmt: skip
-    for name in FILES if args.overwrite and shards.rank() == 0 else ():  # of the run that was here
-        (out / name).unlink(missing_ok=True)
+    if shards.rank() == 0 and len(evaluation.done) < len(images):
+        for file in FILES:  # of the run that was here, or of its part
+            (out / file).unlink(missing_ok=True)
     facts = dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"), config=net.config,
                  training=net.facts.get("training"))  # fmt: skip
     try:
