@@ -182,7 +182,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
     kind = "cuda" if dry.device.type == "cuda" else "cpu"
     first = [dry.elements[n.all_input_nodes[0]] for n in dry.plan.firing if n.all_input_nodes[0] in dry.kept]
     neurons = max(first, default=dry.elements[dry.nodes[0]])
-    largest = batch or max(1, min(default_chunk(kind, neurons) // STEPS, LARGEST_BATCH))
+    largest = batch or max(1, min(default_chunk(kind, neurons, dry.plan.linear) // STEPS, LARGEST_BATCH))
     largest = min(largest, images or largest)
     used = memory.used(dry.device)
 
@@ -192,7 +192,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
 
     options = []
     for B in [batch] if batch else _halves(largest):
-        most = chunk or min(T, max(1, default_chunk(kind, neurons * B)))
+        most = chunk or min(T, max(1, default_chunk(kind, neurons * B, dry.plan.linear)))
         for c in [chunk] if chunk else _halves(most):
             options.append((B, c))
     # As many rows as fit; of them at least STEPS steps, then as many images as possible.

@@ -11,12 +11,17 @@ from snnfast.pooling import Pool
 from snnfast.rates import called
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
-CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
 
 
-def default_chunk(kind, neurons):
-    """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device."""
-    return max(1, CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"]) // max(1, neurons))
+def default_chunk(kind, neurons, linear=0):
+    """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device.
+
+    linear: weights of linear layers, which are read once per chunk: up to twice as many steps, until their share is that of the neurons in flight.
+    Measured on two cores: VGG-16 3.57 ms an image-step in place of 3.99; ResNet-18, with hardly any, is 5 % slower and keeps twice the memory.
+    """
+    elements = CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"])
+    return max(1, min(max(elements, linear // 4), 2 * elements) // max(1, neurons))
 
 
 class Plan:
@@ -38,6 +43,7 @@ class Plan:
             elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
                 self.from_image.add(node)
         self.per_row = self.spiking | self.from_image
+        self.linear = sum(m.weight.numel() for m in gm.modules() if isinstance(m, torch.nn.Linear))
 
 
 class Run:
@@ -80,7 +86,7 @@ class Run:
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
-        return default_chunk(self.image.device.type, max(currents, default=self.image.numel()))
+        return default_chunk(self.image.device.type, max(currents, default=self.image.numel()), self.plan.linear)
 
     def first_phase(self, chunk):
         """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
