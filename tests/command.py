@@ -2,17 +2,22 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}  # the tests' workers share the cores
 
 
+def heeds_interrupts():
+    """For `preexec_fn`: a process started from one that ignores Ctrl-C, as a shell's background job does, would ignore it too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments, script=("-m", "snnfast")):
     """A running process, its output piped."""
-    return subprocess.Popen(
-        [sys.executable, *script, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV
-    )
+    line = [sys.executable, *script, *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, preexec_fn=heeds_interrupts)
 
 
 def run(*arguments, script=("-m", "snnfast")):

@@ -183,7 +183,7 @@ def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, ti
 
 def test_a_run_is_not_taken_from_another(checkpoint, tmp_path):
     """--overwrite waits for nobody and destroys nothing: the folder is in use."""
-    longer = ("--T", 256, "--images", 360, "--batch-size", 3, "--out", tmp_path)
+    longer = ("--T", 2048, "--images", 360, "--batch-size", 1, "--out", tmp_path)
     process = command.start("eval", checkpoint, *longer, "--start-stop")
     while process.poll() is None and (not files_in(tmp_path) or files_in(tmp_path)[0].stat().st_size < 30_000):
         time.sleep(0.02)
@@ -241,7 +241,10 @@ def test_processes_that_see_other_data_are_told(tmp_path):
 def test_two_processes_interrupted(checkpoint, tmp_path, undisturbed):
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     line = [sys.executable, *torchrun, "-m", "snnfast", "eval", *map(str, [checkpoint, *ARGUMENTS, "--out", tmp_path])]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=command.ENV, start_new_session=True)
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=command.ENV, start_new_session=True,
+        preexec_fn=command.heeds_interrupts,
+    )  # fmt: skip
     while process.poll() is None and (len(files_in(tmp_path)) < 2 or min(f.stat().st_size for f in files_in(tmp_path)) < 30_000):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
