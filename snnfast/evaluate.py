@@ -96,7 +96,7 @@ class Evaluation:
         self.budget, self.on_chunk, self.on_plan, self.on_note = parse(memory), on_chunk, on_plan, on_note
         self.source, self.progress = source_of(loader, workers), progress and Path(progress)
         self.asked_batch, self.asked_chunk = batch, chunk
-        self.earlier, self.finished = [], []  # batches of earlier sessions, and of this one
+        self.earlier, self.finished = [], []  # batches from before a resume, and of this run
         self.done, self.mine = set(), 0  # images of the earlier ones; how many of these batches are in this process's file
         self.snn, self.ann = snn.to(self.device), ann
         if graphs and self.device.type != "cuda":

@@ -17,7 +17,7 @@ class Report:
 
     accuracy, top5: in %. error: standard error of the accuracy, in %. loss: mean cross-entropy. distance: mean over images of the root mean square
     difference between mean output and the quantised network's output; agreement: images with the same class as it, in % (both [] without `ann`).
-    ann: accuracy of the network before conversion, or None. seconds: computing time of all batches, of all sessions and processes.
+    ann: accuracy of the network before conversion, or None. seconds: computing time of all batches, of all processes, before and after a resume.
     complete: False where it was stopped early.
     method: name and settings of the conversion. layers, totals, energy: `Statistics.rows()`, `.totals()`, `.over_time()`, where they were asked for.
     profile: seconds and bytes per node of the graph. memory: plan, budget and measured peak, in bytes. speed: images and image-steps per second.

@@ -29,7 +29,7 @@ class Store:
     """The file that one process writes.
 
     identity: what the results depend on, a dictionary of plain values; a file of another one is refused, or emptied with `replace`.
-    machine: kept from the first session.
+    machine: kept from the first start.
     """
 
     def __init__(self, path, identity, machine=None, replace=False):
