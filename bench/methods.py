@@ -6,20 +6,18 @@ alternate, on two threads.
 
 import argparse
 import json
-import platform
 import statistics
 import time
-from pathlib import Path
 
+import stored
 import torch
 from eager import AuthorsIF
 from ways import trained_looking
 
 import snnfast
-from snnfast import backends, nn
+from snnfast import nn
+from snnfast.machine import cpu
 from snnfast.statistics import Statistics
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(rounds, **runs):
@@ -94,13 +92,10 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     args = p.parse_args()
     torch.set_num_threads(2)
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    facts = dict(machine=cpu, isa=backends._C.isa() if backends._C else "reference", threads=2, torch=torch.__version__)
-    facts["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    print(f"| {cpu}, T = {args.T}, batch {args.batch}, width {args.width} | ms | ratio | goal |\n|---|---|---|---|")
-    RESULTS.mkdir(exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in f"{cpu}-{facts['isa']}").lower()
-    with open(RESULTS / f"models-{name}.jsonl", "a") as file:
+    facts = dict(machine=cpu(), isa=stored.isa(), threads=2, torch=torch.__version__, time=stored.now())
+    print(f"| {facts['machine']}, T = {args.T}, batch {args.batch}, width {args.width} | ms | ratio | goal |\n|---|---|---|---|")
+    stored.RESULTS.mkdir(exist_ok=True)
+    with open(stored.RESULTS / f"models-{stored.slug(facts['machine'], facts['isa'])}.jsonl", "a") as file:
         for rows in (
             methods("vgg16", args.width, args.batch, args.T, args.rounds), methods("resnet18", args.width, args.batch, args.T, args.rounds),
             accelerated("vgg16", args.width, args.batch, args.T, args.rounds),

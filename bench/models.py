@@ -12,13 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+import stored
 import torch
 from ways import WAYS, build, trained_looking
 
 from snnfast import memory
-from snnfast.machine import machine
 
-RESULTS = Path(__file__).parent / "results"
 SHARE = 0.85  # of the free memory: a way that would take more is not run
 
 
@@ -110,15 +109,13 @@ def main():
     p.add_argument("--width", type=float, default=1.0)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--device", default="cpu")
-    p.add_argument("--results", type=Path, default=RESULTS)
+    p.add_argument("--results", type=Path, default=stored.RESULTS)
     p.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     p.add_argument("--chunk", type=int, default=0, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.way:
         return one(args)
-    facts = machine(args.device) | dict(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    name = "".join(c if c.isalnum() else "-" for c in f"{facts.get('gpu', facts['cpu'])}-{facts['kernels'].split()[-1]}").lower()
-    args.results.mkdir(exist_ok=True)
+    facts = stored.facts(args.device)
     print(f"{facts.get('gpu', facts['cpu'])}, batch {args.batch}, width {args.width}, {args.rounds} rounds")
     print("| network, T | way | images/s | image-steps/s | against the best other | peak | rise |\n|---|---|---|---|---|---|---|")
     for arch in args.arch:
@@ -126,14 +123,12 @@ def main():
         for T in args.T:
             rows = measured(args, arch, T, chunk)
             others = [r["image_steps_per_second"] for way, r in rows.items() if way != "snnfast" and "failed" not in r]
-            with open(args.results / f"large-T-{name}.jsonl", "a") as file:
-                for way, r in rows.items():
-                    r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
-                    told = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds) | (
-                        {"chunk": chunk} if way == "spikingjelly" else {}
-                    )
-                    file.write(json.dumps(facts | told | r) + "\n")
-                    print(_line(f"{arch}, {T}", way, r), flush=True)
+            for way, r in rows.items():
+                r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
+                what = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds)
+                what |= {"chunk": chunk} if way == "spikingjelly" else {}
+                stored.append("large-T", facts, [what | r], args.results)
+                print(_line(f"{arch}, {T}", way, r), flush=True)
 
 
 def _line(what, way, r):

@@ -8,23 +8,21 @@ as users do. Rows named "pages kept" run last, after glibc was told to keep free
 """
 
 import json
-import platform
 import resource
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import pytest
+import stored
 import torch
 from eager import loop, qcfs_eager
 from pages import keep_pages
 
 import snnfast
-from snnfast import backends
+from snnfast.machine import cpu
 
 T, N, ROUNDS = 64, 1 << 18, 15
-RESULTS = Path(__file__).parent / "results"
 ROWS = []
 
 
@@ -216,18 +214,15 @@ def test_pages_kept(timed, x, which):
 
 def report(rows):
     """Prints the table and appends the rows to bench/results/<machine>.jsonl."""
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    facts = dict(machine=cpu, isa=backends._C.isa() if backends._C else "reference", threads=2, torch=torch.__version__, T=T, N=N)
-    facts["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    facts = dict(machine=cpu(), isa=stored.isa(), threads=2, torch=torch.__version__, T=T, N=N, time=stored.now())
     print(
         f"\n\n| {facts['machine']}, {facts['isa']}, 2 threads, T = {T}, N = 2^18, fp32 | ms | x copy_ | 20-80 % | goal |\n|---|---|---|---|---|"
     )
     for r in rows:
         goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
         print(f"| {r['op']} | {r['ms']:.2f} | {r['ratio']:.2f} | {r['p20']:.2f}-{r['p80']:.2f} | {goal} |")
-    RESULTS.mkdir(exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in f"{facts['machine']}-{facts['isa']}").lower()
-    with open(RESULTS / f"{name}.jsonl", "a") as f:
+    stored.RESULTS.mkdir(exist_ok=True)
+    with open(stored.RESULTS / f"{stored.slug(facts['machine'], facts['isa'])}.jsonl", "a") as f:
         for r in rows:
             f.write(json.dumps({**facts, **r}) + "\n")
 

@@ -5,19 +5,14 @@ tf32 and `author` are rows too. "fp32, fixed shapes" shows what another order of
 """
 
 import argparse
-import json
-import time
-from pathlib import Path
 
+import stored
 import torch
 
 import snnfast
 from snnfast.data import digits
 from snnfast.execution import Execution
-from snnfast.machine import machine
 from snnfast.products import formats
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @torch.no_grad()
@@ -43,24 +38,22 @@ def main():
     rows = {"fp32, fixed shapes": dict(deterministic=True), "bf16": dict(dtype="bf16"), "fp16": dict(dtype="fp16")}
     if device.type == "cuda":
         rows |= {"tf32": dict(dtype="tf32"), "author": dict(dtype="author")}
-    facts = machine(device) | dict(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), images=len(x))
-    name = "".join(c if c.isalnum() else "-" for c in f"{facts.get('gpu', facts['cpu'])}-{facts['kernels'].split()[-1]}").lower()
+    facts = stored.facts(device) | dict(images=len(x))
     print("| T | products | neurons with another count, % | by how much, mean | accuracy % | logits moved by, % of their size |")
     print("|---|---|---|---|---|---|")
-    with open(RESULTS / f"precision-{name}.jsonl", "a") as file:
-        for T in args.T:
-            exact, mean = counts(snn, x, T)
-            accuracy = lambda m: 100 * float((m.argmax(1) == labels).double().mean())
-            print(f"| {T} | fp32 | 0 | 0 | {accuracy(mean):.2f} | 0 |")
-            for what, how in rows.items():
-                found, moved = counts(snn, x, T, **how)
-                other = (found - exact).abs().double()
-                row = dict(
-                    T=T, products=what, changed=100 * float((other > 0).double().mean()), by=float(other.sum() / max(1, int((other > 0).sum()))),
-                    accuracy=accuracy(moved), moved=100 * float((moved - mean).abs().max() / mean.abs().max()),
-                )  # fmt: skip
-                file.write(json.dumps(facts | row) + "\n")
-                print(f"| {T} | {what} | {row['changed']:.3f} | {row['by']:.2f} | {row['accuracy']:.2f} | {row['moved']:.2f} |", flush=True)
+    for T in args.T:
+        exact, mean = counts(snn, x, T)
+        accuracy = lambda m: 100 * float((m.argmax(1) == labels).double().mean())
+        print(f"| {T} | fp32 | 0 | 0 | {accuracy(mean):.2f} | 0 |")
+        for what, how in rows.items():
+            found, moved = counts(snn, x, T, **how)
+            other = (found - exact).abs().double()
+            row = dict(
+                T=T, products=what, changed=100 * float((other > 0).double().mean()), by=float(other.sum() / max(1, int((other > 0).sum()))),
+                accuracy=accuracy(moved), moved=100 * float((moved - mean).abs().max() / mean.abs().max()),
+            )  # fmt: skip
+            stored.append("precision", facts, [row])
+            print(f"| {T} | {what} | {row['changed']:.3f} | {row['by']:.2f} | {row['accuracy']:.2f} | {row['moved']:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def default_chunk(kind, neurons, linear=0):
     """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device.
 
     linear: weights of linear layers, which are read once per chunk: up to twice as many steps, until their share is that of the neurons in flight.
-    Measured on two cores: VGG-16 3.57 ms an image-step in place of 3.99; ResNet-18, with hardly any, is 5 % slower and keeps twice the memory.
+    Measured (`bench/choices.py`): VGG-16 gains 7 %; ResNet-18, with hardly any, would gain 4 % and take four times the memory.
     """
     elements = CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"])
     return max(1, min(max(elements, linear // 4), 2 * elements) // max(1, neurons))
@@ -62,6 +62,7 @@ class Run:
         self.execution, self.observe = execution or Execution(gm, x.device), observe
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         self.states, self.arena, self.longest = {}, Arena(x.device), 0
+        self.eager = 0  # chunks that ran as they are, where CUDA graphs are asked for
         self.last_use = {}
         last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
         for value, node in last.items():
