@@ -21,7 +21,6 @@ from snnfast.plots import curves
 from snnfast.progress import progress
 from snnfast.report import methods_table
 from snnfast.stages import to_channelwise
-from snnfast.statistics import Statistics
 from snnfast.train import fit
 
 LEVELS, WIDTH, THETA, SHIFT = 4, 0.125, 2.0, 3
@@ -66,10 +65,9 @@ def demo(out="runs/digits", device="cpu", T=None, epochs=(30, 8), seed=0, method
         _train(bar, "2: CS-QCFS", net, batches, epochs[1], 0.005, device)
         for method in methods:
             snn = convert(net, method)
-            statistics = Statistics(snn)
             task = bar.add_task(f"{method}, T = {T}", total=len(test) * T, note="")
             on_chunk = lambda n, task=task: bar.advance(task, n)  # noqa: E731
-            reports[method] = evaluate(snn, tests, T, ann=net, device=device, on_chunk=on_chunk, statistics=statistics)
+            reports[method] = evaluate(snn, tests, T, ann=net, device=device, on_chunk=on_chunk, statistics=True)
     seconds, report = time.perf_counter() - began, reports[methods[0]]
     report.facts = dict(
         data="scikit-learn digits", train_images=len(train), arch="vgg11", width=WIDTH, levels=LEVELS, activation="cs-qcfs",

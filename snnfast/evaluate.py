@@ -114,12 +114,12 @@ class Evaluation:
 
     def _planned(self, batch=None, chunk=None):
         """Within the budget; with a batch and a chunk given, after memory ran out, just what they take."""
-        first = self.source.first_batch()
-        whole = first if self.budget is None else None  # a loader's batches stay whole where no budget is given
+        images, in_batches = self.source.largest()
+        whole = images if in_batches and self.budget is None else None  # a loader's batches stay whole where no budget is given
         if self.ann is not None:
             self.ann.to(self.device)
         found = planner.plan(
-            self.dry, self.T, images=first or self.source.images, batch=batch or self.asked_batch or whole, chunk=chunk or self.asked_chunk,
+            self.dry, self.T, images=images, batch=batch or self.asked_batch or whole, chunk=chunk or self.asked_chunk,
             budget=None if batch else memory.budget(self.budget, self.device), statistics=self.statistics is not None, ann=self.ann is not None,
             reads=len(self.at) if self.start_stop else 1,
         )  # fmt: skip
@@ -162,18 +162,17 @@ class Evaluation:
         if self.on_plan:
             self.on_plan(self.plan)
         memory.restart_peak(self.device)
-        pinned = self.device.type == "cuda"
         try:
-            self._run(pinned)
+            self._run()
         except KeyboardInterrupt:
             if self.store:  # which may hold a batch more than was noted here
                 self.finished = self.store.batches()[self.mine :]
             raise
         self.complete = True
 
-    def _run(self, pinned):
+    def _run(self):
         with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype, self.deterministic):
-            for index, x, y in prefetched(self._checked(pinned), self.device):
+            for index, x, y in prefetched(self._checked(), self.device):
                 start = 0
                 while start < len(y):
                     end = start + self.plan.batch  # which shrinks where memory runs out
@@ -182,8 +181,8 @@ class Evaluation:
         if self.execution.graphs and self.execution.graphs.refused:
             self._note(f"no CUDA graph was used: {self.execution.graphs.refused}")
 
-    def _checked(self, pinned):
-        for index, x, y in self.source.batches(self.done, self.plan.batch, pinned):
+    def _checked(self):
+        for index, x, y in self.source.batches(self.done, self.plan.batch, self.device.type == "cuda"):
             if x.dtype != self.dry.dtype:
                 raise TypeError(
                     f"images have dtype {_name(x.dtype)}, but the network's weights {_name(self.dry.dtype)}: convert one of them"
@@ -242,7 +241,6 @@ class Evaluation:
 
     def _batch(self, index, x, y, tick):
         began = time.perf_counter()
-        x, y = x.to(self.device), y.to(self.device)
         counted = None if self.statistics is None else self.statistics.empty()
         reading = records.Reading(self.snn, index, y, self.at, self._answer(x), self.start_stop)
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)

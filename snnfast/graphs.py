@@ -23,7 +23,7 @@ class Graphs:
     """For one run at a time. capture: makes of a function (replay, result); tests give their own."""
 
     def __init__(self, capture=_cuda):
-        self.capture, self.graphs, self.owners, self.seen, self.refused = capture, {}, {}, {}, None
+        self.capture, self.graphs, self.owners, self.refused = capture, {}, {}, None
 
     def why_not(self, run):
         """Why a run cannot be captured, or None."""
@@ -41,9 +41,8 @@ class Graphs:
         """What `run.chunk(steps)` gives."""
         self.refused = self.refused or self.why_not(run)
         key = (tuple(run.image.shape), run.image.dtype, steps)
-        done = self.seen.get(run, 0)
-        if self.refused or not done:
-            self.seen = {run: done + 1}
+        if self.refused or not run.eager:
+            run.eager += 1
             return run.chunk(steps)
         if key in self.graphs:
             fixed, replay, y = self.graphs[key]
@@ -53,13 +52,13 @@ class Graphs:
             replay()
             run.t += steps
             return y.clone()
-        self.seen = {run: done + 1}
-        if done >= WARM and not any(k[:2] == key[:2] for k in self.graphs):
+        if run.eager >= WARM and not any(k[:2] == key[:2] for k in self.graphs):
             t = run.t
             replay, y = self.capture(lambda: run.chunk(steps))
             self.graphs[key], self.owners, run.t = (run, replay, y), {key: run}, t + steps
             replay()
             return y.clone()
+        run.eager += 1
         return run.chunk(steps)
 
 

@@ -16,7 +16,6 @@ from torch import fx
 
 from snnfast import memory
 from snnfast.arena import choose
-from snnfast.ops import checks
 from snnfast.products import is_product
 from snnfast.run import default_chunk
 
@@ -44,10 +43,10 @@ class MemoryPlan:
 class Dry:
     """The sizes of a network's values, per row, from one image and one step. shape: of an image."""
 
-    def __init__(self, snn, shape, execution, device, dtype=None):
+    def __init__(self, snn, shape, execution, device):
         self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
         self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
-        dtype = dtype or next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
+        dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(
                 f"dtype {execution.dtype!r} is for networks in float32, and this one is in {str(dtype).removeprefix('torch.')}"
@@ -208,7 +207,6 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
 
 
 def _halves(n):
-    checks.integer("batch", n)
     found = []
     while n >= 1:
         found.append(n)

@@ -1,13 +1,11 @@
 """What an evaluation found: as a table, JSON, CSV and pictures."""
 
-import contextlib
-import csv
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from snnfast import citations, plots
+from snnfast.files import save_rows, save_text, whole
 from snnfast.memory import told
 
 
@@ -113,8 +111,7 @@ class Report:
     # ---- files
 
     def save_json(self, path):
-        with whole(path) as part:
-            part.write_text(json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
+        save_text(path, json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
 
     def save_csv(self, path):
         """One line per asked t."""
@@ -129,23 +126,22 @@ class Report:
         """Writes what there is of FILES, report.json last, and returns the names."""
         folder, name = Path(folder), self.method.get("method", "SNN")
         folder.mkdir(parents=True, exist_ok=True)
-        writers = {
-            "report.csv": (self.at, lambda path: save_rows(path, self.columns())),
+        pictures = {
             "accuracy.png": (self.at, lambda path: plots.curves({name: self}, path)),
-            "citations.bib": (self.at, lambda path: path.write_text(self.bibtex() + "\n")),
             "early_exit.png": (self.early_exit, lambda path: plots.early_exit(self, path)),
             "start_stop.png": (self.start_stop, lambda path: plots.start_stop(self, path)),
-            "layers.csv": (self.layers, lambda path: save_rows(path, self.layers)),
-            "profile.csv": (self.profile, lambda path: save_rows(path, self.profile)),
             "layers.png": (self.layers, lambda path: plots.layers(self, path)),
             "energy.png": (self.energy, lambda path: plots.energy({name: self}, path)),
         }
-        wrote = [file for file, (there, _) in writers.items() if there]
-        for file in wrote:
+        tables = {"report.csv": self.columns(), "layers.csv": self.layers, "profile.csv": self.profile}
+        for file in (tables := {file: rows for file, rows in tables.items() if rows}):
+            save_rows(folder / file, tables[file])
+        for file in (drawn := [file for file, (there, _) in pictures.items() if there]):
             with whole(folder / file) as part:
-                writers[file][1](part)
+                pictures[file][1](part)
+        save_text(folder / "citations.bib", self.bibtex() + "\n")
         self.save_json(folder / "report.json")
-        return ["report.json", *wrote]
+        return ["report.json", *tables, *drawn, "citations.bib"]
 
 
 # What `Report.save` may write, and the command beside it.
@@ -167,31 +163,6 @@ def load_report(path):
     if not isinstance(file, dict) or not {"at", "accuracy", "images"} <= set(file):
         raise ValueError(f"{path} is not a report of snnfast")
     return Report(**{k: v for k, v in file.items() if k in known})
-
-
-@contextlib.contextmanager
-def whole(path):
-    """A path to write to in place of `path`, which it becomes at the end: a file is there whole or not at all, whenever the process dies."""
-    path = Path(path)
-    part = path.with_name(f".part-{path.name}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def save_rows(path, rows):
-    """Dictionaries with the same keys as a CSV file."""
-    with whole(path) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-
-
-def save_text(path, text):
-    with whole(path) as part:
-        part.write_text(text)
 
 
 def methods_table(reports):

@@ -39,9 +39,9 @@ class FromData:
         """Of an image."""
         return tuple(pair(default_collate([self.data[0]]))[0].shape[1:])
 
-    def first_batch(self):
-        """The size that batches come in, or None where any can be asked for."""
-        return None
+    def largest(self):
+        """How many images there are at most in a batch, and whether they come in batches of that size."""
+        return self.images, False
 
     def identity(self):
         return identity.of_data(self.data)
@@ -61,11 +61,9 @@ class FromLoader:
     """An iterable of batches, each image numbered as it comes. Batches larger than the planned size are cut."""
 
     def __init__(self, loader):
-        self.loader, self.images, self._first = loader, None, None
+        self.loader, self._first = loader, None
         if not hasattr(loader, "__iter__"):
             raise TypeError(f"loader must be a data set or an iterable of (images, labels), got {type(loader).__name__}")
-        if isinstance(getattr(loader, "dataset", None), Dataset) and hasattr(loader.dataset, "__len__"):
-            self.images = len(loader.dataset)
 
     def shape(self):
         """Of an image of the first batch, which is kept for `batches`."""
@@ -75,8 +73,8 @@ class FromLoader:
             raise ValueError("loader gave no images")
         return tuple(pair(self._first)[0].shape[1:])
 
-    def first_batch(self):
-        return len(self._first[1])
+    def largest(self):
+        return len(self._first[1]), True
 
     def identity(self):
         return identity.of_loader(self.loader, self._first)
@@ -97,8 +95,8 @@ class FromLoader:
             if i % shards.world() != shards.rank():
                 continue
             keep = [j for j, number in enumerate(numbers) if number not in done]
-            for start in range(0, len(keep), size or max(1, len(keep))):
-                part = keep[start : start + (size or len(keep))]
+            for start in range(0, len(keep), size):
+                part = keep[start : start + size]
                 yield [numbers[j] for j in part], x[part], y[part]
         if not at:
             raise ValueError("loader gave no images")
@@ -111,7 +109,7 @@ def source_of(loader, workers=0):
 def prefetched(batches, device):
     """(numbers, images, labels) on the device; on a GPU the next batch is copied there while this one is computed."""
     if device.type != "cuda":
-        yield from batches
+        yield from ((numbers, x.to(device), y.to(device)) for numbers, x, y in batches)
         return
     stream, waiting = torch.cuda.Stream(device), None
     for numbers, x, y in batches:

@@ -12,7 +12,6 @@ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement
 """
 
 import copy
-import csv
 import math
 
 import torch
@@ -20,6 +19,7 @@ from torch import fx
 
 from snnfast import nn
 from snnfast.execution import Execution
+from snnfast.files import save_rows
 from snnfast.ops import checks
 from snnfast.ops.qcfs import qcfs
 from snnfast.products import faithful, formats, is_product, weight_of
@@ -48,7 +48,6 @@ class QuantisedPass:
                 self.logits = env[node.args[0]]
                 return
             if node in fixed:
-                interpreter.args_iter = iter([image]) if node.op == "placeholder" else interpreter.args_iter
                 env[node] = fixed[node]
             else:
                 env[node] = self._value(node, env, interpreter, execution, plan, image.size(0))
@@ -106,8 +105,7 @@ class Statistics:
 
     def marks(self, T, least=0):
         """The steps at which spikes are counted: powers of two from `least` on, and T."""
-        if self.T not in (None, T):
-            raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
+        self._check_T(T)
         return [t for t in powers_of_two(T) if t >= least]
 
     # ---- a batch's numbers as plain values, for a file; sums of them are exact, so batches may come in any order
@@ -123,7 +121,8 @@ class Statistics:
 
     def add(self, state):
         """Takes in what `state()` of other statistics of this network gave."""
-        self._set_T(state["T"])
+        self._check_T(state["T"])
+        self.T = state["T"]
         nodes = {node.name: node for node in self.gm.graph.nodes}
         self.images += state["images"]
         self.work = self.work or {nodes[name]: tuple(w) for name, w in state["work"].items()}
@@ -133,10 +132,9 @@ class Statistics:
         for t, spikes in state["spikes"].items():
             self._count(int(t), {nodes[name]: many for name, many in spikes.items()}, state["image_spikes"][t])
 
-    def _set_T(self, T):
+    def _check_T(self, T):
         if self.T not in (None, T):
             raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
-        self.T = T
 
     def _count(self, t, spikes, of_image):
         known = self.spikes.setdefault(t, dict.fromkeys(self.plan.firing, 0))
@@ -194,7 +192,8 @@ class Statistics:
         return N if mask is None else N * mask
 
     def end(self, run, T):
-        self._set_T(T)
+        self._check_T(T)
+        self.T = T
         self.images += run.B
         for t, (spikes, of_image) in (self.marked | {T: (self._spikes(run), self.from_image)}).items():
             self._count(t, spikes, of_image)
@@ -267,10 +266,7 @@ class Statistics:
 
     def save_csv(self, path):
         """The rows as a table, one line per layer."""
-        with open(path, "w", newline="") as file:
-            table = csv.DictWriter(file, FIELDS)
-            table.writeheader()
-            table.writerows(self.rows())
+        save_rows(path, self.rows())
 
 
 def _cases(alpha, N, L, T):

@@ -7,7 +7,6 @@ best epoch and the end), `log.jsonl` (a line per epoch), `tensorboard/`, `report
 import dataclasses
 import importlib.util
 import json
-import os
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from snnfast import models, nn
 from snnfast.checkpoints import save_checkpoint
+from snnfast.files import save_text, whole
 from snnfast.models.activation import CHANNELWISE, CHANNELWISE_OF
 from snnfast.ops import checks
 from snnfast.stages import parameter_groups, to_channelwise
@@ -92,10 +92,8 @@ def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoc
     if run.writer:
         run.writer.close()
     net = run.net.cpu().eval()
-    _atomically(
-        run.out / "model.pt",
-        lambda path: save_checkpoint(path, net, **run.facts(run.entries[-1]["test_accuracy"] if run.entries else None)),
-    )
+    with whole(run.out / "model.pt") as part:
+        save_checkpoint(part, net, **run.facts(run.entries[-1]["test_accuracy"] if run.entries else None))
     return net
 
 
@@ -173,17 +171,19 @@ class Training:
         self._tensorboard(entry)
         if entry["test_accuracy"] > self.best:
             self.best = entry["test_accuracy"]
-            _atomically(self.out / "best.pt", lambda path: save_checkpoint(path, self.net, **self.facts(self.best)))
+            with whole(self.out / "best.pt") as part:
+                save_checkpoint(part, self.net, **self.facts(self.best))
         state = dict(
             settings=self.plain, config=self.net.config, state_dict=self.net.state_dict(),
             optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
             stage=self.stage, epoch=self.epoch, best=self.best, entries=self.entries,
         )  # fmt: skip
-        _atomically(self.out / "last.pt", lambda path: torch.save(state, path))
+        with whole(self.out / "last.pt") as part:
+            torch.save(state, part)
         self._write_log()
 
     def _write_log(self):
-        _atomically(self.out / "log.jsonl", lambda path: path.write_text("".join(json.dumps(e) + "\n" for e in self.entries)))
+        save_text(self.out / "log.jsonl", "".join(json.dumps(e) + "\n" for e in self.entries))
 
     def _done(self):
         return sum(self.settings.epochs[: self.stage]) + self.epoch
@@ -259,10 +259,3 @@ def accuracy(net, data, device, batch_size=500):
     net.eval()
     right = sum(int((net(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in DataLoader(data, batch_size))
     return 100 * right / len(data)
-
-
-def _atomically(path, write):
-    """A file is there whole or not at all, whenever the process dies."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)

@@ -16,6 +16,7 @@ import pytest
 import snnfast
 from snnfast.store import Store, files_in, records_in
 
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
 ARGUMENTS = ("--T", 64, "--images", 120, "--batch-size", 3, "--statistics", "--start-stop", "--save-predictions")
 
 
@@ -90,8 +91,7 @@ def test_interrupted(checkpoint, tmp_path, undisturbed, sent, code):
 
 def in_two(*arguments):
     """The command under torchrun, two gloo processes."""
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    line = [sys.executable, *torchrun, "-m", "snnfast", "eval", *map(str, arguments)]
+    line = [sys.executable, *TORCHRUN, "-m", "snnfast", "eval", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, env=command.ENV, timeout=200)
 
 
@@ -232,15 +232,13 @@ def test_processes_that_see_other_data_are_told(tmp_path):
         "    print(error)\n"
         "shards.stop()\n"
     )
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     for mode, told in (("own", "the processes see different networks, data or settings"), ("same", "20 20\n")):
-        run = subprocess.run([sys.executable, *torchrun, script, mode], capture_output=True, text=True, env=command.ENV, timeout=100)
+        run = subprocess.run([sys.executable, *TORCHRUN, script, mode], capture_output=True, text=True, env=command.ENV, timeout=100)
         assert run.returncode == 0 and run.stdout.count(told) == 2, run.stdout + run.stderr
 
 
 def test_two_processes_interrupted(checkpoint, tmp_path, undisturbed):
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    line = [sys.executable, *torchrun, "-m", "snnfast", "eval", *map(str, [checkpoint, *ARGUMENTS, "--out", tmp_path])]
+    line = [sys.executable, *TORCHRUN, "-m", "snnfast", "eval", *map(str, [checkpoint, *ARGUMENTS, "--out", tmp_path])]
     process = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=command.ENV, start_new_session=True,
         preexec_fn=command.heeds_interrupts,

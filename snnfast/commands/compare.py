@@ -7,7 +7,7 @@ from rich.table import Table
 
 from snnfast import plots
 from snnfast.compare import group, latex, rows
-from snnfast.report import save_rows, save_text, whole
+from snnfast.files import save_rows, save_text, whole
 
 
 def groups_of(given):

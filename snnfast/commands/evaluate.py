@@ -13,9 +13,10 @@ from snnfast import shards
 from snnfast.checkpoints import load_checkpoint
 from snnfast.convert import convert
 from snnfast.evaluate import Evaluation
+from snnfast.files import whole
 from snnfast.ops import checks
 from snnfast.progress import progress
-from snnfast.report import FILES, whole
+from snnfast.report import FILES
 from snnfast.spiking import check_at
 from snnfast.store import files_in, read
 
@@ -64,8 +65,6 @@ def steps_of(args):
 def folder_of(args):
     """--out, or a folder named by what is evaluated."""
     out = Path(args.out or Path("runs/eval") / f"{Path(args.checkpoint).stem}-{args.method}-T{args.T}")
-    if args.resume and args.overwrite:
-        raise ValueError("--resume goes on with what is there and --overwrite replaces it: give one of them")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     there = [*files_in(out), *(p for p in [out / "report.json"] if p.exists())]
