@@ -14,7 +14,7 @@ from pathlib import Path
 
 import stored
 import torch
-from ways import WAYS, build, trained_looking
+from ways import WAYS, build, firing_rate, trained_looking
 
 from snnfast import memory
 
@@ -42,8 +42,9 @@ def one(args):
         run(x, T)
         if device.type == "cuda":
             torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
-    print(json.dumps(dict(seconds=seconds, peak=memory.peak(device), before=before)))
+    seconds, peak = time.perf_counter() - began, memory.peak(device)
+    rate = firing_rate(net.to(device), x) if way == "snnfast" else None
+    print(json.dumps(dict(seconds=seconds, peak=peak, before=before, rate=rate)))
 
 
 def child(args, way, arch, T, chunk=0):
@@ -92,7 +93,7 @@ def measured(args, arch, T, chunk):
             continue
         seconds = statistics.median(r["seconds"] for r in good)
         rows[way] = dict(seconds=seconds, images_per_second=args.batch / seconds, image_steps_per_second=args.batch * T / seconds,
-                         peak=max(r["peak"] for r in good), rise=max(r["peak"] - r["before"] for r in good))  # fmt: skip
+                         rate=good[0]["rate"], peak=max(r["peak"] for r in good), rise=max(r["peak"] - r["before"] for r in good))  # fmt: skip
     return rows
 
 
@@ -127,8 +128,11 @@ def main():
                 r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
                 what = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds)
                 what |= {"chunk": chunk} if way == "spikingjelly" else {}
+                r = {k: v for k, v in r.items() if k != "rate" or v is not None}
                 stored.append("large-T", facts, [what | r], args.results)
                 print(_line(f"{arch}, {T}", way, r), flush=True)
+            if "rate" in r:
+                print(f"| | mean firing rate {r['rate']:.3f} | | | | | |", flush=True)
 
 
 def _line(what, way, r):

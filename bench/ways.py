@@ -21,6 +21,9 @@ def trained_looking(arch, width=1.0):
     """A network with batch norm statistics and fitting thresholds, which fires as a trained one does. Batch norms are folded, as all ways may do."""
     torch.manual_seed(0)
     net = snnfast.models.BY_NAME[arch](width=width, theta=2.0, activation="qcfs")
+    for m in net.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.momentum = None  # the mean of all batches
     for _ in range(3):
         net.train()(torch.randn(32, 3, 32, 32))
     return net.eval()
@@ -117,6 +120,12 @@ def spikingjelly(net, chunk):
 def ours(net, chunk):
     snn = snnfast.convert(net)
     return lambda x, T: snn.logits(x, T, [T], chunk or None)[0]
+
+
+def firing_rate(net, x, T=64):
+    """Mean spikes per neuron and step, over all neurons."""
+    *_, (_, states) = snnfast.convert(net).run(x, T)
+    return float(sum(s.count.sum() for s in states.values()) / sum(s.count.numel() for s in states.values()) / T)
 
 
 def build(way, net, chunk=0):

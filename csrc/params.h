@@ -93,4 +93,20 @@ struct Elementwise {
   void* partial;      // backward: acc [tiles], stage one of dtheta
 };
 
+// The numbers of a convolution: snnfast/synapses/conv.py, class Rule.
+struct ConvRule {
+  int64_t stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
+};
+
+// Rows are images times steps; every array is contiguous.
+struct Gather {
+  Dtype dtype;       // of all arrays: f32 or f64
+  const void* x;     // [R, H, W, C]
+  const void* w;     // [KY, KX, C, O]
+  const void* bias;  // [O] or null
+  void* y;           // [R, Ho, Wo, O]
+  int64_t R, H, W, C, KY, KX, O, Ho, Wo;
+  ConvRule rule;
+};
+
 }  // namespace snn

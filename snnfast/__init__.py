@@ -5,6 +5,7 @@ import torch  # noqa: F401  (the compiled library finds torch's symbols through 
 from snnfast import backends
 from snnfast.neuron import neuron
 from snnfast.ops import library as _library
+from snnfast.ops.conv import spike_conv2d, spike_linear
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
@@ -25,5 +26,6 @@ from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
     "Accelerated", "IAFState", "Report", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif",
-    "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint", "to_channelwise", "train",
+    "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint", "spike_conv2d", "spike_linear", "to_channelwise",
+    "train",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from snnfast.methods import MASKS, METHODS
 from snnfast.models.activation import NAMES as ACTIVATIONS
 from snnfast.models.resnet import STEMS
 from snnfast.products import DTYPES
+from snnfast.sparse import KINDS
 
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
 
@@ -124,6 +125,7 @@ def _eval(p):
     p.add_argument("--batch-size", type=int, metavar="B", help="images at a time (default: chosen)")
     p.add_argument("--chunk", type=int, metavar="t", help="steps at a time (default: chosen)")
     p.add_argument("--dtype", choices=DTYPES, default="fp32", metavar="NAME", help=f"of matrix products: {', '.join(DTYPES)}")
+    p.add_argument("--products", choices=KINDS, metavar="NAME", help="sparse (skip zeros; the default on a CPU) or dense (torch's)")
     p.add_argument("--deterministic", action="store_true", help="results that do not depend on batch, chunk, threads; slower")
     p.add_argument("--cuda-graphs", action="store_true", help="capture the loop over time on a GPU")
     p.add_argument("--images", type=int, metavar="N", help="only the first N images")

@@ -43,6 +43,8 @@ def evaluate(snn, loader, T=1024, at=None, memory=None, **options):  # as `Evalu
         batch: images at a time, of a data set.  chunk: steps at a time. Chosen if not given; memory depends on them, not on T.
         device: where to run.
         dtype: of matrix products, "fp32", "tf32", "bf16", "fp16" or "author"; see `snnfast/products.py`. Neurons are fp32 in all of them.
+        products: "sparse", products that skip zeros and whose results depend on no batch, or "dense", torch's; see `snnfast/sparse.py`. Default:
+            sparse on a CPU with dtype "fp32".
         deterministic: calls libraries with shapes that depend neither on batch nor chunk, see `snnfast/fixed_shapes.py`; without it a library may
             sum in another order for another batch. Slower.
         statistics: True, or a `snnfast.statistics.Statistics` of `snn`: unevenness, firing rates, SOPs, energy and seconds per layer, in the same
@@ -71,7 +73,7 @@ class Evaluation:
 
     def __init__(
         self, snn, loader, T=1024, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
-        deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
+        products=None, deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
         on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip
         checks.integer("T", T)
@@ -101,7 +103,9 @@ class Evaluation:
         self.snn, self.ann = snn.to(self.device), ann
         if graphs and self.device.type != "cuda":
             raise ValueError(f"graphs are of CUDA devices, and the device is {self.device}")
-        self.execution = Execution(snn.gm, self.device, dtype, deterministic, bool(statistics) and not graphs, Graphs() if graphs else None)
+        self.execution = Execution(
+            snn.gm, self.device, dtype, deterministic, bool(statistics) and not graphs, Graphs() if graphs else None, products
+        )
         self.complete = self.told = False
         shape = self.source.shape()
         self.dry = planner.Dry(self.snn, shape, self.execution, self.device)
@@ -130,7 +134,7 @@ class Evaluation:
         return dict(
             network=identity.of_network(self.snn, self.ann), data=self.source.identity(), snnfast=__version__, T=self.T, at=self.at, dtype=self.dtype,
             deterministic=bool(self.deterministic), start_stop=bool(self.start_stop), statistics=self.statistics is not None, device=self.device.type,
-            method=self.snn.method.facts(), torch=torch.__version__,
+            method=self.snn.method.facts(), torch=torch.__version__, products=self.execution.products,
         )  # fmt: skip
 
     def _opened(self, resume, overwrite):
@@ -286,8 +290,8 @@ class Evaluation:
             speed=dict(images_per_second=pace, image_steps_per_second=pace * self.T, processes=len(parts)),
             memory=dict(plan=str(self.plan), batch=self.plan.batch, chunk=self.plan.chunk, estimate=self.plan.bytes, budget=self.plan.budget,
                         peak=max(facts["peak"] for _, facts, _ in batches)),
-            profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, deterministic=bool(self.deterministic),
-                                                          quantised=any(self.snn.levels.values())),
+            profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, products=self.execution.products,
+                                                          deterministic=bool(self.deterministic), quantised=any(self.snn.levels.values())),
             machine=self.store.machine if self.store else machine(self.device), **records.summary(record, self.at),
         )  # fmt: skip
         report.record = record

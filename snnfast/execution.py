@@ -7,6 +7,7 @@ import torch
 
 from snnfast.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.products import HALF, HalfProducts, check_dtype
+from snnfast.sparse import SparseProduct, products_of, served
 
 
 class Clock:
@@ -48,16 +49,26 @@ class Execution:
     """Computes one node after another for the runs of one network.
 
     dtype: of matrix products, see `snnfast/products.py`.  deterministic: see `snnfast/fixed_shapes.py`.  timed: whether `clock` runs.
-    graphs: a `snnfast.graphs.Graphs`, which serves one run at a time, or None.
+    graphs: a `snnfast.graphs.Graphs`, which serves one run at a time, or None.  products: see `snnfast/sparse.py`.
     """
 
-    def __init__(self, gm, device="cpu", dtype="fp32", deterministic=False, timed=False, graphs=None):
+    def __init__(self, gm, device="cpu", dtype="fp32", deterministic=False, timed=False, graphs=None, products=None):
         device = torch.device(device)
         check_dtype(dtype, device)
         self.gm, self.dtype, self.deterministic, self.graphs = gm, dtype, deterministic, graphs
         self.half = HalfProducts(gm, dtype) if dtype in HALF else None
         self.fixed = FixedShapes(gm, device) if deterministic else None
         self.clock = Clock(device) if timed else None
+        self.products, self.sparse = products_of(products, dtype, device), {}
+
+    def sparse_product(self, node):
+        """The `SparseProduct` of a node, or None where torch computes it."""
+        if self.products == "dense":
+            return None
+        if node not in self.sparse:
+            module = self.gm.get_submodule(node.target) if node.op == "call_module" else None
+            self.sparse[node] = SparseProduct(module) if served(module) else None
+        return self.sparse[node]
 
     def chunk(self, run, steps):
         """The next `steps` steps of a run."""
@@ -66,8 +77,13 @@ class Execution:
     def timed(self, node):
         return self.clock(node.name) if self.clock else contextlib.nullcontext()
 
-    def node(self, interpreter, node, env, per_row=(), rows=0):
-        """The value of a node. per_row: the nodes whose values have a row for each of `rows` images (times steps)."""
+    def node(self, interpreter, node, env, per_row=(), rows=0, take=None):
+        """The value of a node. per_row: the nodes whose values have a row for each of `rows` images (times steps).
+
+        take: what gives the memory of a sparse product's result, (numel, dtype) -> a flat tensor.
+        """
+        if product := self.sparse_product(node):
+            return product(env[node.all_input_nodes[0]], take)
         interpreter.env = env
         if self.half is None and self.fixed is None:
             return interpreter.run_node(node)

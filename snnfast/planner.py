@@ -3,7 +3,8 @@
 What is counted, for a batch of B images and c steps at a time (rows = c B; bytes of one row are read off the dry run):
 
     images and what no spike reaches    B          states of the neurons (v, count)         B
-    spikes, in the memory layers share  c B        currents alive at the same time          c B
+    spikes and sparse products, in the  c B        other values alive at the same time      c B
+    memory that layers share
     a product's own working memory      c B        levels of the quantised network          B, with statistics
 
 The peak is the largest of three: the layers before the first neuron, one pass of the quantised network, one chunk.
@@ -20,6 +21,7 @@ from snnfast.products import is_product
 from snnfast.run import default_chunk
 
 IDLE = {"cpu": 64 << 20, "cuda": 64 << 20}  # heap that is freed and not given back; library handles and workspaces
+SCRATCH = 5 << 19  # of a sparse product, for each thread: csrc/cpu/blocks.h
 STEPS = 8  # of a chunk, where nothing is given: states are loaded and stored once for so many
 LARGEST_BATCH = 256
 
@@ -46,6 +48,7 @@ class Dry:
     def __init__(self, snn, shape, execution, device):
         self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
         self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
+        self.sparse = {}  # bytes per row that a sparse product copies its input to
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(
@@ -77,6 +80,9 @@ class Dry:
             return torch.zeros_like(x)
         if node in self.plan.pooling:
             return self.gm.get_submodule(node.target).over_time(env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
+        if execution.sparse_product(node):
+            x = env[node.all_input_nodes[0]]
+            self.sparse[node] = 0 if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last) else x.nbytes
         return execution.node(interpreter, node, env, self.plan.per_row, 1)
 
     def _note(self, node, env):
@@ -103,21 +109,23 @@ class Dry:
 
     # ---- the three peaks, in bytes
 
-    def _working(self, node, rows):
-        """What a library takes beside input and output: copies of both in its own layout, and of the weights."""
+    def _working(self, node, rows, library=False):
+        """What is taken beside input and output. By a library: copies of both in its own layout, and of the weights."""
         if node in self.plan.firing:  # its level, in a pass of the quantised network
             return 3 * rows * self.size[node]
+        if node in self.sparse and not library:
+            return rows * self.sparse[node] + SCRATCH * (torch.get_num_threads() if self.device.type == "cpu" else 0)
         if not is_product(node, self.gm):
             return 0
         weights = self.gm.get_submodule(node.target).weight.nbytes if node.op == "call_module" else 0
         return weights + max(rows, self.least_rows) * (self.size[self.owner[node.all_input_nodes[0]]] + self.size[node])
 
-    def one_pass(self, nodes, rows, kept=()):
-        """Most that is alive at the same time while `nodes` are computed one after another; `kept` stay."""
+    def one_pass(self, nodes, rows, kept=(), library=False):
+        """Most that is alive at the same time while `nodes` are computed one after another; `kept` stay. library: every product is torch's."""
         alive, most = {}, 0
         for node in nodes:
             alive[self.owner[node]] = rows * self.size[self.owner[node]]
-            most = max(most, sum(alive.values()) + self._working(node, rows))
+            most = max(most, sum(alive.values()) + self._working(node, rows, library))
             alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node] or v in kept}
         return most
 
@@ -133,8 +141,8 @@ class Dry:
         for node in self.nodes:
             if node not in self.plan.spiking:
                 continue
-            repeated = 0
-            if node in self.plan.firing:
+            repeated, taken = 0, node in self.plan.firing or node in self.sparse
+            if taken:
                 at, fits = choose(free, rows * self.size[node])
                 given = free.pop(at) if at is not None else 0
                 shared[node] = given if fits else rows * self.size[node]
@@ -157,7 +165,7 @@ class Dry:
         fixed = [n for n in self.nodes if n not in self.plan.spiking]
         kept = B * (self.image + sum(self.size[n] for n in self.kept))
         first = self.one_pass(fixed, B, self.kept)
-        quantised = self.one_pass(self.nodes, B) if statistics or ann else 0
+        quantised = self.one_pass(self.nodes, B, library=ann) if statistics or ann else 0
         spikes, currents = self.chunk(B, max(c, self.method.rho))
         levels = 4 * B * (sum(self.neurons.values()) + 4 * max(self.neurons.values())) if statistics else 0
         loop = dict(

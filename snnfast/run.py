@@ -47,7 +47,7 @@ class Plan:
 
 
 class Run:
-    """One batch on its way through time: the fixed values of the graph, the state of every neuron, the memory for spikes.
+    """One batch on its way through time: the fixed values of the graph, the state of every neuron, the memory for spikes and currents.
 
     first: number of the first image in its data set, or a tensor [B] with the number of each.  execution: how nodes are computed.
     observe: called with (node, current, spikes) of every neuron layer in every chunk, both [t, B, ...]; they are overwritten later.
@@ -83,7 +83,7 @@ class Run:
         return {n: v for n, v in env.items() if n in kept}
 
     def _evaluate(self, node, env, rows):
-        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows)
+        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows, self.arena.take)
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]

@@ -161,9 +161,9 @@ class Statistics:
 
     def begin(self, run):
         """Before the first step: the levels of the quantised network for this batch."""
-        key = (run.image.device, run.execution.deterministic)
+        key = (run.image.device, run.execution.deterministic, run.execution.products)
         if key not in self.executions:
-            self.executions[key] = Execution(self.gm, run.image.device, deterministic=run.execution.deterministic)
+            self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
         fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
         with formats(faithful(run.execution.dtype), run.execution.deterministic):
             seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed)

@@ -161,3 +161,40 @@ def cos_args(row, device="cpu"):
         unit == "normalised",
         1.75 if T == 9 else float("inf"),
     )
+
+
+# Convolutions: (dtype, [R, H, W, C], (KY, KX, O), rule, share of x that is not zero, bias). Whole and ragged panels of output channels in every
+# instruction set, one and several lists per place, blocks of some rows and of whole images, few blocks that are shared out by their outputs.
+CONV = [
+    (dtype, *row)
+    for dtype in ("fp32", "fp64")
+    for row in (
+        ((1, 1, 1, 1), (1, 1, 1), (1, 1, 0, 0, 1, 1), 1.0, True),
+        ((3, 5, 6, 7), (3, 3, 10), (1, 1, 1, 1, 1, 1), 0.3, True),
+        ((2, 7, 5, 3), (2, 3, 70), (2, 1, 1, 2, 1, 2), 0.5, False),
+        ((4, 3, 3, 33), (3, 1, 17), (1, 2, 2, 1, 2, 1), 0.2, True),
+        ((2, 4, 4, 20), (3, 3, 64), (3, 3, 0, 1, 1, 1), 0.0, True),
+        ((1, 2, 2, 9), (5, 5, 40), (1, 1, 4, 4, 1, 1), 1.0, False),
+        ((3, 33, 40, 16), (3, 3, 130), (1, 1, 1, 1, 1, 1), 0.1, True),
+        ((90, 2, 2, 64), (3, 3, 96), (1, 1, 1, 1, 1, 1), 0.2, False),
+        ((2, 9, 9, 300), (1, 1, 65), (2, 2, 0, 0, 1, 1), 0.15, True),
+        ((150, 1, 1, 700), (1, 1, 200), (1, 1, 0, 0, 1, 1), 0.1, True),
+        ((5, 4, 4, 270), (3, 3, 33), (1, 1, 1, 1, 1, 1), 0.1, True),
+        ((1, 1, 300, 5), (1, 3, 12), (1, 1, 0, 1, 1, 1), 0.4, True),
+    )
+]
+
+
+def conv_args(row):
+    """The arguments of the op `conv_fwd`."""
+    dtype, shape, (KY, KX, O), rule, density, bias = row
+    g = torch.Generator().manual_seed(sum(shape) + O)
+    x = torch.randn(shape, generator=g, dtype=torch.float64) * (torch.rand(shape, generator=g) < density)
+    w = torch.randn(KY, KX, shape[3], O, generator=g, dtype=torch.float64)
+    b = torch.randn(O, generator=g, dtype=torch.float64) if bias else None
+    return *(t if t is None else t.to(DTYPES[dtype]) for t in (x, w, b)), *rule
+
+
+def conv_work(row):
+    """Steps of the reference's loop."""
+    return row[1][3] * row[2][0] * row[2][1]

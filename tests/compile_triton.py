@@ -13,13 +13,14 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from snnfast.bind import signed
-from snnfast.triton import OPTIONS, calibrate, cos, elementwise, iaf, kernel, multistep, qcfs
+from snnfast.triton import OPTIONS, calibrate, conv, cos, elementwise, gather, iaf, kernel, multistep, qcfs
 
 POINTERS = {
-    "x": None, "y": None, "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
+    "x": None, "y": None, "w": None, "bias": None,
+    "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
     "dtheta": "acc", "kept": "acc", "partial": "acc", "v0_out": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
 }  # fmt: skip
-NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows"}
+NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows", *gather.RUN_TIME}
 
 
 def build(function, equation, run_time, dtype, constants):
@@ -113,6 +114,8 @@ def main():
                 build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=256))
             )
         found[f"qcfs fwd {dtype}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=1024)))
+    for dtype in ("fp32", "fp64"):
+        found[f"conv {dtype}"] = facts(build(gather.fwd_kernel, conv, gather.RUN_TIME, dtype, dict(has_bias=True, PLACES=16, PANEL=64)))
     json.dump(found, sys.stdout)
 
 

@@ -8,7 +8,7 @@ import itertools
 import torch
 
 import snnfast
-from snnfast.ops import cos
+from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops.multistep import EVERY, SPIKES
@@ -41,6 +41,10 @@ def main():
         qop.qcfs_fwd(x, theta, inner, 4, "qcfs")
         qop.qcfs_bwd(x, x, theta, inner, 4, "qcfs")
         launches += 2
+    for dtype, (C, O) in itertools.product((torch.float32, torch.float64), ((3, 10), (70, 130))):  # noqa: E741
+        x, w = torch.randn(5, 7, 6, C, device="cuda", dtype=dtype).relu(), torch.randn(3, 3, C, O, device="cuda", dtype=dtype)
+        conv.conv_fwd(x, w, w[0, 0, 0].contiguous(), 2, 1, 1, 0, 1, 2)
+        launches += 1
     torch.cuda.synchronize()
     print(f"{launches} launches by {snnfast.backends.provider}")
 

@@ -11,8 +11,9 @@ import cases
 import pytest
 import torch
 from test_backends import QCFS, check_cos, check_qcfs, check_row
+from test_conv import check_conv
 
-from snnfast.ops import cos
+from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops.multistep import EVERY
@@ -50,6 +51,11 @@ def test_iaf_that_kept_nothing(on_host, row):
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))
 def test_cos(on_host, row):
     check_cos(row, on_host(cos.cos_fwd))
+
+
+@pytest.mark.parametrize("row", [r for r in cases.CONV if r[1][0] * r[1][1] * r[1][2] < 500], ids=lambda r: "-".join(map(str, r)))
+def test_conv(on_host, row):
+    check_conv(row, on_host(conv.conv_fwd), on_host(conv.conv_out))
 
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))

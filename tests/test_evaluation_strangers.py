@@ -40,9 +40,10 @@ def mlp():
     (lambda: small(torch.nn.LayerNorm(19), torch.nn.Linear(19, 31), Q(4, 1.0), torch.nn.Linear(31, 3)), (19,)),
     (lambda: small(torch.nn.Conv1d(3, 7, 3), Q(4, 1.0), torch.nn.Flatten(), torch.nn.Linear(7 * 9, 5)), (3, 11)),
 ])  # fmt: skip
-def test_fixed_shapes_whatever_the_layer(make, shape):
+@pytest.mark.parametrize("products", ["sparse", "dense"])
+def test_fixed_shapes_whatever_the_layer(make, shape, products):
     snn, x = snnfast.convert(make()), torch.randn(37, *shape)
-    run = lambda x, c: torch.cat(list(snn.chunks(x, 9, c, execution=Execution(snn.gm, deterministic=True))))
+    run = lambda x, c: torch.cat(list(snn.chunks(x, 9, c, execution=Execution(snn.gm, deterministic=True, products=products))))
     whole = run(x, 8)
     for batch, chunk in ((1, 1), (5, 3), (16, 8), (37, 2)):
         assert torch.equal(torch.cat([run(part, chunk) for part in x.split(batch)], 1), whole), (batch, chunk)

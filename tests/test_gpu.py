@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import HAS_CUDA
 from test_backends import QCFS, check_cos, check_qcfs, check_row
+from test_conv import check_conv
 
 import snnfast
 from snnfast import backends
 from snnfast.execution import Execution
 from snnfast.graphs import Graphs
-from snnfast.ops import cos
+from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops.multistep import EVERY
@@ -40,6 +41,11 @@ def test_iaf_that_kept_nothing(row):
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))
 def test_cos(row):
     check_cos(row, cos.cos_fwd, "cuda")
+
+
+@pytest.mark.parametrize("row", cases.CONV, ids=lambda r: "-".join(map(str, r)))
+def test_conv(row):
+    check_conv(row, conv.conv_fwd, conv.conv_out, "cuda")
 
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))

@@ -13,13 +13,13 @@ NATIVE = sorted(p for folder in ("csrc", "tests") for kind in ("*.h", "*.cpp", "
 
 def test_columns_hold_the_same_files():
     engines = {p.stem for p in (ROOT / "snnfast/reference").glob("*.py")} - {"__init__"}
-    assert engines == {"multistep", "calibrate", "elementwise"}
+    assert engines == {"multistep", "calibrate", "elementwise", "gather"}
     for column in ("snnfast/triton", "csrc/cpu", "csrc/cuda"):
         assert engines <= {p.stem for p in (ROOT / column).iterdir()}, column
 
 
 def test_every_equation_has_its_four_files():
-    for folder in ("neurons", "activations"):
+    for folder in ("neurons", "activations", "synapses"):
         for definition in (ROOT / "snnfast" / folder).glob("*.py"):
             if definition.stem in ("__init__", "defaults"):
                 continue

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include <torch/csrc/stable/library.h>
@@ -53,6 +56,15 @@ inline void cos_fwd(const Calibrate& p, const Tensor&) {
 
 inline void qcfs_fwd(const Elementwise& p, const Tensor&) {
   parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernels().qcfs_fwd(p, first * kTile, std::min(p.N, end * kTile)); });
+}
+
+inline void conv_fwd(const Gather& p, const Tensor&) {
+  const Blocks blocks(p, torch::stable::get_num_threads());
+  torch::stable::parallel_for(0, blocks.units(), 1, [&](int64_t first, int64_t end) {
+    const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, blocks.bytes()), &std::free);
+    if (!scratch) throw std::bad_alloc();
+    kernels().conv_fwd(p, blocks, first, end, scratch.get());
+  });
 }
 
 inline int64_t qcfs_partials(const Elementwise& p) { return Tiles(p).numbers; }

@@ -6,8 +6,10 @@
 #include "../activations/qcfs.h"
 #include "../neurons/cos.h"
 #include "../neurons/iaf.h"
+#include "../synapses/conv.h"
 #include "calibrate.h"
 #include "elementwise.h"
+#include "gather.h"
 #include "multistep.h"
 #include "multistep_bwd.h"
 
@@ -24,6 +26,6 @@ extern const Kernels SNN_TABLE(SNN_ISA) = {
 #else
     "baseline",
 #endif
-    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
+    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, gather<Conv>, elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
 
 }  // namespace snn

@@ -1,6 +1,7 @@
 // The CPU kernels, compiled once per instruction set from kernels.cpp, and the choice among them.
 #pragma once
 #include "../params.h"
+#include "blocks.h"
 
 namespace snn {
 
@@ -9,6 +10,7 @@ struct Kernels {
   void (*iaf_fwd)(const MultistepFwd&, int64_t first, int64_t end);  // neurons; first is a multiple of 32
   void (*iaf_bwd)(const MultistepBwd&, int64_t first, int64_t end);
   void (*cos_fwd)(const Calibrate&, int64_t first, int64_t end);
+  void (*conv_fwd)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch);  // units of Blocks
   void (*qcfs_fwd)(const Elementwise&, int64_t first, int64_t end);  // elements; first is a multiple of kTile
   void (*qcfs_bwd)(const Elementwise&, int64_t first, int64_t end);  // tiles of stage one
 };

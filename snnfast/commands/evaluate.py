@@ -94,7 +94,8 @@ def _run(args, device):
     snn = converted(args, net)
     evaluation = Evaluation(
         snn, images, args.T, at, args.memory, ann=net, batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
-        deterministic=args.deterministic, statistics=args.statistics, start_stop=args.start_stop, workers=args.workers, graphs=args.cuda_graphs,
+        products=args.products, deterministic=args.deterministic,
+        statistics=args.statistics, start_stop=args.start_stop, workers=args.workers, graphs=args.cuda_graphs,
         progress=out, resume=args.resume, overwrite=args.overwrite,
         on_plan=lambda plan: console.print(f"plan: {plan}", soft_wrap=True), on_note=lambda text: console.print(text, soft_wrap=True),
     )  # fmt: skip

@@ -6,6 +6,7 @@ from snnfast.activations import qcfs as _qcfs
 from snnfast.bind import bind
 from snnfast.neurons import cos as _cos
 from snnfast.neurons import iaf as _iaf
+from snnfast.synapses import conv as _conv
 
 
 def _where(c, a, b):
@@ -23,4 +24,4 @@ def bound(module):
     return bind(module, **_torch)
 
 
-iaf, cos, qcfs = bound(_iaf), bound(_cos), bound(_qcfs)
+iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)

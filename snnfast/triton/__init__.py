@@ -7,6 +7,7 @@ from snnfast.activations import qcfs as _qcfs
 from snnfast.bind import bind
 from snnfast.neurons import cos as _cos
 from snnfast.neurons import iaf as _iaf
+from snnfast.synapses import conv as _conv
 
 
 @triton.jit
@@ -41,12 +42,12 @@ def bound(module):
     return bind(module, wrap=triton.jit, **_primitives)
 
 
-iaf, cos, qcfs = bound(_iaf), bound(_cos), bound(_qcfs)
+iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
 
 # Numbers are specified: Triton would contract a * b + c by default.
 OPTIONS = dict(enable_fp_fusion=False)
 
-CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted")
+CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted", "add")
 
 
 def kernel(function, equation, run_time):

@@ -7,12 +7,14 @@ import torch
 import triton
 
 from snnfast.bind import signed
+from snnfast.reference import gather as product
 from snnfast.reference import multistep as form
-from snnfast.triton import OPTIONS, bound, calibrate, cos, elementwise, iaf, kernel, multistep, qcfs
+from snnfast.triton import OPTIONS, bound, calibrate, conv, cos, elementwise, gather, iaf, kernel, multistep, qcfs
 
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 _cos_fwd = kernel(calibrate.fwd_kernel, cos, calibrate.RUN_TIME)
+_conv_fwd = kernel(gather.fwd_kernel, conv, gather.RUN_TIME)
 
 EVERY = form.EVERY
 
@@ -149,3 +151,19 @@ def qcfs_bwd(dy, x, theta, inner, levels, grad, BLOCK=256, TILE=8192):
     with _on(x), _rounded(dx) as (to,):
         _qcfs_bwd[(C, tiles)](dy, x, theta, to, partial, N, C, inner, outer, TILE, k=qcfs.Rule(levels, grad), BLOCK=BLOCK, **OPTIONS)
     return dx, partial.sum(0)
+
+
+def conv_fwd(x, w, bias, *rule):
+    y = x.new_empty(product.spec(x, w, rule))
+    conv_out(x, w, bias, y, *rule)
+    return y
+
+
+def conv_out(x, w, bias, out, *rule):
+    shape = dict(PLACES=16, PANEL=64)
+    programs = -(-out.numel() // max(1, out.size(3)) // shape["PLACES"]) * -(-out.size(3) // shape["PANEL"])
+    if programs:
+        with _on(x):
+            _conv_fwd[(programs,)](
+                x, w, bias, out, *x.shape, *w.shape[:2], w.size(3), *out.shape[1:3], *rule, has_bias=bias is not None, **shape, **OPTIONS
+            )

@@ -150,6 +150,7 @@ inline unsigned __ballot_sync(unsigned, int on) {
   for (unsigned lane = 0; lane < 32; ++lane) word |= unsigned(b.of(lane)) << lane;
   return word;
 }
+inline int __ffs(int v) { return __builtin_ffs(v); }
 template <class V> V __shfl_xor_sync(unsigned, V v, int mask) {
   auto& b = host::Block::current();
   b.exchange(host::bits_of(v));

@@ -187,6 +187,29 @@ int iaf_case(int number) {
   return bad;
 }
 
+int conv_case(int number) {
+  const Dtype d = pick(2) ? Dtype::f32 : Dtype::f64;
+  const int64_t sizes[] = {1, 3, 10, 33, 64, 70, 130}, R = 1 + pick(40), C = pick(5) ? sizes[pick(7)] : 300, O = sizes[pick(7)];
+  const int64_t KY = 1 + pick(3), KX = 1 + pick(3), H = KY + pick(5), W = KX + pick(5);
+  const ConvRule rule{1 + pick(2), 1 + pick(2), pick(3), pick(3), 1, 1};
+  const auto w = numbers(d, KY * KX * C * O), bias = numbers(d, O);
+  auto x = numbers(d, R * H * W * C);
+  for (int64_t i = 0; i < R * H * W * C; ++i)
+    if (pick(4)) std::memset(x.data() + i * size_of(d), 0, size_of(d));
+  Gather p{d, x.data(), w.data(), pick(2) ? bias.data() : nullptr, nullptr, R, H, W, C, KY, KX, O,
+           (H + 2 * rule.padding_y - KY) / rule.stride_y + 1, (W + 2 * rule.padding_x - KX) / rule.stride_x + 1, rule};
+  const Blocks blocks(p, 1 + pick(4));
+  return compare("conv_fwd", number, [&](const Kernels& k) {
+    std::vector<Result> r;
+    Gather f = p;
+    f.y = room(r, d, R * p.Ho * p.Wo * O);
+    void* scratch = std::aligned_alloc(64, blocks.bytes());
+    k.conv_fwd(f, blocks, 0, blocks.units(), scratch);
+    std::free(scratch);
+    return r;
+  });
+}
+
 int cos_case(int number) {
   const auto [T, N] = kSizes[pick(std::size(kSizes))];
   const Dtype d = Dtype(pick(4)), acc = d == Dtype::f64 ? Dtype::f64 : Dtype::f32;
@@ -240,7 +263,7 @@ int main(int argc, char** argv) {
   halves_right = halves_round_right();
   int bad = 0;
   for (int i = 0; i < cases; ++i) {
-    bad += i % 4 == 3 ? qcfs_case(i) : i % 8 == 6 ? cos_case(i) : iaf_case(i);
+    bad += i % 4 == 3 ? qcfs_case(i) : i % 8 == 6 ? cos_case(i) : i % 8 == 2 ? conv_case(i) : iaf_case(i);
     if (i % 50 == 49) std::printf("%d cases, %d differences\n", i + 1, bad), std::fflush(stdout);
   }
   std::printf("%d cases: %s\n", cases, bad ? "FAILED" : "ok");

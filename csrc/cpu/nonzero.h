@@ -1,0 +1,67 @@
+// Lists of what is not zero.
+#pragma once
+#include "simd.h"
+
+namespace snn::inline SNN_ISA {
+
+SNN_HD uint32_t nonzero(F32 v) {  // bit i: lane i is not zero; NaN is not
+#if defined(__AVX512BW__)
+  return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+#else
+  return signs(reinterpret_cast<F32>(v != F32{}));
+#endif
+}
+
+SNN_HD uint32_t nonzero(F64 v) {
+#if defined(__AVX512BW__)
+  return _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+#elif defined(__AVX2__)
+  return uint32_t(_mm256_movemask_pd(reinterpret_cast<F64>(v != F64{})));
+#else
+  return uint32_t(_mm_movemask_pd(reinterpret_cast<F64>(v != F64{})));
+#endif
+}
+
+// Appends place and value of the lanes in `mask`; may write a vector beyond them.
+template <class S> SNN_HD int append(uint32_t mask, int first, const S* x, uint16_t* index, S* value) {
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same_v<S, float>) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i places = _mm512_maskz_compress_epi32(__mmask16(mask), _mm512_add_epi32(lanes, _mm512_set1_epi32(first)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(index), _mm512_cvtepi32_epi16(places));
+    _mm512_storeu_ps(value, _mm512_maskz_compress_ps(__mmask16(mask), _mm512_loadu_ps(x)));
+    return __builtin_popcount(mask);
+  }
+#endif
+  int n = 0;
+  for (; mask; mask &= mask - 1, ++n) {
+    const int lane = __builtin_ctz(mask);
+    index[n] = uint16_t(first + lane);
+    value[n] = x[lane];
+  }
+  return n;
+}
+
+// Places and values of the non-zeros of x[0 .. count), in order; returns how many. May write a vector beyond them.
+template <class S> SNN_HD int list(const S* x, int count, uint16_t* index, S* value) {
+  // As many lanes as `append` takes: a vector where it compresses one, else a word, whose loop ends once for all of them.
+#if defined(__AVX512BW__)
+  constexpr int unit = std::is_same_v<S, float> ? kWidth<S> : kUnit;
+#else
+  constexpr int unit = kUnit;
+#endif
+  int n = 0, c = 0;
+  for (; c + unit <= count; c += unit) {
+    uint32_t mask = 0;
+    for (int i = 0; i < unit; i += kWidth<S>) mask |= nonzero(load(x + c + i)) << i;
+    n += append(mask, c, x + c, index + n, value + n);
+  }
+  for (; c < count; ++c)
+    if (x[c] != S(0)) {
+      index[n] = uint16_t(c);
+      value[n++] = x[c];
+    }
+  return n;
+}
+
+}  // namespace snn

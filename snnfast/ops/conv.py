@@ -1,0 +1,152 @@
+"""The convolution over spikes: schema, fake, autograd, and the public functions `spike_conv2d` and `spike_linear`."""
+
+import torch
+
+from snnfast import reference
+from snnfast.ops import checks, library
+from snnfast.ops.multistep import rule_schema
+from snnfast.reference import gather
+from snnfast.synapses.conv import Rule
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def _fwd(x, w, bias, *rule):
+    return gather.fwd(reference.conv, x, w, bias, Rule(*rule))
+
+
+def _out(x, w, bias, out, *rule):
+    out.copy_(_fwd(x, w, bias, *rule))
+
+
+conv_fwd = library.define(f"conv_fwd(Tensor x, Tensor w, Tensor? bias{rule_schema(Rule)}) -> Tensor", _fwd)
+conv_out = library.define(f"conv_out(Tensor x, Tensor w, Tensor? bias, Tensor(a!) out{rule_schema(Rule)}) -> ()", _out)
+library.fake("conv_fwd", lambda x, w, bias, *rule: x.new_empty(gather.spec(x, w, rule)))
+library.fake("conv_out", lambda *args: None)
+
+
+def _setup(ctx, inputs, output):
+    x, w, ctx.bias, *ctx.rule = inputs
+    ctx.save_for_backward(x, w)
+
+
+def _backward(ctx, dy):
+    """The gradients of torch's convolution, by torch's."""
+    x, w = ctx.saved_tensors
+    sizes, has_bias = ctx.rule, ctx.bias is not None
+    wants = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], has_bias and ctx.needs_input_grad[2]]
+    dx, dw, dbias = torch.ops.aten.convolution_backward(
+        dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), [w.size(3)] if has_bias else None,
+        sizes[0:2], sizes[2:4], sizes[4:6], False, [0, 0], 1, wants,
+    )  # fmt: skip
+    back = lambda t, *order: None if t is None else t.permute(order)  # noqa: E731
+    return (back(dx, 0, 2, 3, 1), back(dw, 2, 3, 1, 0), dbias, *[None] * len(ctx.rule))
+
+
+library.autograd("conv_fwd", _backward, _setup)
+
+
+def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=None):
+    """A convolution that skips what is zero, in a specified order of sums.
+
+    Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation)` but for the rounding of its sums:
+    `snnfast/synapses/conv.py` says in which order they run. The result of an image depends neither on the batch it came in nor on the number of
+    threads, and is the same bit for bit on every backend. Its time is that of the non-zeros: on a CPU it is faster than a library's dense
+    convolution where less than about a third of x is not zero (`bench/conv.py`).
+
+    Args:
+        x: [R, C, H, W], rows are images times steps; fp32 or fp64. Taken as it lies in channels_last memory, otherwise copied.
+        weight: [O, C, KY, KX] in x's dtype. Taken as it lies where `weight.permute(2, 3, 1, 0)` is contiguous (`relaid` makes it so), otherwise
+            copied in every call.
+        bias: [O], or None.
+        stride, padding, dilation: a number, or a pair (vertical, horizontal).
+        out: a tensor of the result's shape and dtype in channels_last memory to write to; no autograd.
+
+    Returns:
+        [R, O, Ho, Wo] in channels_last memory. Gradients reach x, weight and bias; they are torch's.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what was given and what is allowed.
+    """
+    rule = Rule(*_pair("stride", stride, 1), *_pair("padding", padding, 0), *_pair("dilation", dilation, 1))
+    _check(x, weight, bias, 4, "[R, C, H, W]", "[O, C, KY, KX]")
+    shape = gather.spec(x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0), rule)
+    if min(shape[1:3]) < 1:
+        raise ValueError(
+            f"x of {tuple(x.shape[2:])} places with padding {tuple(rule[2:4])} is smaller than the kernel {tuple(weight.shape[2:])}"
+        )
+    y = _launch(
+        x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0), bias, rule, shape, None if out is None else (out, out.permute(0, 2, 3, 1))
+    )
+    return y.permute(0, 3, 1, 2)
+
+
+def spike_linear(x, weight, bias=None, *, out=None):
+    """A linear layer that skips what is zero, in a specified order of sums: `spike_conv2d` of one place.
+
+    Args:
+        x: [..., I], fp32 or fp64.
+        weight: [O, I]; taken as it lies where `weight.t()` is contiguous, otherwise copied in every call.
+        bias: [O], or None.
+        out: a contiguous tensor [..., O] to write to; no autograd.
+
+    Returns:
+        [..., O].
+    """
+    _check(x, weight, bias, 2, "[..., I]", "[O, I]")
+    rows, shape = x.reshape(-1, 1, 1, x.size(-1)), (*x.shape[:-1], weight.size(0))
+    target = None
+    if out is not None:
+        checks.tensor("out", out, (x.dtype,), x.device)
+        if tuple(out.shape) != shape or not out.is_contiguous():
+            raise ValueError(f"out must be contiguous of shape {shape}, got shape {tuple(out.shape)} with strides {tuple(out.stride())}")
+        target = out, out.view(-1, 1, 1, shape[-1])
+    y = _launch(rows, weight.t()[None, None], bias, Rule(), (rows.size(0), 1, 1, shape[-1]), target)
+    return y.view(shape)
+
+
+def _launch(x, w, bias, rule, shape, target):
+    """target: (out, as the kernel sees it), or None."""
+    x, w = x.contiguous(), w.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    if target is None:
+        return conv_fwd(x, w, bias, *rule)
+    out, seen = target
+    checks.tensor("out", out, (x.dtype,), x.device)
+    if tuple(seen.shape) != tuple(shape) or not seen.is_contiguous():
+        raise ValueError(
+            f"out must be [R, O, Ho, Wo] = {(shape[0], shape[3], *shape[1:3])} in channels_last memory, got shape {tuple(out.shape)}"
+        )
+    checks.disjoint(out, x=x, weight=w, bias=bias)
+    conv_out(x, w, bias, seen, *rule)
+    return seen
+
+
+def relaid(weight):
+    """The same weights, [O, C, KY, KX] or [O, I], in the memory order that `spike_conv2d` and `spike_linear` take as it lies."""
+    order = (2, 3, 1, 0) if weight.dim() == 4 else (1, 0)
+    back = (3, 2, 0, 1) if weight.dim() == 4 else (1, 0)
+    return weight.permute(order).contiguous().permute(back)
+
+
+def _pair(name, value, least):
+    pair = (value, value) if isinstance(value, (int, torch.SymInt)) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+    return tuple(checks.integer(name, v, least) for v in pair)
+
+
+def _check(x, weight, bias, dims, x_shape, w_shape):
+    checks.tensor("x", x, DTYPES)
+    checks.tensor("weight", weight, (x.dtype,), x.device)
+    if weight.dim() != dims or (x.dim() != 4 if dims == 4 else x.dim() < 1):
+        raise ValueError(f"x must be {x_shape} and weight {w_shape}, got shapes {tuple(x.shape)} and {tuple(weight.shape)}")
+    channels = x.size(1 if dims == 4 else -1)
+    if channels != weight.size(1):
+        raise ValueError(f"x has {channels} channels, but weight {tuple(weight.shape)} takes {weight.size(1)}; groups are not served")
+    if weight.numel() == 0:
+        raise ValueError(f"weight must not be empty, got shape {tuple(weight.shape)}")
+    if bias is not None:
+        checks.tensor("bias", bias, (x.dtype,), x.device)
+        if tuple(bias.shape) != (weight.size(0),):
+            raise ValueError(f"bias must be [{weight.size(0)}], one number per output channel, got shape {tuple(bias.shape)}")

@@ -1,0 +1,70 @@
+"""Matrix products that skip what is silent: which layers of a graph `snnfast.spike_conv2d` and `spike_linear` compute.
+
+sparse   convolutions and linear layers add the weights of the inputs that are not zero, in a specified order (`snnfast/synapses/conv.py`): results
+         depend on no batch, chunk or thread, and the time is that of the spikes
+dense    torch's own products, which multiply by the zeros too
+
+The default is sparse on a CPU and dense on a GPU and in number formats other than fp32, which are those of libraries. What `sparse` does not serve
+(groups, other paddings than zeros, layers that are called as functions) stays with torch.
+"""
+
+import functools
+import math
+
+import torch
+
+from snnfast.ops import checks
+from snnfast.ops.conv import DTYPES, Rule, relaid, spike_conv2d, spike_linear
+from snnfast.reference import gather
+
+KINDS = ("sparse", "dense")
+
+
+def products_of(products, dtype, device):
+    """The kind that is asked for, or the default of this device and format."""
+    if products is None:
+        return "sparse" if dtype == "fp32" and torch.device(device).type == "cpu" else "dense"
+    checks.choice("products", products, KINDS)
+    if products == "sparse" and dtype != "fp32":
+        raise ValueError(
+            f"products 'sparse' are in the format of the network, so they need dtype 'fp32', got {dtype!r}: give products='dense'"
+        )
+    return products
+
+
+def served(module):
+    """Whether a layer can be computed sparsely."""
+    if type(module) is torch.nn.Linear:
+        return module.weight.dtype in DTYPES
+    if type(module) is not torch.nn.Conv2d or module.weight.dtype not in DTYPES:
+        return False
+    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+class SparseProduct:
+    """A layer of a graph. Its weights are laid in the order that the kernels read; their values and shape stay."""
+
+    def __init__(self, module):
+        self.module = module
+        module.weight.data = relaid(module.weight.data)
+
+    def __call__(self, x, take=None):
+        """take(numel, dtype) gives the memory of the result, if not torch."""
+        take = take or (lambda numel, dtype: torch.empty(numel, dtype=dtype, device=x.device))
+        m = self.module
+        if not (m._forward_hooks or m._forward_pre_hooks):
+            return self._product(take, x)
+        m.forward = functools.partial(self._product, take)  # the hooks see what they would see of torch's
+        try:
+            return m(x)
+        finally:
+            del m.forward
+
+    def _product(self, take, x):
+        m = self.module
+        if isinstance(m, torch.nn.Linear):
+            shape = (*x.shape[:-1], m.out_features)
+            return spike_linear(x, m.weight, m.bias, out=take(math.prod(shape), x.dtype).view(shape))
+        shape = gather.spec(x.permute(0, 2, 3, 1), m.weight.permute(2, 3, 1, 0), Rule(*m.stride, *m.padding, *m.dilation))
+        out = take(math.prod(shape), x.dtype).view(shape).permute(0, 3, 1, 2)
+        return spike_conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, out=out)
