@@ -1,7 +1,7 @@
-"""What the choices inside a run cost: chunk length, fixed shapes, where memory comes from; and where its time goes.
+"""What the choices inside a run cost: products, chunk length, fixed shapes, where memory comes from; and where its time goes.
 
 `python bench/choices.py [--rounds R]`: milliseconds per image-step of `ways.trained_looking` networks at full width, four images, T = 64, two
-threads, medians of rounds in which the first four alternate. "from the system" is last, because it holds for the rest of the process: every block
+threads, medians of rounds in which all but the last alternate. "from the system" is last, because it holds for the rest of the process: every block
 of a megabyte or more is taken from the system and given back at once.
 """
 
@@ -32,17 +32,19 @@ def timed(snn, x, chunk, execution):
 
 
 def rows(arch, rounds):
-    snn, x = snnfast.convert(trained_looking(arch)), torch.randn(B, 3, 32, 32)
+    net, x = trained_looking(arch), torch.randn(B, 3, 32, 32)
+    snn, other = snnfast.convert(net), snnfast.convert(net)  # whose weights lie as dense products read them
     plan, plain = snn.plan(), Execution(snn.gm)
     own = default_chunk("cpu", 64 * 1024 * B, plan.linear)
     choices = {
         "as it is": (own, plain), "half the chunk": (own // 2, plain), "twice the chunk": (2 * own, plain),
-        "fixed shapes": (own, Execution(snn.gm, deterministic=True)),
+        "fixed shapes": (own, Execution(snn.gm, deterministic=True)), "dense products": (own, Execution(other.gm, products="dense")),
+        "dense products, fixed shapes": (own, Execution(other.gm, products="dense", deterministic=True)),
     }  # fmt: skip
     took = {name: [] for name in choices}
     for i in range(rounds + 1):
         for name, choice in choices.items():
-            found = timed(snn, x, *choice)
+            found = timed(other if "dense" in name else snn, x, *choice)
             if i:  # the first round warms up
                 took[name].append(found)
     clocked = Execution(snn.gm, timed=True)

@@ -26,7 +26,7 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, gama):
         ctx.save_for_backward(a)
-        return (a >= 0).float()
+        return (a >= 0).to(a.dtype)  # float() in fp32
 
     @staticmethod
     def backward(ctx, g):
@@ -45,7 +45,7 @@ class AuthorsIF(torch.nn.Module):
     def forward(self, x):
         if self.T == 0:
             return qcfs_eager(x, self.thresh, self.L)
-        x, theta, out = x.view(self.T, -1, *x.shape[1:]), self.thresh.data, []
+        x, theta, out = x.view(self.T, -1, *x.shape[1:]), self.thresh.data.to(x.dtype), []
         v = 0.5 * theta
         for t in range(self.T):
             v = v + x[t]

@@ -1,7 +1,7 @@
 """What the number format of matrix products does to the spikes: counts of every neuron after T steps against those of fp32.
 
 `python bench/precision.py CHECKPOINT [--T T] [--images N] [--device D]`: a checkpoint for digits, such as the demo's runs/digits/model.pt. On a GPU
-tf32 and `author` are rows too. "fp32, fixed shapes" shows what another order of sums does, which a library may choose by itself.
+tf32 and `author` are rows too. "fp32, dense" shows what another order of sums does, which a library chooses by itself.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main():
     device = torch.device(args.device)
     snn = snnfast.convert(snnfast.load_checkpoint(args.checkpoint).float()).to(device)
     x, labels = (t[: args.images].to(device) for t in digits()[1].tensors)
-    rows = {"fp32, fixed shapes": dict(deterministic=True), "bf16": dict(dtype="bf16"), "fp16": dict(dtype="fp16")}
+    rows = {"fp32, dense": dict(products="dense"), "bf16": dict(dtype="bf16"), "fp16": dict(dtype="fp16")}
     if device.type == "cuda":
         rows |= {"tf32": dict(dtype="tf32"), "author": dict(dtype="author")}
     facts = stored.facts(device) | dict(images=len(x))

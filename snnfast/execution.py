@@ -7,7 +7,7 @@ import torch
 
 from snnfast.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.products import HALF, HalfProducts, check_dtype
-from snnfast.sparse import SparseProduct, products_of, served
+from snnfast.sparse import SparseProduct, lay, products_of, served
 
 
 class Clock:
@@ -60,6 +60,7 @@ class Execution:
         self.fixed = FixedShapes(gm, device) if deterministic else None
         self.clock = Clock(device) if timed else None
         self.products, self.sparse = products_of(products, dtype, device), {}
+        lay(gm, self.products)
 
     def sparse_product(self, node):
         """The `SparseProduct` of a node, or None where torch computes it."""

@@ -14,7 +14,7 @@ import math
 import torch
 
 from snnfast.ops import checks
-from snnfast.ops.conv import DTYPES, Rule, relaid, spike_conv2d, spike_linear
+from snnfast.ops.conv import DTYPES, Rule, is_relaid, relaid, spike_conv2d, spike_linear
 from snnfast.reference import gather
 
 KINDS = ("sparse", "dense")
@@ -41,12 +41,23 @@ def served(module):
     return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
+def lay(gm, products):
+    """Lays the weights of a graph in the memory order that its products read; their values and shapes stay."""
+    for module in gm.modules():
+        if not served(module):
+            continue
+        w = module.weight.data
+        if products == "sparse":
+            module.weight.data = relaid(w)
+        elif is_relaid(w) and not w.is_contiguous():  # a library would sort them in every call
+            module.weight.data = w.contiguous()
+
+
 class SparseProduct:
-    """A layer of a graph. Its weights are laid in the order that the kernels read; their values and shape stay."""
+    """A layer of a graph."""
 
     def __init__(self, module):
         self.module = module
-        module.weight.data = relaid(module.weight.data)
 
     def __call__(self, x, take=None):
         """take(numel, dtype) gives the memory of the result, if not torch."""

@@ -107,6 +107,10 @@ def test_nothing_of_the_callers_changes():
     snn = snnfast.convert(net)
     mine = {k: t.clone() for k, t in snn.state_dict().items()}
     snn.logits(x, 3)
+    conv = next(m for m in list(snn.modules())[3:] if isinstance(m, torch.nn.Conv2d))
+    assert conv.weight.permute(2, 3, 1, 0).is_contiguous()
+    outputs(snn, x, 1, products="dense")
+    assert conv.weight.is_contiguous()
     assert all(torch.equal(t, before[k][0]) and (t.stride(), t.data_ptr()) == before[k][1:] for k, t in net.state_dict().items())
     assert all(torch.equal(t, mine[k]) for k, t in snn.state_dict().items())
 

@@ -52,7 +52,7 @@ def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=N
     Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation)` but for the rounding of its sums:
     `snnfast/synapses/conv.py` says in which order they run. The result of an image depends neither on the batch it came in nor on the number of
     threads, and is the same bit for bit on every backend. Its time is that of the non-zeros: on a CPU it is faster than a library's dense
-    convolution where less than about a third of x is not zero (`bench/conv.py`).
+    convolution where less than about half of x is not zero (`bench/conv.py`).
 
     Args:
         x: [R, C, H, W], rows are images times steps; fp32 or fp64. Taken as it lies in channels_last memory, otherwise copied.
@@ -124,9 +124,16 @@ def _launch(x, w, bias, rule, shape, target):
 
 def relaid(weight):
     """The same weights, [O, C, KY, KX] or [O, I], in the memory order that `spike_conv2d` and `spike_linear` take as it lies."""
-    order = (2, 3, 1, 0) if weight.dim() == 4 else (1, 0)
     back = (3, 2, 0, 1) if weight.dim() == 4 else (1, 0)
-    return weight.permute(order).contiguous().permute(back)
+    return _as_read(weight).contiguous().permute(back)
+
+
+def is_relaid(weight):
+    return _as_read(weight).is_contiguous()
+
+
+def _as_read(weight):
+    return weight.permute((2, 3, 1, 0) if weight.dim() == 4 else (1, 0))
 
 
 def _pair(name, value, least):
