@@ -1,6 +1,6 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
-#   make demo | test | bench | bench-models | bench-methods | gpu | gpu-models | info | lint | clean
+#   make demo | test | bench | bench-conv | bench-models | bench-methods | gpu | gpu-models | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -28,7 +28,7 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
 export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
-.PHONY: all demo test test-native bench bench-models bench-methods gpu gpu-models info lint clean
+.PHONY: all demo test test-native bench bench-conv bench-models bench-methods gpu gpu-models info lint clean
 
 all: $(READY)
 
@@ -58,6 +58,9 @@ test-native: $(READY)
 bench-models: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py $(ARGS)
 
+bench-conv: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/conv.py $(ARGS)
+
 bench-methods: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/methods.py $(ARGS)
 
@@ -70,6 +73,7 @@ gpu: $(INSTALLED)
 
 # Whole networks on the GPU, after `make gpu`: T = 4096 included, and T = 1024 with 200 images, which the authors' programs have no memory for.
 gpu-models: $(INSTALLED)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/conv.py --device cuda
 	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py --device cuda --batch 200 --rounds 1 --T 32 64 256 1024 4096 $(ARGS)
 
 info: $(READY)

@@ -33,6 +33,16 @@ def test_large_T_rows(tmp_path):
     assert rows[-1]["ratio"] == pytest.approx(rows[-1]["image_steps_per_second"] / max(r["image_steps_per_second"] for r in rows[:3]))
 
 
+def test_conv_rows(tmp_path):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    line = [sys.executable, ROOT / "bench/conv.py", "--rounds", "1", "--shapes", "1", "--results", tmp_path]
+    run = subprocess.run(line, capture_output=True, text=True, env=env)
+    assert run.returncode == 0, run.stderr[-2000:]
+    rows = [json.loads(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
+    assert [r["density"] for r in rows] == [0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
+    assert all(r["ratio"] == pytest.approx(r["torch_ms"] / r["ms"]) for r in rows)
+
+
 @pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
 @pytest.mark.parametrize("script", ["gpu.py", "make_gpu.py"])
 def test_without_a_gpu_it_says_so(script):

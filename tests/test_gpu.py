@@ -161,6 +161,21 @@ def test_network_runs_in_flat_memory(tiny):
     assert (a.argmax(1) == b.argmax(1)).float().mean() >= 0.8
 
 
+def test_sparse_products_give_the_bits_of_the_cpu():
+    """A network without poolings: convolutions, neurons and linear layers are the same arithmetic on both."""
+    torch.manual_seed(0)
+    Q = snnfast.nn.QCFS
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 40, 3, padding=1), Q(4, 0.7), torch.nn.Conv2d(40, 33, 3, stride=2), Q(4, 0.3), torch.nn.Flatten(), torch.nn.Linear(33 * 9, 10)
+    ).eval()  # fmt: skip
+    x, found = torch.randn(5, 3, 8, 8), []
+    for device in ("cpu", "cuda"):
+        snn = snnfast.convert(net).to(device)
+        execution = Execution(snn.gm, device, products="sparse")
+        found.append(torch.cat(list(snn.chunks(x.to(device), 9, 4, execution=execution))).cpu())
+    assert torch.equal(*found) and (found[0] != 0).any()
+
+
 @pytest.mark.parametrize("method", ["if", "srp", "cos"])
 def test_chunks_replayed_from_a_graph(tiny, method):
     """The same bits as without: the same kernels on the same memory; four batches, of which one is smaller."""
