@@ -1,7 +1,8 @@
 """Convolutions over spikes against the library's dense ones, by the share of the inputs that are not zero.
 
-`python bench/conv.py [--rounds R] [--device D]`: the shapes of VGG-16's and ResNet-18's layers on 32x32 images, as many rows as a chunk of time has, two threads.
-Each row is checked, then timed in turn with torch's own product (weights in the layout that is fastest for it); ratios of medians, above 1 is faster.
+`python bench/conv.py [--rounds R] [--device D]`: the shapes of VGG-16's and ResNet-18's layers on 32x32 images, as many rows as a chunk of time
+has, two threads. Each row is checked, then timed in turn with torch's own product (weights in the layout that is fastest for it); ratios of medians,
+above 1 is faster.
 """
 
 import argparse

@@ -166,7 +166,8 @@ def test_sparse_products_give_the_bits_of_the_cpu():
     torch.manual_seed(0)
     Q = snnfast.nn.QCFS
     net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 40, 3, padding=1), Q(4, 0.7), torch.nn.Conv2d(40, 33, 3, stride=2), Q(4, 0.3), torch.nn.Flatten(), torch.nn.Linear(33 * 9, 10)
+        torch.nn.Conv2d(3, 40, 3, padding=1), Q(4, 0.7), torch.nn.Conv2d(40, 33, 3, stride=2), Q(4, 0.3),
+        torch.nn.Flatten(), torch.nn.Linear(33 * 9, 10),
     ).eval()  # fmt: skip
     x, found = torch.randn(5, 3, 8, 8), []
     for device in ("cpu", "cuda"):
