@@ -53,8 +53,8 @@ def one(args):
         if device.type == "cuda":
             torch.cuda.synchronize()
     seconds, peak = time.perf_counter() - began, memory.peak(device)
-    rate = firing_rate(net.to(device), x) if way == "snnfast" else None
-    print(json.dumps(dict(seconds=seconds, peak=peak, before=before, rate=rate)))
+    rate = {"rate": firing_rate(net.to(device), x)} if way == "snnfast" else {}
+    print(json.dumps(dict(seconds=seconds, peak=peak, before=before) | rate))
 
 
 def child(args, way, arch, T, chunk=0):
@@ -105,7 +105,8 @@ def measured(args, arch, T, chunk, wrong):
             continue
         seconds = statistics.median(r["seconds"] for r in good)
         rows[way] = dict(seconds=seconds, images_per_second=args.batch / seconds, image_steps_per_second=args.batch * T / seconds,
-                         rate=good[0]["rate"], peak=max(r["peak"] for r in good), rise=max(r["peak"] - r["before"] for r in good))  # fmt: skip
+                         peak=max(r["peak"] for r in good), rise=max(r["peak"] - r["before"] for r in good))  # fmt: skip
+        rows[way] |= {k: v for k, v in good[0].items() if k == "rate"}
     return rows
 
 
@@ -144,7 +145,6 @@ def main():
                 r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
                 what = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds)
                 what |= {"chunk": chunk} if way == "spikingjelly" else {}
-                r = {k: v for k, v in r.items() if k != "rate" or v is not None}
                 stored.append("large-T", facts, [what | r], args.results)
                 print(_line(f"{arch}, {T}", way, r), flush=True)
             if "rate" in r:

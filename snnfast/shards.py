@@ -43,7 +43,9 @@ def is_first_here():
 
 def stop():
     if started():
-        time.sleep(0.2)  # gloo's threads let go of the last exchange a moment after it returns; leaving earlier aborted a process now and then
+        time.sleep(
+            0.2
+        )  # gloo's threads let go of the last exchange a moment after it returns; leaving earlier aborted a process now and then
         distributed.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """Shared by all tests: Triton's interpreter where there is no GPU, memory full of NaN, the backends, the golden files."""
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -36,6 +37,17 @@ def poisoned_memory():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@contextlib.contextmanager
+def threads(many):
+    """Runs on so many threads, then on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(many)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def isas():

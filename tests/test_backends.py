@@ -3,7 +3,7 @@
 import cases
 import pytest
 import torch
-from conftest import HAS_CUDA, isas
+from conftest import HAS_CUDA, isas, threads
 
 from snnfast.ops import cos
 from snnfast.ops import iaf as op
@@ -128,11 +128,9 @@ def test_qcfs_cpu(row):
     found = []
     for isa in isas():
         backends._C.use_isa(isa)
-        for threads in (1, 2):
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            found.append(check_qcfs(*row, qop.qcfs_fwd, qop.qcfs_bwd))
-            torch.set_num_threads(before)
+        for many in (1, 2):
+            with threads(many):
+                found.append(check_qcfs(*row, qop.qcfs_fwd, qop.qcfs_bwd))
     backends._C.use_isa(isas()[0])
     for dtheta in found:
         assert cases.same(dtheta, found[0]), "dtheta depends on the threads or the instruction set"

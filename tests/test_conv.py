@@ -4,7 +4,7 @@ import cases
 import numpy as np
 import pytest
 import torch
-from conftest import HAS_CUDA, isas
+from conftest import HAS_CUDA, isas, threads
 from torch.library import opcheck
 from torch.nn import functional as F
 
@@ -73,15 +73,11 @@ def check_conv(row, fwd, out, device="cpu"):
 
 
 @pytest.mark.parametrize("isa", isas(), indirect=True)
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("many", [1, 2, 5])
 @pytest.mark.parametrize("row", cases.CONV, ids=name)
-def test_cpu(isa, threads, row):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def test_cpu(isa, many, row):
+    with threads(many):
         check_conv(row, conv.conv_fwd, conv.conv_out)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("row", [r for r in cases.CONV if cases.conv_work(r) < 300], ids=name)
@@ -187,6 +183,8 @@ WRONG = [
     (ValueError, r"x of \(5, 5\) places with padding \(0, 0\) is smaller than the kernel", dict(dilation=3)),
     (ValueError, r"out must be .* = \(2, 4, 3, 3\) in channels_last memory, got shape \(2, 4, 3, 3\)", dict(out=torch.zeros(2, 4, 3, 3))),
     (TypeError, "out has dtype float64", dict(out=torch.zeros(2, 4, 3, 3, dtype=torch.float64).to(memory_format=torch.channels_last))),
+    (ValueError, r"out must be .* got shape \(2, 4, 9\)", dict(out=torch.zeros(2, 4, 9))),
+    (TypeError, "out must be a torch.Tensor, got list", dict(out=[])),
     (ValueError, "weight is on meta, but x is on cpu", dict(weight=W.to("meta"))),
 ]
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import threads
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
@@ -97,12 +98,8 @@ def test_reports_do_not_depend_on_batch_and_chunk(case, method):
         assert plain(snnfast.evaluate(snn, parts, chunk=chunk, **options)) == plain(whole)
     data = TensorDataset(x, labels)
     assert plain(snnfast.evaluate(snn, data, batch=4, **options)) == plain(whole)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3 - min(threads, 2))
+    with threads(3 - min(torch.get_num_threads(), 2)):
         assert plain(snnfast.evaluate(snn, data, batch=7, **options)) == plain(whole)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_poisson_depends_on_the_image_not_on_the_batch(case):

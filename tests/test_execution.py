@@ -13,16 +13,20 @@ from snnfast.products import formats
 from snnfast.statistics import QuantisedPass, Statistics
 
 
+def trained_looking(arch):
+    torch.manual_seed(1)
+    net = snnfast.models.BY_NAME[arch](width=0.125, theta=1.0)
+    net.train()(torch.randn(8, 3, 32, 32))
+    return net.eval()
+
+
 def outputs(snn, x, T, chunk, execution):
     return torch.cat(list(snn.chunks(x, T, chunk, execution=execution)))
 
 
 @pytest.mark.parametrize("arch", ["vgg11", "resnet18", "resnet50"])
 def test_fixed_shapes_give_the_same_bits_in_any_batch(arch):
-    torch.manual_seed(1)
-    net = snnfast.models.BY_NAME[arch](width=0.125, theta=1.0)
-    net.train()(torch.randn(8, 3, 32, 32))
-    snn, x = snnfast.convert(net.eval()), torch.randn(11, 3, 32, 32)
+    snn, x = snnfast.convert(trained_looking(arch)), torch.randn(11, 3, 32, 32)
     run = lambda x, chunk: outputs(snn, x, 6, chunk, Execution(snn.gm, deterministic=True, products="dense"))
     whole = run(x, 6)
     assert torch.equal(torch.cat([run(x[:1], 4), run(x[1:4], 1), run(x[4:], 2)], 1), whole)

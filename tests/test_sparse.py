@@ -3,7 +3,8 @@
 import command
 import pytest
 import torch
-from conftest import isas
+from conftest import isas, threads
+from test_execution import outputs, trained_looking
 from torch.utils.data import TensorDataset
 
 import snnfast
@@ -11,30 +12,16 @@ from snnfast import cli, nn, sparse
 from snnfast.execution import Execution
 
 
-def trained_looking(arch, **options):
-    torch.manual_seed(1)
-    net = snnfast.models.BY_NAME[arch](width=0.125, theta=1.0, **options)
-    net.train()(torch.randn(8, 3, 32, 32))
-    return net.eval()
-
-
-def outputs(snn, x, T=6, chunk=None, **how):
-    return torch.cat(list(snn.chunks(x, T, chunk, execution=Execution(snn.gm, **how))))
-
-
 @pytest.mark.parametrize("arch", ["vgg11", "resnet18", "resnet50"])
 @pytest.mark.parametrize("method", ["if", "cos", "srp"])
 def test_the_same_bits_in_any_batch_chunk_and_number_of_threads(arch, method):
     """Without asking for anything: every convolution and linear layer is computed row by row."""
     snn, x = snnfast.convert(trained_looking(arch), method), torch.randn(11, 3, 32, 32)
-    whole, before = torch.cat(list(snn.chunks(x, 6, 6))), torch.get_num_threads()
+    whole = torch.cat(list(snn.chunks(x, 6, 6)))
     assert (whole != 0).any()
-    for threads, batch, chunk in ((1, 1, 4), (3, 4, 1), (2, 7, 2)):
-        torch.set_num_threads(threads)
-        try:
+    for many, batch, chunk in ((1, 1, 4), (3, 4, 1), (2, 7, 2)):
+        with threads(many):
             assert torch.equal(torch.cat([torch.cat(list(snn.chunks(part, 6, chunk))) for part in x.split(batch)], 1), whole)
-        finally:
-            torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("isa", isas(), indirect=True)
@@ -56,10 +43,10 @@ def test_against_dense_products(arch):
     """The same sums in another order: in fp64 no spike moves; in fp32 one may, where a potential ends at its threshold."""
     net, x = trained_looking(arch), torch.randn(5, 3, 32, 32)
     snn = snnfast.convert(net.double())
-    a, b = (outputs(snn, x.double(), 9, products=kind) for kind in sparse.KINDS)
+    a, b = (outputs(snn, x.double(), 9, None, Execution(snn.gm, products=kind)) for kind in sparse.KINDS)
     assert torch.allclose(a, b, rtol=0, atol=1e-12) and (a != 0).any()
     snn = snnfast.convert(net.float())
-    a, b = (outputs(snn, x, 9, products=kind).mean(0) for kind in sparse.KINDS)
+    a, b = (outputs(snn, x, 9, None, Execution(snn.gm, products=kind)).mean(0) for kind in sparse.KINDS)
     assert (a - b).abs().max() <= 0.05 * b.abs().max()
 
 
@@ -94,10 +81,10 @@ def test_layers_that_are_not_served_stay_with_torch():
     ).eval()  # fmt: skip
     snn, x = snnfast.convert(net), torch.randn(4, 2, 6, 6)
     execution = Execution(snn.gm)
-    a = torch.cat(list(snn.chunks(x, 7, execution=execution)))
+    a = outputs(snn, x, 7, None, execution)
     served = [node.target for node, product in execution.sparse.items() if product]
     assert served == ["6", "9"]  # the 1x1 convolution and the linear layer; fx puts the names of Sequential's layers
-    assert torch.allclose(a.mean(0), outputs(snn, x, 7, products="dense").mean(0), atol=1e-5)
+    assert torch.allclose(a.mean(0), outputs(snn, x, 7, None, Execution(snn.gm, products="dense")).mean(0), atol=1e-5)
 
 
 def test_nothing_of_the_callers_changes():
@@ -109,7 +96,7 @@ def test_nothing_of_the_callers_changes():
     snn.logits(x, 3)
     conv = next(m for m in list(snn.modules())[3:] if isinstance(m, torch.nn.Conv2d))
     assert conv.weight.permute(2, 3, 1, 0).is_contiguous()
-    outputs(snn, x, 1, products="dense")
+    outputs(snn, x, 1, None, Execution(snn.gm, products="dense"))
     assert conv.weight.is_contiguous()
     assert all(torch.equal(t, before[k][0]) and (t.stride(), t.data_ptr()) == before[k][1:] for k, t in net.state_dict().items())
     assert all(torch.equal(t, mine[k]) for k, t in snn.state_dict().items())

@@ -70,15 +70,18 @@ def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=N
     """
     rule = Rule(*_pair("stride", stride, 1), *_pair("padding", padding, 0), *_pair("dilation", dilation, 1))
     _check(x, weight, bias, 4, "[R, C, H, W]", "[O, C, KY, KX]")
-    shape = gather.spec(x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0), rule)
-    if min(shape[1:3]) < 1:
+    rows, w = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
+    R, Ho, Wo, O = gather.spec(rows, w, rule)
+    if min(Ho, Wo) < 1:
         raise ValueError(
             f"x of {tuple(x.shape[2:])} places with padding {tuple(rule[2:4])} is smaller than the kernel {tuple(weight.shape[2:])}"
         )
-    y = _launch(
-        x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0), bias, rule, shape, None if out is None else (out, out.permute(0, 2, 3, 1))
-    )
-    return y.permute(0, 3, 1, 2)
+    if out is not None:
+        checks.tensor("out", out, (x.dtype,), x.device)
+        if tuple(out.shape) != (R, O, Ho, Wo) or not out.permute(0, 2, 3, 1).is_contiguous():
+            raise ValueError(f"out must be [R, O, Ho, Wo] = {(R, O, Ho, Wo)} in channels_last memory, got shape {tuple(out.shape)}")
+        out = out.permute(0, 2, 3, 1)
+    return _launch(rows, w, bias, rule, out).permute(0, 3, 1, 2)
 
 
 def spike_linear(x, weight, bias=None, *, out=None):
@@ -95,31 +98,23 @@ def spike_linear(x, weight, bias=None, *, out=None):
     """
     _check(x, weight, bias, 2, "[..., I]", "[O, I]")
     rows, shape = x.reshape(-1, 1, 1, x.size(-1)), (*x.shape[:-1], weight.size(0))
-    target = None
     if out is not None:
         checks.tensor("out", out, (x.dtype,), x.device)
         if tuple(out.shape) != shape or not out.is_contiguous():
             raise ValueError(f"out must be contiguous of shape {shape}, got shape {tuple(out.shape)} with strides {tuple(out.stride())}")
-        target = out, out.view(-1, 1, 1, shape[-1])
-    y = _launch(rows, weight.t()[None, None], bias, Rule(), (rows.size(0), 1, 1, shape[-1]), target)
-    return y.view(shape)
+        out = out.view(rows.size(0), 1, 1, weight.size(0))
+    return _launch(rows, weight.t()[None, None], bias, Rule(), out).view(shape)
 
 
-def _launch(x, w, bias, rule, shape, target):
-    """target: (out, as the kernel sees it), or None."""
+def _launch(x, w, bias, rule, out):
+    """The kernel's arrays; the result, which is `out` if there is one."""
     x, w = x.contiguous(), w.contiguous()
     bias = None if bias is None else bias.contiguous()
-    if target is None:
+    if out is None:
         return conv_fwd(x, w, bias, *rule)
-    out, seen = target
-    checks.tensor("out", out, (x.dtype,), x.device)
-    if tuple(seen.shape) != tuple(shape) or not seen.is_contiguous():
-        raise ValueError(
-            f"out must be [R, O, Ho, Wo] = {(shape[0], shape[3], *shape[1:3])} in channels_last memory, got shape {tuple(out.shape)}"
-        )
     checks.disjoint(out, x=x, weight=w, bias=bias)
-    conv_out(x, w, bias, seen, *rule)
-    return seen
+    conv_out(x, w, bias, out, *rule)
+    return out
 
 
 def relaid(weight):
