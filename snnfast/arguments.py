@@ -7,7 +7,7 @@ from snnfast import __version__, families, models, recipes
 from snnfast.data import NAMES as DATA
 from snnfast.data import PREPROCESSING
 from snnfast.methods import MASKS, METHODS
-from snnfast.models.activation import NAMES as ACTIVATIONS
+from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.models.resnet import STEMS
 from snnfast.products import DTYPES
 from snnfast.sparse import KINDS

@@ -91,6 +91,8 @@ class Evaluation:
             self.statistics.marks(T)  # which knows whether this T fits
         if (resume or overwrite) and progress is None:
             raise ValueError("resume and overwrite are of a folder of finished batches: give progress=")
+        if start_stop and snn.method.differential:
+            raise ValueError("start_stop reads means of later steps; in mode 'differential' the sum from the first step on is the answer")
         if start_stop and len(self.at) > MOST_WINDOWS:
             raise ValueError(f"start_stop reads every pair of steps: give at= with at most {MOST_WINDOWS} of them, got {len(self.at)}")
         if resume and overwrite:
@@ -248,12 +250,16 @@ class Evaluation:
         counted = None if self.statistics is None else self.statistics.empty()
         reading = records.Reading(self.snn, index, y, self.at, self._answer(x), self.start_stop)
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)
-        run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, execution=self.execution)
+        not_idle = [0, 0]
+        on_end = lambda *counts: not_idle.__setitem__(slice(None), counts)  # noqa: E731
+        run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, execution=self.execution, on_end=on_end)
         for t, total, dtype in run:
             reading.at_step(t, total, dtype)
         record, windows = reading.done()
         profile = self.execution.clock.take() if self.execution.clock else {}
-        facts = dict(statistics=counted and counted.state(), start_stop=windows, profile=profile, peak=memory.peak(self.device))
+        facts = dict(
+            statistics=counted and counted.state(), start_stop=windows, profile=profile, peak=memory.peak(self.device), not_idle=not_idle
+        )
         return record, facts, time.perf_counter() - began
 
     def _answer(self, x):
@@ -292,6 +298,7 @@ class Evaluation:
                         peak=max(facts["peak"] for _, facts, _ in batches)),
             profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, products=self.execution.products,
                                                           deterministic=bool(self.deterministic), quantised=any(self.snn.levels.values())),
+            not_idle=[sum(facts["not_idle"][i] for _, facts, _ in batches) for i in range(2)] if self.snn.method.differential else [],
             machine=self.store.machine if self.store else machine(self.device), **records.summary(record, self.at),
         )  # fmt: skip
         report.record = record

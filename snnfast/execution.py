@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from snnfast import linear_part
 from snnfast.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.products import HALF, HalfProducts, check_dtype
 from snnfast.sparse import SparseProduct, lay, products_of, served
@@ -60,16 +61,26 @@ class Execution:
         self.fixed = FixedShapes(gm, device) if deterministic else None
         self.clock = Clock(device) if timed else None
         self.products, self.sparse = products_of(products, dtype, device), {}
+        self.linear_parts = {}  # of modules, by name
         lay(gm, self.products)
 
-    def sparse_product(self, node):
+    def module(self, node, constants=True):
+        """The module that a node calls. constants: with its bias."""
+        module = self.gm.get_submodule(node.target)
+        if constants:
+            return module
+        if node.target not in self.linear_parts:
+            self.linear_parts[node.target] = linear_part.module_without_constant(module)
+        return self.linear_parts[node.target]
+
+    def sparse_product(self, node, constants=True):
         """The `SparseProduct` of a node, or None where torch computes it."""
         if self.products == "dense":
             return None
-        if node not in self.sparse:
-            module = self.gm.get_submodule(node.target) if node.op == "call_module" else None
-            self.sparse[node] = SparseProduct(module) if served(module) else None
-        return self.sparse[node]
+        if (node, constants) not in self.sparse:
+            module = self.module(node, constants) if node.op == "call_module" else None
+            self.sparse[node, constants] = SparseProduct(module) if served(module) else None
+        return self.sparse[node, constants]
 
     def chunk(self, run, steps):
         """The next `steps` steps of a run."""
@@ -78,19 +89,22 @@ class Execution:
     def timed(self, node):
         return self.clock(node.name) if self.clock else contextlib.nullcontext()
 
-    def node(self, interpreter, node, env, per_row=(), rows=0, take=None):
+    def node(self, interpreter, node, env, per_row=(), rows=0, take=None, constants=True):
         """The value of a node. per_row: the nodes whose values have a row for each of `rows` images (times steps).
 
-        take: what gives the memory of a sparse product's result, (numel, dtype) -> a flat tensor.
+        take: what gives the memory of a sparse product's result, (numel, dtype) -> a flat tensor.  constants: False for its linear part alone.
         """
-        if product := self.sparse_product(node):
+        if product := self.sparse_product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
         interpreter.env = env
-        if self.half is None and self.fixed is None:
+        if self.half is None and self.fixed is None and constants:
             return interpreter.run_node(node)
         args, kwargs = interpreter.fetch_args_kwargs_from_env(node)
+        if not constants:
+            args, kwargs = linear_part.without_constant(node, self.gm, args, kwargs)
         if node.op == "call_module":
-            function = self.half.module(node) if self.half else self.gm.get_submodule(node.target)
+            module = self.module(node, constants)
+            function = self.half.module(node, module) if self.half else module
         else:
             function = lambda *a, **k: getattr(interpreter, node.op)(node.target, a, k)
         if self.half and node.op != "placeholder":

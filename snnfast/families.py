@@ -58,8 +58,9 @@ def fitting(state):
     """The network of snnfast.models whose names fit best, and how many of them are in the file."""
     found = {}
     for arch, build in models.BY_NAME.items():
+        narrow = {"width": 0.02} if models.CLASS_OF[arch].kind == "convolutional" else {}
         with torch.device("meta"):
-            found[arch] = set(build(activation="qcfs", width=0.02).state_dict())
+            found[arch] = set(build(activation="qcfs", **narrow).state_dict())
     keys = {key.removesuffix(".lam") + ".thresh" if key.endswith(".lam") else key for key in state}
     best = max(found, key=lambda arch: 2 * len(found[arch] & keys) - len(found[arch]))
     return best, len(found[best] & keys) / len(found[best])

@@ -7,6 +7,8 @@ masks, COS's voltages), copies what it has into the fixed one, and goes on there
 
 import torch
 
+from snnfast.masking import SpikeMask
+
 WARM = 2  # chunks that run as they are before one is captured: from the second on nothing is allocated that stays
 
 
@@ -29,8 +31,10 @@ class Graphs:
         """Why a run cannot be captured, or None."""
         if run.method.amplitude is not None:
             return "Poisson input draws other numbers at every step"
-        if run.plan.pooling:
-            return "max pooling over time keeps sums that grow"
+        if run.plan.summing or run.method.differential:
+            return "functions over time keep sums that change"
+        if any(isinstance(m, SpikeMask) for m in run.gm.modules()):
+            return "random masks draw other numbers at every step"
         if run.observe or run.execution.clock:
             return "something looks into every chunk"
         if run.counting and any(run.gm.get_submodule(n.target).is_signed() for n in run.plan.firing):

@@ -32,6 +32,8 @@ class Method:
         rho: inputs that COS calibrates on, 0 without it.  max_shift: see `snnfast.cos_start`.
         amplitude: of Poisson input, or None where the image is a constant current.  seed: of its random numbers.
         readout: ("softmax" or "log_softmax", dimension) where the network ends in one: it is taken of the mean output.
+        mode: "per_step", a run answers with the mean of its outputs; or "differential", with their sum, see `snnfast/differential.py`.
+        input_steps: of a differential run, in which the image comes in equal parts; 1: at once.
     """
 
     name: str
@@ -44,6 +46,24 @@ class Method:
     amplitude: float | None = None
     seed: int = 0
     readout: tuple | None = None
+    mode: str = "per_step"
+    input_steps: int = 1
+
+    @property
+    def differential(self):
+        return self.mode == "differential"
+
+    def answer(self, total, t):
+        """What the sum of the first t outputs says, as a tensor of its own."""
+        return total.clone() if self.differential else total / t
+
+    def part(self, t):
+        """(share of the image that step t = 0, 1, ... gets, the first step from t on at which that changes or constants end, or None)."""
+        if not self.differential:
+            return 1.0, None
+        if t < self.input_steps:
+            return 1.0 / self.input_steps, 1 if t == 0 else self.input_steps
+        return 0.0, None
 
     def first(self):
         """What differs in SRP's first phase: the plain neuron."""
@@ -58,6 +78,8 @@ class Method:
     def facts(self):
         """Name and settings, for a report: plain values."""
         found = {"method": self.name, "parity": self.parity}
+        if self.differential:
+            found |= {"mode": self.mode, "input": "analog" if self.input_steps == 1 else f"rate, {self.input_steps} steps"}
         found |= {"tau": self.tau, "mask": self.mask} if self.tau else {}
         found |= {"input": "poisson", "amplitude": self.amplitude, "seed": self.seed} if self.amplitude else {}
         found |= {"rho": self.rho, "max_shift": self.max_shift} if self.rho else {}

@@ -1,10 +1,4 @@
-"""Layers: parameters and one call each.
-
-QCFS    theta per layer      SQCFS   theta = softplus(lam) per layer
-CQCFS   theta per channel    CSQCFS  theta = softplus(lam) per channel
-EQCFS   theta = exp(lam)     CEQCFS  theta = exp(lam) per channel
-IF      the neuron they stand for            LIF     with a leak
-"""
+"""Layers: parameters and one call each. IF, the neuron that the quantised activations (`quantised.py`) stand for, and LIF, with a leak."""
 
 import inspect
 
@@ -12,112 +6,31 @@ import torch
 from torch import nn
 
 from snnfast.bind import signed
+from snnfast.masking import SpikeMask  # noqa: F401
 from snnfast.neuron import PythonNeuron
 from snnfast.ops import checks
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
 from snnfast.ops.multistep import SPIKES
-from snnfast.ops.qcfs import cs_qcfs, qcfs
-
-
-def inverse_softplus(theta):
-    """lam with softplus(lam) = theta: theta + log(-expm1(-theta)), defined for theta > 0."""
-    theta = torch.as_tensor(theta, dtype=torch.get_default_dtype())
-    checks.positive("theta", theta)
-    return theta + torch.log(-torch.expm1(-theta))
-
-
-def spread(t, x):
-    """Thresholds [C] -> [C, 1, ...], so that they broadcast over x [B, C, ...]; a single one stays as it is."""
-    if t.numel() == 1:
-        return t
-    if x.dim() < 2 or x.size(1) != t.numel():
-        raise ValueError(f"x has shape {tuple(x.shape)}; {t.numel()} thresholds per channel need [B, {t.numel()}, ...]")
-    return t.view(-1, *(1,) * (x.dim() - 2))
-
-
-class Quantised(nn.Module):
-    """What the quantised activations share; each adds its parameter and `threshold()`, which gives theta, [1] or [C].
-
-    Args:
-        levels: L >= 1.
-        theta: first threshold > 0.
-        grad: see `snnfast.qcfs`.
-        channels: number of thresholds of the channel-wise kinds; they lie along dimension 1 of the input [B, C, ...].
-    """
-
-    def __init__(self, levels, theta, grad, channels=None):
-        super().__init__()
-        self.levels = checks.integer("levels", levels)
-        self.grad = checks.choice("grad", grad, ("qcfs", "srp", "paper"))
-        checks.number("theta", theta, positive=True)
-        self.shape = (1,) if channels is None else (checks.integer("channels", channels),)
-
-    def extra_repr(self):
-        return f"levels={self.levels}, thresholds={self.shape[0]}, grad={self.grad!r}"
-
-
-class QCFS(Quantised):
-    """y = theta floor(L clamp(x/theta, 0, 1) + 1/2)/L with one theta (Bu et al., ICLR 2022). Parameter `thresh` [1], as in its authors' files."""
-
-    def __init__(self, levels=8, theta=8.0, grad="qcfs", channels=None):
-        super().__init__(levels, theta, grad, channels)
-        self.thresh = nn.Parameter(torch.full(self.shape, float(theta)))
-
-    def threshold(self):
-        return self.thresh
-
-    def forward(self, x):
-        return qcfs(x, spread(self.thresh, x), self.levels, self.grad)
-
-
-class SQCFS(Quantised):
-    """QCFS with theta = softplus(lam), which stays > 0. Parameter `lam` [1]; `theta` gives the first threshold."""
-
-    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None):
-        super().__init__(levels, theta, grad, channels)
-        self.lam = nn.Parameter(inverse_softplus(theta).expand(self.shape).clone())
-
-    def threshold(self):
-        return nn.functional.softplus(self.lam)
-
-    def forward(self, x):
-        return cs_qcfs(x, spread(self.lam, x), self.levels, self.grad)
-
-
-class CQCFS(QCFS):
-    """QCFS with a theta per channel. Parameter `thresh` [C]."""
-
-    def __init__(self, channels, levels=8, theta=8.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, channels)
-
-
-class CSQCFS(SQCFS):
-    """QCFS with theta = softplus(lam) per channel. Parameter `lam` [C]."""
-
-    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, channels)
-
-
-class EQCFS(Quantised):
-    """QCFS with theta = exp(lam). Parameter `lam` [1]; `theta` gives the first threshold."""
-
-    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None):
-        super().__init__(levels, theta, grad, channels)
-        self.lam = nn.Parameter(torch.full(self.shape, float(theta)).log())
-
-    def threshold(self):
-        return self.lam.exp()
-
-    def forward(self, x):
-        return qcfs(x, spread(self.threshold(), x), self.levels, self.grad)
-
-
-class CEQCFS(EQCFS):
-    """QCFS with theta = exp(lam) per channel. Parameter `lam` [C]."""
-
-    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, channels)
+from snnfast.ops.qcfs import qcfs
+from snnfast.quantised import (  # noqa: F401
+    CEQCFS,
+    CQCFS,
+    CSQCFS,
+    EQCFS,
+    HEQCFS,
+    HQCFS,
+    HSQCFS,
+    LSQ,
+    NEQCFS,
+    NQCFS,
+    NSQCFS,
+    QCFS,
+    SQCFS,
+    Quantised,
+    inverse_softplus,
+    spread,
+)  # fmt: skip
 
 
 def qcfs_neuron(x, thresh, T, L, gama):
@@ -140,7 +53,8 @@ class IF(nn.Module):
     ``IF(theta=...)``: x [T, ...] -> spikes [T, ...], scaled by theta. The keywords are those of `snnfast.iaf`. Each call starts from
     v0, unless `carry` is set: then it goes on from the state that the call before left in `self.state`, until `reset()`.
     `theta` is a number or a tensor that broadcasts over one step, or with `channelwise` a vector [C] along dimension 1 of a step [B, C, ...];
-    it is kept as a buffer and checked to be > 0. `neuron` is a neuron of `snnfast.neuron` in place of `snnfast.iaf`; the keywords are then its own.
+    it is kept as a buffer and checked to be > 0; `axis` is another dimension than 1 for it, such as -1 for features or -3 for attention heads.
+    `neuron` is a neuron of `snnfast.neuron` in place of `snnfast.iaf`; the keywords are then its own.
     `by_number`: on CUDA and in normalised units, divide by a single theta as torch divides by a Python number there, by a product with its
     reciprocal, which is what SRP's and COS's programs run.
 
@@ -159,6 +73,7 @@ class IF(nn.Module):
         *,
         theta=None,
         channelwise=False,
+        axis=None,
         carry=False,
         neuron=None,
         by_number=False,
@@ -169,7 +84,10 @@ class IF(nn.Module):
         self.own = theta is not None
         if self.own and (T, L, thresh, tau, gama) != (0, 8, 8.0, 1.0, 1.0):
             raise ValueError("IF takes either theta=... or the QCFS authors' arguments T, L, thresh, tau, gama, not both")
-        given = [*options, *(name for name, value in (("carry", carry), ("neuron", neuron), ("channelwise", channelwise)) if value)]
+        given = [
+            *options,
+            *(name for name, value in (("carry", carry), ("neuron", neuron), ("channelwise", channelwise), ("axis", axis)) if value),
+        ]
         if not self.own and given:
             raise ValueError(f"{', '.join(given)}: only IF(theta=...) takes options of snnfast.iaf")
         self.neuron = iaf if neuron is None else neuron
@@ -177,7 +95,7 @@ class IF(nn.Module):
             raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
         self._check(options)
         self.options = {k: v for k, v in options.items() if not isinstance(v, torch.Tensor)}
-        self.channelwise, self.carry, self.state = channelwise, carry, None
+        self.axis, self.carry, self.state = 1 if channelwise and axis is None else axis, carry, None
         for k, v in options.items():
             if isinstance(v, torch.Tensor):
                 self.register_buffer(k, v.detach().clone())  # v0, mask
@@ -219,7 +137,7 @@ class IF(nn.Module):
 
     def theta_for(self, step):
         """The threshold as it broadcasts over one step [...]."""
-        return spread(self.theta, step) if self.channelwise else self.theta
+        return self.theta if self.axis is None else spread(self.theta, step, self.axis)
 
     def fire(self, x, T=None, **run):
         """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
@@ -240,6 +158,11 @@ class IF(nn.Module):
         if self.neuron is iaf:
             return self.options.get("negative") is not None
         return signed(self.neuron.rule(**{k: v for k, v in self.options.items() if k in self.neuron.Rule._fields}))
+
+    def not_idle(self, state):
+        """How many neurons would fire at the next step without any current: a tensor []."""
+        s, _ = self.fire(torch.zeros_like(state.v), T=1, state=state, spikes="int8")
+        return torch.count_nonzero(s)
 
     def calibrate(self, x, T=None, max_shift=None):
         """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""
@@ -280,3 +203,13 @@ def is_quantised(module):
 def threshold_of(module):
     """theta of a quantised activation, [1] or [C]."""
     return module.threshold() if isinstance(module, Quantised) else module.thresh
+
+
+def rungs_of(module):
+    """(size of a level, lowest level, highest level) of a quantised activation."""
+    return module.rungs() if isinstance(module, Quantised) else (module.thresh / module.L, 0, module.L)
+
+
+def levels_of(module):
+    """Quantisation levels of a quantised activation."""
+    return module.levels if isinstance(module, Quantised) else module.L

@@ -17,6 +17,7 @@ from torch import fx
 
 from snnfast import memory
 from snnfast.arena import choose
+from snnfast.pooling import Pool
 from snnfast.products import is_product
 from snnfast.run import default_chunk
 
@@ -48,7 +49,10 @@ class Dry:
     def __init__(self, snn, shape, execution, device):
         self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
         self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
-        self.sparse = {}  # bytes per row that a sparse product copies its input to
+        self.sparse, self.sums = (
+            {},
+            {},
+        )  # bytes per row: of an input that a sparse product copies; of sums and values of a function over time
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(
@@ -78,8 +82,6 @@ class Dry:
             x = env[node.all_input_nodes[0]]
             self.neurons[node] = x.numel()
             return torch.zeros_like(x)
-        if node in self.plan.pooling:
-            return self.gm.get_submodule(node.target).over_time(env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
         if execution.sparse_product(node):
             x = env[node.all_input_nodes[0]]
             self.sparse[node] = 0 if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last) else x.nbytes
@@ -96,6 +98,10 @@ class Dry:
         self.owner[node] = node if source is None else self.owner[source]
         self.size[node] = 0 if parameter or source is not None else sum(t.nbytes for t in tensors)
         self.elements[node] = sum(t.numel() for t in tensors)
+        if node in self.plan.summing:
+            over = [a for a in node.all_input_nodes if a in self.plan.spiking]
+            each = 16 if isinstance(self.gm.get_submodule(node.target), Pool) else tensors[0].element_size()
+            self.sums[node] = each * (sum(self.elements[a] for a in over) + self.elements[node])
 
     def kind(self, node):
         if node in self.plan.firing:
@@ -113,6 +119,8 @@ class Dry:
         """What is taken beside input and output. By a library: copies of both in its own layout, and of the weights."""
         if node in self.plan.firing:  # its level, in a pass of the quantised network
             return 3 * rows * self.size[node]
+        if node in self.plan.summing:  # sums and values of every step
+            return rows * self.sums[node]
         if node in self.sparse and not library:
             return rows * self.sparse[node] + SCRATCH * (torch.get_num_threads() if self.device.type == "cpu" else 0)
         if not is_product(node, self.gm):
@@ -130,10 +138,10 @@ class Dry:
         return most
 
     def states(self, B):
-        """v and count of every neuron, fp32 (or fp64) and int32; running sums of poolings."""
+        """v and count of every neuron, fp32 (or fp64) and int32; running sums and values of functions over time."""
         each = (12 if self.wide else 8) + (1 if self.method.tau else 0)  # SRP: and its mask
         own = B * each * sum(self.neurons.values())
-        return own + sum(16 * B * (self.elements[n.all_input_nodes[0]] + self.elements[n]) for n in self.plan.pooling)
+        return own + sum(B * self.sums[node] for node in self.plan.summing)
 
     def chunk(self, B, c):
         """(memory that layers share for spikes, other values and working memory) of one chunk, as `Run.chunk` goes through it."""

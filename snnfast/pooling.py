@@ -18,7 +18,7 @@ _DEFAULTS = dict(stride=None, padding=0, dilation=1, ceil_mode=False, return_ind
 
 
 class Pool(torch.nn.Module):
-    """A max pooling over time: `over_time(x [t, B, C, ...], state)` gives (y [t, B, C, ...], state), state None at the start.
+    """A max pooling over time: `over_time([x [t, B, C, ...]], state)` gives (y [t, B, C, ...], state), state None at the start.
 
     Sums are kept in fp64, step by step, so that the result does not depend on how time is cut.
     """
@@ -31,7 +31,12 @@ class Pool(torch.nn.Module):
     def _max(self, x, **options):
         return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dims - 1](x, **self.window, **options)
 
-    def over_time(self, x, state):
+    def forward(self, x):
+        """Of values: the maximum."""
+        return self._max(x)
+
+    def over_time(self, inputs, state):
+        (x,) = inputs
         total = torch.zeros_like(x[0], dtype=torch.float64) if state is None else state[0]
         out, last = [], state[1] if state is not None else None
         for step in x:

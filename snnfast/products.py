@@ -81,11 +81,11 @@ class HalfProducts:
 
         return torch.fx.node.map_aggregate(args, cast), torch.fx.node.map_aggregate(kwargs, cast)
 
-    def module(self, node):
-        """The module that a node calls, with weights in the format of products."""
-        module = self.gm.get_submodule(node.target)
+    def module(self, node, module):
+        """`module`, which the node calls, with weights in the format of products."""
         if not isinstance(module, WEIGHTED):
             return module
-        if node.target not in self.copies:
-            self.copies[node.target] = copy.deepcopy(module).to(self.dtype)
-        return self.copies[node.target]
+        key = node.target, module.bias is None
+        if key not in self.copies:
+            self.copies[key] = copy.deepcopy(module).to(self.dtype)
+        return self.copies[key]

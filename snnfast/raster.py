@@ -60,7 +60,7 @@ def _alone(layer, x, places, step, method):
     """The chosen neurons of a layer once more, on their own inputs x [T, B, n], one step at a time. step: a current [B, ...] of the whole layer."""
     layer = copy.deepcopy(layer)
     take = lambda t: t.to(step.device).expand_as(step).flatten(1)[:, places]
-    layer.theta, layer.channelwise = take(layer.theta_for(step))[0], False
+    layer.theta, layer.axis = take(layer.theta_for(step))[0], None
     v0 = layer.options.get("v0", 0.5)
     if "v0" in dict(layer.named_buffers()):
         v0 = layer.v0 = take(layer.v0)

@@ -5,6 +5,8 @@ import operator
 import torch
 from torch.nn import functional as F
 
+from snnfast import differential
+
 m = torch.nn
 MODULES = (
     m.Conv1d, m.Conv2d, m.Conv3d, m.ConvTranspose1d, m.ConvTranspose2d, m.ConvTranspose3d, m.Linear, m.Identity, m.Flatten,
@@ -12,17 +14,19 @@ MODULES = (
     m.BatchNorm1d, m.BatchNorm2d, m.BatchNorm3d, m.ZeroPad2d, m.Upsample, m.PixelShuffle, m.ChannelShuffle,
 )  # fmt: skip
 LINEAR = {
-    torch.flatten, torch.cat, torch.split, torch.chunk,
+    torch.flatten, torch.cat, torch.split, torch.chunk, torch.roll, torch.stack,
     torch.neg, operator.neg, torch.reshape, torch.permute, torch.transpose, operator.getitem, getattr,
     F.conv1d, F.conv2d, F.conv3d, F.linear, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
     F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "size", "dim", "clone", "detach", "unflatten",
-    "unsqueeze", "squeeze", "neg", "chunk", "split",
+    "unsqueeze", "squeeze", "neg", "chunk", "split", "roll", "to",
 }  # fmt: skip
 ADD = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "sub"}
 # What must leave the first dimension, the images, alone: name -> place and name of the argument that says which it touches.
 _FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unflatten": (1, "dim"),
-          "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape")}  # fmt: skip
+          "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape"),
+          "roll": (2, "dims"), "stack": (1, "dim")}  # fmt: skip
 SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div, "mul", "div"}
+MATMUL = {operator.matmul, torch.matmul, "matmul"}
 REDUCE = {torch.mean, torch.sum, "mean", "sum"}
 
 
@@ -49,9 +53,14 @@ def _keeps_images(node):
     if name not in _FIRST:
         return True
     at, key = _FIRST[name]
-    value = node.kwargs.get(key, node.args[at] if len(node.args) > at else {"flatten": 0, "cat": 0, "chunk": 0, "split": 0}.get(name))
+    value = node.kwargs.get(
+        key, node.args[at] if len(node.args) > at else {"flatten": 0, "cat": 0, "chunk": 0, "split": 0, "stack": 0}.get(name)
+    )
     if name == "transpose":
         return 0 not in (value, node.kwargs.get("dim1", node.args[2] if len(node.args) > 2 else None))
+    if name == "roll":
+        dims = [value] if isinstance(value, int) else value or [0]
+        return 0 not in dims
     if name in ("permute", "view", "reshape"):
         shape = value if isinstance(value, (tuple, list)) else node.args[1:]
         if name == "permute":
@@ -74,14 +83,22 @@ def _is_size(node):
     return node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node) and _is_size(node.args[0])
 
 
-def check(node, gm, plan):
-    """Raises ValueError, naming the node, if what it does to spikes is not known to commute with rates."""
+def check(node, gm, plan, functions=False):
+    """Raises ValueError, naming the node, if what it does to spikes is not known to commute with rates. functions: the caller asked for what does not
+    to be computed step by step."""
     sizes = [a for a in node.all_input_nodes if a in plan.from_image and _is_size(a)]
     if sizes:
         raise ValueError(
             f"{called(node, gm)} uses a size of the image; time and batch are merged here, so write flatten(1) or h.size(0) instead"
         )
     target = node.target
+    if differential.is_function(node, gm, plan):
+        if not functions:
+            raise ValueError(
+                f"{called(node, gm)} has no spiking form that commutes with rates: say mode='differential', which converges to the network that was "
+                "given and takes quantised activations alone, or mode='per_step', which is biased"
+            )
+        return
     if node.op == "call_module":
         ok = isinstance(gm.get_submodule(target), MODULES)
         layer = gm.get_submodule(target)
@@ -93,6 +110,8 @@ def check(node, gm, plan):
             raise ValueError(f"{called(node, gm)} changes the first dimension, the images, with which time is merged here")
     elif target in ADD:
         ok = True
+    elif target in MATMUL:
+        ok = node.args[0] in plan.spiking  # by a parameter: the images are rows
     elif target in SCALE:
         # One factor is a spike, the other a number or a parameter; nothing is divided by a spike.
         ok = sum(a in plan.spiking for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.fx.Node)) == 1

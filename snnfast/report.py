@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from snnfast import citations, plots
+from snnfast.differential import not_idle_note
 from snnfast.files import save_rows, save_text, whole
 from snnfast.memory import told
 
@@ -19,7 +20,8 @@ class Report:
     complete: False where it was stopped early.
     method: name and settings of the conversion. layers, totals, energy: `Statistics.rows()`, `.totals()`, `.over_time()`, where they were asked for.
     profile: seconds and bytes per node of the graph. memory: plan, budget and measured peak, in bytes. speed: images and image-steps per second.
-    early_exit, start_stop: see `snnfast.records`. settings, machine, facts: what the run was.
+    early_exit, start_stop: see `snnfast.records`. not_idle: of a differential run, neurons that would fire after T steps, and all, of all images.
+    settings, machine, facts: what the run was.
     """
 
     at: list
@@ -40,6 +42,7 @@ class Report:
     energy: list = dataclasses.field(default_factory=list)
     early_exit: list = dataclasses.field(default_factory=list)
     start_stop: dict = dataclasses.field(default_factory=dict)
+    not_idle: list = dataclasses.field(default_factory=list)
     profile: list = dataclasses.field(default_factory=list)
     memory: dict = dataclasses.field(default_factory=dict)
     speed: dict = dataclasses.field(default_factory=dict)
@@ -95,6 +98,8 @@ class Report:
             lines.append(
                 f"{self.seconds:.1f} s: {self.speed['images_per_second']:.1f} images/s, {self.speed['image_steps_per_second']:.0f} image-steps/s"
             )
+        if self.not_idle and self.not_idle[0]:
+            lines.append(not_idle_note(*self.not_idle))
         if self.memory:
             limit = f" of {told(self.memory['budget'])}" if self.memory["budget"] else ""
             lines.append(f"peak memory {told(self.memory['peak'])}{limit}; estimated {told(self.memory['estimate'])}")

@@ -3,8 +3,9 @@
 import torch
 from torch import fx
 
-from snnfast import nn, poisson
+from snnfast import linear_part, nn, poisson
 from snnfast.arena import Arena
+from snnfast.differential import Differential
 from snnfast.execution import Execution
 from snnfast.ops.layout import layout_of
 from snnfast.pooling import Pool
@@ -25,16 +26,16 @@ def default_chunk(kind, neurons, linear=0):
 
 
 class Plan:
-    """Which nodes of a graph fire, which pool over time, which a spike reaches, and which follow from the image alone.
+    """Which nodes of a graph fire, which keep sums over time, which a spike reaches, and which follow from the image alone.
 
     poisson: the image itself comes as spikes.
     """
 
     def __init__(self, gm, poisson=False):
-        self.firing, self.pooling, self.spiking, self.from_image = [], [], set(), set()
+        self.firing, self.summing, self.spiking, self.from_image = [], [], set(), set()
         for node in gm.graph.nodes:
-            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), Pool):
-                self.pooling.append(node)
+            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), (Pool, Differential)):
+                self.summing.append(node)
             fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
             if fires:
                 self.firing.append(node)
@@ -57,7 +58,9 @@ class Run:
         self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
         self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
-        self.pools, self.layouts = {}, {}  # running sums of max pooling; the layout of each neuron's step
+        self.sums, self.layouts = {}, {}  # running sums of functions over time; the layout of each neuron's step
+        self.fired = []  # of a differential run: for each neuron layer, whether anything fired in the last step
+        self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
         self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.execution, self.observe = execution or Execution(gm, x.device), observe
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
@@ -83,7 +86,7 @@ class Run:
         return {n: v for n, v in env.items() if n in kept}
 
     def _evaluate(self, node, env, rows):
-        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows, self.arena.take)
+        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows, self.arena.take, constants=self.part[1])
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
@@ -96,7 +99,7 @@ class Run:
         self.options, observe, self.observe = dict.fromkeys(self.plan.firing, self.method.first()), self.observe, None
         for done in range(0, self.method.tau, chunk):
             self.chunk(min(chunk, self.method.tau - done))
-        self.pools, self.observe = {}, observe
+        self.sums, self.observe = {}, observe
         for node in self.plan.firing:
             v = self.states.pop(node).v
             # Poisson input goes on: the second phase sees new spikes.
@@ -105,7 +108,9 @@ class Run:
     def chunk(self, steps):
         """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
         env = {}
+        self.part = self.method.part(self.t)[0], self.t == 0 or not self.method.differential
         self.t += steps
+        self.fired = []
         if steps > self.longest:  # buffers of shorter chunks would stay beside those of this one
             self.arena.free.clear()
             self.longest = steps
@@ -131,19 +136,30 @@ class Run:
             return self._image_spikes(steps)
         if node in self.plan.firing:
             return self._fire(node, env, steps)
-        if node in self.plan.pooling:
-            return self._pool(node, env, steps)
-        value = self._evaluate(node, {a: self._over_time(a, env, steps) for a in node.all_input_nodes}, steps * self.B)
+        inputs = {a: self._over_time(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
+        module = self.gm.get_submodule(node.target) if node.op == "call_module" else None
+        if node in self.plan.summing:
+            return self._sum(node, module, inputs, steps)
+        if isinstance(module, nn.SpikeMask):
+            (x,) = inputs.values()
+            return module.over_time(x.unflatten(0, (steps, self.B)), self.t - steps, self.first).flatten(0, 1)
+        value = self._evaluate(node, inputs, steps * self.B)
         if isinstance(value, torch.Tensor):
             self._check_images(node, value, steps * self.B)
         return value
 
-    def _over_time(self, node, env, steps):
+    def _over_time(self, node, env, steps, joined=False):
+        """An input of a node that spikes reach. joined: it is added to the others, or lies beside them."""
         if node in self.plan.spiking:
             return env[node]
-        value = self.fixed[node]
-        if node not in self.plan.from_image or not isinstance(value, torch.Tensor):
-            return value  # a parameter, or a number
+        value, (share, first) = self.fixed[node], self.part
+        if not isinstance(value, torch.Tensor):
+            return value
+        image = node in self.plan.from_image
+        if joined and (share != 1 if image else not first):
+            value = value * share if image else torch.zeros_like(value)
+        if not image:
+            return value  # a parameter
         self._check_images(node, value, self.B)
         return value if steps == 1 else torch.cat([value] * steps)  # which keeps its layout
 
@@ -160,16 +176,17 @@ class Run:
         self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
         return s
 
-    def _pool(self, node, env, steps):
-        x = env[node.all_input_nodes[0]].unflatten(0, (steps, self.B))
-        y, self.pools[node] = self.gm.get_submodule(node.target).over_time(x, self.pools.get(node))
+    def _sum(self, node, module, inputs, steps):
+        """A function over time, of values that come over time; a constant beside them stays as it is."""
+        values = [x.unflatten(0, (steps, self.B)) if a in self.plan.spiking else x for a, x in inputs.items()]
+        y, self.sums[node] = module.over_time(values, self.sums.get(node))
         return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):
         """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to memory that layers and chunks reuse."""
         neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
         constant = source not in self.plan.spiking
-        current = self.fixed[source] if constant else env[source].unflatten(0, (steps, self.B))
+        current = self._image_current(source) if constant else env[source].unflatten(0, (steps, self.B))
         like = current if constant else current[0]
         layout = layout_of(like)
         first = self.layouts.setdefault(node, layout)
@@ -184,9 +201,27 @@ class Run:
         s, self.states[node] = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
         if self.counting and neuron.is_signed():
             self.signed[node] = self.signed.get(node, 0) + int(torch.count_nonzero(s))
+        if self.method.differential:
+            self.fired.append(s[-1].any())
         if self.observe:
             self.observe(node, current.expand(steps, *current.shape) if constant else current, s)
         return s.flatten(0, 1)
+
+    def _image_current(self, source):
+        """What a neuron gets that no other stands before, at every step of this chunk."""
+        share = self.part[0]
+        return self.fixed[source] if share == 1 else self.fixed[source] * share
+
+    def is_idle(self):
+        """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""
+        return self.method.part(self.t)[0] == 0 and self.fired and not any(bool(s) for s in self.fired)
+
+    def not_idle(self):
+        """How many neurons would fire again if nothing came any more, and how many there are. Waits for the device."""
+        busy = total = 0
+        for node, state in self.states.items():
+            busy, total = busy + self.gm.get_submodule(node.target).not_idle(state), total + state.v.numel()
+        return int(busy), total
 
     def _calibrated(self, neuron, current, constant):
         """COS: this layer's start voltages, from its first rho inputs; the layers below have theirs already."""

@@ -1,11 +1,13 @@
 """A spiking network run chunk by chunk in time, so that its memory does not grow with T."""
 
 import math
+import warnings
 
 import torch
 from torch import fx
 
 from snnfast import heap
+from snnfast.differential import not_idle_note
 from snnfast.ops import checks
 from snnfast.run import Plan, Run
 
@@ -49,7 +51,9 @@ class SpikingNetwork(torch.nn.Module):
                 whatever T is. The neurons' spikes do not depend on it.
             first: number of the first image in its data set, or a tensor [B] with the number of each: Poisson input depends on it.
             statistics: a `snnfast.statistics.Statistics` that collects from this run.
-            how: `execution`, a `snnfast.execution.Execution` of this network, and `observe`, see `snnfast.run.Run`.
+            how: `execution`, a `snnfast.execution.Execution` of this network; `observe`, see `snnfast.run.Run`; and of a differential run
+                `stop`, whether to compute nothing more once no neuron fires any more (default: on a CPU, where asking costs nothing), and
+                `on_end`, called with (neurons that are not idle after T steps, all neurons) in place of a warning where some are not.
         """
         return (y for y, _ in self.run(x, T, chunk, first, statistics, **how))
 
@@ -73,9 +77,10 @@ class SpikingNetwork(torch.nn.Module):
         return self._run(x, T, chunk, first, statistics, **how)
 
     @torch.no_grad()
-    def _run(self, x, T, chunk, first, statistics, execution=None, observe=None):
+    def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None):
         run = Run(self.gm, x, self.method, first, execution, observe)
         chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.rho) if statistics else []
+        stop, y = self.method.differential and (x.device.type == "cpu" if stop is None else stop), None
         run.first_phase(chunk)
         if statistics:
             statistics.begin(run)
@@ -84,7 +89,12 @@ class SpikingNetwork(torch.nn.Module):
             steps = min(T - done, chunk if done else max(chunk, self.method.rho))
             if statistics:  # which reads the spikes so far at its marks
                 steps = min(steps, next(m for m in marks if m > done) - done)
-            y = run.execution.chunk(run, steps)
+            boundary = self.method.part(done)[1]
+            steps = min(steps, boundary - done) if boundary else steps
+            if stop and run.is_idle():
+                y = y[:1].new_zeros(1).expand(steps, *y.shape[1:])
+            else:
+                y = run.execution.chunk(run, steps)
             done += steps
             if statistics:
                 statistics.chunk(run, done)
@@ -93,6 +103,8 @@ class SpikingNetwork(torch.nn.Module):
             yield y, {n.name: s for n, s in run.states.items()}
             if x.device.type == "cpu":
                 heap.release()
+        if self.method.differential:
+            (on_end or _warn)(*run.not_idle())
 
     def logits(self, x, T, at=None, chunk=None):
         """Logits over time.
@@ -103,8 +115,8 @@ class SpikingNetwork(torch.nn.Module):
 
         Returns:
             at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for
-            each asked t, [len(at), B, classes]: what the network answers when it is read at t. Summed in fp64, step by step, so that it does not
-            depend on `chunk`.
+            each asked t, [len(at), B, classes]: what the network answers when it is read at t; of a differential run the sum. Summed in fp64,
+            step by step, so that it does not depend on `chunk`.
         """
         if at is None:
             return torch.cat(list(self.chunks(x, T, chunk)))
@@ -112,9 +124,10 @@ class SpikingNetwork(torch.nn.Module):
         return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
 
     def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
-        """Yields (t, mean logits of the first t steps [B, classes]) for each t of `at`, in memory that does not grow with T."""
+        """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
+        grow with T."""
         for t, total, dtype in self.sums(x, T, at, chunk, first, statistics, **how):
-            yield t, self.read((total / t).to(dtype))
+            yield t, self.read(self.method.answer(total, t).to(dtype))
 
     def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
         """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs); the sum is changed later.
@@ -139,8 +152,13 @@ class SpikingNetwork(torch.nn.Module):
         return getattr(torch, name)(mean, dim)
 
     def forward(self, x, T=32, chunk=None):
-        """Mean logits of T steps, [B, classes]."""
+        """Mean logits of T steps, in a differential run their sum, [B, classes]."""
         return self.logits(x, T, [T], chunk)[0]
+
+
+def _warn(busy, neurons):
+    if busy:
+        warnings.warn(not_idle_note(busy, neurons), stacklevel=2)
 
 
 def check_at(at, T):

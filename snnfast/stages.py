@@ -3,20 +3,22 @@
 import torch
 
 from snnfast import models, nn
-from snnfast.models.activation import CHANNELWISE_OF
+from snnfast.models.activation import FINE_OF
 from snnfast.ops import checks
 
 
 def to_channelwise(net, channel_num=None):
     """A new network with a threshold per channel in place of one per layer, and the same outputs as `net`.
 
-    "qcfs" becomes "c-qcfs", "s-qcfs" "cs-qcfs", "e-qcfs" "ce-qcfs": each channel starts from its layer's parameter, so that nothing jumps. `net` is
-    one of `snnfast.models` and is not changed. channel_num: only the last `channel_num` layers (None: all).
+    "qcfs" becomes "c-qcfs", "s-qcfs" "cs-qcfs", "e-qcfs" "ce-qcfs"; in a transformer "hn-qcfs", "hns-qcfs", "hne-qcfs", per attention head and
+    feature. Each threshold starts from its layer's parameter, so that nothing jumps. `net` is one of `snnfast.models` and is not changed.
+    channel_num: only the last `channel_num` layers (None: all).
     """
     kind = getattr(net, "config", {}).get("activation")
-    if kind not in CHANNELWISE_OF:
-        raise ValueError(f"net must be a layer-wise network of snnfast.models ({', '.join(CHANNELWISE_OF)}), got activation {kind!r}")
-    new = models.build({**net.config, "activation": CHANNELWISE_OF[kind], "channel_num": channel_num})
+    finer = FINE_OF[getattr(net, "kind", "convolutional")]
+    if kind not in finer:
+        raise ValueError(f"net must be a layer-wise network of snnfast.models ({', '.join(finer)}), got activation {kind!r}")
+    new = models.build({**net.config, "activation": finer[kind], "channel_num": channel_num})
     like = next(net.parameters())
     new = new.to(like.dtype)
     state = net.state_dict()

@@ -34,12 +34,12 @@ FIELDS = (
 class QuantisedPass:
     """One pass of a spiking network's graph with the activation in place of every neuron.
 
-    fixed: what a run has computed already, the layers before the first neuron.
+    fixed: what a run has computed already, the layers before the first neuron.  rungs: thresholds are the size of one level.
     alpha: each neuron's level. work: (multiplications, input elements) per image, of each product. logits: what the quantised network answers.
     """
 
-    def __init__(self, gm, plan, levels, image, execution, fixed=()):
-        self.gm, self.levels, self.alpha, self.work, env = gm, levels, {}, {}, {}
+    def __init__(self, gm, plan, levels, image, execution, fixed=(), rungs=False):
+        self.gm, self.levels, self.rungs, self.alpha, self.work, env = gm, levels, rungs, {}, {}, {}
         interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         interpreter.args_iter = iter([image])
         last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes}
@@ -64,11 +64,13 @@ class QuantisedPass:
             theta, L = layer.theta_for(x), self.levels.get(node.target)
             if L is None:
                 return torch.minimum(x.relu(), theta.to(x.dtype))
+            if self.rungs:
+                low, high = layer.options["caps"]
+                self.alpha[node] = torch.floor(x / theta + 0.5).clamp(low, high).to(torch.int32)
+                return self.alpha[node] * theta
             y = qcfs(x, theta, L)
             self.alpha[node] = (y / theta * L).round().to(torch.int32)
             return y
-        if hasattr(layer, "over_time"):
-            return layer.over_time(env[node.all_input_nodes[0]].unsqueeze(0), None)[0].squeeze(0)
         return execution.node(interpreter, node, env, plan.per_row, images)
 
     def _count(self, node, env):
@@ -93,6 +95,7 @@ class Statistics:
         self.image_spikes = {}  # by step
         self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
         self.work, self.poisson = {}, snn.method.amplitude is not None
+        self.differential = snn.method.differential
         self.executions = {}  # of the quantised network, by device and whether shapes are fixed
 
     def empty(self):
@@ -166,7 +169,7 @@ class Statistics:
             self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
         fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
         with formats(faithful(run.execution.dtype), run.execution.deterministic):
-            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed)
+            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
 
     def chunk(self, run, done):
@@ -201,7 +204,8 @@ class Statistics:
             N = self._net(run, node)
             self.neurons[node] += N.numel()
             if node in self.alpha:
-                self.cases[node] += _cases(self.alpha[node], N, self.levels[node.target], T)
+                scale = (1, 1) if self.differential else (self.levels[node.target], T)
+                self.cases[node] += _cases(self.alpha[node], N, *scale)
         self.alpha = {}
 
     # ---- results

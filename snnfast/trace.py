@@ -52,7 +52,8 @@ class Tracer(fx.Tracer):
         return attr_val if self.deciding else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m, name):
-        return nn.is_quantised(m) or isinstance(m, nn.IF) or super().is_leaf_module(m, name)
+        ours = nn.is_quantised(m) or isinstance(m, (nn.IF, nn.SpikeMask)) or hasattr(m, "over_last")
+        return ours or super().is_leaf_module(m, name)
 
 
 def trace(net, sample=None):

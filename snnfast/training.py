@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from snnfast import models, nn
 from snnfast.checkpoints import save_checkpoint
 from snnfast.files import save_text, whole
-from snnfast.models.activation import CHANNELWISE, CHANNELWISE_OF
+from snnfast.models.activation import FINE, FINE_OF
 from snnfast.ops import checks
 from snnfast.stages import parameter_groups, to_channelwise
 
@@ -60,14 +60,15 @@ class Settings:
             checks.integer("channel_num", self.channel_num, 0)
         if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
-        if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in CHANNELWISE:
+        if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in FINE:
             raise ValueError("channel_num is of channel-wise thresholds: it needs a second stage, or a channel-wise activation")
         if self.dropout and not self.arch.startswith("vgg"):
             raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
         if self.stem != "cifar" and self.arch.startswith("vgg"):
             raise ValueError(f"stem is of the ResNets, {self.arch} has none")
-        if len(self.epochs) == 2 and self.activation not in CHANNELWISE_OF:
-            raise ValueError(f"two stages start layer-wise ({', '.join(CHANNELWISE_OF)}), got activation {self.activation!r}")
+        finer = FINE_OF[models.CLASS_OF[self.arch].kind]
+        if len(self.epochs) == 2 and self.activation not in finer:
+            raise ValueError(f"two stages start layer-wise ({', '.join(finer)}), got activation {self.activation!r}")
 
 
 def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoch=None):
@@ -107,7 +108,7 @@ class Training:
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
         self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
-        vgg, wide = settings.arch.startswith("vgg"), settings.activation in CHANNELWISE
+        vgg, wide = settings.arch.startswith("vgg"), settings.activation in FINE
         own = dict(image_size=data.image_size, dropout=settings.dropout) if vgg else dict(stem=settings.stem)
         own |= dict(channel_num=settings.channel_num) if wide else {}
         torch.manual_seed(settings.seed)

@@ -21,7 +21,7 @@ KNOBS = dict(
     reset=["soft", "hard"],
     strict=[False, True],
     constant=[False, True],
-    theta=["one", "channel", "neuron"],
+    theta=["one", "channel", "head", "feature", "neuron"],
     masked=[False, True],
     carried=[False, True],
     surrogate=["zif", "triangle", "rectangle", "atan", "sigmoid"],
@@ -72,7 +72,15 @@ class Case:
         x = randn(1 if row["constant"] else T, N) * 0.8 + 0.3
         x = torch.where(rand(*x.shape) < 0.33, (x * 8).round() / 8, x)
         channels = next(c for c in (5, 4, 3, 2, 1) if N % c == 0)
-        shapes = {"one": (1, 1), "channel": (channels, max(1, N // channels)), "neuron": (N, 1)}
+        inner = next(n for n in (6, 4, 2, 1) if N // channels % n == 0)
+        # C thresholds, each for `inner` neurons that lie side by side; where C * inner < N the pattern repeats, as over images and windows.
+        shapes = {
+            "one": (1, 1),
+            "channel": (channels, max(1, N // channels)),
+            "head": (channels, inner),
+            "feature": (channels, 1),
+            "neuron": (N, 1),
+        }
         C, self.inner = shapes[row["theta"]]
         theta = ((rand(C) * 8).round() / 8 + 0.375).to(acc)
         self.T, self.spikes_args = T, None

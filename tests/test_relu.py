@@ -174,10 +174,10 @@ def pooled(x, form):
 def test_max_pooling(form):
     pool = snnfast.pooling.Pool(2, form, 2, None, 0, 1, False)
     x = torch.randint(-1, 3, (13, 2, 3, 6, 6)) * 0.75
-    whole, _ = pool.over_time(x, None)
+    whole, _ = pool.over_time([x], None)
     assert torch.equal(whole, pooled(x, form))
-    a, state = pool.over_time(x[:5], None)
-    b, _ = pool.over_time(x[5:], state)
+    a, state = pool.over_time([x[:5]], None)
+    b, _ = pool.over_time([x[5:]], state)
     assert torch.equal(torch.cat([a, b]), whole)
     if form == "difference":
         assert torch.equal(whole.sum(0), F.max_pool2d(x.sum(0), 2))
@@ -305,7 +305,7 @@ def test_bad_arguments():
         (dict(calibrate=X, percentile=101), r"percentile must be in \(0, 100\]"),
         (dict(calibrate=[]), "calibrate gave no images"),
         (dict(calibrate=X, maxpool="minimum"), "maxpool must be one of 'difference', 'gated', 'average'"),
-        (dict(calibrate=X, inputs="noise"), "inputs must be one of 'constant', 'poisson'"),
+        (dict(calibrate=X, inputs="noise"), "inputs must be one of 'constant', 'poisson', 'analog', 'rate'"),
         (dict(calibrate=X, amplitude=1.0), "amplitude is of Poisson input"),
         (dict(calibrate=X * float("nan")), "not finite|never active"),
     ):

@@ -82,7 +82,7 @@ def test_layers_that_are_not_served_stay_with_torch():
     snn, x = snnfast.convert(net), torch.randn(4, 2, 6, 6)
     execution = Execution(snn.gm)
     a = outputs(snn, x, 7, None, execution)
-    served = [node.target for node, product in execution.sparse.items() if product]
+    served = [node.target for (node, _), product in execution.sparse.items() if product]
     assert served == ["6", "9"]  # the 1x1 convolution and the linear layer; fx puts the names of Sequential's layers
     assert torch.allclose(a.mean(0), outputs(snn, x, 7, None, Execution(snn.gm, products="dense")).mean(0), atol=1e-5)
 

@@ -120,7 +120,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_does_not_commute_is_refused_by_name(what):
     with pytest.raises(ValueError, match=what):
-        snnfast.convert(Net(REFUSED[what], a=linear(), act=act()))
+        snnfast.convert(Net(REFUSED[what], a=linear(), act=act()), "if")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_does_not_commute_is_refused_by_name(what):
 )
 def test_layers_without_a_spiking_form_are_refused(layer):
     with pytest.raises(ValueError, match=rf"2 \({type(layer).__name__}\) has no spiking form"):
-        snnfast.convert(torch.nn.Sequential(linear(), act(), layer))
+        snnfast.convert(torch.nn.Sequential(linear(), act(), layer), "if")
 
 
 class InPlace(torch.nn.Module):

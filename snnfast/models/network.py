@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from snnfast.models.activation import CHANNELWISE, CHANNELWISE_OF, activation
-from snnfast.nn import Quantised
+from snnfast.models.activation import FINE, NAMES, activation, layerwise_of
+from snnfast.nn import Quantised, SpikeMask
 from snnfast.ops import checks
 
 
@@ -13,21 +13,27 @@ class Network(nn.Module):
     Args (of every network, beside its own):
         arch, num_classes, in_channels: what it is called, the size of the logits, the channels of the image.
         levels: quantisation levels L of every activation.
-        activation: "qcfs", "s-qcfs" (theta = softplus(lam)), "e-qcfs" (theta = exp(lam)), or per channel "c-qcfs", "cs-qcfs", "ce-qcfs".
+        activation: "qcfs", "s-qcfs" (theta = softplus(lam)), "e-qcfs" (theta = exp(lam)), one threshold per layer, or a kind with several.
         theta: first threshold of every activation.
         width: factor on all channel counts.
-        channel_num: for the channel-wise activations: only the last `channel_num` layers have a threshold per channel (None: all).
+        channel_num: for the kinds with several thresholds in a layer: only the last `channel_num` layers have them (None: all).
+        masking: share of spikes that are masked at random, see `snnfast.nn.SpikeMask`; `is_masked` says of which activations.
     """
 
-    def __init__(self, arch, num_classes, in_channels, levels, activation, theta, width, channel_num, **own):
+    kind = "convolutional"
+
+    def __init__(self, arch, num_classes, in_channels, levels, activation, theta, width, channel_num, masking=0.0, **own):
         super().__init__()
         self.config = dict(arch=arch, num_classes=num_classes, in_channels=in_channels, levels=levels, activation=activation, theta=theta)
-        self.config |= dict(width=width, channel_num=channel_num, **own)
+        self.config |= dict(width=width, channel_num=channel_num, masking=masking, **own)
+        SpikeMask(masking)  # which refuses what is no share
         checks.integer("num_classes", num_classes)
         checks.integer("in_channels", in_channels)
         checks.number("width", width, positive=True)
-        if channel_num is not None and activation not in CHANNELWISE:
-            raise ValueError(f"channel_num is for channel-wise activations ({', '.join(CHANNELWISE)}), got activation {activation!r}")
+        checks.choice("activation", activation, NAMES[self.kind])
+        fine = [name for name in NAMES[self.kind] if name in FINE]
+        if channel_num is not None and activation not in fine:
+            raise ValueError(f"channel_num is for several thresholds in a layer ({', '.join(fine)}), got activation {activation!r}")
         if channel_num is not None:
             checks.integer("channel_num", channel_num, 0)
 
@@ -35,11 +41,23 @@ class Network(nn.Module):
         """`channels` of the paper, in this network's width."""
         return max(1, round(channels * self.config["width"]))
 
-    def act(self, channels):
-        """A new activation for a layer of `channels` channels or features."""
-        made = activation(self.config["activation"], channels, self.config["levels"], self.config["theta"])
-        made.channels = channels
-        return made
+    def is_masked(self, name):
+        """Whether the spikes of this activation are masked, where masking is asked for."""
+        return True
+
+    def _act(self, along, many, signed=False):
+        c = self.config
+        return activation(c["activation"], along, many, c["levels"], c["theta"], signed)
+
+    def act(self, channels, signed=False):
+        """A new activation for a layer of `channels` channels or, in a transformer, for one that keeps a single threshold."""
+        return self._act("channel" if self.kind == "convolutional" else "layer", channels, signed)
+
+    def head_act(self, heads, signed=False):
+        return self._act("head", heads, signed)
+
+    def feature_act(self, features, signed=False):
+        return self._act("feature", features, signed)
 
     def finish(self):
         """Called at the end of a constructor: first weights, and one threshold for the layers that `channel_num` leaves layer-wise."""
@@ -48,13 +66,12 @@ class Network(nn.Module):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
-        if self.config["channel_num"] is None:
-            return
-        layerwise = next(one for one, many in CHANNELWISE_OF.items() if many == self.config["activation"])
-        names = [n for n, m in self.named_modules() if isinstance(m, Quantised)]
-        for name in names[: max(0, len(names) - self.config["channel_num"])]:
-            channels = self.get_submodule(name).channels
-            made = activation(layerwise, channels, self.config["levels"], self.config["theta"])
-            made.channels = channels
+        c, names = self.config, [n for n, m in self.named_modules() if isinstance(m, Quantised)]
+        for name in names[: max(0, len(names) - c["channel_num"])] if c["channel_num"] is not None else ():
+            old = self.get_submodule(name)
             parent, _, child = name.rpartition(".")
-            setattr(self.get_submodule(parent), child, made)
+            setattr(
+                self.get_submodule(parent), child, activation(layerwise_of(c["activation"]), old.along, old.many, c["levels"], c["theta"])
+            )
+        for i, name in enumerate(n for n in names if c["masking"] and self.is_masked(n)):
+            self.get_submodule(name).mask = SpikeMask(c["masking"], layer=i)

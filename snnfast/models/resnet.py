@@ -48,8 +48,8 @@ class Block(nn.Module):
 class ResNet(Network):
     """See `resnet18` for the arguments."""
 
-    def __init__(self, arch, num_classes, levels, activation, theta, width, stem, in_channels, channel_num=None):
-        super().__init__(arch, num_classes, in_channels, levels, activation, theta, width, channel_num, stem=stem)
+    def __init__(self, arch, num_classes, levels, activation, theta, width, stem, in_channels, channel_num=None, masking=0.0):
+        super().__init__(arch, num_classes, in_channels, levels, activation, theta, width, channel_num, masking, stem=stem)
         checks.choice("arch", arch, tuple(STAGES))
         checks.choice("stem", stem, STEMS)
         blocks, first, bottleneck = STAGES[arch]
@@ -78,8 +78,10 @@ class ResNet(Network):
 
 
 def _make(arch):
-    def build(num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, stem="cifar", in_channels=3, channel_num=None):
-        return ResNet(arch, num_classes, levels, activation, theta, width, stem, in_channels, channel_num)
+    def build(
+        num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, stem="cifar", in_channels=3, channel_num=None, masking=0.0
+    ):
+        return ResNet(arch, num_classes, levels, activation, theta, width, stem, in_channels, channel_num, masking)
 
     build.__name__ = build.__qualname__ = arch
     build.__doc__ = f"""{arch.replace("resnet", "ResNet-")} with quantised activations, for images of any size.
@@ -94,6 +96,7 @@ def _make(arch):
             which is an average here so that it commutes with rates.
         in_channels: channels of the image.
         channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
+        masking: share of all spikes that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
     """
     return build
 

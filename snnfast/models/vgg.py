@@ -20,9 +20,11 @@ WIDTHS = {
 class VGG(Network):
     """See `vgg16` for the arguments."""
 
-    def __init__(self, arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num=None):
+    def __init__(
+        self, arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num=None, masking=0.0
+    ):
         super().__init__(
-            arch, num_classes, in_channels, levels, activation, theta, width, channel_num, image_size=image_size, dropout=dropout
+            arch, num_classes, in_channels, levels, activation, theta, width, channel_num, masking, image_size=image_size, dropout=dropout
         )
         checks.choice("arch", arch, tuple(WIDTHS))
         checks.integer("image_size", image_size, 32)
@@ -51,9 +53,10 @@ class VGG(Network):
 
 def _make(arch):
     def build(
-        num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, image_size=32, in_channels=3, dropout=0.0, channel_num=None
-    ):
-        return VGG(arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num)
+        num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, image_size=32, in_channels=3, dropout=0.0, channel_num=None,
+        masking=0.0,
+    ):  # fmt: skip
+        return VGG(arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num, masking)
 
     build.__name__ = build.__qualname__ = arch
     build.__doc__ = f"""{arch.upper()} with quantised activations.
@@ -68,6 +71,7 @@ def _make(arch):
         in_channels: channels of the image.
         dropout: probability after each activation.
         channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
+        masking: share of all spikes that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
     """
     return build
 

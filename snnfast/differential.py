@@ -1,0 +1,140 @@
+"""Functions that do not commute with rates, and their form over time.
+
+    per_step       f of each step's values: biased, with an error that stays however large T is (MST; Wang et al., ICCV 2023)
+    differential   out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t: the outputs of t steps sum to f of the summed inputs (SpikeZIP; You et al.,
+                   ICML 2024). A product of spikes and spikes is one of them: S_q(t) S_k(t)^T - S_q(t-1) S_k(t-1)^T, with S the running sums, one
+                   matrix product per step.
+
+A differential run gives the image, the biases and all other constants once: what is linear passes on the differences as it would pass on values, but
+without its bias (`linear_part.py`). With ST-BIF neurons, which after draining have emitted clamp(floor(sum x/theta + 1/2), n_min, p_max) spikes net,
+the summed output is then that of the quantised network.
+"""
+
+import operator
+
+import torch
+from torch.nn import functional as F
+
+m = torch.nn
+MODES = ("per_step", "differential")
+# Functions of one image at a time, at least one of whose arguments is what spikes reach.
+MODULES = (
+    m.LayerNorm, m.RMSNorm, m.GroupNorm, m.Softmax, m.LogSoftmax, m.GELU, m.SiLU, m.Sigmoid, m.Tanh, m.ELU, m.LeakyReLU, m.Softplus, m.Hardswish,
+    m.Hardsigmoid,
+)  # fmt: skip
+FUNCTIONS = {
+    F.layer_norm, F.rms_norm, F.group_norm, F.softmax, torch.softmax, F.log_softmax, torch.log_softmax, F.gelu, F.silu, torch.sigmoid, F.sigmoid,
+    torch.tanh, F.tanh, F.scaled_dot_product_attention, "softmax", "log_softmax", "sigmoid", "tanh",
+}  # fmt: skip
+PRODUCTS = {operator.matmul, torch.matmul, torch.bmm, operator.mul, torch.mul, "matmul", "bmm", "mul"}
+
+
+def is_function(node, gm, plan):
+    """Whether a node that spikes reach is one of these. A product is, where both factors are spikes."""
+    if node.op == "call_module":
+        layer = gm.get_submodule(node.target)
+        return isinstance(layer, MODULES) and getattr(layer, "dim", -1) not in (
+            None,
+            0,
+        )  # which of a softmax would mix images, and with them time
+    if node.target in FUNCTIONS:
+        return _keeps_images(node)
+    return node.target in PRODUCTS and sum(a in plan.spiking for a in node.args[:2] if isinstance(a, torch.fx.Node)) == 2
+
+
+def _keeps_images(node):
+    """Whether a softmax runs over another dimension than the first."""
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    if "softmax" not in name:
+        return True
+    return node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None) not in (None, 0)
+
+
+class Differential(torch.nn.Module):
+    """A function over time. forward(*inputs) is the function; `over_time` runs steps of it.
+
+    function: of the inputs.  name: what it is, for people.  running: for each input, whether it comes over time; the others are constants.
+    """
+
+    def __init__(self, function, name, running):
+        super().__init__()
+        self.function, self.name, self.running = function, name, tuple(running)
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+    def over_time(self, inputs, state):
+        """inputs: [t, B, ...] each, or a constant; state: (running sums, f of them), None at the start; the sums are updated in place.
+
+        Returns ([t, B, ...], state). Sums are kept in the inputs' dtype, and the function is called for each step: nothing depends on how time is
+        cut.
+        """
+        steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), []
+        for t in range(steps):
+            now = [x[t] if runs else x for x, runs in zip(inputs, self.running)]
+            if state is None:
+                state = [x.clone() if runs else x for x, runs in zip(now, self.running)], None
+            else:
+                for total, x, runs in zip(state[0], now, self.running):
+                    if runs:
+                        total.add_(x)
+            y = self.function(*state[0])
+            out.append(y if state[1] is None else y - state[1])
+            state = state[0], y
+        return torch.stack(out), state
+
+    def extra_repr(self):
+        return self.name
+
+
+class Call(torch.nn.Module):
+    """What a node of a graph computes, as a function of its inputs in the order of `all_input_nodes`."""
+
+    def __init__(self, gm, node):
+        super().__init__()
+        self.module = gm.get_submodule(node.target) if node.op == "call_module" else None
+        places = {a: i for i, a in enumerate(node.all_input_nodes)}
+        self.op, self.target = node.op, node.target
+        self.args, self.kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _Place(places[n]))
+
+    def forward(self, *inputs):
+        args, kwargs = torch.fx.node.map_aggregate((self.args, self.kwargs), lambda a: inputs[a.index] if isinstance(a, _Place) else a)
+        if self.op == "call_module":
+            return self.module(*args, **kwargs)
+        if self.op == "call_method":
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        return self.target(*args, **kwargs)
+
+
+class _Place:
+    """Where an input goes in a node's arguments."""
+
+    def __init__(self, index):
+        self.index = index
+
+
+def not_idle_note(busy, neurons):
+    """What a run that was too short has to say."""
+    return f"T is too small: {busy} of {neurons} neurons are not idle yet, so the outputs are not those of the quantised network"
+
+
+def put(gm, plan):
+    """Puts a `Differential` in place of every function that spikes reach."""
+    for node in list(gm.graph.nodes):
+        if node not in plan.spiking or not is_function(node, gm, plan):
+            continue
+        inputs = node.all_input_nodes
+        image = next((a for a in inputs if a in plan.from_image and a not in plan.spiking), None)
+        if image is not None:
+            raise ValueError(
+                f"{node.name} is a function of spikes and of {image.name}, which no spike reaches: it has no differential form"
+            )
+        name = type(gm.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(node.target, "__name__", node.target)
+        name = f"product ({name})" if node.target in PRODUCTS else name
+        target = f"{node.name}_over_time"
+        gm.add_submodule(target, Differential(Call(gm, node), name, [a in plan.spiking for a in inputs]))
+        with gm.graph.inserting_before(node):
+            new = gm.graph.call_module(target, tuple(inputs))
+        plan.spiking.add(new)
+        node.replace_all_uses_with(new)
+        gm.graph.erase_node(node)

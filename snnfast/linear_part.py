@@ -1,0 +1,57 @@
+"""The linear part of the nodes between neurons, for the steps of a differential run that get no constants: no bias, no shift, nothing added."""
+
+import copy
+
+import torch
+from torch.nn import functional as F
+
+from snnfast.products import is_product
+from snnfast.rates import ADD
+
+_NORM = torch.nn.modules.batchnorm._BatchNorm
+JOINS = {torch.cat, torch.stack}
+
+
+class Scale(torch.nn.Module):
+    """A batch norm in eval mode without its shift: x gamma/sqrt(var + eps) along dimension 1, or along the last where the norm runs there."""
+
+    def __init__(self, norm):
+        super().__init__()
+        factor = torch.rsqrt(norm.running_var + norm.eps)
+        self.register_buffer("factor", factor if norm.weight is None else factor * norm.weight)
+        self.last = hasattr(norm, "over_last")
+
+    def forward(self, x):
+        return x * (self.factor if self.last else self.factor.view(-1, *[1] * (x.dim() - 2)))
+
+
+def module_without_constant(module):
+    """The linear part of a layer: itself where it has no constant, else a layer that shares its weights."""
+    if isinstance(module, _NORM):
+        return Scale(module)
+    if getattr(module, "bias", None) is None:
+        return module
+    twin = copy.copy(module)
+    twin._parameters = {**module._parameters, "bias": None}
+    return twin
+
+
+def is_join(node):
+    """Whether a node adds its inputs, or lays them side by side: a constant one stands for itself there, not for a factor."""
+    return node.target in ADD or node.target in JOINS
+
+
+def without_constant(node, gm, args, kwargs):
+    """Arguments of a function of weights without its bias, of a sum without its numbers."""
+    if node.op == "call_function" and is_product(node, gm):
+        return (*args[:2], *((None,) if len(args) > 2 else ()), *args[3:]), {**kwargs, **({"bias": None} if "bias" in kwargs else {})}
+    if node.target in ADD:
+        return tuple(0 if isinstance(a, (int, float)) else a for a in args), kwargs
+    return args, kwargs
+
+
+def check(node, gm):
+    """Raises ValueError where a node has a constant that is none of these."""
+    value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None) if node.target is F.pad else None
+    if value:
+        raise ValueError(f"{node.name} pads with {value}, a constant that a differential run would add at every step: pad with 0")
