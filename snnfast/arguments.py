@@ -6,12 +6,17 @@ import functools
 from snnfast import __version__, families, models, recipes
 from snnfast.data import NAMES as DATA
 from snnfast.data import PREPROCESSING
+from snnfast.demo import ARCHS
+from snnfast.differential import MODES
 from snnfast.methods import MASKS, METHODS
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.models.resnet import STEMS
+from snnfast.models.swin import WIRINGS
+from snnfast.models.tokens import NORMS
 from snnfast.products import DTYPES
 from snnfast.sparse import KINDS
 
+FORMS = ("constant", "poisson", "analog", "rate")
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
 
 
@@ -25,7 +30,7 @@ def parser(commands):
     p.epilog = "exit codes: 0 done, 2 an error told in one line, 1 an unexpected one, 130 or 143 stopped (Ctrl-C, SIGTERM)"
     found = p.add_subparsers(required=True, metavar="COMMAND")
     for name, text, usage, add in (
-        ("demo", "train, convert and evaluate a small VGG on digits", "", _demo),
+        ("demo", "train, convert and evaluate a small network on digits", "", _demo),
         ("train", "train a network in one or two stages, then evaluate it as a spiking one", "--arch NAME --out FOLDER ", _train),
         ("eval", "evaluate a checkpoint as a spiking network, at every T in one run", "CHECKPOINT ", _eval),
         ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
@@ -57,11 +62,12 @@ def _data(p, default):
 
 def _demo(p):
     _device(p)
-    p.add_argument("--T", type=int, help="time steps of the evaluation (default 1024; 64 with several methods)")
+    p.add_argument("--T", type=int, help="time steps of the evaluation (default 1024; 64 of a transformer or with several methods)")
     p.add_argument(
-        "--methods", default="if", metavar="NAMES", help=f"'all', or names separated by commas: {', '.join(METHODS)} (default if)"
+        "--methods", metavar="NAMES", help=f"'all', or names separated by commas: {', '.join(METHODS)} (default if; of a transformer stbif)"
     )
-    p.add_argument("--out", default="runs/digits", metavar="FOLDER", help="folder for the results (default runs/digits)")
+    p.add_argument("--arch", choices=tuple(ARCHS), default="vgg", help="the network (default vgg)")
+    p.add_argument("--out", metavar="FOLDER", help="folder for the results (default runs/digits, runs/digits-vit, runs/digits-swin)")
     p.add_argument("--seed", type=int, default=0, metavar="N")
 
 
@@ -85,20 +91,35 @@ def _train(p):
     p.add_argument("--dropout", type=float, default=0.0, metavar="X", help="of a VGG")
     p.add_argument("--amp", choices=("fp32", "bf16", "fp16"), default="fp32", help="mixed precision")
     p.add_argument("--seed", type=int, default=0, metavar="N")
+    p.add_argument("--masking", type=float, metavar="X", help="share of spikes that is masked at random, in [0, 1)")
     p.add_argument("--method", choices=METHODS, metavar="NAME", help="of the evaluation at the end")
+    p.add_argument("--mode", choices=MODES, help="its mode")
     p.add_argument("--T", type=int, default=64, help="its time steps (default 64)")
+    own = p.add_argument_group("of a transformer")
+    own.add_argument("--patch-size", type=int, metavar="N", help="in pixels")
+    own.add_argument("--dim", type=int, metavar="N", help="features")
+    own.add_argument("--depth", type=int, nargs="+", metavar="N", help="blocks (of a Swin: of each stage)")
+    own.add_argument("--heads", type=int, nargs="+", metavar="N", help="attention heads (of a Swin: of each stage)")
+    own.add_argument("--window", type=int, metavar="N", help="tokens a side of a Swin's window")
+    own.add_argument("--norm", choices=NORMS, help="layer norm or batch norm (default ln)")
+    own.add_argument("--wiring", choices=WIRINGS, help="of a Swin: mst for the Masked Spiking Transformer")
+    own.add_argument("--drop-path", type=float, metavar="X", help="stochastic depth of the last block")
 
 
 def _checkpoint(p):
     """A checkpoint, its data, its conversion."""
-    p.add_argument("checkpoint", help="of snnfast, or of the QCFS, SRP, COS or CS-QCFS programs")
+    p.description += " CHECKPOINT: of snnfast, or of one of the programs that --family names."
+    p.add_argument("checkpoint", help=argparse.SUPPRESS)
     _data(p, None)
-    p.add_argument("--method", choices=METHODS, default="if", metavar="NAME", help=", ".join(METHODS) + " (default if)")
+    p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if; differential: stbif)")
+    p.add_argument("--mode", choices=MODES, metavar="NAME", help="per_step or differential (default, where a softmax or the like is)")
     p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
 
 
 def _conversion(p):
     own = p.add_argument_group("of the method")
+    own.add_argument("--inputs", choices=FORMS, metavar="NAME", help=", ".join(FORMS) + ": form of the image")
+    own.add_argument("--input-steps", type=int, metavar="N", help="steps of rate input")
     own.add_argument("--v0", type=float, metavar="X", help="start voltage in units of theta (0.5)")
     own.add_argument("--tau", type=int, metavar="N", help="steps of SRP's first phase (4)")
     own.add_argument("--mask", choices=MASKS, help="SRP's mask")
@@ -110,7 +131,7 @@ def _conversion(p):
     file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")
     file.add_argument("--num-classes", type=int, metavar="N")
     file.add_argument("--family", choices=families.FAMILIES, default="auto", metavar="NAME", help=", ".join(families.FAMILIES))
-    file.add_argument("--threshold", choices=families.THRESHOLDS, help="of a CS-QCFS file: softplus(up) or up itself")
+    file.add_argument("--threshold", choices=families.THRESHOLDS, metavar="NAME", help="of a CS-QCFS file: softplus(up) or up itself")
     file.add_argument("--image-size", type=int, metavar="N")
     file.add_argument("--width", type=float, metavar="X")
 

@@ -32,8 +32,8 @@ def _device(name):
 def _demo(args):
     from snnfast.demo import demo
 
-    methods = "all" if args.methods == "all" else tuple(m.strip() for m in args.methods.split(","))
-    demo(out=args.out, device=_device(args.device), T=args.T, seed=args.seed, methods=methods)
+    methods = args.methods if args.methods in (None, "all") else tuple(m.strip() for m in args.methods.split(","))
+    demo(out=args.out, device=_device(args.device), T=args.T, seed=args.seed, methods=methods, arch=args.arch)
 
 
 def _train(args):

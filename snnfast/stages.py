@@ -40,3 +40,15 @@ def parameter_groups(net, weight_decay, everywhere=False):
     yes = [p for p in net.parameters() if id(p) in decayed]
     no = [p for p in net.parameters() if id(p) not in decayed]
     return [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]
+
+
+OPTIMISERS = ("sgd", "adamw")
+
+
+def warmed_cosine(optimiser, epochs, warmup=0):
+    """A cosine from the optimiser's rate to 0, after `warmup` epochs (at most all but one) in which the rate rises to it."""
+    warmup, kinds = min(warmup, max(0, epochs - 1)), torch.optim.lr_scheduler
+    cosine = kinds.CosineAnnealingLR(optimiser, max(1, epochs - warmup))
+    if not warmup:
+        return cosine
+    return kinds.SequentialLR(optimiser, [kinds.LinearLR(optimiser, 1 / (warmup + 1), 1.0, warmup), cosine], [warmup])

@@ -1,12 +1,13 @@
-"""Training of quantised networks: SGD with momentum and a cosine schedule, the recipe of the QCFS line of papers."""
+"""Training of quantised networks: SGD with momentum and a cosine schedule, the recipe of the QCFS line of papers, or AdamW for transformers."""
 
 import torch
 from torch.nn import functional as F
 
-from snnfast.stages import parameter_groups
+from snnfast.ops import checks
+from snnfast.stages import OPTIMISERS, parameter_groups, warmed_cosine
 
 
-def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu", on_epoch=None):
+def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu", on_epoch=None, optimiser="sgd", warmup=0):
     """Trains `net` in place and leaves it in eval mode.
 
     Args:
@@ -14,12 +15,17 @@ def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu
         epochs, lr: length and first learning rate of the cosine schedule, which ends at 0.
         augment: function of the images of a batch.
         on_epoch: called after each epoch with (epoch, mean loss, training accuracy in %).
+        optimiser: "sgd", with momentum 0.9, or "adamw".  warmup: epochs in which the rate rises to lr, before the cosine.
 
     Returns:
         Mean loss of each epoch.
     """
-    optimiser = torch.optim.SGD(parameter_groups(net, weight_decay), lr=lr, momentum=0.9, nesterov=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    groups = parameter_groups(net, weight_decay)
+    if checks.choice("optimiser", optimiser, OPTIMISERS) == "adamw":
+        optimiser = torch.optim.AdamW(groups, lr=lr)
+    else:
+        optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    schedule = warmed_cosine(optimiser, epochs, warmup)
     losses = []
     net.to(device).train()
     for epoch in range(epochs):

@@ -6,6 +6,7 @@ best epoch and the end), `log.jsonl` (a line per epoch), `tensorboard/`, `report
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import time
 from pathlib import Path
@@ -19,14 +20,18 @@ from snnfast.checkpoints import save_checkpoint
 from snnfast.files import save_text, whole
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.ops import checks
-from snnfast.stages import parameter_groups, to_channelwise
+from snnfast.stages import OPTIMISERS, parameter_groups, to_channelwise, warmed_cosine
 
 AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a training is; a resumed one must have the same. epochs and lr hold a number per stage; stage two is channel-wise."""
+    """What a training is; a resumed one must have the same. epochs and lr hold a number per stage; stage two has several thresholds in a layer.
+
+    optimiser: "sgd", with momentum 0.9, or "adamw"; both with a cosine schedule, after `warmup` epochs in which the rate rises.
+    options: further arguments of the network, such as patch_size or dim.
+    """
 
     arch: str
     data: str
@@ -46,10 +51,15 @@ class Settings:
     amp: str = "fp32"
     seed: int = 0
     recipe: str = ""
+    optimiser: str = "sgd"
+    warmup: int = 0
+    options: dict = dataclasses.field(default_factory=dict)
 
     def check(self):
         checks.choice("arch", self.arch, tuple(models.BY_NAME))
         checks.choice("amp", self.amp, tuple(AMP))
+        checks.choice("optimiser", self.optimiser, OPTIMISERS)
+        checks.integer("warmup", self.warmup, 0)
         for e in self.epochs:
             checks.integer("epochs", e, 0)
         for lr in self.lr:
@@ -64,8 +74,12 @@ class Settings:
             raise ValueError("channel_num is of channel-wise thresholds: it needs a second stage, or a channel-wise activation")
         if self.dropout and not self.arch.startswith("vgg"):
             raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
-        if self.stem != "cifar" and self.arch.startswith("vgg"):
+        if self.stem != "cifar" and not self.arch.startswith("resnet"):
             raise ValueError(f"stem is of the ResNets, {self.arch} has none")
+        known = inspect.signature(models.BY_NAME[self.arch]).parameters
+        unknown = [name for name in self.options if name not in known]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: {self.arch} has no such argument")
         finer = FINE_OF[models.CLASS_OF[self.arch].kind]
         if len(self.epochs) == 2 and self.activation not in finer:
             raise ValueError(f"two stages start layer-wise ({', '.join(finer)}), got activation {self.activation!r}")
@@ -98,6 +112,19 @@ def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoc
     return net
 
 
+def _own_arguments(settings, image_size):
+    """Arguments that only this kind of network has; sizes of patches and windows that fit the images."""
+    if settings.arch.startswith("vgg"):
+        own = dict(image_size=image_size, dropout=settings.dropout)
+    elif settings.arch.startswith("resnet"):
+        own = dict(stem=settings.stem)
+    elif settings.arch.startswith("swin"):
+        own = dict(image_size=image_size, **(dict(patch_size=2, window=4) if image_size <= 64 else {}))
+    else:
+        own = dict(image_size=image_size, **(dict(patch_size=4) if image_size <= 64 else {}))
+    return own | settings.options
+
+
 _STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler", "rng", "stage", "epoch", "best", "entries")  # of last.pt
 
 
@@ -108,9 +135,8 @@ class Training:
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
         self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
-        vgg, wide = settings.arch.startswith("vgg"), settings.activation in FINE
-        own = dict(image_size=data.image_size, dropout=settings.dropout) if vgg else dict(stem=settings.stem)
-        own |= dict(channel_num=settings.channel_num) if wide else {}
+        own = _own_arguments(settings, data.image_size)
+        own |= dict(channel_num=settings.channel_num) if settings.activation in FINE else {}
         torch.manual_seed(settings.seed)
         self.net = models.BY_NAME[settings.arch](
             num_classes=data.classes, levels=settings.levels, activation=settings.activation, theta=settings.theta, width=settings.width,
@@ -125,8 +151,12 @@ class Training:
             if isinstance(m, nn.Quantised):
                 m.grad = s.grad
         self.net.to(self.device)
-        self.optimiser = torch.optim.SGD(parameter_groups(self.net, s.weight_decay, s.decay_all), lr=s.lr[stage], momentum=0.9)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, max(1, s.epochs[stage]))
+        groups = parameter_groups(self.net, s.weight_decay, s.decay_all)
+        if s.optimiser == "adamw":
+            self.optimiser = torch.optim.AdamW(groups, lr=s.lr[stage])
+        else:
+            self.optimiser = torch.optim.SGD(groups, lr=s.lr[stage], momentum=0.9)
+        self.schedule = warmed_cosine(self.optimiser, s.epochs[stage], s.warmup)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=s.amp == "fp16")
 
     # ---- the folder

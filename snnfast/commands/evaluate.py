@@ -44,7 +44,8 @@ def load(args):
 
 
 def converted(args, net):
-    given = {k: getattr(args, k) for k in ("v0", "tau", "mask", "rho", "max_shift", "parity") if getattr(args, k) is not None}
+    names = ("mode", "inputs", "input_steps", "v0", "tau", "mask", "rho", "max_shift", "parity")
+    given = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
     return convert(net, args.method, **given)
 
 
@@ -64,7 +65,9 @@ def steps_of(args):
 
 def folder_of(args):
     """--out, or a folder named by what is evaluated."""
-    out = Path(args.out or Path("runs/eval") / f"{Path(args.checkpoint).stem}-{args.method}-T{args.T}")
+    out = Path(
+        args.out or Path("runs/eval") / f"{'-'.join(n for n in (Path(args.checkpoint).stem, args.method, args.mode) if n)}-T{args.T}"
+    )
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     there = [*files_in(out), *(p for p in [out / "report.json"] if p.exists())]

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from snnfast import data as data_sets
-from snnfast import recipes, training
+from snnfast import models, recipes, training
 from snnfast.convert import convert
 from snnfast.evaluate import evaluate
 from snnfast.methods import method_of
@@ -32,15 +32,29 @@ def settings_of(args):
     given = {key: value for key, value in asked.items() if value is not None}
     kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(training.Settings)}}
     own = dict(arch=args.arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
-               width=args.width, amp=args.amp, seed=args.seed, stem=args.stem, dropout=args.dropout)  # fmt: skip
+               width=args.width, amp=args.amp, seed=args.seed, stem=args.stem, dropout=args.dropout, options=_options(args))  # fmt: skip
     return training.Settings(**{**kept, **given, **own}), r
+
+
+def _options(args):
+    """Arguments of the network that were given."""
+    names = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "drop_path", "masking")
+    found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    stages = args.arch.startswith("swin")
+    for name in ("depth", "heads"):
+        if name in found and not stages and len(found[name]) > 1:
+            raise ValueError(f"--{name} takes one number for {args.arch}, got {' '.join(map(str, found[name]))}")
+        if name in found:
+            found[name] = list(found[name]) if stages else found[name][0]
+    return {"depths" if stages and name == "depth" else name: value for name, value in found.items()}
 
 
 def train(args, device):
     console = Console()
     settings, r = settings_of(args)
     settings.check()
-    method_of(args.method or r.method).check_T(checks.integer("T", args.T))
+    method = args.method or (r.method if models.CLASS_OF[args.arch].kind == "convolutional" else None)
+    method_of(method or "if").check_T(checks.integer("T", args.T))
     data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
@@ -54,7 +68,7 @@ def train(args, device):
             bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
         net = training.train(settings, data, out, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
-    snn = convert(net, args.method or r.method)
+    snn = convert(net, method, mode=args.mode)
     with progress(console) as bar:
         task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")
         report = evaluate(snn, data.test, args.T, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))
