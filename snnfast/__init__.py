@@ -20,12 +20,13 @@ from snnfast.accelerate import Accelerated, accelerate  # noqa: E402
 from snnfast.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
 from snnfast.convert import convert  # noqa: E402
 from snnfast.evaluate import evaluate  # noqa: E402
+from snnfast.extract import extract  # noqa: E402
 from snnfast.report import Report  # noqa: E402
 from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "Accelerated", "IAFState", "Report", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "iaf", "lif",
-    "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint", "spike_conv2d", "spike_linear", "to_channelwise",
+    "Accelerated", "IAFState", "Report", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "extract", "iaf",
+    "lif", "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint", "spike_conv2d", "spike_linear", "to_channelwise",
     "train",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.models.resnet import STEMS
 from snnfast.models.swin import WIRINGS
 from snnfast.models.tokens import NORMS
+from snnfast.models.vit import SIGNS
 from snnfast.products import DTYPES
 from snnfast.sparse import KINDS
 
@@ -35,10 +36,12 @@ def parser(commands):
         ("eval", "evaluate a checkpoint as a spiking network, at every T in one run", "CHECKPOINT ", _eval),
         ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
         ("trace", "store input, potential and spikes of chosen neurons, and draw them", "CHECKPOINT ", _trace),
+        ("extract", "take the weights out of a file that holds objects too, without running anything", "FILE NEW ", _extract),
         ("info", "what was built, and which kernels serve which device", "", lambda p: None),
     ):
         usage = f"snnfast {name} {usage}[options]"
         c = found.add_parser(name, help=text, usage=usage, description=text[0].upper() + text[1:] + ".", formatter_class=_Help)
+        next(a for a in c._actions if a.dest == "help").help = argparse.SUPPRESS  # who reads this knows it
         add(c)
         c.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         c.set_defaults(run=commands[name])
@@ -132,6 +135,7 @@ def _conversion(p):
     file.add_argument("--num-classes", type=int, metavar="N")
     file.add_argument("--family", choices=families.FAMILIES, default="auto", metavar="NAME", help=", ".join(families.FAMILIES))
     file.add_argument("--threshold", choices=families.THRESHOLDS, metavar="NAME", help="of a CS-QCFS file: softplus(up) or up itself")
+    file.add_argument("--signs", choices=SIGNS, metavar="NAME", help="which levels of a SpikeZIP file have a sign: " + ", ".join(SIGNS))
     file.add_argument("--image-size", type=int, metavar="N")
     file.add_argument("--width", type=float, metavar="X")
 
@@ -159,6 +163,11 @@ def _eval(p):
 def _compare(p):
     p.add_argument("runs", nargs="+", metavar="RUN", help="folder of an evaluation, or NAME=FOLDER,FOLDER... of one method's seeds")
     p.add_argument("--out", default="runs/compare", metavar="FOLDER", help="for compare.{csv,tex,pdf,png} (default runs/compare)")
+
+
+def _extract(p):
+    p.add_argument("file", help="a checkpoint that safe loading refuses")
+    p.add_argument("new", help="the file to write, which it takes")
 
 
 def _trace(p):

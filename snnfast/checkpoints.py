@@ -36,17 +36,19 @@ def check_plain(key, value):
         )
 
 
-def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="auto", threshold=None, **options):
-    """A network from a file of `save_checkpoint` or of the QCFS, SRP, COS, older QCFS and CS-QCFS programs.
+def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="auto", threshold=None, signs=None, **options):
+    """A network from a file of `save_checkpoint` or of the QCFS, SRP, COS, older QCFS, CS-QCFS, MST and SpikeZIP programs.
 
     Args:
         path: the file.
         arch: name of the network ("vgg16", "resnet20" ...); not needed where the names in the file are exactly those of one.
         num_classes: checked against the file, where given.
         levels: quantisation levels L it was trained with: no program but ours stores them.
-        family: "qcfs" (thresholds .thresh), "srp" (.up; COS and older QCFS too), "cs-qcfs" (.up per channel or layer), or "auto", by the names.
+        family: "qcfs" (thresholds .thresh), "srp" (.up; COS and older QCFS too), "cs-qcfs" (.up per channel or layer), "mst", "spikezip", or "auto",
+            by the names.
         threshold: for "cs-qcfs", "softplus" (theta = softplus(up)) or "raw" (theta = up); a file with a value <= 0 is softplus.
-        options: further arguments of the network (image_size, width, stem, in_channels, dropout); most are read off the shapes.
+        signs: for "spikezip", which levels have a sign: "authors" (all but those behind the softmax and fc1), "all" or "none".
+        options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes.
 
     Returns:
         The network in eval mode on the CPU; `net.facts` is what `save_checkpoint` was given ({} for other programs' files).
@@ -57,16 +59,16 @@ def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="a
     file = _safely(path)
     if isinstance(file, dict) and file.get("format") == FORMAT:
         config, state, facts = _own(file, path)
-        if family != "auto" or threshold is not None:
+        if family != "auto" or threshold is not None or signs is not None:
             raise ValueError(
-                f"{path} is snnfast's own and says what its thresholds are: family and threshold are for other programs' files"
+                f"{path} is snnfast's own and says what its thresholds are: family, threshold and signs are for other programs' files"
             )
         given = dict(arch=arch, num_classes=num_classes, levels=levels, **options)
         for name, value in given.items():
             if value is not None and config.get(name) != value:
                 raise ValueError(f"{path} was saved with {name}={config.get(name)!r}, not {value!r}")
     else:
-        config, state = families.read(file, path, arch, num_classes, levels, family, threshold, options)
+        config, state = families.read(file, path, arch, num_classes, levels, family, threshold, signs, options)
         facts = {}
     try:
         with torch.device("meta"):
@@ -95,8 +97,8 @@ def _safely(path):
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             what = str(error).split("GLOBAL ")[-1].split(" was not")[0] if "GLOBAL" in str(error) else "Python objects"
             raise ValueError(
-                f"{path} holds {what}, which safe loading refuses, because such a file can run any code. If you trust where it comes from, take the "
-                "weights out once: torch.save(torch.load(PATH, weights_only=False)['model'], NEW)"
+                f"{path} holds {what}, which safe loading refuses, because such a file can run any code. `snnfast extract {path} NEW` (or "
+                f"snnfast.extract) takes the weights out without running anything; then load NEW"
             ) from None
         raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
     except Exception as error:  # torch.load raises many kinds: truncated, not a zip file, a folder

@@ -60,8 +60,15 @@ def _trace(args):
     trace.run(args, _device(args.device))
 
 
+def _extract(args):
+    from snnfast.extract import extract
+
+    many, left = extract(args.file, args.new)
+    print(f"wrote {many} tensors to {args.new}" + (f"; left out: {', '.join(left)}" if left else ""))
+
+
 def parser():
-    return _parser(dict(demo=_demo, train=_train, eval=_eval, compare=_compare, trace=_trace, info=_info))
+    return _parser(dict(demo=_demo, train=_train, eval=_eval, compare=_compare, trace=_trace, extract=_extract, info=_info))
 
 
 class Terminated(KeyboardInterrupt):

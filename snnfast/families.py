@@ -5,16 +5,18 @@
     srp        .up (1,)                           raw                  levels        (SRP, COS and older QCFS programs)
     cs-qcfs    .up (1,), (1, C), (1, C, 1, 1)     softplus(up) or up   levels; which of the two, unless a value <= 0 proves softplus
 
+    mst, spikezip, of transformers: see `snnfast/transformer_files.py`
+
 The older programs name the neuron behind a residual addition `relu`, the newer `act`; weights have the same names everywhere. A `module.` prefix
 (DataParallel) may stand before any key, and the weights may lie under "state_dict", "model", "net" or "model_state_dict".
 """
 
 import torch
 
-from snnfast import models
+from snnfast import models, transformer_files
 from snnfast.ops import checks
 
-FAMILIES = ("auto", "qcfs", "srp", "cs-qcfs")
+FAMILIES = ("auto", "qcfs", "srp", "cs-qcfs", *transformer_files.FAMILIES)
 THRESHOLDS = ("softplus", "raw")
 HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 
@@ -30,7 +32,7 @@ def weights_in(file, path):
     if not isinstance(file, dict) or not file or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in file.items()):
         raise ValueError(f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}")
     state = {key.removeprefix("module."): tensor for key, tensor in file.items()}
-    check_tensors(state, path)
+    check_tensors(transformer_files.without_constants(state), path)
     return state
 
 
@@ -66,7 +68,7 @@ def fitting(state):
     return best, len(found[best] & keys) / len(found[best])
 
 
-def read(file, path, arch, num_classes, levels, family, threshold, options):
+def read(file, path, arch, num_classes, levels, family, threshold, signs, options):
     """(config, state dict in our names) of a file of one of the families; errors name what is missing."""
     checks.choice("family", family, FAMILIES)
     if threshold is not None:
@@ -74,6 +76,15 @@ def read(file, path, arch, num_classes, levels, family, threshold, options):
         if family in ("qcfs", "srp"):
             raise ValueError(f"threshold={threshold!r} is of family 'cs-qcfs'; thresholds of {family!r} are raw")
     state = weights_in(file, path)
+    found = transformer_files.family_of(state)
+    if family in transformer_files.FAMILIES and found != family:
+        raise ValueError(f"{path} has not the names of family {family!r}" + (f", but those of {found!r}" if found else ""))
+    if found and family in ("auto", found):
+        own = transformer_files.without_constants(state)
+        masks = {key: t for key, t in state.items() if key not in own and key.endswith("attn_mask")}
+        return transformer_files.read(found, own, masks, path, arch, num_classes, levels, threshold, signs, options)
+    if signs is not None:
+        raise ValueError("signs is of family 'spikezip'")
     older = any(key.endswith(".up") for key in state)
     state = renamed(state)
     thresholds = {key: t for key, t in state.items() if is_threshold(key)}

@@ -34,7 +34,8 @@ def test_demo_with_other_methods(tmp_path):
 
 
 VIT = "train --arch vit_tiny --dim 24 --depth 2 --heads 3 --patch-size 8 --epochs 1 1 --batch-size 128 --T 8 --out".split()
-SWIN = "train --arch swin_tiny --dim 12 --depth 1 1 --heads 2 4 --norm bn --wiring mst --masking 0.2 --epochs 1 1 --batch-size 128 --T 8 --out".split()
+SWIN = "train --arch swin_tiny --dim 12 --depth 1 1 --heads 2 4 --norm bn --wiring mst --masking 0.2".split()
+SWIN += "--epochs 1 1 --batch-size 128 --T 8 --out".split()
 
 
 @pytest.mark.parametrize("line", [VIT, SWIN], ids=["vit", "mst"])

@@ -25,7 +25,7 @@ def load(args):
     """The network of a command line, and the data set it is for."""
     options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
     net = load_checkpoint(
-        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, **options
+        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, signs=args.signs, **options
     ).float()
     name = args.data or net.facts.get("data")
     if not isinstance(name, str):

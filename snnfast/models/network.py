@@ -47,6 +47,7 @@ class Network(nn.Module):
 
     def _act(self, along, many, signed=False):
         c = self.config
+        signed = {"all": True, "none": False}.get(c.get("signs"), signed)
         return activation(c["activation"], along, many, c["levels"], c["theta"], signed)
 
     def act(self, channels, signed=False):

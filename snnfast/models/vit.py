@@ -18,6 +18,7 @@ from snnfast.ops import checks
 SIZES = {"vit_tiny": (192, 12, 3), "vit_small": (384, 12, 6), "vit_base": (768, 12, 12)}
 POOLS = ("token", "mean")
 PLACEMENTS = ("hn", "spikezip")
+SIGNS = ("authors", "all", "none")
 EPS = 1e-6
 
 
@@ -58,11 +59,11 @@ class ViT(Network):
     def __init__(
         self, arch, num_classes, levels, activation, theta, width, image_size, patch_size, in_channels, dim, depth, heads, mlp_ratio, norm, pool,
         class_token, qkv_bias, drop_path, placement, channel_num=None,
-        masking=0.0,
+        masking=0.0, signs="authors",
     ):  # fmt: skip
         checks.choice("arch", arch, tuple(SIZES))
         own = dict(image_size=image_size, patch_size=patch_size, dim=dim, depth=depth, heads=heads, mlp_ratio=mlp_ratio, norm=norm, pool=pool,
-                   class_token=class_token, qkv_bias=qkv_bias, drop_path=drop_path, placement=placement)  # fmt: skip
+                   class_token=class_token, qkv_bias=qkv_bias, drop_path=drop_path, placement=placement, signs=signs)  # fmt: skip
         super().__init__(arch, num_classes, in_channels, levels, activation, theta, width, channel_num, masking, **own)
         dim, depth, self.heads = (asked if asked is not None else usual for asked, usual in zip((dim, depth, heads), SIZES[arch]))
         _check(own, depth, self.heads, activation)
@@ -119,6 +120,7 @@ def _check(own, depth, heads, activation):
     checks.choice("norm", own["norm"], NORMS)
     checks.choice("pool", own["pool"], POOLS)
     checks.choice("placement", own["placement"], PLACEMENTS)
+    checks.choice("signs", own["signs"], SIGNS)
     check_share("drop_path", own["drop_path"])
     if own["placement"] == "spikezip" and activation != "lsq":
         raise ValueError(f"placement='spikezip' quantises norms, which have signs: it needs activation 'lsq', got {activation!r}")
@@ -132,11 +134,11 @@ def _make(arch):
     def build(
         num_classes=10, levels=16, activation="s-qcfs", theta=3.0, width=1.0, image_size=224, patch_size=16, in_channels=3, dim=None, depth=None,
         heads=None, mlp_ratio=4.0, norm="ln", pool="token", class_token=True, qkv_bias=True, drop_path=0.0, placement="hn", channel_num=None,
-        masking=0.0,
+        masking=0.0, signs="authors",
     ):  # fmt: skip
         return ViT(
             arch, num_classes, levels, activation, theta, width, image_size, patch_size, in_channels, dim, depth, heads, mlp_ratio, norm, pool,
-            class_token, qkv_bias, drop_path, placement, channel_num, masking,
+            class_token, qkv_bias, drop_path, placement, channel_num, masking, signs,
         )  # fmt: skip
 
     build.__name__ = build.__qualname__ = arch
@@ -162,6 +164,7 @@ def _make(arch):
             behind the patch embedding and every norm, so that all matrix products take spikes; it needs activation "lsq".
         channel_num: with HN-QCFS, how many of the last layers have a threshold per head or feature (None: all).
         masking: share of the spikes of q, k and the attention map that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
+        signs: with "lsq", which levels have a sign: "authors", all but those behind the softmax and fc1, "all" or "none".
     """
     return build
 

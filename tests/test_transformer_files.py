@@ -1,0 +1,166 @@
+"""Files of the MST and SpikeZIP programs, made here with their names from networks of ours."""
+
+import os
+import re
+
+import pytest
+import torch
+from transformers import images, network
+
+import snnfast
+from snnfast import cli, models
+
+STAGES = 2
+
+
+def as_mst(net):
+    """The state dict as MST's program writes it: neurons named _if with `up`, merging at a stage's end, constants beside the weights."""
+    names = {"norm1_act": "shortcut1_if", "norm2_act": "shortcut2_if", "q_act": "q_if", "k_act": "k_if", "v_act": "v_if", "attn_act": "attn_if",
+             "av_act": "attn_v_if", "proj_act": "proj_if", "fc2_act": "fc2_if"}  # fmt: skip
+    found = {}
+    for key, t in net.state_dict().items():
+        key = key.replace("head.fc.", "head.").replace("patch_embed.act.", "patch_embed.proj_if.").replace("mlp.act.", "mlp.fc1_if.")
+        key = key.replace("downsample.act.", "downsample.reduction_if.")
+        for ours, theirs in names.items():
+            key = key.replace(f".{ours}.", f".{theirs}.")
+        key = re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", key)
+        found[key.replace(".thresh", ".up")] = t
+    for name, m in net.named_modules():
+        if hasattr(m, "distance"):
+            found[f"{name}.relative_position_index"] = m.distance
+            if m.far is not None:
+                found[f"{name.removesuffix('.attn')}.attn_mask"] = m.far[:, 0]
+    return found
+
+
+def as_spikezip(net):
+    """As SpikeZIP's program writes it: quantisers second in a Sequential, or in the attention as quan_q, attn_quan, after_attn_quan."""
+    found = {}
+    for key, t in net.state_dict().items():
+        key = re.sub(r"^patch_embed\.proj\.", "patch_embed.proj.0.", key).replace("patch_embed.act.", "patch_embed.proj.1.")
+        key = re.sub(r"(norm[12])\.(weight|bias)$", r"\1.0.\2", key).replace("norm1_act.", "norm1.1.").replace("norm2_act.", "norm2.1.")
+        key = re.sub(r"^(norm|fc_norm)\.(weight|bias)$", r"\1.0.\2", key)
+        key = key.replace("norm_act.", "norm.1." if "norm.weight" in net.state_dict() else "fc_norm.1.")
+        key = re.sub(r"attn\.([qkv]|proj)_act", r"attn.quan_\1", key)
+        key = key.replace("attn.attn_act", "attn.attn_quan").replace("attn.av_act", "attn.after_attn_quan")
+        key = key.replace("mlp.fc2.", "mlp.fc2.0.").replace("mlp.fc2_act.", "mlp.fc2.1.").replace("mlp.act.", "mlp.act.0.")
+        found[key] = t
+    return found
+
+
+class Config:
+    """What such a file pickles beside the weights."""
+
+    def __init__(self):
+        self.levels = 8
+
+    def __reduce__(self):
+        return os.system, ("touch /tmp/snnfast-extract-ran",)
+
+
+@pytest.mark.parametrize("dataset", ["imagenet", "cifar"])
+def test_mst(tmp_path, dataset):
+    net = network("mst", activation="qcfs") if dataset == "imagenet" else None
+    if net is None:
+        torch.manual_seed(0)
+        net = models.swin_tiny(image_size=16, patch_size=2, dim=12, depths=(2, 1), heads=(2, 4), window=4, wiring="mst", norm="bn", in_channels=2,
+                               num_classes=5, levels=8, theta=1.0, activation="qcfs")  # fmt: skip
+        net.train()(images(net, 16))
+        net.eval()
+    state = as_mst(net)
+    for key in ("layers.0.blocks.1.attn.attn_v_if.up", "layers.0.downsample.reduction_if.up", "layers.0.blocks.0.shortcut2_if.up",
+                "patch_embed.proj_if.up", "layers.1.blocks.0.mlp.fc1_if.up", "layers.0.blocks.1.attn_mask", "head.weight",
+                "layers.0.blocks.0.attn.relative_position_index"):  # fmt: skip
+        assert key in state
+    torch.save({"model": {f"module.{k}": t for k, t in state.items()}, "epoch": 3}, tmp_path / "m.pth")
+    loaded = snnfast.load_checkpoint(tmp_path / "m.pth", levels=8)
+    x = images(net)
+    assert torch.equal(loaded(x), net(x)) and loaded.config["mlp_norm"] == (dataset == "imagenet")
+    for key in ("image_size", "patch_size", "dim", "window", "norm", "wiring", "num_classes", "in_channels", "activation"):
+        assert loaded.config[key] == net.config[key], key
+    assert list(loaded.config["depths"]) == [2, 1] and list(loaded.config["heads"]) == [2, 4]
+    y = snnfast.convert(loaded).logits(x, 64, [64])[0]
+    assert (y - net(x)).abs().max() < 1e-4 * net(x).abs().max()
+
+
+def test_entries_of_the_papers_files(tmp_path):
+    """Full sizes, with as many entries as the authors' files have."""
+    with torch.device("meta"):
+        mst = as_mst(models.swin_tiny(num_classes=10, activation="qcfs", wiring="mst", norm="bn", mlp_norm=True))
+        zip_ = as_spikezip(models.vit_small(num_classes=10, activation="lsq", placement="spikezip"))
+    assert len(mst) == 518 and sum(k.endswith(".up") for k in mst) == 124
+    assert len(zip_) == 274 and sum(k.endswith(".s") and t.dim() == 0 for k, t in zip_.items()) == 122
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_spikezip(tmp_path, pool):
+    torch.manual_seed(0)
+    net = models.vit_tiny(image_size=12, patch_size=4, dim=64, depth=2, heads=1, placement="spikezip", activation="lsq", levels=8, theta=1.0,
+                          in_channels=2, num_classes=5, pool=pool)  # fmt: skip
+    with torch.no_grad():
+        for p in net.parameters():
+            p *= 1 + 5 * (p.dim() > 1)
+    net.eval()
+    state = as_spikezip(net)
+    for key in ("patch_embed.proj.1.s", "blocks.1.norm1.1.s", "blocks.0.attn.quan_proj.s", "blocks.0.attn.after_attn_quan.s", "blocks.0.mlp.act.0.s",
+                "blocks.0.mlp.fc2.1.s", "norm.1.s" if pool == "token" else "fc_norm.1.s"):  # fmt: skip
+        assert key in state
+    torch.save({"model": state}, tmp_path / "m.pth")
+    loaded = snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, signs="authors")
+    x = images(net)
+    assert torch.equal(loaded(x), net(x)) and loaded.config["pool"] == pool
+    signs = [m.signed for m in loaded.modules() if isinstance(m, snnfast.nn.LSQ)]
+    assert signs.count(False) == 4
+    for other, many in (("all", 0), ("none", 22)):
+        changed = snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, signs=other)
+        assert sum(not m.signed for m in changed.modules() if isinstance(m, snnfast.nn.LSQ)) == many
+    y = snnfast.convert(loaded).logits(x, 64, [64])[0]
+    assert (y - net(x)).abs().max() < 1e-4 * net(x).abs().max()
+
+
+def test_what_a_file_does_not_say_is_asked_for(tmp_path):
+    net, path = network("vit, every product of spikes"), tmp_path / "m.pth"
+    torch.save({"model": as_spikezip(net)}, path)
+
+    def refused(message, **given):
+        with pytest.raises(ValueError, match=message):
+            snnfast.load_checkpoint(path, **given)
+
+    refused("does not store the quantisation levels", signs="authors")
+    refused("does not store which of its levels have a sign: give signs='authors'", levels=8)
+    refused("signs must be one of 'authors', 'all', 'none'", levels=8, signs="some")
+    refused("levels must be even where they have a sign, got 7", levels=7, signs="authors")
+    refused("thresholds of 'spikezip' are raw", levels=8, signs="authors", threshold="raw")
+    refused("has not the names of family 'mst', but those of 'spikezip'", levels=8, family="mst")
+    refused("by its shapes, not arch='vit_base'", levels=8, signs="authors", arch="vit_base")
+    refused("is of 5 classes, not of num_classes=10", levels=8, signs="authors", num_classes=10)
+    assert snnfast.load_checkpoint(path, levels=8, signs="authors", heads=3).config["heads"] == 3
+    state = as_spikezip(net)
+    del state["blocks.0.mlp.fc2.1.s"]
+    torch.save(state, path)
+    refused("blocks.0.mlp.fc2_act.s is missing", levels=8, signs="authors", heads=3)
+    mst = network("mst", activation="qcfs")
+    torch.save({"model": as_mst(mst)}, path)
+    refused("does not store the quantisation levels")
+    refused("signs is of family 'spikezip'; levels of 'mst' have none", levels=8, signs="all")
+    torch.save(mst.state_dict(), path)
+    refused("signs is of family 'spikezip'", levels=8, signs="all", arch="swin_tiny")
+
+
+def test_a_file_with_an_object_is_refused_and_converted_without_running_it(tmp_path, capsys):
+    net, path, new = network("mst", activation="qcfs"), tmp_path / "m.pth", tmp_path / "new.pth"
+    torch.save({"model": as_mst(net), "config": Config(), "epoch": 3, "list": [1, Config()]}, path)
+    with pytest.raises(ValueError, match=r"safe loading refuses.*snnfast extract .*m.pth NEW"):
+        snnfast.load_checkpoint(path, levels=8)
+    assert cli.main(["extract", str(path), str(new)]) == 0
+    assert f"wrote {len(as_mst(net))} tensors" in (told := capsys.readouterr().out) and "left out: config, list[1]" in told
+    assert torch.equal(snnfast.load_checkpoint(new, levels=8)(x := images(net)), net(x))
+    assert not os.path.exists("/tmp/snnfast-extract-ran")
+    assert torch.load(new, weights_only=True)["epoch"] == 3
+    torch.save({"config": Config()}, path)
+    assert cli.main(["extract", str(path), str(new)]) == 2 and "holds no tensors" in capsys.readouterr().err
+    path.write_bytes(b"nothing")
+    assert cli.main(["extract", str(path), str(new)]) == 2 and "is not a readable checkpoint" in capsys.readouterr().err
+    assert cli.main(["extract", str(tmp_path / "none"), str(new)]) == 2
+    assert not os.path.exists("/tmp/snnfast-extract-ran")
+    assert torch.load(new, weights_only=True)["epoch"] == 3  # what was there stays where nothing new can be written
