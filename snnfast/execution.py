@@ -8,7 +8,7 @@ import torch
 from snnfast import linear_part
 from snnfast.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.products import HALF, HalfProducts, check_dtype
-from snnfast.sparse import SparseProduct, lay, products_of, served
+from snnfast.sparse import SparseProduct, lay, products_of, served, unspiking
 
 
 class Clock:
@@ -62,6 +62,7 @@ class Execution:
         self.clock = Clock(device) if timed else None
         self.products, self.sparse = products_of(products, dtype, device), {}
         self.linear_parts = {}  # of modules, by name
+        self.unspiking = unspiking(gm)
         lay(gm, self.products)
 
     def module(self, node, constants=True):
@@ -75,7 +76,7 @@ class Execution:
 
     def sparse_product(self, node, constants=True):
         """The `SparseProduct` of a node, or None where torch computes it."""
-        if self.products == "dense":
+        if self.products == "dense" or node in self.unspiking:
             return None
         if (node, constants) not in self.sparse:
             module = self.module(node, constants) if node.op == "call_module" else None

@@ -13,6 +13,7 @@ from snnfast.rates import called
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+IDLE_STEPS = 12  # of a chunk of a differential run, after which it asks whether it is idle: longer ones gain little
 
 
 def default_chunk(kind, neurons, linear=0):
@@ -90,7 +91,8 @@ class Run:
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
-        return default_chunk(self.image.device.type, max(currents, default=self.image.numel()), self.plan.linear)
+        found = default_chunk(self.image.device.type, max(currents, default=self.image.numel()), self.plan.linear)
+        return min(found, IDLE_STEPS) if self.method.differential else found
 
     def first_phase(self, chunk):
         """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
@@ -143,6 +145,8 @@ class Run:
         if isinstance(module, nn.SpikeMask):
             (x,) = inputs.values()
             return module.over_time(x.unflatten(0, (steps, self.B)), self.t - steps, self.first).flatten(0, 1)
+        if node in self.execution.unspiking:
+            return self._step_by_step(node, inputs, steps)
         value = self._evaluate(node, inputs, steps * self.B)
         if isinstance(value, torch.Tensor):
             self._check_images(node, value, steps * self.B)
@@ -175,6 +179,12 @@ class Run:
         s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
         self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
         return s
+
+    def _step_by_step(self, node, inputs, steps):
+        """A layer that torch computes, in calls whose shape does not depend on the chunk."""
+        ((source, x),) = inputs.items()
+        parts = [self._evaluate(node, {source: part}, self.B) for part in x.split(self.B)]
+        return torch.cat(parts) if steps > 1 else parts[0]
 
     def _sum(self, node, module, inputs, steps):
         """A function over time, of values that come over time; a constant beside them stays as it is."""

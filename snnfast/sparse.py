@@ -5,7 +5,8 @@ sparse   convolutions and linear layers add the weights of the inputs that are n
 dense    torch's own products, which multiply by the zeros too
 
 The default is sparse on a CPU and dense on a GPU and in number formats other than fp32, which are those of libraries. What `sparse` does not serve
-(groups, other paddings than zeros, layers that are called as functions) stays with torch.
+(groups, other paddings than zeros, layers that are called as functions) stays with torch, and so does a layer behind a function such as layer norm,
+whose values are not zero. Over time torch computes such a layer step by step: its result does not depend on the chunk, but it may on the batch.
 """
 
 import functools
@@ -51,6 +52,23 @@ def lay(gm, products):
             module.weight.data = relaid(w)
         elif is_relaid(w) and not w.is_contiguous():  # a library would sort them in every call
             module.weight.data = w.contiguous()
+
+
+def unspiking(gm):
+    """Layers whose input has no zeros to skip: it comes from a function that does not commute with rates, and passed no neuron since."""
+    from snnfast import differential, nn
+
+    found, dense = set(), set()
+    for node in gm.graph.nodes:
+        module = gm.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(module, nn.IF) or served(module):
+            if served(module) and any(a in dense for a in node.all_input_nodes):
+                found.add(node)
+            continue
+        function = isinstance(module, (differential.Differential, *differential.MODULES)) or node.target in differential.FUNCTIONS
+        if function or any(a in dense for a in node.all_input_nodes):
+            dense.add(node)
+    return found
 
 
 class SparseProduct:
