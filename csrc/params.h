@@ -109,4 +109,19 @@ struct Gather {
   ConvRule rule;
 };
 
+// A function of rows over time: every array is contiguous.
+struct Rows {
+  Dtype dtype;    // of all arrays: f32 or f64
+  const void* x;  // [T, R, C]
+  void* total;    // [R, C], the sum of the steps before; brought up to date
+  void* last;     // [R, C], the function of it; brought up to date
+  const void* w;  // [C] or null
+  const void* b;  // [C] or null
+  void* y;        // [T, R, C]
+  int64_t T, R, C;
+  double eps;
+};
+
+constexpr int kMostColumns = 4096;  // MOST_COLUMNS in snnfast/ops/rows.py
+
 }  // namespace snn

@@ -11,6 +11,7 @@ from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.multistep import IAFState
 from snnfast.ops.qcfs import cs_qcfs, qcfs
+from snnfast.ops.rows import RowState, layer_norm_over_time, softmax_over_time
 from snnfast.version import __version__  # noqa: F401
 
 backends.register(_library.override)
@@ -26,7 +27,7 @@ from snnfast.spiking import SpikingNetwork  # noqa: E402
 from snnfast.stages import to_channelwise  # noqa: E402
 
 __all__ = [
-    "Accelerated", "IAFState", "Report", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate", "extract", "iaf",
-    "lif", "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint", "spike_conv2d", "spike_linear", "to_channelwise",
-    "train",
+    "Accelerated", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate",
+    "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint",
+    "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train",
 ]  # fmt: skip

@@ -26,7 +26,10 @@ def _load(name):
 
 _C, _why = _load("snnfast._C")
 _warned = set()
-COMPILED = ("iaf_fwd", "iaf_out", "iaf_bwd", "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out")  # the ops that have C++ kernels
+# The ops that have C++ kernels.
+COMPILED = (
+    "iaf_fwd", "iaf_out", "iaf_bwd", "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out",
+)  # fmt: skip
 has_triton = importlib.util.find_spec("triton") is not None
 
 

@@ -18,7 +18,9 @@ def functions(module):
 def _shared(module):
     """The functions that an equation takes from another one of snnfast's."""
     found = vars(module).items()
-    return {n: f for n, f in found if isinstance(f, types.FunctionType) and f.__module__.startswith("snnfast.neurons.")}
+    return {
+        n: f for n, f in found if isinstance(f, types.FunctionType) and f.__module__.startswith(("snnfast.neurons.", "snnfast.functions."))
+    }
 
 
 def bind(module, wrap=lambda f: f, **names):

@@ -15,6 +15,9 @@ import operator
 import torch
 from torch.nn import functional as F
 
+from snnfast.ops.rows import DTYPES as FUSED_DTYPES
+from snnfast.ops.rows import MOST_COLUMNS, layer_norm_over_time, softmax_over_time
+
 m = torch.nn
 MODES = ("per_step", "differential")
 # Functions of one image at a time, at least one of whose arguments is what spikes reach.
@@ -54,21 +57,26 @@ class Differential(torch.nn.Module):
     """A function over time. forward(*inputs) is the function; `over_time` runs steps of it.
 
     function: of the inputs.  name: what it is, for people.  running: for each input, whether it comes over time; the others are constants.
+    fused: the kernel that does the same, (x, state, out) -> (y, state), or None.
     """
 
-    def __init__(self, function, name, running):
+    def __init__(self, function, name, running, fused=None):
         super().__init__()
-        self.function, self.name, self.running = function, name, tuple(running)
+        self.function, self.name, self.running, self.fused = function, name, tuple(running), fused
 
     def forward(self, *inputs):
         return self.function(*inputs)
 
-    def over_time(self, inputs, state):
+    def over_time(self, inputs, state, take=None):
         """inputs: [t, B, ...] each, or a constant; state: (running sums, f of them), None at the start; the sums are updated in place.
 
         Returns ([t, B, ...], state). Sums are kept in the inputs' dtype, and the function is called for each step: nothing depends on how time is
-        cut.
+        cut. take: gives memory for the result, (numel, dtype) -> a flat tensor.
         """
+        if self.fused is not None and inputs[0].dtype in FUSED_DTYPES:
+            (x,) = inputs
+            out = None if take is None else take(x.numel(), x.dtype).view(x.shape)
+            return self.fused(x, state, out)
         steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), []
         for t in range(steps):
             now = [x[t] if runs else x for x, runs in zip(inputs, self.running)]
@@ -113,6 +121,32 @@ class _Place:
         self.index = index
 
 
+class FusedSoftmax:
+    def __call__(self, x, state, out):
+        return softmax_over_time(x, state, out=out)
+
+
+class FusedLayerNorm:
+    """layer: a torch.nn.LayerNorm over the last dimension."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x, state, out):
+        return layer_norm_over_time(x, self.layer.weight, self.layer.bias, self.layer.eps, state, out=out)
+
+
+def _fused(gm, node):
+    """The kernel of a function of rows, or None. It has its own order of sums, so the result differs from torch's in the last places."""
+    layer = gm.get_submodule(node.target) if node.op == "call_module" else None
+    if type(layer) is m.LayerNorm and len(layer.normalized_shape) == 1 and layer.normalized_shape[0] <= MOST_COLUMNS:
+        return FusedLayerNorm(layer)
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    softmax = type(layer) is m.Softmax or (layer is None and name == "softmax" and set(node.kwargs) <= {"dim"} and len(node.args) <= 2)
+    dim = getattr(layer, "dim", None) if layer is not None else node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    return FusedSoftmax() if softmax and dim == -1 else None
+
+
 def not_idle_note(busy, neurons):
     """What a run that was too short has to say."""
     return f"T is too small: {busy} of {neurons} neurons are not idle yet, so the outputs are not those of the quantised network"
@@ -132,7 +166,7 @@ def put(gm, plan):
         name = type(gm.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(node.target, "__name__", node.target)
         name = f"product ({name})" if node.target in PRODUCTS else name
         target = f"{node.name}_over_time"
-        gm.add_submodule(target, Differential(Call(gm, node), name, [a in plan.spiking for a in inputs]))
+        gm.add_submodule(target, Differential(Call(gm, node), name, [a in plan.spiking for a in inputs], _fused(gm, node)))
         with gm.graph.inserting_before(node):
             new = gm.graph.call_module(target, tuple(inputs))
         plan.spiking.add(new)

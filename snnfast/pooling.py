@@ -35,7 +35,7 @@ class Pool(torch.nn.Module):
         """Of values: the maximum."""
         return self._max(x)
 
-    def over_time(self, inputs, state):
+    def over_time(self, inputs, state, take=None):
         (x,) = inputs
         total = torch.zeros_like(x[0], dtype=torch.float64) if state is None else state[0]
         out, last = [], state[1] if state is not None else None

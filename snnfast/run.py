@@ -189,7 +189,7 @@ class Run:
     def _sum(self, node, module, inputs, steps):
         """A function over time, of values that come over time; a constant beside them stays as it is."""
         values = [x.unflatten(0, (steps, self.B)) if a in self.plan.spiking else x for a, x in inputs.items()]
-        y, self.sums[node] = module.over_time(values, self.sums.get(node))
+        y, self.sums[node] = module.over_time(values, self.sums.get(node), self.arena.take)
         return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):

@@ -13,14 +13,14 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from snnfast.bind import signed
-from snnfast.triton import OPTIONS, calibrate, conv, cos, elementwise, gather, iaf, kernel, multistep, qcfs
+from snnfast.triton import OPTIONS, calibrate, conv, cos, elementwise, gather, iaf, kernel, kernels, layer_norm, multistep, qcfs, rows, softmax
 
 POINTERS = {
-    "x": None, "y": None, "w": None, "bias": None,
+    "x": None, "y": None, "w": None, "bias": None, "b": None, "before": None, "last": None, "out": None,
     "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
     "dtheta": "acc", "kept": "acc", "partial": "acc", "v0_out": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
 }  # fmt: skip
-NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows", *gather.RUN_TIME}
+NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows", *gather.RUN_TIME, *rows.RUN_TIME}
 
 
 def build(function, equation, run_time, dtype, constants):
@@ -116,6 +116,11 @@ def main():
         found[f"qcfs fwd {dtype}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=1024)))
     for dtype in ("fp32", "fp64"):
         found[f"conv {dtype}"] = facts(build(gather.fwd_kernel, conv, gather.RUN_TIME, dtype, dict(has_bias=True, PLACES=16, PANEL=64)))
+        for name, equation in (("softmax", softmax), ("layer_norm", layer_norm)):
+            k, has = equation.Rule(dtype == "fp64"), name == "layer_norm"
+            for columns in (50, 197, 768):
+                constants = dict(k=k, has_w=has, has_b=has, **kernels.rows_shape(columns, dtype == "fp64"))
+                found[f"{name} {dtype} {columns}"] = facts(build(rows.run_kernel, equation, rows.RUN_TIME, dtype, constants))
     json.dump(found, sys.stdout)
 
 

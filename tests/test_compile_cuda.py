@@ -8,7 +8,7 @@ import pytest
 from sass import loads_between_waits
 
 BUILD = Path(__file__).parents[1] / "build"
-UNITS = ("iaf_fwd", "iaf_bwd", "cos", "qcfs", "conv")
+UNITS = ("iaf_fwd", "iaf_bwd", "cos", "qcfs", "conv", "softmax", "layer_norm")
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def test_no_spills_and_no_local_memory(objects, unit):
     )
     archs = {arch for _, arch, *_ in found}
     # dtypes x (outputs x widths) x signs x rules; doubles have one width and one rule.
-    expected = {"iaf_fwd": 3 * 4 * 2 * 2 * 2 + 4 * 2, "iaf_bwd": (2 * 2 + 1) * 2 * 2 + 2, "cos": 4, "qcfs": 4 * 3 * 2 + 4, "conv": 2 * 2}[
-        unit
-    ]
+    expected = {"iaf_fwd": 3 * 4 * 2 * 2 * 2 + 4 * 2, "iaf_bwd": (2 * 2 + 1) * 2 * 2 + 2, "cos": 4, "qcfs": 4 * 3 * 2 + 4, "conv": 2 * 2,
+                "softmax": 2 * 8, "layer_norm": 2 * 8}[unit]  # fmt: skip
     assert archs and len(found) == expected * len(archs), (len(found), archs)
-    bad = [f for f in found if f[2:] != ("0", "0", "0")]
+    # An fp64 square root is a subroutine of CUDA's, which may keep a return address on the stack.
+    bad = [f for f in found if f[2:] != ("0", "0", "0") and not ("LayerNormEd" in f[0] and f[2:] == ("8", "0", "0"))]
     assert not bad, bad
 
 

@@ -12,10 +12,13 @@ import pytest
 import torch
 from test_backends import QCFS, check_cos, check_qcfs, check_row
 from test_conv import check_conv
+from test_rows import ROWS as LENGTHS
+from test_rows import check_rows
 
 from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
+from snnfast.ops import rows as rop
 from snnfast.ops.multistep import EVERY
 
 # Beside the sizes of the other columns, some that fill 16-byte words: the host has one multiprocessor.
@@ -56,6 +59,11 @@ def test_cos(on_host, row):
 @pytest.mark.parametrize("row", [r for r in cases.CONV if r[1][0] * r[1][1] * r[1][2] < 500], ids=lambda r: "-".join(map(str, r)))
 def test_conv(on_host, row):
     check_conv(row, on_host(conv.conv_fwd), on_host(conv.conv_out))
+
+
+@pytest.mark.parametrize("row", LENGTHS, ids=lambda r: "-".join(map(str, r)))
+def test_rows(on_host, row):
+    check_rows(row, on_host(rop.softmax_out), on_host(rop.layer_norm_out))
 
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))

@@ -9,6 +9,8 @@ import torch
 from conftest import HAS_CUDA
 from test_backends import QCFS, check_cos, check_qcfs, check_row
 from test_conv import check_conv
+from test_rows import ROWS as LENGTHS
+from test_rows import check_rows
 
 import snnfast
 from snnfast import backends
@@ -17,6 +19,7 @@ from snnfast.graphs import Graphs
 from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
+from snnfast.ops import rows as rop
 from snnfast.ops.multistep import EVERY
 
 pytestmark = pytest.mark.skipif(not HAS_CUDA, reason="no GPU on this machine")
@@ -46,6 +49,11 @@ def test_cos(row):
 @pytest.mark.parametrize("row", cases.CONV, ids=lambda r: "-".join(map(str, r)))
 def test_conv(row):
     check_conv(row, conv.conv_fwd, conv.conv_out, "cuda")
+
+
+@pytest.mark.parametrize("row", LENGTHS, ids=lambda r: "-".join(map(str, r)))
+def test_rows(row):
+    check_rows(row, rop.softmax_out, rop.layer_norm_out, "cuda")
 
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))

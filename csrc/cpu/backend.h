@@ -67,6 +67,14 @@ inline void conv_fwd(const Gather& p, const Tensor&) {
   });
 }
 
+inline void softmax_out(const Rows& p, const Tensor&) {
+  parallel(p.R, p.T * p.C, [&](int64_t first, int64_t end) { kernels().softmax_out(p, first, end); });
+}
+
+inline void layer_norm_out(const Rows& p, const Tensor&) {
+  parallel(p.R, p.T * p.C, [&](int64_t first, int64_t end) { kernels().layer_norm_out(p, first, end); });
+}
+
 inline int64_t qcfs_partials(const Elementwise& p) { return Tiles(p).numbers; }
 
 // Stage two: adds what the tiles of stage one found for each threshold, in the order of the tiles.

@@ -4,6 +4,8 @@
 #include "simd.h"
 // simd.h comes first: the equations use them on types that have no namespace of their own.
 #include "../activations/qcfs.h"
+#include "../functions/layer_norm.h"
+#include "../functions/softmax.h"
 #include "../neurons/cos.h"
 #include "../neurons/iaf.h"
 #include "../synapses/conv.h"
@@ -12,6 +14,7 @@
 #include "gather.h"
 #include "multistep.h"
 #include "multistep_bwd.h"
+#include "rows.h"
 
 namespace snn {
 
@@ -26,6 +29,7 @@ extern const Kernels SNN_TABLE(SNN_ISA) = {
 #else
     "baseline",
 #endif
-    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, gather<Conv>, elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
+    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, gather<Conv>, rows<Softmax>, rows<LayerNorm>,
+    elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
 
 }  // namespace snn

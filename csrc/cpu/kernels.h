@@ -11,6 +11,8 @@ struct Kernels {
   void (*iaf_bwd)(const MultistepBwd&, int64_t first, int64_t end);
   void (*cos_fwd)(const Calibrate&, int64_t first, int64_t end);
   void (*conv_fwd)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch);  // units of Blocks
+  void (*softmax_out)(const Rows&, int64_t first, int64_t end);  // rows
+  void (*layer_norm_out)(const Rows&, int64_t first, int64_t end);
   void (*qcfs_fwd)(const Elementwise&, int64_t first, int64_t end);  // elements; first is a multiple of kTile
   void (*qcfs_bwd)(const Elementwise&, int64_t first, int64_t end);  // tiles of stage one
 };

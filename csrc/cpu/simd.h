@@ -72,6 +72,21 @@ SNN_HD F64 round_down(F64 x) {
   return x;
 }
 
+SNN_HD F32 square_root(F32 x) {
+#if defined(__AVX512BW__)
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(x);
+#else
+  return _mm_sqrt_ps(x);
+#endif
+}
+
+SNN_HD F64 square_root(F64 x) {
+  for (int i = 0; i < kWidth<double>; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+}
+
 template <class V> SNN_HD V exponential(V x) {
   for (unsigned i = 0; i < sizeof(V) / sizeof(x[0]); ++i) x[i] = std::exp(x[i]);
   return x;

@@ -38,6 +38,8 @@ inline void iaf_fwd(const MultistepFwd& p, const Tensor& x) { cuda::iaf_fwd(p, O
 inline void iaf_bwd(const MultistepBwd& p, const Tensor& x) { cuda::iaf_bwd(p, OnDevice(x).stream()); }
 inline void cos_fwd(const Calibrate& p, const Tensor& x) { cuda::cos_fwd(p, OnDevice(x).stream()); }
 inline void conv_fwd(const Gather& p, const Tensor& x) { cuda::conv_fwd(p, OnDevice(x).stream()); }
+inline void softmax_out(const Rows& p, const Tensor& x) { cuda::softmax_out(p, OnDevice(x).stream()); }
+inline void layer_norm_out(const Rows& p, const Tensor& x) { cuda::layer_norm_out(p, OnDevice(x).stream()); }
 inline void qcfs_fwd(const Elementwise& p, const Tensor& x) { cuda::qcfs_fwd(p, OnDevice(x).stream()); }
 inline int64_t qcfs_partials(const Elementwise& p) { return cuda::qcfs_partials(p); }
 inline void qcfs_bwd(const Elementwise& p, void* dtheta, const Tensor& x) { cuda::qcfs_bwd(p, dtheta, OnDevice(x).stream()); }

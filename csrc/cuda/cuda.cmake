@@ -16,7 +16,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
 endif()
 
 find_package(CUDAToolkit REQUIRED)
-add_library(kernels_cuda OBJECT csrc/cuda/iaf_fwd.cu csrc/cuda/iaf_bwd.cu csrc/cuda/cos.cu csrc/cuda/qcfs.cu csrc/cuda/conv.cu)
+add_library(kernels_cuda OBJECT csrc/cuda/iaf_fwd.cu csrc/cuda/iaf_bwd.cu csrc/cuda/cos.cu csrc/cuda/qcfs.cu csrc/cuda/conv.cu csrc/cuda/softmax.cu
+            csrc/cuda/layer_norm.cu)
 set_target_properties(kernels_cuda PROPERTIES CUDA_ARCHITECTURES "${archs}")
 # Numbers are specified: no contraction. What ptxas says of registers and spills is kept beside each object, for a test to read.
 target_compile_options(kernels_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Xptxas -v>)

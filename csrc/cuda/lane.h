@@ -33,6 +33,8 @@ SNN_HD float magnitude(float x) { return fabsf(x); }
 SNN_HD double magnitude(double x) { return fabs(x); }
 SNN_HD float round_down(float x) { return floorf(x); }
 SNN_HD double round_down(double x) { return floor(x); }
+SNN_HD float square_root(float x) { return sqrtf(x); }
+SNN_HD double square_root(double x) { return sqrt(x); }
 SNN_HD float exponential(float x) { return expf(x); }
 SNN_HD double exponential(double x) { return exp(x); }
 

@@ -4,8 +4,11 @@ import torch
 
 from snnfast.activations import qcfs as _qcfs
 from snnfast.bind import bind
+from snnfast.functions import layer_norm as _layer_norm
+from snnfast.functions import softmax as _softmax
 from snnfast.neurons import cos as _cos
 from snnfast.neurons import iaf as _iaf
+from snnfast.reference.rows import largest, root, total
 from snnfast.synapses import conv as _conv
 
 
@@ -16,7 +19,7 @@ def _where(c, a, b):
 
 
 # x/theta with x a tensor and theta a tensor is a true division on every device.
-_torch = dict(where=_where, div=torch.true_divide, floor=torch.floor, exp=torch.exp)
+_torch = dict(where=_where, div=torch.true_divide, floor=torch.floor, exp=torch.exp, root=root, total=total, largest=largest)
 
 
 def bound(module):
@@ -25,3 +28,4 @@ def bound(module):
 
 
 iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
+softmax, layer_norm = bound(_softmax), bound(_layer_norm)

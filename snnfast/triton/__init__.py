@@ -5,6 +5,8 @@ import triton.language as tl
 
 from snnfast.activations import qcfs as _qcfs
 from snnfast.bind import bind
+from snnfast.functions import layer_norm as _layer_norm
+from snnfast.functions import softmax as _softmax
 from snnfast.neurons import cos as _cos
 from snnfast.neurons import iaf as _iaf
 from snnfast.synapses import conv as _conv
@@ -34,7 +36,32 @@ def _exp(a):
     return tl.exp(a)
 
 
-_primitives = dict(where=_where, div=_div, floor=_floor, exp=_exp, tl=tl)
+@triton.jit
+def _root(a):
+    # tl.sqrt is approximate on fp32.
+    if a.dtype == tl.float64:
+        return tl.sqrt(a)
+    else:
+        return tl.sqrt_rn(a)
+
+
+@triton.jit
+def _total(a):
+    # Halves of a row, as snnfast/reference/rows.py adds them: [rows, n] -> [rows, 1].
+    for _ in tl.static_range(16):  # unrolled: the shape is another in each turn
+        if a.shape[1] > 1:
+            halves = tl.permute(tl.reshape(a, [a.shape[0], 2, a.shape[1] // 2]), (0, 2, 1))
+            first, second = tl.split(halves)
+            a = first + second
+    return a
+
+
+@triton.jit
+def _largest(a):
+    return tl.max(a, axis=1, keep_dims=True)
+
+
+_primitives = dict(where=_where, div=_div, floor=_floor, exp=_exp, root=_root, total=_total, largest=_largest, tl=tl)
 
 
 def bound(module):
@@ -43,11 +70,12 @@ def bound(module):
 
 
 iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
+softmax, layer_norm = bound(_softmax), bound(_layer_norm)
 
 # Numbers are specified: Triton would contract a * b + c by default.
 OPTIONS = dict(enable_fp_fusion=False)
 
-CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted", "add")
+CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted", "add", "apply")
 
 
 def kernel(function, equation, run_time):

@@ -9,12 +9,29 @@ import triton
 from snnfast.bind import signed
 from snnfast.reference import gather as product
 from snnfast.reference import multistep as form
-from snnfast.triton import OPTIONS, bound, calibrate, conv, cos, elementwise, gather, iaf, kernel, multistep, qcfs
+from snnfast.triton import (
+    OPTIONS,
+    bound,
+    calibrate,
+    conv,
+    cos,
+    elementwise,
+    gather,
+    iaf,
+    kernel,
+    layer_norm,
+    multistep,
+    qcfs,
+    rows,
+    softmax,
+)  # fmt: skip
 
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 _cos_fwd = kernel(calibrate.fwd_kernel, cos, calibrate.RUN_TIME)
 _conv_fwd = kernel(gather.fwd_kernel, conv, gather.RUN_TIME)
+_softmax = kernel(rows.run_kernel, softmax, rows.RUN_TIME)
+_layer_norm = kernel(rows.run_kernel, layer_norm, rows.RUN_TIME)
 
 EVERY = form.EVERY
 
@@ -167,3 +184,28 @@ def conv_out(x, w, bias, out, *rule):
             _conv_fwd[(programs,)](
                 x, w, bias, out, *x.shape, *w.shape[:2], w.size(3), *out.shape[1:3], *rule, has_bias=bias is not None, **shape, **OPTIONS
             )
+
+
+def rows_shape(C, wide):
+    """Rows of a program and columns of a row, few enough for its registers. wide: fp64."""
+    columns = max(16, triton.next_power_of_2(C))
+    return dict(ROWS=max(1, (256 if wide else 512) // columns), WIDE=columns)
+
+
+def _rows(run, x, w, b, total, last, out, k):
+    T, R, C = x.shape
+    shape = rows_shape(C, k.wide)
+    if x.numel():
+        with _on(x):
+            run[(-(-R // shape["ROWS"]),)](
+                x, total, last, out, w, b, T, R, C, k=k, has_w=w is not None, has_b=b is not None, num_warps=4 if C <= 1024 else 8, **shape,
+                **OPTIONS,
+            )  # fmt: skip
+
+
+def softmax_out(x, total, last, out):
+    _rows(_softmax, x, None, None, total, last, out, softmax.Rule(x.dtype == torch.float64))
+
+
+def layer_norm_out(x, weight, bias, total, last, out, eps):
+    _rows(_layer_norm, x, weight, bias, total, last, out, layer_norm.Rule(x.dtype == torch.float64, eps))

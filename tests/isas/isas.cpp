@@ -210,6 +210,22 @@ int conv_case(int number) {
   });
 }
 
+int rows_case(int number) {
+  const int64_t columns[] = {1, 5, 16, 33, 64, 197, 700}, T = 1 + pick(3), R = 1 + pick(9), C = columns[pick(7)];
+  const Dtype d = pick(2) ? Dtype::f32 : Dtype::f64;
+  const auto x = numbers(d, T * R * C), w = numbers(d, C), b = numbers(d, C), total = numbers(d, R * C), last = numbers(d, R * C);
+  const bool norm = pick(2), weighted = pick(2);
+  return compare(norm ? "layer_norm_out" : "softmax_out", number, [&](const Kernels& k) {
+    std::vector<Result> r;
+    Rows p{d, x.data(), nullptr, nullptr, weighted ? w.data() : nullptr, weighted ? b.data() : nullptr, nullptr, T, R, C, 0.3};
+    p.y = room(r, d, T * R * C), p.total = room(r, d, R * C), p.last = room(r, d, R * C);
+    std::memcpy(p.total, total.data(), total.size());
+    std::memcpy(p.last, last.data(), last.size());
+    norm ? k.layer_norm_out(p, 0, R) : k.softmax_out(p, 0, R);
+    return r;
+  });
+}
+
 int cos_case(int number) {
   const auto [T, N] = kSizes[pick(std::size(kSizes))];
   const Dtype d = Dtype(pick(4)), acc = d == Dtype::f64 ? Dtype::f64 : Dtype::f32;
@@ -263,7 +279,7 @@ int main(int argc, char** argv) {
   halves_right = halves_round_right();
   int bad = 0;
   for (int i = 0; i < cases; ++i) {
-    bad += i % 4 == 3 ? qcfs_case(i) : i % 8 == 6 ? cos_case(i) : i % 8 == 2 ? conv_case(i) : iaf_case(i);
+    bad += i % 4 == 3 ? qcfs_case(i) : i % 8 == 6 ? cos_case(i) : i % 8 == 2 ? conv_case(i) : i % 8 == 4 ? rows_case(i) : iaf_case(i);
     if (i % 50 == 49) std::printf("%d cases, %d differences\n", i + 1, bad), std::fflush(stdout);
   }
   std::printf("%d cases: %s\n", cases, bad ? "FAILED" : "ok");

@@ -1,0 +1,1 @@
+"""Functions of a row of numbers, as definitions."""
