@@ -2,6 +2,7 @@
 
 `make bench-models`, or `python bench/models.py [--arch A ...] [--T T ...] [--batch B] [--rounds R]`. Every run is a process of its own, whose peak is
 the system's; runs of the ways alternate, and medians of the rounds are told. Each way's result is compared with ours, in fp64, before it is timed.
+Transformers (`--arch vit_tiny`) are timed against their own quantised network instead (`transformers.py`).
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import stored
 import torch
+import transformers
 from ways import WAYS, build, firing_rate, trained_looking
 
 from snnfast import memory
@@ -124,12 +126,18 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--device", default="cpu")
     p.add_argument("--results", type=Path, default=stored.RESULTS)
-    p.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    p.add_argument("--way", choices=(*WAYS, "ratio", "peak"), help=argparse.SUPPRESS)
     p.add_argument("--chunk", type=int, default=0, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.way:
-        return one(args)
+        return transformers.one(args) if args.way in ("ratio", "peak") else one(args)
     facts = stored.facts(args.device)
+    for arch in [a for a in args.arch if a in transformers.SIZES]:
+        args.arch.remove(arch)
+        print(transformers.HEAD, flush=True)
+        transformers.measure(args, arch, facts)
+    if not args.arch:
+        return None
     print(f"{facts.get('gpu', facts['cpu'])}, batch {args.batch}, width {args.width}, {args.rounds} rounds")
     print("| network, T | way | images/s | image-steps/s | against the best other | peak | rise |\n|---|---|---|---|---|---|---|")
     for arch in args.arch:

@@ -150,7 +150,7 @@ def convert(
         asked = "per_step" if _has_masks(gm) else "differential"
         how = how if asked == "per_step" else method_of("stbif", v0=v0, parity=parity, caps=caps)
     if asked == "differential":
-        how = _differential(how, gm, neuron, input_steps if inputs == "rate" else 1, batches, output)
+        how = _differential(how, gm, neuron, input_steps if inputs == "rate" else 1, batches, output, maxpool)
     if output == "spikes":
         _end_in_a_relu(gm, batches)
     # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
@@ -217,10 +217,14 @@ def _has_masks(gm):
     return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in gm.modules())
 
 
-def _differential(how, gm, neuron, input_steps, batches, output):
+def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
     """The method of a differential run."""
     if neuron is not None:
         raise ValueError("mode 'differential' runs with ST-BIF neurons; neuron= is of mode 'per_step'")
+    if not isinstance(how.options["v0"], float) or how.options["v0"] != 0.5:
+        raise ValueError("in mode 'differential' neurons start at 0.5, which rounds to the nearest level: v0 is of mode 'per_step'")
+    if maxpool != "difference" and any(pooling.window_of(n, gm) for n in gm.graph.nodes):
+        raise ValueError(f"maxpool={maxpool!r} is another function than the network's: mode 'differential' takes 'difference'")
     if _has_masks(gm):
         raise ValueError(
             "random masks take spikes that a sum never gets back, so mode 'differential' would not converge: use mode 'per_step'"
@@ -266,6 +270,6 @@ def _check_rates(gm, how, functions):
         if node in plan.spiking and not ours and node.op not in ("output", "placeholder"):
             rates.check(node, gm, plan, functions)
             if how.differential:
-                linear_part.check(node, gm)
+                linear_part.check(node, gm, plan)
         elif node.op == "call_method" and node.target.endswith("_"):
             raise ValueError(f"{node.target} (node {node.name}) works in place on a value that every chunk of time uses again")

@@ -120,6 +120,9 @@ class _Place:
     def __init__(self, index):
         self.index = index
 
+    def __repr__(self):  # which a network's identity is made of
+        return f"input {self.index}"
+
 
 class FusedSoftmax:
     def __call__(self, x, state, out):
@@ -158,6 +161,8 @@ def put(gm, plan):
         if node not in plan.spiking or not is_function(node, gm, plan):
             continue
         inputs = node.all_input_nodes
+        if any(a in plan.sizes for a in inputs):
+            raise ValueError(f"{node.name} uses a size of values that come over time: write the number in its place")
         image = next((a for a in inputs if a in plan.from_image and a not in plan.spiking), None)
         if image is not None:
             raise ValueError(

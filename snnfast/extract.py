@@ -3,6 +3,8 @@
 import collections
 import pickle
 import types
+import zipfile
+from pathlib import Path
 
 import torch
 
@@ -39,21 +41,42 @@ class Placeholder:
         pass
 
 
+def _own(function):
+    """What stands for a function of torch's while a file is read: a pickle can set attributes of what it is given."""
+    return lambda *args, **kwargs: function(*args, **kwargs)
+
+
 class _Unpickler(pickle.Unpickler):
+    """torch.load finds storages itself, before it asks here."""
+
     def find_class(self, module, name):
         if module == "torch._utils" and name in _REBUILD:
-            return getattr(torch._utils, name)
-        if module == "torch" and (name.endswith("Storage") or name in ("Size", "device")):
-            return getattr(torch, name)
-        if (module, name) in (("torch.storage", "UntypedStorage"), ("torch.storage", "TypedStorage")):
-            return getattr(torch.storage, name)
+            return _own(getattr(torch._utils, name))
+        if module == "torch" and name in ("Size", "device"):
+            return _own(getattr(torch, name))
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         return Placeholder
 
 
-# What torch.load asks of a pickle module.
-_SAFE = types.SimpleNamespace(Unpickler=_Unpickler, load=pickle.load, loads=pickle.loads, __name__="snnfast.extract")
+def _refused(*args, **kwargs):
+    raise ValueError("a plain pickle, which is not read")
+
+
+# What torch.load asks of a pickle module; `load` and `loads` are for formats that are not read here.
+_SAFE = types.SimpleNamespace(Unpickler=_Unpickler, load=_refused, loads=_refused, __name__="snnfast.extract")
+
+
+def _check_format(path):
+    """Only the format of torch.save since torch 1.6: older ones and TorchScript are read by code that runs what they say."""
+    with open(path, "rb"):
+        pass
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a readable checkpoint: it is not in the format that torch.save has since torch 1.6")
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+    if any(name.rsplit("/", 1)[-1] == "constants.pkl" or "/code/" in f"/{name}" for name in names):
+        raise ValueError(f"{path} is not a readable checkpoint: it is TorchScript, which holds code")
 
 
 def extract(path, out):
@@ -66,17 +89,20 @@ def extract(path, out):
     Raises:
         FileNotFoundError; ValueError: not a checkpoint, or no tensor in it.
     """
+    left = []
     try:
+        _check_format(path)
         file = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SAFE)
-    except FileNotFoundError:
+        kept = _kept(file, "", left)
+        many = _tensors(kept)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
-    left = []
-    kept = _kept(file, "", left)
-    many = _tensors(kept)
     if not many:
         raise ValueError(f"{path} holds no tensors")
+    if not Path(out).parent.is_dir():
+        raise ValueError(f"the folder of {out} is not there")
     with whole(out) as part:
         torch.save(kept, part)
     return many, left
@@ -86,6 +112,7 @@ def _kept(value, name, left):
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, dict):
+        left += [f"{name}[{key!r}]" for key in value if type(key) not in (str, int)]
         found = {key: _kept(v, f"{name}.{key}".lstrip("."), left) for key, v in value.items() if type(key) in (str, int)}
         return {key: v for key, v in found.items() if v is not None}
     if isinstance(value, (list, tuple)):

@@ -33,6 +33,7 @@ def module_without_constant(module):
         return module
     twin = copy.copy(module)
     twin._parameters = {**module._parameters, "bias": None}
+    twin.__dict__.pop("bias", None)  # one that is a plain tensor
     return twin
 
 
@@ -46,12 +47,21 @@ def without_constant(node, gm, args, kwargs):
     if node.op == "call_function" and is_product(node, gm):
         return (*args[:2], *((None,) if len(args) > 2 else ()), *args[3:]), {**kwargs, **({"bias": None} if "bias" in kwargs else {})}
     if node.target in ADD:
-        return tuple(0 if isinstance(a, (int, float)) else a for a in args), kwargs
+        zeroed = lambda a: 0 if isinstance(a, (int, float)) else a  # noqa: E731
+        return tuple(map(zeroed, args)), {k: a if k == "alpha" else zeroed(a) for k, a in kwargs.items()}
     return args, kwargs
 
 
-def check(node, gm):
+def check(node, gm, plan):
     """Raises ValueError where a node has a constant that is none of these."""
+    if node in plan.constants:
+        raise ValueError(
+            f"{node.name} is a constant that is made with a size or dtype of values that come over time: make it of parameters alone"
+        )
+    if node.op == "call_function" and is_product(node, gm):
+        bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+        if isinstance(bias, torch.fx.Node) and bias in plan.per_row:
+            raise ValueError(f"{node.name} has a bias that follows from the image: add it behind")
     value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None) if node.target is F.pad else None
     if value:
         raise ValueError(f"{node.name} pads with {value}, a constant that a differential run would add at every step: pad with 0")

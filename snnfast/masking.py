@@ -16,8 +16,8 @@ LAYERS = 1 << 20  # more than a network has: layers of one seed draw other numbe
 class SpikeMask(nn.Module):
     """Masks a share of the spikes: x [B, ...] -> the same shape.
 
-    As a layer of a quantised network the rows of x count as images 0, 1, ... and the step is 0; in training it is the number of the call, so that
-    every batch sees another mask. In a run over time the run gives both.
+    As a layer of a quantised network the rows of x count as images 0, 1, ... and the step is 0; in training it is drawn by torch, so
+    that every batch sees another mask. In a run over time the run gives both.
 
     Args:
         masking: share that is masked, in [0, 1).
@@ -30,7 +30,6 @@ class SpikeMask(nn.Module):
         if not 0 <= checks.number("masking", masking) < 1:
             raise ValueError(f"masking must be in [0, 1), got {masking}")
         self.masking, self.seed, self.layer = float(masking), checks.integer("seed", seed, 0), checks.integer("layer", layer, 0)
-        self.calls = 0
 
     def kept(self, shape, t, first, device):
         """Where images first, first + 1, ... (or those that a tensor [B] names) keep their spikes at step t: bool [B, ...]."""
@@ -41,8 +40,8 @@ class SpikeMask(nn.Module):
         return torch.stack([torch.where(self.kept(step.shape, t + i, first, x.device), step, 0) for i, step in enumerate(x)])
 
     def forward(self, x):
-        self.calls += self.training
-        return torch.where(self.kept(x.shape, self.calls if self.training else 0, 0, x.device), x, 0)
+        t = int(torch.randint(1 << 62, ())) if self.training else 0
+        return torch.where(self.kept(x.shape, t, 0, x.device), x, 0)
 
     def extra_repr(self):
         return f"masking={self.masking}, seed={self.seed}, layer={self.layer}"

@@ -43,7 +43,7 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
             kept[node.name].append(current.flatten(2)[..., places[node.name]].clone())
             steps[node.name] = current[0]
 
-    for _ in snn.chunks(x, T, first=first, observe=observe):
+    for _ in snn.chunks(x, T, first=first, observe=observe, stop=False, on_end=lambda *_: None):
         pass
     return {names[n.name]: _alone(known[n.target], torch.cat(kept[n.name]), places[n.name], steps[n.name], snn.method) for n in firing}
 

@@ -18,7 +18,7 @@ LINEAR = {
     torch.neg, operator.neg, torch.reshape, torch.permute, torch.transpose, operator.getitem, getattr,
     F.conv1d, F.conv2d, F.conv3d, F.linear, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
     F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "size", "dim", "clone", "detach", "unflatten",
-    "unsqueeze", "squeeze", "neg", "chunk", "split", "roll", "to",
+    "unsqueeze", "squeeze", "neg", "chunk", "split", "roll",
 }  # fmt: skip
 ADD = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "sub"}
 # What must leave the first dimension, the images, alone: name -> place and name of the argument that says which it touches.
@@ -47,9 +47,7 @@ def _keeps_images(node):
     name = node.target if isinstance(node.target, str) else node.target.__name__
     if name == "getitem":
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
-        return (
-            not isinstance(node.args[0], torch.fx.Node) or index[0] in (slice(None), Ellipsis) or _is_size(node) or _is_list(node.args[0])
-        )
+        return not isinstance(node.args[0], torch.fx.Node) or index[0] in (slice(None), Ellipsis) or is_size(node) or _is_list(node.args[0])
     if name not in _FIRST:
         return True
     at, key = _FIRST[name]
@@ -74,24 +72,26 @@ def _is_list(node):
     return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in ("chunk", "split")
 
 
-def _is_size(node):
+def is_size(node):
     """Comes from the shape of the image, not from its values."""
     if node.op == "call_method" and node.target in ("size", "dim"):
         return True
     if node.target is getattr:
-        return node.args[1] in ("shape", "ndim")
-    return node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node) and _is_size(node.args[0])
+        return node.args[1] in ("shape", "ndim", "dtype", "device")
+    return node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node) and is_size(node.args[0])
 
 
 def check(node, gm, plan, functions=False):
     """Raises ValueError, naming the node, if what it does to spikes is not known to commute with rates. functions: the caller asked for what does not
     to be computed step by step."""
-    sizes = [a for a in node.all_input_nodes if a in plan.from_image and _is_size(a)]
+    sizes = [a for a in node.all_input_nodes if a in plan.from_image and is_size(a)]
     if sizes:
         raise ValueError(
             f"{called(node, gm)} uses a size of the image; time and batch are merged here, so write flatten(1) or h.size(0) instead"
         )
     target = node.target
+    if target in SCALE | MATMUL | differential.PRODUCTS and len(node.args) < 2:
+        raise ValueError(f"{called(node, gm)} has no spiking form with operands by name: give them by place")
     if differential.is_function(node, gm, plan):
         if not functions:
             raise ValueError(

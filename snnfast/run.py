@@ -9,7 +9,7 @@ from snnfast.differential import Differential
 from snnfast.execution import Execution
 from snnfast.ops.layout import layout_of
 from snnfast.pooling import Pool
-from snnfast.rates import called
+from snnfast.rates import called, is_size
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -45,7 +45,22 @@ class Plan:
             elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
                 self.from_image.add(node)
         self.per_row = self.spiking | self.from_image
+        self.sizes, self.constants = _without_values(gm, self)
         self.linear = sum(m.weight.numel() for m in gm.modules() if isinstance(m, torch.nn.Linear))
+
+
+def _without_values(gm, plan):
+    """Of the nodes that spikes reach: those that are sizes, dtypes and numbers made of them, and the constants that are made with these."""
+    sizes, constants = set(), set()
+    for node in gm.graph.nodes:
+        inputs = node.all_input_nodes
+        if node not in plan.spiking or node in plan.firing or node.op in ("placeholder", "output"):
+            continue
+        if is_size(node) or (inputs and all(a in sizes for a in inputs)):
+            sizes.add(node)
+        elif not any(a in plan.spiking and a not in sizes and a not in constants for a in inputs):
+            constants.add(node)
+    return sizes, constants
 
 
 class Run:
@@ -161,7 +176,7 @@ class Run:
             return value
         image = node in self.plan.from_image
         if joined and (share != 1 if image else not first):
-            value = value * share if image else torch.zeros_like(value)
+            value = value * share if image and share else torch.zeros_like(value)
         if not image:
             return value  # a parameter
         self._check_images(node, value, self.B)
@@ -220,7 +235,8 @@ class Run:
     def _image_current(self, source):
         """What a neuron gets that no other stands before, at every step of this chunk."""
         share = self.part[0]
-        return self.fixed[source] if share == 1 else self.fixed[source] * share
+        value = self.fixed[source]
+        return value if share == 1 else value * share if share else torch.zeros_like(value)  # an infinity times 0 is none
 
     def is_idle(self):
         """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""
@@ -229,6 +245,9 @@ class Run:
     def not_idle(self):
         """How many neurons would fire again if nothing came any more, and how many there are. Waits for the device."""
         busy = total = 0
+        if self.method.part(self.t)[0]:  # the image is not in: none is
+            total = sum(state.v.numel() for state in self.states.values())
+            return total, total
         for node, state in self.states.items():
             busy, total = busy + self.gm.get_submodule(node.target).not_idle(state), total + state.v.numel()
         return int(busy), total

@@ -104,8 +104,8 @@ def _renamed_spikezip(state):
 
 
 def _many(state, pattern):
-    """How many numbers stand at the place of the group of a pattern."""
-    return 1 + max((int(m[1]) for m in (re.match(pattern, key) for key in state) if m), default=-1)
+    """How many different numbers stand at the place of the group of a pattern."""
+    return len({m[1] for m in (re.match(pattern, key) for key in state) if m})
 
 
 def _size(state, key, dim):

@@ -13,7 +13,22 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from snnfast.bind import signed
-from snnfast.triton import OPTIONS, calibrate, conv, cos, elementwise, gather, iaf, kernel, kernels, layer_norm, multistep, qcfs, rows, softmax
+from snnfast.triton import (
+    OPTIONS,
+    calibrate,
+    conv,
+    cos,
+    elementwise,
+    gather,
+    iaf,
+    kernel,
+    kernels,
+    layer_norm,
+    multistep,
+    qcfs,
+    rows,
+    softmax,
+)
 
 POINTERS = {
     "x": None, "y": None, "w": None, "bias": None, "b": None, "before": None, "last": None, "out": None,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import NETS, images, network
 
 import snnfast
-from snnfast import backends, nn
+from snnfast import backends, nn, raster
 from snnfast.differential import Differential
 from snnfast.ops import iaf as op
 
@@ -335,3 +335,63 @@ def test_a_padding_that_is_no_zero_is_refused():
 
     with pytest.raises(ValueError, match="pads with 0.5"):
         snnfast.convert(Pad(), mode="differential")
+
+
+class Of(torch.nn.Module):
+    """f(self, x) on two layers around an activation."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f, self.l, self.a, self.o = f, torch.nn.Linear(4, 6), nn.QCFS(8, 1.0), torch.nn.Linear(6, 3)
+        self.c = torch.nn.Parameter(torch.randn(1, 6))
+
+    def forward(self, x):
+        return self.f(self, x)
+
+
+EXACT = {
+    "a mask of -inf that follows from the image": lambda s, x: s.o(
+        F.softmax(s.a(s.l(x)) + torch.where(s.l(x) > 0.5, float("-inf"), 0.0).clamp(max=0.0), -1)
+    ),
+    "a number by name": lambda s, x: s.o(torch.add(s.a(s.l(x)), other=0.5)),
+    "alpha": lambda s, x: s.o(torch.add(s.c, s.a(s.l(x)), alpha=-0.5)),
+}
+REFUSED = {
+    "is a constant that is made with a size or dtype": lambda s, x: (lambda h: s.o(h + s.c[:, : h.size(1)]))(s.a(s.l(x))),
+    "uses a size of values that come over time": lambda s, x: (lambda h: s.o(F.layer_norm(h, h.shape[-1:])))(s.a(s.l(x))),
+    "has a bias that follows from the image": lambda s, x: (lambda h: F.linear(h, s.o.weight, s.o(h)))(s.a(s.l(x))),
+    "operands by name": lambda s, x: s.o(torch.mul(input=s.a(s.l(x)), other=2)),
+    "to .* has no spiking form": lambda s, x: s.o((s.a(s.l(x)) * 3).to(torch.int64).to(torch.float64)),
+}
+
+
+@pytest.mark.parametrize("what", EXACT)
+def test_other_graphs(what):
+    net = Of(EXACT[what]).double().eval()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    assert (snnfast.convert(net, mode="differential").logits(x, 100, [100])[0] - net(x)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_graphs_that_are_refused(what):
+    with pytest.raises(ValueError, match=what):
+        snnfast.convert(Of(REFUSED[what]).double().eval(), mode="differential")
+
+
+def test_an_image_that_is_not_in_is_told():
+    net, found = network("vit"), []
+    list(snnfast.convert(net, inputs="rate", input_steps=50).chunks(images(net), 20, on_end=lambda *counts: found.append(counts)))
+    assert found[0][0] == found[0][1] > 0
+
+
+@pytest.mark.parametrize("options, message", [(dict(v0=0.2), "v0 is of mode 'per_step'"), (dict(maxpool="gated"), "takes 'difference'")])
+def test_what_would_not_converge_is_refused(options, message):
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), nn.QCFS(4, 1.0), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(18, 2))
+    with pytest.raises(ValueError, match=message):
+        snnfast.convert(net, mode="differential", **options)
+
+
+def test_a_trace_holds_every_step():
+    net = network("vit")
+    found = raster.record(snnfast.convert(net), images(net), 200)
+    assert all(layer["s"].shape[0] == 200 for layer in found.values())

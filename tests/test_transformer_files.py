@@ -1,7 +1,9 @@
 """Files of the MST and SpikeZIP programs, made here with their names from networks of ours."""
 
 import os
+import pickle
 import re
+import zipfile
 
 import pytest
 import torch
@@ -164,3 +166,33 @@ def test_a_file_with_an_object_is_refused_and_converted_without_running_it(tmp_p
     assert cli.main(["extract", str(tmp_path / "none"), str(new)]) == 2
     assert not os.path.exists("/tmp/snnfast-extract-ran")
     assert torch.load(new, weights_only=True)["epoch"] == 3  # what was there stays where nothing new can be written
+
+
+class Touch:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/snnfast-extract-ran",)
+
+
+def test_formats_that_run_code_are_not_read(tmp_path):
+    """Pickles before torch 1.6, where torch.load reads more than one with Python's own pickle; TorchScript; attributes of torch's functions."""
+    path, new = tmp_path / "a.pt", tmp_path / "b.pt"
+    path.write_bytes(pickle.dumps(Touch(), 2))
+    with pytest.raises(ValueError, match="format that torch.save has since torch 1.6"):
+        snnfast.extract(path, new)
+    torch.save({"w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="format that torch.save has since torch 1.6"):
+        snnfast.extract(path, new)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(ValueError, match="it is TorchScript, which holds code"):
+        snnfast.extract(path, new)
+    torch.save({"w": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    name = next(n for n in parts if n.endswith("data.pkl"))
+    parts[name] = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(N}X\x0c\x00\x00\x00__defaults__(X\x01\x00\x00\x00xtstb0" + parts[name][2:]
+    with zipfile.ZipFile(path, "w") as file:
+        for n, data in parts.items():
+            file.writestr(n, data)
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    assert snnfast.extract(path, new)[0] == 1
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before and not os.path.exists("/tmp/snnfast-extract-ran")

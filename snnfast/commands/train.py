@@ -54,6 +54,8 @@ def train(args, device):
     settings, r = settings_of(args)
     settings.check()
     method = args.method or (r.method if models.CLASS_OF[args.arch].kind == "convolutional" else None)
+    if args.mode == "differential" and method not in (None, "stbif"):
+        raise ValueError(f"--mode differential runs with --method stbif, got {method}")
     method_of(method or "if").check_T(checks.integer("T", args.T))
     data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
     if not importlib.util.find_spec("tensorboard"):
