@@ -2,7 +2,7 @@
 
 `make bench-models`, or `python bench/models.py [--arch A ...] [--T T ...] [--batch B] [--rounds R]`. Every run is a process of its own, whose peak is
 the system's; runs of the ways alternate, and medians of the rounds are told. Each way's result is compared with ours, in fp64, before it is timed.
-Transformers (`--arch vit_tiny`) are timed against their own quantised network instead (`transformers.py`).
+Transformers (`--arch vit_tiny`) are timed against their own quantised network instead (`spiking_transformers.py`).
 """
 
 import argparse
@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import spiking_transformers as transformers
 import stored
 import torch
-import transformers
 from ways import WAYS, build, firing_rate, trained_looking
 
 from snnfast import memory
@@ -107,7 +107,7 @@ def measured(args, arch, T, chunk, wrong):
             continue
         seconds = statistics.median(r["seconds"] for r in good)
         rows[way] = dict(seconds=seconds, images_per_second=args.batch / seconds, image_steps_per_second=args.batch * T / seconds,
-                         peak=max(r["peak"] for r in good), rise=max(r["peak"] - r["before"] for r in good))  # fmt: skip
+                         peak=max(r["peak"] for r in good), rise=max(0, *(r["peak"] - r["before"] for r in good)))  # fmt: skip
         rows[way] |= {k: v for k, v in good[0].items() if k == "rate"}
     return rows
 
