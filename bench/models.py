@@ -9,8 +9,6 @@ import argparse
 import copy
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -60,26 +58,7 @@ def one(args):
 
 
 def child(args, way, arch, T, chunk=0):
-    line = [
-        sys.executable,
-        __file__,
-        "--way",
-        way,
-        "--arch",
-        arch,
-        "--T",
-        T,
-        "--batch",
-        args.batch,
-        "--width",
-        args.width,
-        "--device",
-        args.device,
-    ]
-    done = subprocess.run([*map(str, line), "--chunk", str(chunk)], capture_output=True, text=True)
-    if done.returncode:
-        return dict(failed=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return stored.child(__file__, way=way, arch=arch, T=T, batch=args.batch, width=args.width, device=args.device, chunk=chunk)
 
 
 def best_chunk(args, arch):

@@ -8,8 +8,6 @@ process of its own, which does not stop.
 import copy
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -92,24 +90,8 @@ def one(args):
 
 
 def _child(args, way, arch, T):
-    line = [
-        sys.executable,
-        str(Path(__file__).with_name("models.py")),
-        "--way",
-        way,
-        "--arch",
-        arch,
-        "--T",
-        T,
-        "--batch",
-        args.batch,
-        "--width",
-        args.width,
-    ]
-    done = subprocess.run([*map(str, line), "--rounds", str(args.rounds), "--device", args.device], capture_output=True, text=True)
-    if done.returncode:
-        return dict(failed=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    script = Path(__file__).with_name("models.py")
+    return stored.child(script, way=way, arch=arch, T=T, batch=args.batch, width=args.width, rounds=args.rounds, device=args.device)
 
 
 def measure(args, arch, facts):

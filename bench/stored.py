@@ -1,6 +1,8 @@
 """Where rows are kept: one file a machine, appended, never edited."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,15 @@ def now():
 def facts(device):
     """Machine, versions, commit and time of a run."""
     return machine(device) | dict(time=now())
+
+
+def child(script, **options):
+    """The JSON that a script prints last in a process of its own, given --name value; {"failed": why} where it fails."""
+    line = [sys.executable, script, *(word for name, value in options.items() for word in (f"--{name}", value))]
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True)
+    if done.returncode:
+        return dict(failed=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def append(stem, facts, rows, folder=RESULTS):

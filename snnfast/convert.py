@@ -1,7 +1,6 @@
 """ANN to SNN: fold the batch norms, put a neuron in place of every quantised activation."""
 
 import dataclasses
-import types
 
 import torch
 
@@ -209,8 +208,7 @@ def _has_functions(gm):
         layer = module_of(gm, node)
         if layer is not None and nn.is_quantised(layer) or any(a in reached for a in node.all_input_nodes):
             reached.add(node)
-    seen = types.SimpleNamespace(spiking=reached)
-    return any(node in reached and differential.is_function(node, gm, seen) for node in gm.graph.nodes)
+    return any(node in reached and differential.is_function(node, gm, reached) for node in gm.graph.nodes)
 
 
 def _has_masks(gm):

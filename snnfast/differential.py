@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from snnfast.ops.rows import DTYPES as FUSED_DTYPES
 from snnfast.ops.rows import MOST_COLUMNS, layer_norm_over_time, softmax_over_time
+from snnfast.trace import softmax_of
 
 m = torch.nn
 MODES = ("per_step", "differential")
@@ -32,25 +33,16 @@ FUNCTIONS = {
 PRODUCTS = {operator.matmul, torch.matmul, torch.bmm, operator.mul, torch.mul, "matmul", "bmm", "mul"}
 
 
-def is_function(node, gm, plan):
-    """Whether a node that spikes reach is one of these. A product is, where both factors are spikes."""
+def is_function(node, gm, spiking):
+    """Whether a node that spikes reach is one of these; a softmax over the images is none. A product is, where both factors are in `spiking`."""
+    softmax = softmax_of(gm, node)
+    if softmax is not None and softmax[1] in (None, 0):
+        return False
     if node.op == "call_module":
-        layer = gm.get_submodule(node.target)
-        return isinstance(layer, MODULES) and getattr(layer, "dim", -1) not in (
-            None,
-            0,
-        )  # which of a softmax would mix images, and with them time
+        return isinstance(gm.get_submodule(node.target), MODULES)
     if node.target in FUNCTIONS:
-        return _keeps_images(node)
-    return node.target in PRODUCTS and sum(a in plan.spiking for a in node.args[:2] if isinstance(a, torch.fx.Node)) == 2
-
-
-def _keeps_images(node):
-    """Whether a softmax runs over another dimension than the first."""
-    name = node.target if isinstance(node.target, str) else node.target.__name__
-    if "softmax" not in name:
         return True
-    return node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None) not in (None, 0)
+    return node.target in PRODUCTS and sum(a in spiking for a in node.args[:2] if isinstance(a, torch.fx.Node)) == 2
 
 
 class Differential(torch.nn.Module):
@@ -144,10 +136,8 @@ def _fused(gm, node):
     layer = gm.get_submodule(node.target) if node.op == "call_module" else None
     if type(layer) is m.LayerNorm and len(layer.normalized_shape) == 1 and layer.normalized_shape[0] <= MOST_COLUMNS:
         return FusedLayerNorm(layer)
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    softmax = type(layer) is m.Softmax or (layer is None and name == "softmax" and set(node.kwargs) <= {"dim"} and len(node.args) <= 2)
-    dim = getattr(layer, "dim", None) if layer is not None else node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    return FusedSoftmax() if softmax and dim == -1 else None
+    plain = layer is not None or (set(node.kwargs) <= {"dim"} and len(node.args) <= 2)  # without a dtype of its own
+    return FusedSoftmax() if softmax_of(gm, node) == ("softmax", -1) and plain else None
 
 
 def not_idle_note(busy, neurons):
@@ -158,10 +148,10 @@ def not_idle_note(busy, neurons):
 def put(gm, plan):
     """Puts a `Differential` in place of every function that spikes reach."""
     for node in list(gm.graph.nodes):
-        if node not in plan.spiking or not is_function(node, gm, plan):
+        if node not in plan.spiking or not is_function(node, gm, plan.spiking):
             continue
         inputs = node.all_input_nodes
-        if any(a in plan.sizes for a in inputs):
+        if any(a in plan.without_values[0] for a in inputs):
             raise ValueError(f"{node.name} uses a size of values that come over time: write the number in its place")
         image = next((a for a in inputs if a in plan.from_image and a not in plan.spiking), None)
         if image is not None:

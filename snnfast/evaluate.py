@@ -250,9 +250,9 @@ class Evaluation:
         counted = None if self.statistics is None else self.statistics.empty()
         reading = records.Reading(self.snn, index, y, self.at, self._answer(x), self.start_stop)
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)
-        not_idle = [0, 0]
-        on_end = lambda *counts: not_idle.__setitem__(slice(None), counts)  # noqa: E731
-        run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, execution=self.execution, on_end=on_end)
+        not_idle = []  # (busy, all), of a differential run
+        how = dict(execution=self.execution, on_end=lambda *counts: not_idle.extend(counts))
+        run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, **how)
         for t, total, dtype in run:
             reading.at_step(t, total, dtype)
         record, windows = reading.done()

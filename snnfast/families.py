@@ -60,7 +60,7 @@ def fitting(state):
     """The network of snnfast.models whose names fit best, and how many of them are in the file."""
     found = {}
     for arch, build in models.BY_NAME.items():
-        narrow = {"width": 0.02} if models.CLASS_OF[arch].kind == "convolutional" else {}
+        narrow = {"width": 0.02} if models.CLASS_OF[arch].kind == "convolutional" else {"dim": 24}
         with torch.device("meta"):
             found[arch] = set(build(activation="qcfs", **narrow).state_dict())
     keys = {key.removesuffix(".lam") + ".thresh" if key.endswith(".lam") else key for key in state}

@@ -54,7 +54,7 @@ def without_constant(node, gm, args, kwargs):
 
 def check(node, gm, plan):
     """Raises ValueError where a node has a constant that is none of these."""
-    if node in plan.constants:
+    if node in plan.without_values[1]:
         raise ValueError(
             f"{node.name} is a constant that is made with a size or dtype of values that come over time: make it of parameters alone"
         )

@@ -27,9 +27,11 @@ class SpikeMask(nn.Module):
 
     def __init__(self, masking, seed=0, layer=0):
         super().__init__()
-        if not 0 <= checks.number("masking", masking) < 1:
-            raise ValueError(f"masking must be in [0, 1), got {masking}")
-        self.masking, self.seed, self.layer = float(masking), checks.integer("seed", seed, 0), checks.integer("layer", layer, 0)
+        self.masking, self.seed, self.layer = (
+            checks.share("masking", masking),
+            checks.integer("seed", seed, 0),
+            checks.integer("layer", layer, 0),
+        )
 
     def kept(self, shape, t, first, device):
         """Where images first, first + 1, ... (or those that a tensor [B] names) keep their spikes at step t: bool [B, ...]."""

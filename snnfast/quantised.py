@@ -50,10 +50,6 @@ class Quantised(nn.Module):
 
     axis = 1
 
-    def forward(self, x):
-        y = self.quantised(x)
-        return y if self.mask is None else self.mask(y)
-
     def __init__(self, levels, theta, grad, many=None, name="channels"):
         super().__init__()
         self.levels = checks.integer("levels", levels)
@@ -61,6 +57,10 @@ class Quantised(nn.Module):
         checks.number("theta", theta, positive=True)
         self.shape = (1,) if many is None else (checks.integer(name, many),)
         self.mask = None
+
+    def forward(self, x):
+        y = self.quantised(x)
+        return y if self.mask is None else self.mask(y)
 
     def rungs(self):
         """(size of a level, [1] or [C]; lowest level; highest level): y = size * a whole number between the two."""
@@ -133,58 +133,46 @@ class CEQCFS(EQCFS):
         super().__init__(levels, theta, grad, channels)
 
 
-class HQCFS(QCFS):
+class _PerHead:
+    """For x [..., heads, tokens, D]."""
+
+    axis = -3
+
+    def __init__(self, heads, levels=16, theta=3.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, heads, name="heads")
+
+
+class _PerFeature:
+    """For x [..., features]."""
+
+    axis = -1
+
+    def __init__(self, features, levels=16, theta=3.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, features, name="features")
+
+
+class HQCFS(_PerHead, QCFS):
     """QCFS with a theta per attention head, for x [..., heads, tokens, D]. Parameter `thresh` [heads]."""
 
-    axis = -3
 
-    def __init__(self, heads, levels=16, theta=3.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, heads, name="heads")
-
-
-class HSQCFS(SQCFS):
+class HSQCFS(_PerHead, SQCFS):
     """QCFS with theta = softplus(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads]."""
 
-    axis = -3
 
-    def __init__(self, heads, levels=16, theta=3.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, heads, name="heads")
-
-
-class HEQCFS(EQCFS):
+class HEQCFS(_PerHead, EQCFS):
     """QCFS with theta = exp(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads]."""
 
-    axis = -3
 
-    def __init__(self, heads, levels=16, theta=3.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, heads, name="heads")
-
-
-class NQCFS(QCFS):
+class NQCFS(_PerFeature, QCFS):
     """QCFS with a theta per feature, for x [..., features]. Parameter `thresh` [features]."""
 
-    axis = -1
 
-    def __init__(self, features, levels=16, theta=3.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, features, name="features")
-
-
-class NSQCFS(SQCFS):
+class NSQCFS(_PerFeature, SQCFS):
     """QCFS with theta = softplus(lam) per feature, for x [..., features]. Parameter `lam` [features]."""
 
-    axis = -1
 
-    def __init__(self, features, levels=16, theta=3.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, features, name="features")
-
-
-class NEQCFS(EQCFS):
+class NEQCFS(_PerFeature, EQCFS):
     """QCFS with theta = exp(lam) per feature, for x [..., features]. Parameter `lam` [features]."""
-
-    axis = -1
-
-    def __init__(self, features, levels=16, theta=3.0, grad="qcfs"):
-        super().__init__(levels, theta, grad, features, name="features")
 
 
 class LSQ(Quantised):

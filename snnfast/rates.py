@@ -92,7 +92,7 @@ def check(node, gm, plan, functions=False):
     target = node.target
     if target in SCALE | MATMUL | differential.PRODUCTS and len(node.args) < 2:
         raise ValueError(f"{called(node, gm)} has no spiking form with operands by name: give them by place")
-    if differential.is_function(node, gm, plan):
+    if differential.is_function(node, gm, plan.spiking):
         if not functions:
             raise ValueError(
                 f"{called(node, gm)} has no spiking form that commutes with rates: say mode='differential', which converges to the network that was "

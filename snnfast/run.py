@@ -1,5 +1,7 @@
 """One batch on its way through time: which nodes of the graph fire, what is fixed, the state of every neuron."""
 
+import functools
+
 import torch
 from torch import fx
 
@@ -33,7 +35,7 @@ class Plan:
     """
 
     def __init__(self, gm, poisson=False):
-        self.firing, self.summing, self.spiking, self.from_image = [], [], set(), set()
+        self.gm, self.firing, self.summing, self.spiking, self.from_image = gm, [], [], set(), set()
         for node in gm.graph.nodes:
             if node.op == "call_module" and isinstance(gm.get_submodule(node.target), (Pool, Differential)):
                 self.summing.append(node)
@@ -45,22 +47,21 @@ class Plan:
             elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
                 self.from_image.add(node)
         self.per_row = self.spiking | self.from_image
-        self.sizes, self.constants = _without_values(gm, self)
         self.linear = sum(m.weight.numel() for m in gm.modules() if isinstance(m, torch.nn.Linear))
 
-
-def _without_values(gm, plan):
-    """Of the nodes that spikes reach: those that are sizes, dtypes and numbers made of them, and the constants that are made with these."""
-    sizes, constants = set(), set()
-    for node in gm.graph.nodes:
-        inputs = node.all_input_nodes
-        if node not in plan.spiking or node in plan.firing or node.op in ("placeholder", "output"):
-            continue
-        if is_size(node) or (inputs and all(a in sizes for a in inputs)):
-            sizes.add(node)
-        elif not any(a in plan.spiking and a not in sizes and a not in constants for a in inputs):
-            constants.add(node)
-    return sizes, constants
+    @functools.cached_property
+    def without_values(self):
+        """Of the nodes that spikes reach: those that are sizes, dtypes and numbers made of them, and the constants that are made with these."""
+        sizes, constants = set(), set()
+        for node in self.gm.graph.nodes:
+            inputs = node.all_input_nodes
+            if node not in self.spiking or node in self.firing or node.op in ("placeholder", "output"):
+                continue
+            if is_size(node) or (inputs and all(a in sizes for a in inputs)):
+                sizes.add(node)
+            elif not any(a in self.spiking and a not in sizes and a not in constants for a in inputs):
+                constants.add(node)
+        return sizes, constants
 
 
 class Run:

@@ -14,6 +14,7 @@ import math
 
 import torch
 
+from snnfast import differential, nn
 from snnfast.ops import checks
 from snnfast.ops.conv import DTYPES, Rule, is_relaid, relaid, spike_conv2d, spike_linear
 from snnfast.reference import gather
@@ -56,8 +57,6 @@ def lay(gm, products):
 
 def unspiking(gm):
     """Layers whose input has no zeros to skip: it comes from a function that does not commute with rates, and passed no neuron since."""
-    from snnfast import differential, nn
-
     found, dense = set(), set()
     for node in gm.graph.nodes:
         module = gm.get_submodule(node.target) if node.op == "call_module" else None

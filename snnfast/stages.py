@@ -45,6 +45,13 @@ def parameter_groups(net, weight_decay, everywhere=False):
 OPTIMISERS = ("sgd", "adamw")
 
 
+def optimiser_of(name, groups, lr, nesterov=False):
+    """The optimiser of these groups by name; "sgd" has momentum 0.9."""
+    if checks.choice("optimiser", name, OPTIMISERS) == "adamw":
+        return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=nesterov)
+
+
 def warmed_cosine(optimiser, epochs, warmup=0):
     """A cosine from the optimiser's rate to 0, after `warmup` epochs (at most all but one) in which the rate rises to it."""
     warmup, kinds = min(warmup, max(0, epochs - 1)), torch.optim.lr_scheduler

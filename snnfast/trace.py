@@ -182,19 +182,25 @@ SOFTMAX = {torch.nn.Softmax: "softmax", torch.nn.LogSoftmax: "log_softmax", F.so
            F.log_softmax: "log_softmax", torch.log_softmax: "log_softmax", "softmax": "softmax", "log_softmax": "log_softmax"}  # fmt: skip
 
 
+def softmax_of(gm, node):
+    """(name, dimension) of the softmax or log_softmax that a node is, or None; the dimension is None where it is not given."""
+    layer = module_of(gm, node)
+    if layer is not None:
+        name, dim = SOFTMAX.get(type(layer)), getattr(layer, "dim", None)
+    else:
+        name, dim = SOFTMAX.get(node.target), node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    return None if name is None else (name, dim)
+
+
 def take_readout(gm):
     """Takes a softmax over the classes off the end of the graph; returns its name and dimension: it is a function of the mean output."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
     last = output.args[0]
     if not isinstance(last, fx.Node) or last.op == "placeholder":
         return None
-    layer = module_of(gm, last)
-    if layer is not None:
-        name, dim = SOFTMAX.get(type(layer)), getattr(layer, "dim", None)
-    else:
-        name, dim = SOFTMAX.get(last.target), last.kwargs.get("dim", last.args[1] if len(last.args) > 1 else None)
-    if name is None or dim not in (1, -1):
+    found = softmax_of(gm, last)
+    if found is None or found[1] not in (1, -1):
         return None
     output.args = (last.all_input_nodes[0],)
     gm.graph.erase_node(last)
-    return name, dim
+    return found

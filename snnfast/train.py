@@ -1,10 +1,8 @@
 """Training of quantised networks: SGD with momentum and a cosine schedule, the recipe of the QCFS line of papers, or AdamW for transformers."""
 
-import torch
 from torch.nn import functional as F
 
-from snnfast.ops import checks
-from snnfast.stages import OPTIMISERS, parameter_groups, warmed_cosine
+from snnfast.stages import optimiser_of, parameter_groups, warmed_cosine
 
 
 def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu", on_epoch=None, optimiser="sgd", warmup=0):
@@ -20,11 +18,7 @@ def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu
     Returns:
         Mean loss of each epoch.
     """
-    groups = parameter_groups(net, weight_decay)
-    if checks.choice("optimiser", optimiser, OPTIMISERS) == "adamw":
-        optimiser = torch.optim.AdamW(groups, lr=lr)
-    else:
-        optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    optimiser = optimiser_of(optimiser, parameter_groups(net, weight_decay), lr, nesterov=True)
     schedule = warmed_cosine(optimiser, epochs, warmup)
     losses = []
     net.to(device).train()

@@ -20,7 +20,7 @@ from snnfast.checkpoints import save_checkpoint
 from snnfast.files import save_text, whole
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.ops import checks
-from snnfast.stages import OPTIMISERS, parameter_groups, to_channelwise, warmed_cosine
+from snnfast.stages import OPTIMISERS, optimiser_of, parameter_groups, to_channelwise, warmed_cosine
 
 AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -151,11 +151,7 @@ class Training:
             if isinstance(m, nn.Quantised):
                 m.grad = s.grad
         self.net.to(self.device)
-        groups = parameter_groups(self.net, s.weight_decay, s.decay_all)
-        if s.optimiser == "adamw":
-            self.optimiser = torch.optim.AdamW(groups, lr=s.lr[stage])
-        else:
-            self.optimiser = torch.optim.SGD(groups, lr=s.lr[stage], momentum=0.9)
+        self.optimiser = optimiser_of(s.optimiser, parameter_groups(self.net, s.weight_decay, s.decay_all), s.lr[stage])
         self.schedule = warmed_cosine(self.optimiser, s.epochs[stage], s.warmup)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=s.amp == "fp16")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from snnfast.models.attention import MASKED, Attention
 from snnfast.models.network import Network
-from snnfast.models.tokens import NORMS, DropPath, Mlp, check_share, divided, first_weights, norm_of, places
+from snnfast.models.tokens import NORMS, DropPath, Mlp, divided, first_weights, norm_of, places
 from snnfast.ops import checks
 
 # Features, blocks and heads of each stage.
@@ -183,7 +183,7 @@ def _check(own, depths, heads):
     checks.number("mlp_ratio", own["mlp_ratio"], positive=True)
     checks.choice("norm", own["norm"], NORMS)
     checks.choice("wiring", own["wiring"], WIRINGS)
-    check_share("drop_path", own["drop_path"])
+    checks.share("drop_path", own["drop_path"])
 
 
 def swin_tiny(

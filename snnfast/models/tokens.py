@@ -78,10 +78,3 @@ def first_weights(net):
             nn.init.trunc_normal_(m.weight, std=0.02)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-
-
-def check_share(name, value, most=1.0):
-    """A share in [0, 1)."""
-    if not 0 <= checks.number(name, value) < most:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-    return float(value)

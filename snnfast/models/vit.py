@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from snnfast.models.attention import MASKED, Attention
 from snnfast.models.network import Network
-from snnfast.models.tokens import NORMS, DropPath, Mlp, check_share, divided, first_weights, norm_of, places
+from snnfast.models.tokens import NORMS, DropPath, Mlp, divided, first_weights, norm_of, places
 from snnfast.ops import checks
 
 # Features, blocks, heads.
@@ -121,7 +121,7 @@ def _check(own, depth, heads, activation):
     checks.choice("pool", own["pool"], POOLS)
     checks.choice("placement", own["placement"], PLACEMENTS)
     checks.choice("signs", own["signs"], SIGNS)
-    check_share("drop_path", own["drop_path"])
+    checks.share("drop_path", own["drop_path"])
     if own["placement"] == "spikezip" and activation != "lsq":
         raise ValueError(f"placement='spikezip' quantises norms, which have signs: it needs activation 'lsq', got {activation!r}")
     if own["pool"] == "token" and not own["class_token"]:

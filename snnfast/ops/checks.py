@@ -26,6 +26,13 @@ def number(name, value, positive=False):
     return value if isinstance(value, torch.SymFloat) else float(value)
 
 
+def share(name, value):
+    """A number in [0, 1)."""
+    if not 0 <= number(name, value) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    return float(value)
+
+
 def integer(name, value, least=1):
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
