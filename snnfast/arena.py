@@ -15,6 +15,11 @@ def choose(sizes, size):
     return (max(range(len(sizes)), key=lambda i: sizes[i]), False) if sizes else (None, False)
 
 
+def new(device):
+    """`Arena.take` of memory that nobody shares."""
+    return lambda numel, dtype: torch.empty(numel, dtype=dtype, device=device)
+
+
 class Arena:
     def __init__(self, device):
         self.device, self.free, self.used = device, [], []

@@ -16,17 +16,10 @@ def _info(args):
 
 
 def _device(name):
-    import torch
-
     from snnfast import shards
+    from snnfast.ops import checks
 
-    name = shards.own_device(name)
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except Exception as error:  # torch raises many kinds, all with a reason
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device
+    return checks.device("--device", shards.own_device(name))
 
 
 def _demo(args):

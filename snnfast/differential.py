@@ -15,6 +15,7 @@ import operator
 import torch
 from torch.nn import functional as F
 
+from snnfast import arena
 from snnfast.ops.rows import DTYPES as FUSED_DTYPES
 from snnfast.ops.rows import MOST_COLUMNS, layer_norm_over_time, softmax_over_time
 from snnfast.trace import softmax_of
@@ -45,6 +46,11 @@ def is_function(node, gm, spiking):
     return node.target in PRODUCTS and sum(a in spiking for a in node.args[:2] if isinstance(a, torch.fx.Node)) == 2
 
 
+def is_silent(*values):
+    """Whether nothing changes. Only a CPU is asked, which need not wait for the answer."""
+    return all(x.device.type == "cpu" and not x[:1].any() and not x.any() for x in values)  # the first row mostly tells
+
+
 class Differential(torch.nn.Module):
     """A function over time. forward(*inputs) is the function; `over_time` runs steps of it.
 
@@ -59,29 +65,34 @@ class Differential(torch.nn.Module):
     def forward(self, *inputs):
         return self.function(*inputs)
 
-    def over_time(self, inputs, state, take=None):
+    def over_time(self, inputs, state, take=None, call=None):
         """inputs: [t, B, ...] each, or a constant; state: (running sums, f of them), None at the start; the sums are updated in place.
 
         Returns ([t, B, ...], state). Sums are kept in the inputs' dtype, and the function is called for each step: nothing depends on how time is
-        cut. take: gives memory for the result, (numel, dtype) -> a flat tensor.
+        cut. take: gives memory for the result, (numel, dtype) -> a flat tensor. call: what calls the function, (function, running, inputs) -> its
+        value, where there are no kernels that depend on their rows alone.
         """
+        take = take or arena.new(inputs[0].device)
         if self.fused is not None and inputs[0].dtype in FUSED_DTYPES:
             (x,) = inputs
-            out = None if take is None else take(x.numel(), x.dtype).view(x.shape)
-            return self.fused(x, state, out)
-        steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), []
+            return self.fused(x, state, take(x.numel(), x.dtype).view(x.shape))
+        steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), None
         for t in range(steps):
             now = [x[t] if runs else x for x, runs in zip(inputs, self.running)]
+            if out is not None and is_silent(*(x for x, runs in zip(now, self.running) if runs)):
+                out[t].zero_()
+                continue
             if state is None:
                 state = [x.clone() if runs else x for x, runs in zip(now, self.running)], None
             else:
                 for total, x, runs in zip(state[0], now, self.running):
                     if runs:
                         total.add_(x)
-            y = self.function(*state[0])
-            out.append(y if state[1] is None else y - state[1])
+            y = self.function(*state[0]) if call is None else call(self.function, self.running, state[0])
+            out = take(steps * y.numel(), y.dtype).view(steps, *y.shape) if out is None else out
+            out[t].copy_(y) if state[1] is None else torch.sub(y, state[1], out=out[t])
             state = state[0], y
-        return torch.stack(out), state
+        return out, state
 
     def extra_repr(self):
         return self.name
@@ -134,6 +145,8 @@ class FusedLayerNorm:
 def _fused(gm, node):
     """The kernel of a function of rows, or None. It has its own order of sums, so the result differs from torch's in the last places."""
     layer = gm.get_submodule(node.target) if node.op == "call_module" else None
+    if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
+        return None
     if type(layer) is m.LayerNorm and len(layer.normalized_shape) == 1 and layer.normalized_shape[0] <= MOST_COLUMNS:
         return FusedLayerNorm(layer)
     plain = layer is not None or (set(node.kwargs) <= {"dim"} and len(node.args) <= 2)  # without a dtype of its own

@@ -13,6 +13,7 @@ from snnfast import heap, identity, memory, planner, records, shards
 from snnfast.execution import Execution
 from snnfast.graphs import Graphs
 from snnfast.machine import machine
+from snnfast.masking import rows_are
 from snnfast.memory import parse
 from snnfast.ops import checks
 from snnfast.products import check_dtype, faithful, formats
@@ -84,7 +85,7 @@ class Evaluation:
         for name, value in (("batch", batch), ("chunk", chunk)):
             if value is not None:
                 checks.integer(name, value)
-        self.device = torch.device(device)
+        self.device = checks.device("device", device)
         self.dtype, self.deterministic, self.start_stop = check_dtype(dtype, self.device), deterministic, start_stop
         self.statistics = Statistics(snn) if statistics is True else statistics or None
         if self.statistics is not None:
@@ -111,6 +112,7 @@ class Evaluation:
         self.complete = self.told = False
         shape = self.source.shape()
         self.dry = planner.Dry(self.snn, shape, self.execution, self.device)
+        _check_ann(ann, self.dry.dtype)
         self.plan = self._planned()
         if shards.world() > 1 and progress is None:
             shards.agreed("networks, data or settings", self._identity())
@@ -248,8 +250,8 @@ class Evaluation:
     def _batch(self, index, x, y, tick):
         began = time.perf_counter()
         counted = None if self.statistics is None else self.statistics.empty()
-        reading = records.Reading(self.snn, index, y, self.at, self._answer(x), self.start_stop)
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)
+        reading = records.Reading(self.snn, index, y, self.at, self._answer(x, numbers), self.start_stop)
         not_idle = []  # (busy, all), of a differential run
         how = dict(execution=self.execution, on_end=lambda *counts: not_idle.extend(counts))
         run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, **how)
@@ -262,12 +264,17 @@ class Evaluation:
         )
         return record, facts, time.perf_counter() - began
 
-    def _answer(self, x):
+    def _answer(self, x, numbers):
         """What the quantised network answers, in full precision."""
         if self.ann is None:
             return None
+
+        def answer(x, numbers):
+            with rows_are(numbers):
+                return self.ann(x)
+
         with formats(faithful(self.dtype), self.deterministic):
-            y = self.execution.fixed.apply("ann", self.ann, [x], len(x)) if self.execution.fixed else self.ann(x)
+            y = self.execution.fixed.apply("ann", answer, [x, numbers], len(x)) if self.execution.fixed else answer(x, numbers)
         if y.shape != (len(x), self.dry.classes):
             raise ValueError(f"ann must give logits [{len(x)}, {self.dry.classes}], as snn does, got shape {tuple(y.shape)}")
         return y
@@ -339,6 +346,14 @@ class Evaluation:
         """Lets go of the file of finished batches."""
         if self.store:
             self.store.close()
+
+
+def _check_ann(ann, dtype):
+    if ann is not None and not isinstance(ann, torch.nn.Module):
+        raise TypeError(f"ann must be the network that snn was converted from, a torch.nn.Module, got {type(ann).__name__}")
+    other = next((p.dtype for p in (ann.parameters() if ann is not None else ()) if p.is_floating_point() and p.dtype != dtype), None)
+    if other is not None:
+        raise TypeError(f"ann has weights in {_name(other)}, but those of snn are in {_name(dtype)}: convert one of them")
 
 
 def _name(dtype):

@@ -114,6 +114,18 @@ class Execution:
             return function(*args, **kwargs)
         return self._in_fixed_shapes(node, function, args, kwargs, per_row, rows)
 
+    def in_fixed_shapes(self, node, rows, function, per_row, inputs):
+        """function(*inputs) of a node, those that `per_row` says have a row for each of `rows` images."""
+        changing = [x for x, has_rows in zip(inputs, per_row) if has_rows]
+        if any(x.size(0) != rows for x in changing):
+            return function(*inputs)
+
+        def on(*slices):
+            slices = iter(slices)
+            return function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row)))
+
+        return self.fixed.call(node, on, changing, rows)
+
     def _in_fixed_shapes(self, node, function, args, kwargs, per_row, rows):
         """The arguments that have a row per image are sliced; the others go into every call as they are."""
         places = [i for i, a in enumerate(node.args) if isinstance(a, torch.fx.Node) and a in per_row and isinstance(args[i], torch.Tensor)]

@@ -12,16 +12,18 @@ import threading
 
 import torch
 
+from snnfast.masking import SpikeMask
+
 # Rows of one call. A call reads the weights once for all its rows, so one row at a time would be slow.
 ROWS = {"cpu": {"linear": 32, "other": 8}, "cuda": {"linear": 64, "other": 64}}
 # What computes every element by itself, or only moves elements: its result depends on no shape. All else is called in fixed shapes.
 _EXACT = {
     "add", "sub", "iadd", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg", "relu", "relu_", "clamp", "abs", "flatten", "view", "reshape",
     "permute", "transpose", "contiguous", "size", "dim", "getitem", "getattr", "clone", "detach", "unflatten", "unsqueeze", "squeeze", "cat", "chunk",
-    "split", "stack", "pad", "dropout",
+    "split", "unbind", "stack", "pad", "dropout",
 }  # fmt: skip
 _EXACT_MODULES = (torch.nn.Identity, torch.nn.Flatten, torch.nn.Unflatten, torch.nn.ReLU, torch.nn.Dropout, torch.nn.ZeroPad2d,
-                  torch.nn.PixelShuffle, torch.nn.ChannelShuffle)  # fmt: skip
+                  torch.nn.PixelShuffle, torch.nn.ChannelShuffle, SpikeMask)  # fmt: skip
 
 
 def is_sensitive(node, gm):

@@ -54,6 +54,9 @@ def without_constant(node, gm, args, kwargs):
 
 def check(node, gm, plan):
     """Raises ValueError where a node has a constant that is none of these."""
+    layer = gm.get_submodule(node.target) if node.op == "call_module" else None
+    if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
+        raise ValueError(f"{node.target} has a forward hook, which a differential run would call with differences: remove it before conversion")
     if node in plan.without_values[1]:
         raise ValueError(
             f"{node.name} is a constant that is made with a size or dtype of values that come over time: make it of parameters alone"

@@ -4,6 +4,9 @@ The numbers come from a counter as those of Poisson input do (`poisson.py`): eac
 device and however time and images are cut into chunks and batches.
 """
 
+import contextlib
+import threading
+
 import torch
 from torch import nn
 
@@ -13,11 +16,24 @@ from snnfast.poisson import uniform
 LAYERS = 1 << 20  # more than a network has: layers of one seed draw other numbers than those of the next
 
 
+_rows = threading.local()  # .numbers: which image each row is
+
+
+@contextlib.contextmanager
+def rows_are(numbers):
+    """Inside, rows of a batch count as the images `numbers` [B], or as that number and the next ones, in this thread."""
+    before, _rows.numbers = getattr(_rows, "numbers", None), numbers
+    try:
+        yield
+    finally:
+        _rows.numbers = before
+
+
 class SpikeMask(nn.Module):
     """Masks a share of the spikes: x [B, ...] -> the same shape.
 
-    As a layer of a quantised network the rows of x count as images 0, 1, ... and the step is 0; in training it is drawn by torch, so
-    that every batch sees another mask. In a run over time the run gives both.
+    As a layer of a quantised network the rows of x count as images 0, 1, ... (an evaluation says which they are) and the step is 0; in training
+    it is drawn by torch, so that every batch sees another mask. In a run over time the run gives both.
 
     Args:
         masking: share that is masked, in [0, 1).
@@ -43,7 +59,8 @@ class SpikeMask(nn.Module):
 
     def forward(self, x):
         t = int(torch.randint(1 << 62, ())) if self.training else 0
-        return torch.where(self.kept(x.shape, t, 0, x.device), x, 0)
+        numbers = getattr(_rows, "numbers", None)
+        return torch.where(self.kept(x.shape, t, 0 if numbers is None else numbers, x.device), x, 0)
 
     def extra_repr(self):
         return f"masking={self.masking}, seed={self.seed}, layer={self.layer}"

@@ -19,7 +19,7 @@ from snnfast import memory
 from snnfast.arena import choose
 from snnfast.pooling import Pool
 from snnfast.products import is_product
-from snnfast.run import IDLE_STEPS, default_chunk
+from snnfast.run import default_chunk
 
 IDLE = {"cpu": 64 << 20, "cuda": 64 << 20}  # heap that is freed and not given back; library handles and workspaces
 SCRATCH = 5 << 19  # of a sparse product, for each thread: csrc/cpu/blocks.h
@@ -207,7 +207,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
 
     options = []
     for B in [batch] if batch else _halves(largest):
-        most = chunk or min(T, max(1, default_chunk(kind, neurons * B, dry.plan.linear)), IDLE_STEPS if dry.method.differential else T)
+        most = chunk or min(T, default_chunk(kind, neurons * B, dry.plan.linear, dry.method.differential))
         for c in [chunk] if chunk else _halves(most):
             options.append((B, c))
     # As many rows as fit; of them at least STEPS steps, then as many images as possible.

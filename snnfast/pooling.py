@@ -8,6 +8,7 @@ gated        out_t = the input of that neuron of the window whose sum so far is 
 import torch
 from torch.nn import functional as F
 
+from snnfast import arena
 from snnfast.rates import called
 
 FORMS = ("difference", "gated", "average")
@@ -35,20 +36,23 @@ class Pool(torch.nn.Module):
         """Of values: the maximum."""
         return self._max(x)
 
-    def over_time(self, inputs, state, take=None):
+    def over_time(self, inputs, state, take=None, call=None):
+        """take: gives the memory of the result, (numel, dtype) -> a flat tensor."""
         (x,) = inputs
+        take = take or arena.new(x.device)
         total = torch.zeros_like(x[0], dtype=torch.float64) if state is None else state[0]
-        out, last = [], state[1] if state is not None else None
-        for step in x:
+        out, last = None, state[1] if state is not None else None
+        for t, step in enumerate(x):
             total = total + step
             if self.form == "difference":
                 now = self._max(total)
-                out.append((now if last is None else now - last).to(x.dtype))
-                last = now
+                y, last = now if last is None else now - last, now
             else:
                 _, winner = self._max(total, return_indices=True)
-                out.append(step.flatten(-self.dims).gather(-1, winner.flatten(-self.dims)).view(winner.shape))
-        return torch.stack(out), (total, last)
+                y = step.flatten(-self.dims).gather(-1, winner.flatten(-self.dims)).view(winner.shape)
+            out = take(len(x) * y.numel(), x.dtype).view(len(x), *y.shape) if out is None else out
+            out[t].copy_(y)
+        return out, (total, last)
 
     def extra_repr(self):
         return ", ".join([self.form, *(f"{k}={v}" for k, v in self.window.items())])

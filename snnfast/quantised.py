@@ -189,7 +189,7 @@ class LSQ(Quantised):
 
     def __init__(self, levels=16, signed=False, theta=3.0):
         super().__init__(checks.integer("levels", levels, 2), theta, "srp")
-        self.signed = bool(signed)
+        self.signed = checks.yes_or_no("signed", signed)
         if signed and levels % 2:
             raise ValueError(f"levels must be even where they have a sign, got {levels}")
         self.n_min, self.p_max = (-(levels // 2), levels // 2 - 1) if signed else (0, levels - 1)

@@ -14,15 +14,15 @@ MODULES = (
     m.BatchNorm1d, m.BatchNorm2d, m.BatchNorm3d, m.ZeroPad2d, m.Upsample, m.PixelShuffle, m.ChannelShuffle,
 )  # fmt: skip
 LINEAR = {
-    torch.flatten, torch.cat, torch.split, torch.chunk, torch.roll, torch.stack,
+    torch.flatten, torch.cat, torch.split, torch.chunk, torch.unbind, torch.roll, torch.stack,
     torch.neg, operator.neg, torch.reshape, torch.permute, torch.transpose, operator.getitem, getattr,
     F.conv1d, F.conv2d, F.conv3d, F.linear, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
     F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "size", "dim", "clone", "detach", "unflatten",
-    "unsqueeze", "squeeze", "neg", "chunk", "split", "roll",
+    "unsqueeze", "squeeze", "neg", "chunk", "split", "unbind", "roll",
 }  # fmt: skip
 ADD = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "sub"}
 # What must leave the first dimension, the images, alone: name -> place and name of the argument that says which it touches.
-_FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unflatten": (1, "dim"),
+_FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unbind": (1, "dim"), "unflatten": (1, "dim"),
           "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape"),
           "roll": (2, "dims"), "stack": (1, "dim")}  # fmt: skip
 SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div, "mul", "div"}
@@ -52,7 +52,7 @@ def _keeps_images(node):
         return True
     at, key = _FIRST[name]
     value = node.kwargs.get(
-        key, node.args[at] if len(node.args) > at else {"flatten": 0, "cat": 0, "chunk": 0, "split": 0, "stack": 0}.get(name)
+        key, node.args[at] if len(node.args) > at else {"flatten": 0, "cat": 0, "chunk": 0, "split": 0, "unbind": 0, "stack": 0}.get(name)
     )
     if name == "transpose":
         return 0 not in (value, node.kwargs.get("dim1", node.args[2] if len(node.args) > 2 else None))
@@ -69,7 +69,7 @@ def _keeps_images(node):
 
 def _is_list(node):
     """Gives several tensors, of which an index takes one."""
-    return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in ("chunk", "split")
+    return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in ("chunk", "split", "unbind")
 
 
 def is_size(node):

@@ -7,7 +7,7 @@ from torch import fx
 
 from snnfast import linear_part, nn, poisson
 from snnfast.arena import Arena
-from snnfast.differential import Differential
+from snnfast.differential import Differential, is_silent
 from snnfast.execution import Execution
 from snnfast.ops.layout import layout_of
 from snnfast.pooling import Pool
@@ -18,13 +18,16 @@ CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
 IDLE_STEPS = 12  # of a chunk of a differential run, after which it asks whether it is idle: longer ones gain little
 
 
-def default_chunk(kind, neurons, linear=0):
+def default_chunk(kind, neurons, linear=0, differential=False):
     """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device.
 
     linear: weights of linear layers, which are read once per chunk: up to twice as many steps, until their share is that of the neurons in flight.
     Measured (`bench/choices.py`): VGG-16 gains 10 %; ResNet-18, with hardly any, would gain 5 % and take twice the memory.
+    differential: twice as many too, up to `IDLE_STEPS`.
     """
     elements = CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"])
+    if differential:
+        return max(1, min(2 * elements // max(1, neurons), IDLE_STEPS))
     return max(1, min(max(elements, linear // 4), 2 * elements) // max(1, neurons))
 
 
@@ -107,8 +110,8 @@ class Run:
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
-        found = default_chunk(self.image.device.type, max(currents, default=self.image.numel()), self.plan.linear)
-        return min(found, IDLE_STEPS) if self.method.differential else found
+        neurons = max(currents, default=self.image.numel())
+        return default_chunk(self.image.device.type, neurons, self.plan.linear, self.method.differential)
 
     def first_phase(self, chunk):
         """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
@@ -197,15 +200,23 @@ class Run:
         return s
 
     def _step_by_step(self, node, inputs, steps):
-        """A layer that torch computes, in calls whose shape does not depend on the chunk."""
+        """A layer that torch computes, in calls whose shape does not depend on the chunk; of a step without input there is nothing to compute."""
         ((source, x),) = inputs.items()
-        parts = [self._evaluate(node, {source: part}, self.B) for part in x.split(self.B)]
-        return torch.cat(parts) if steps > 1 else parts[0]
+        out = None
+        for t, part in enumerate(x.split(self.B)):
+            quiet = not self.part[1] and is_silent(part)
+            y = self._evaluate(node, {source: part}, self.B) if out is None or not quiet else None
+            if out is None:
+                layout = layout_of(y)
+                out = layout.unrows(self.arena.take(steps * layout.N, y.dtype).view(steps, layout.N))
+            out[t].zero_() if quiet else out[t].copy_(y)
+        return out.flatten(0, 1)
 
     def _sum(self, node, module, inputs, steps):
         """A function over time, of values that come over time; a constant beside them stays as it is."""
         values = [x.unflatten(0, (steps, self.B)) if a in self.plan.spiking else x for a, x in inputs.items()]
-        y, self.sums[node] = module.over_time(values, self.sums.get(node), self.arena.take)
+        call = None if self.execution.fixed is None else functools.partial(self.execution.in_fixed_shapes, node, self.B)
+        y, self.sums[node] = module.over_time(values, self.sums.get(node), self.arena.take, call)
         return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):

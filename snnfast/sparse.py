@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from snnfast import differential, nn
+from snnfast import arena, differential, nn
 from snnfast.ops import checks
 from snnfast.ops.conv import DTYPES, Rule, is_relaid, relaid, spike_conv2d, spike_linear
 from snnfast.reference import gather
@@ -78,7 +78,7 @@ class SparseProduct:
 
     def __call__(self, x, take=None):
         """take(numel, dtype) gives the memory of the result, if not torch."""
-        take = take or (lambda numel, dtype: torch.empty(numel, dtype=dtype, device=x.device))
+        take = take or arena.new(x.device)
         m = self.module
         if not (m._forward_hooks or m._forward_pre_hooks):
             return self._product(take, x)

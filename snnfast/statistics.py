@@ -22,6 +22,7 @@ from snnfast.execution import Execution
 from snnfast.files import save_rows
 from snnfast.ops import checks
 from snnfast.ops.qcfs import qcfs
+from snnfast.masking import rows_are
 from snnfast.products import faithful, formats, is_product, weight_of
 from snnfast.spiking import powers_of_two
 
@@ -168,7 +169,7 @@ class Statistics:
         if key not in self.executions:
             self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
         fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
-        with formats(faithful(run.execution.dtype), run.execution.deterministic):
+        with formats(faithful(run.execution.dtype), run.execution.deterministic), rows_are(run.first):
             seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
 

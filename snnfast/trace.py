@@ -7,8 +7,30 @@ import operator
 import torch
 from torch import fx
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from snnfast import nn
+from snnfast.inplace import make_functional
+
+
+class Value(fx.Proxy):
+    """A value of the graph. `h += 1` writes h, which fx would take for `h = h + 1`."""
+
+    def __getattr__(self, name):
+        return Part(self, name)
+
+
+class Part(fx.proxy.Attribute):
+    """Its attribute: h.T."""
+
+
+def _in_place(name):
+    return lambda self, other: self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    for _class in (Value, Part):
+        setattr(_class, f"__{_name}__", _in_place(_name))
 
 
 class Tracer(fx.Tracer):
@@ -20,6 +42,9 @@ class Tracer(fx.Tracer):
     def __init__(self, sample=None):
         super().__init__()
         self.sample, self.deciding, self.failed = sample, False, None
+
+    def proxy(self, node):
+        return Value(node, self)
 
     def to_bool(self, obj):
         if self.sample is None:
@@ -108,46 +133,6 @@ def fold_batch_norms(gm):
         gm.graph.erase_node(node)
 
 
-_VIEWS = (
-    "view", "reshape", "flatten", "transpose", "permute", "getitem", "squeeze", "unsqueeze", "chunk", "split", "unflatten", "detach", "expand",
-)  # fmt: skip
-_ANEW = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv}
-
-
-def _works_in_place(gm, node, inplace):
-    """Whether a node writes its first input; makes it one that does not."""
-    if node.op == "call_module":
-        return module_of(gm, node) in inplace
-    if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
-        node.target = node.target[:-1]
-        return True
-    if node.op != "call_function":
-        return False
-    if node.kwargs.get("inplace"):
-        node.kwargs = {**node.kwargs, "inplace": False}
-        return True
-    name = getattr(node.target, "__name__", "")
-    if name in ("relu_", "dropout_"):
-        node.target = getattr(F, name[:-1])
-        return True
-    node.target, before = _ANEW.get(node.target, node.target), node.target
-    return node.target is not before
-
-
-def make_functional(gm, inplace):
-    """What is computed in place, by modules of `inplace` or by operations, is computed anew; what reads the written value later reads that."""
-    order = {node: i for i, node in enumerate(gm.graph.nodes)}
-    for node in list(gm.graph.nodes):
-        if not _works_in_place(gm, node, inplace) or not node.all_input_nodes:
-            continue
-        written = node.all_input_nodes[0]
-        name = written.target if isinstance(written.target, str) else getattr(written.target, "__name__", "")
-        later = lambda user, i=order[node]: order[user] > i  # noqa: E731
-        if name in _VIEWS and any(later(user) for user in written.all_input_nodes[0].users):
-            raise ValueError(f"{node.name} works in place on a part of {written.all_input_nodes[0].name}, which is read again later")
-        written.replace_all_uses_with(node, delete_user_cb=later)
-
-
 _DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 
 
@@ -161,12 +146,23 @@ def drop_dropout(gm):
             gm.graph.erase_node(node)
 
 
+def _compute_weights(net):
+    """Weights that are parametrised (weight_norm, spectral_norm) become plain ones. torch's own way changes a class that the original shares."""
+    for m in [m for m in net.modules() if parametrize.is_parametrized(m)]:
+        weights = {name: torch.nn.Parameter(getattr(m, name).detach()) for name in m.parametrizations}
+        m.__class__ = parametrize.type_before_parametrizations(m)
+        del m.parametrizations
+        for name, w in weights.items():
+            m.register_parameter(name, w)
+
+
 def prepared(net, sample=None):
-    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded."""
+    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed."""
     try:
         net = copy.deepcopy(net).eval()
     except RuntimeError as error:  # a weight that is computed, as weight_norm's is
         raise ValueError(f"net cannot be copied: {str(error).splitlines()[0]}") from error
+    _compute_weights(net)
     inplace = {m for m in net.modules() if getattr(m, "inplace", False)}
     for m in inplace:
         m.inplace = False  # fixed values are used again in every chunk

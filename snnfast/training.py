@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from snnfast import models, nn
 from snnfast.checkpoints import save_checkpoint
 from snnfast.files import save_text, whole
+from snnfast.masking import rows_are
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.ops import checks
 from snnfast.stages import OPTIMISERS, optimiser_of, parameter_groups, to_channelwise, warmed_cosine
@@ -284,5 +285,9 @@ class Training:
 def accuracy(net, data, device, batch_size=500):
     """Top-1 accuracy in %."""
     net.eval()
-    right = sum(int((net(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in DataLoader(data, batch_size))
+    right = seen = 0
+    for x, y in DataLoader(data, batch_size):
+        with rows_are(torch.arange(seen, seen + len(y))):
+            right += int((net(x.to(device)).argmax(1).cpu() == y).sum())
+        seen += len(y)
     return 100 * right / len(data)

@@ -60,7 +60,7 @@ def read(family, state, masks, path, arch, num_classes, levels, threshold, signs
     if family == "mst":
         if signs is not None:
             raise ValueError("signs is of family 'spikezip'; levels of 'mst' have none")
-        state = _renamed_mst(state)
+        state = _renamed_mst(state, path)
         config = _swin(state, masks)
     else:
         if signs is None:
@@ -68,11 +68,11 @@ def read(family, state, masks, path, arch, num_classes, levels, threshold, signs
                 f"{path} does not store which of its levels have a sign: give signs='authors' (all but those behind the softmax and fc1), 'all' or "
                 "'none'"
             )
-        state = _renamed_spikezip(state)
+        state = _renamed_spikezip(state, path)
         config = _vit(state) | dict(activation="lsq", placement="spikezip", signs=checks.choice("signs", signs, SIGNS))
     if arch not in (None, config["arch"]):
         raise ValueError(f"{path} holds a {config['arch']}, by its shapes, not arch={arch!r}")
-    classes = state[_head(config)].size(0) if _head(config) in state else None
+    classes = _size(state, _head(config), 0) if _head(config) in state else None
     if num_classes not in (None, classes):
         raise ValueError(f"{path} is of {classes} classes, not of num_classes={num_classes}")
     return dict(levels=levels, num_classes=classes, theta=3.0, width=1.0, channel_num=None, drop_path=0.0) | config | options, state
@@ -82,7 +82,7 @@ def _head(config):
     return "head.fc.weight" if config["arch"].startswith("swin") else "head.weight"
 
 
-def _renamed_mst(state):
+def _renamed_mst(state, path):
     found = {}
     for key, t in state.items():
         for theirs, ours in _MST:
@@ -90,17 +90,23 @@ def _renamed_mst(state):
         key = re.sub(r"attn\.(q|k|v|attn|proj)_if\.up$", r"attn.\1_act.thresh", key)
         # They merge patches at the end of a stage, timm at the beginning of the next.
         key = re.sub(r"layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", key)
-        found[re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", key)] = t
+        _put(found, re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", key), t, path)
     return found
 
 
-def _renamed_spikezip(state):
+def _renamed_spikezip(state, path):
     found = {}
     for key, t in state.items():
         for theirs, ours in _SPIKEZIP:
             key = re.sub(theirs, ours, key)
-        found[key] = t
+        _put(found, key, t, path)
     return found
+
+
+def _put(found, key, t, path):
+    if key in found:
+        raise ValueError(f"{path} has two tensors for {key}")
+    found[key] = t
 
 
 def _many(state, pattern):

@@ -1,5 +1,6 @@
 """The evaluation: accuracy at every t from one run, memory that does not grow with T, the report, the command line."""
 
+import copy
 import json
 import os
 import subprocess
@@ -89,3 +90,16 @@ def test_import_is_light():
         times.append(float(seconds))
         assert not {"triton", "sklearn", "matplotlib", "rich"} & set(modules)
     assert min(times) <= 0.3
+
+
+def test_devices_and_networks_that_do_not_fit_are_told_before_anything_runs():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), snnfast.nn.QCFS(4), torch.nn.Linear(4, 3))
+    snn, data = snnfast.convert(net), [(torch.randn(2, 4), torch.tensor([0, 1]))]
+    for options, kind, message in (
+        (dict(device="nonsense"), ValueError, "device nonsense: Expected one of cpu"),
+        (dict(device="cuda:99"), ValueError, "device cuda:99: "),
+        (dict(ann=copy.deepcopy(net).double()), TypeError, "ann has weights in float64, but those of snn are in float32"),
+        (dict(ann=lambda x: x), TypeError, "ann must be the network that snn was converted from, a torch.nn.Module, got function"),
+    ):
+        with pytest.raises(kind, match=message):
+            snnfast.evaluate(snn, data, T=4, **options)

@@ -1,7 +1,9 @@
 """Random spike masking: a share of the spikes, from a counter."""
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 from transformers import images, network
 
 import snnfast
@@ -78,6 +80,23 @@ def test_a_mask_in_a_network_of_ones_own():
     s, _ = snnfast.iaf(current, 1.0, T=T)
     kept = torch.stack([net[2].kept(s[0].shape, t, 0, "cpu") for t in range(T)])
     assert torch.allclose(y, net[3](s * kept), rtol=1e-12)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_quantised_network_of_an_evaluation_masks_images_not_rows(deterministic):
+    net = network("mst", masking=0.5, seed=1, dtype=torch.float64)
+    x, y = torch.randn(7, 2, net.config["image_size"], net.config["image_size"], dtype=torch.float64), torch.arange(7) % 3
+    snn, found = snnfast.convert(net), []
+    for batch in (7, 3, 1):
+        statistics = snnfast.statistics.Statistics(snn)
+        report = snnfast.evaluate(
+            snn, TensorDataset(x, y), T=4, ann=net, batch=batch, deterministic=deterministic, statistics=statistics
+        )
+        found.append((report.record["ann"], report.record["distance"], [row["case1"] for row in statistics.rows()]))
+    for prediction, distance, cases in found[1:]:
+        assert (prediction == found[0][0]).all() and np.allclose(distance, found[0][1], atol=1e-9) and cases == found[0][2]
+    with torch.no_grad():
+        assert (torch.as_tensor(found[0][0]) == net(x).argmax(1)).all()  # rows are images there
 
 
 def test_masks_do_not_go_with_differential_sums():

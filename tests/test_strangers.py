@@ -160,7 +160,7 @@ def test_what_is_written_in_place_is_not_lost():
     with torch.no_grad():
         assert torch.equal(a(x), b(x)) and (one(x, T=2048) - b(x)).abs().max() < 0.01
     part = Net(lambda s, x: (lambda h: s.c(h + h[:, :4].relu_()))(s.a(x)), a=linear(), c=linear())
-    with pytest.raises(ValueError, match="works in place on a part of a"):
+    with pytest.raises(ValueError, match="works in place on getitem, a part or a view of a"):
         snnfast.convert(part, calibrate=x)
 
 
@@ -327,3 +327,32 @@ def test_tensor_options_of_a_neuron_are_its_buffers():
     x = torch.randn(5, 2, requires_grad=True)
     assert torch.equal(layer(x), snnfast.iaf(x, 0.75, torch.tensor([0.25, 0.75]))[0])
     assert copy.deepcopy(layer).state is None and layer.state is not None
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_weights_that_are_parametrised_become_plain_ones(name):
+    torch.manual_seed(0)
+    wrap = getattr(torch.nn.utils.parametrizations, name)
+    conv, last = torch.nn.Conv2d(3, 4, 3).double(), linear(4 * 36, 8)
+    net = torch.nn.Sequential(wrap(conv), torch.nn.BatchNorm2d(4).double(), act(), torch.nn.Flatten(), wrap(last), torch.nn.LayerNorm(8).double())
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    net.train()(x)
+    net.eval()
+    snn = snnfast.convert(net, mode="differential")
+    with torch.no_grad():
+        assert (snn.logits(x, 32, at=[32])[0] - net(x)).abs().max() < 1e-12
+    assert torch.nn.utils.parametrize.is_parametrized(net[0]) and net[0].weight.requires_grad  # the original is as it was
+    net.train()(x).sum().backward()
+
+
+def test_a_hook_on_what_gets_differences_is_refused():
+    net = torch.nn.Sequential(linear(), act(), linear(4, 4), torch.nn.LayerNorm(4).double(), act(), linear(4, 3))
+    x = torch.randn(5, 4, dtype=torch.float64)
+    hook = net[2].register_forward_hook(lambda module, inputs, y: y + 1)
+    with pytest.raises(ValueError, match="2 has a forward hook, which a differential run would call with differences"):
+        snnfast.convert(net)
+    hook.remove()
+    for layer in (net[0], net[3]):  # before the first spike, and behind a function, which is called with sums
+        layer.register_forward_hook(lambda module, inputs, y: y * 2 + 1)
+    with torch.no_grad():
+        assert (snnfast.convert(net).logits(x, 40, at=[40])[0] - net(x)).abs().max() < 1e-12

@@ -141,6 +141,11 @@ def test_what_a_file_does_not_say_is_asked_for(tmp_path):
     del state["blocks.0.mlp.fc2.1.s"]
     torch.save(state, path)
     refused("blocks.0.mlp.fc2_act.s is missing", levels=8, signs="authors", heads=3)
+    theirs = as_spikezip(net)
+    torch.save({"model": {**theirs, "head.weight": torch.tensor(1.0)}}, path)
+    refused(r"head.weight has shape \(\), not", levels=8, signs="authors", heads=3)
+    torch.save({"model": {**theirs, "patch_embed.proj.weight": theirs["patch_embed.proj.0.weight"]}}, path)
+    refused("has two tensors for patch_embed.proj.weight", levels=8, signs="authors", heads=3)
     mst = network("mst", activation="qcfs")
     torch.save({"model": as_mst(mst)}, path)
     refused("does not store the quantisation levels")

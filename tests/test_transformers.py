@@ -173,10 +173,16 @@ BAD = [
     (models.swin_tiny, dict(heads=(5, 6, 12, 24)), "96 features do not go into 5 heads"),
     (models.swin_tiny, dict(wiring="mist"), "wiring must be one of 'swin', 'mst'"),
     (models.swin_tiny, dict(masking=1.5), r"masking must be in \[0, 1\), got 1.5"),
+    (models.swin_tiny, dict(depths=2), "depths must be a tuple with a number for each stage, got int"),
+    (models.swin_tiny, dict(heads=2), "heads must be a tuple with a number for each stage, got int"),
+    (models.swin_tiny, dict(mlp_norm=1), "mlp_norm must be True or False, got int"),
+    (models.vit_tiny, dict(signs="all"), "signs='all' is of activation 'lsq'"),
+    (models.vit_tiny, dict(class_token="no"), "class_token must be True or False, got str"),
+    (snnfast.nn.LSQ, dict(signed="no"), "signed must be True or False, got str"),
 ]
 
 
 @pytest.mark.parametrize("build, options, message", BAD, ids=[m for *_, m in BAD])
 def test_bad_sizes(build, options, message):
-    with pytest.raises(ValueError, match=message), torch.device("meta"):
+    with pytest.raises((ValueError, TypeError), match=message), torch.device("meta"):
         build(**options)

@@ -175,6 +175,10 @@ class Swin(Network):
 def _check(own, depths, heads):
     for name in ("image_size", "patch_size", "window"):
         checks.integer(name, own[name])
+    for name, numbers in (("depths", depths), ("heads", heads)):
+        if not isinstance(numbers, (tuple, list)):
+            raise TypeError(f"{name} must be a tuple with a number for each stage, got {type(numbers).__name__}")
+    checks.yes_or_no("mlp_norm", own["mlp_norm"])
     if len(depths) != len(heads) or not depths:
         raise ValueError(f"depths and heads need a number for each stage, got {depths} and {heads}")
     for name, numbers in (("depths", depths), ("heads", heads)):

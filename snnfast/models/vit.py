@@ -121,9 +121,13 @@ def _check(own, depth, heads, activation):
     checks.choice("pool", own["pool"], POOLS)
     checks.choice("placement", own["placement"], PLACEMENTS)
     checks.choice("signs", own["signs"], SIGNS)
+    for name in ("class_token", "qkv_bias"):
+        checks.yes_or_no(name, own[name])
     checks.share("drop_path", own["drop_path"])
     if own["placement"] == "spikezip" and activation != "lsq":
         raise ValueError(f"placement='spikezip' quantises norms, which have signs: it needs activation 'lsq', got {activation!r}")
+    if own["signs"] != "authors" and activation != "lsq":
+        raise ValueError(f"signs={own['signs']!r} is of activation 'lsq', whose levels can have a sign, not of {activation!r}")
     if own["pool"] == "token" and not own["class_token"]:
         raise ValueError("pool='token' reads the class token: it needs class_token=True")
 

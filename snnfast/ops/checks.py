@@ -41,6 +41,22 @@ def integer(name, value, least=1):
     return value
 
 
+def yes_or_no(name, value):
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+    return value
+
+
+def device(name, value):
+    """A device that is there."""
+    try:
+        found = torch.device(value)
+        torch.empty(1, device=found)
+    except Exception as error:  # torch raises many kinds, all with a reason
+        raise ValueError(f"{name} {value}: {str(error).splitlines()[0].split('. ')[0]}") from None
+    return found
+
+
 def choice(name, value, allowed):
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(repr(a) for a in allowed)}; got {value!r}")
