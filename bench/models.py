@@ -103,6 +103,7 @@ def main():
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--width", type=float, default=1.0)
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--peaks", action="store_true", help="of transformers: only how much memory whole runs take")
     p.add_argument("--device", default="cpu")
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     p.add_argument("--way", choices=(*WAYS, "ratio", "peak"), help=argparse.SUPPRESS)

@@ -100,14 +100,18 @@ def measure(args, arch, facts):
         what = dict(
             arch=arch, image_size=SIZES[arch][0], patch_size=SIZES[arch][1], T=T, batch=args.batch, width=args.width, rounds=args.rounds
         )
-        ratio, peak = _child(args, "ratio", arch, T), _child(args, "peak", arch, T)
+        ratio, peak = {} if args.peaks else _child(args, "ratio", arch, T), _child(args, "peak", arch, T)
         failed = ratio.get("failed") or peak.get("failed")
         if failed:
             print(f"| {arch}, {T} | – | – | – | {failed} | |", flush=True)
             continue
+        row = dict(peak=peak["peak"], rise=peak["peak"] - peak["before"], whole_run=peak["seconds"], not_idle=peak["not_idle"])
+        if args.peaks:
+            stored.append("transformers", facts, [what | row], args.results)
+            print(f"| {arch}, {T} | – | {row['whole_run']:.3g} s for the whole run | – | – | {memory.told(row['peak'])} |", flush=True)
+            continue
         quantised, spiking = ratio["quantised"], ratio["spiking"]
-        row = dict(quantised=quantised, spiking=spiking, ratio=spiking / (T * quantised), idle=ratio["idle_after"], not_idle=ratio["not_idle"],
-                   peak=peak["peak"], whole_run=peak["seconds"])  # fmt: skip
+        row |= dict(quantised=quantised, spiking=spiking, ratio=spiking / (T * quantised), idle=ratio["idle_after"])
         stored.append("transformers", facts, [what | row], args.results)
         print(
             f"| {arch}, {T} | {quantised * T:.3g} s | {spiking:.3g} s | {row['ratio']:.2f} | {row['idle']} | {memory.told(row['peak'])} |",

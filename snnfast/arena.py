@@ -5,6 +5,8 @@ Touched pages stay touched, so a run pays for their first touch once, and its me
 
 import torch
 
+from snnfast import heap
+
 
 def choose(sizes, size):
     """Which of the free buffers of these sizes to take: (place, True) of the smallest that holds `size`; (place, False) of the largest, which is
@@ -48,6 +50,51 @@ class Arena:
 
     def holds(self, tensor):
         return any(_address(tensor) == _address(b) for b in [*self.used, *self.free])
+
+
+class Slabs:
+    """Memory for what a run keeps from chunk to chunk, apart from the heap, where it would lie between values that are not kept: their blocks then
+    fit no other, and the heap grows to several times what is used. Pages of a slab that nothing was written to are not resident."""
+
+    SIZE = 64 << 20  # above 32 MiB the C library asks the system for memory of its own
+    PLACE = 64
+    SMALL = 1 << 20  # bytes that are kept on the heap, so that a small network needs no slab
+    LEFT = 32 << 20  # bytes of tensors that were let go, after which the heap is trimmed
+
+    def __init__(self, device):
+        self.wanted, self.slab, self.used, self.left, self.small = torch.device(device).type == "cpu", None, 0, 0, 0
+
+    def keep(self, t):
+        """A tensor with the values and the layout of t, which is new."""
+        if not self.wanted or not t.numel() or not _is_dense(t):
+            return t
+        size = -(-t.nbytes // self.PLACE) * self.PLACE
+        self.small += size
+        if self.small <= self.SMALL:
+            return t
+        if self.slab is None or self.used + size > len(self.slab):
+            self.slab, self.used = torch.empty(max(size, self.SIZE), dtype=torch.uint8), 0
+        flat = self.slab[self.used : self.used + t.nbytes].view(t.dtype)
+        self.used += size
+        self.let_go(size)
+        return flat.as_strided(t.shape, t.stride(), flat.storage_offset()).copy_(t)
+
+    def let_go(self, size):
+        """Notes a tensor on the heap that is not kept."""
+        self.left += size
+        if self.wanted and self.left > self.LEFT:
+            self.left = 0
+            heap.release()
+
+
+def _is_dense(t):
+    """No gaps and no overlaps: [shape, stride] sorted by stride are those of a contiguous tensor."""
+    expected = 1
+    for stride, n in sorted((stride, n) for n, stride in zip(t.shape, t.stride()) if n > 1):
+        if stride != expected:
+            return False
+        expected *= n
+    return True
 
 
 def _address(t):

@@ -77,6 +77,7 @@ class Differential(torch.nn.Module):
             (x,) = inputs
             return self.fused(x, state, take(x.numel(), x.dtype).view(x.shape))
         steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), None
+        y = None
         for t in range(steps):
             now = [x[t] if runs else x for x, runs in zip(inputs, self.running)]
             if out is not None and is_silent(*(x for x, runs in zip(now, self.running) if runs)):
@@ -88,10 +89,12 @@ class Differential(torch.nn.Module):
                 for total, x, runs in zip(state[0], now, self.running):
                     if runs:
                         total.add_(x)
+            last = state[1] if y is None else y
             y = self.function(*state[0]) if call is None else call(self.function, self.running, state[0])
             out = take(steps * y.numel(), y.dtype).view(steps, *y.shape) if out is None else out
-            out[t].copy_(y) if state[1] is None else torch.sub(y, state[1], out=out[t])
-            state = state[0], y
+            out[t].copy_(y) if last is None else torch.sub(y, last, out=out[t])
+        if y is not None:
+            state = state[0], y if state[1] is None else state[1].copy_(y)
         return out, state
 
     def extra_repr(self):

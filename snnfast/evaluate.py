@@ -275,6 +275,8 @@ class Evaluation:
 
         with formats(faithful(self.dtype), self.deterministic):
             y = self.execution.fixed.apply("ann", answer, [x, numbers], len(x)) if self.execution.fixed else answer(x, numbers)
+        if self.device.type == "cpu":
+            heap.release()
         if y.shape != (len(x), self.dry.classes):
             raise ValueError(f"ann must give logits [{len(x)}, {self.dry.classes}], as snn does, got shape {tuple(y.shape)}")
         return y

@@ -1,14 +1,40 @@
 """How a run computes the nodes between its neurons: the format of matrix products, shapes that do not depend on the batch, and a clock."""
 
 import contextlib
+import operator
 import time
 
 import torch
 
 from snnfast import linear_part
 from snnfast.fixed_shapes import FixedShapes, is_sensitive
+from snnfast.ops.layout import layout_of
 from snnfast.products import HALF, HalfProducts, check_dtype
 from snnfast.sparse import SparseProduct, lay, products_of, served, unspiking
+
+# Functions of elements, which write to memory that is given.
+INTO = {
+    operator.add: torch.add,
+    operator.sub: torch.sub,
+    operator.mul: torch.mul,
+    torch.add: torch.add,
+    torch.sub: torch.sub,
+    torch.mul: torch.mul,
+}
+
+
+def into(function, args, take):
+    """function(*args) in memory that `take` gives, or None where it is not of two operands of one dtype, of which one has the result's layout."""
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if len(args) != 2 or not isinstance(args[0], torch.Tensor) or not isinstance(args[1], (torch.Tensor, int, float)):
+        return None
+    like = max(tensors, key=torch.Tensor.numel)
+    layout = layout_of(like)
+    if not layout.dense or not like.is_floating_point() or any(t.dtype != like.dtype for t in tensors):
+        return None
+    if torch.broadcast_shapes(*(t.shape for t in tensors)) != like.shape:
+        return None
+    return function(*args, out=layout.unvector(take(layout.N, like.dtype)))
 
 
 class Clock:
@@ -97,6 +123,12 @@ class Execution:
         """
         if product := self.sparse_product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
+        if take and node.target in INTO and not self.half and not node.kwargs:
+            args = [env[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
+            if constants or not linear_part.has_number(node):
+                value = into(INTO[node.target], args, take)
+                if value is not None:
+                    return value
         interpreter.env = env
         if self.half is None and self.fixed is None and constants:
             return interpreter.run_node(node)
@@ -125,6 +157,16 @@ class Execution:
             return function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row)))
 
         return self.fixed.call(node, on, changing, rows)
+
+    def write(self, node, x, out, constants):
+        """Writes a layer of x [B, ...] to `out`, without memory of its own; False, and nothing is written, where torch cannot."""
+        module = self.module(node, constants)
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        if type(module) is not torch.nn.Linear or self.half or self.fixed or hooks or not out.is_contiguous():
+            return False
+        x, out, weight = x.reshape(-1, x.size(-1)), out.view(-1, out.size(-1)), module.weight.t()
+        torch.mm(x, weight, out=out) if module.bias is None else torch.addmm(module.bias, x, weight, out=out)
+        return True
 
     def _in_fixed_shapes(self, node, function, args, kwargs, per_row, rows):
         """The arguments that have a row per image are sliced; the others go into every call as they are."""

@@ -13,9 +13,10 @@ from snnfast.rates import called
 
 # Functions, methods and attributes that may give a view of their input.
 VIEWS = frozenset(
-    "as_strided atleast_1d atleast_2d atleast_3d broadcast_to chunk contiguous cpu cuda detach diagonal double expand expand_as flatten float getitem "
-    "hsplit imag movedim moveaxis narrow permute positive ravel real reshape reshape_as select split split_with_sizes squeeze swapaxes swapdims t "
-    "tensor_split to transpose type type_as unbind unflatten unfold unsqueeze view view_as vsplit dsplit adjoint".split()
+    "adjoint as_strided atleast_1d atleast_2d atleast_3d broadcast_to chunk contiguous cpu cuda detach diagonal double dsplit expand "
+    "expand_as flatten float getitem hsplit imag movedim moveaxis narrow permute positive ravel real reshape reshape_as select split "
+    "split_with_sizes squeeze swapaxes swapdims t tensor_split to transpose type type_as unbind unflatten unfold unsqueeze view view_as "
+    "vsplit".split()
 )  # fmt: skip
 _LISTS = ("chunk", "split", "split_with_sizes", "hsplit", "vsplit", "dsplit", "tensor_split", "unbind")  # their parts do not overlap
 ATTRIBUTES = ("T", "H", "mT", "mH", "data", "real", "imag")
@@ -92,5 +93,7 @@ def make_functional(gm, inplace):
         is_before = lambda other, now=now: order[other] < now  # noqa: E731
         for alias in _aliases(gm, written, is_before):
             if any(order[user] > now for user in alias.users):
-                raise ValueError(f"{node.name} works in place on {written.name}, a part or a view of {alias.name}, which is read again later")
+                raise ValueError(
+                    f"{node.name} works in place on {written.name}, a part or a view of {alias.name}, which is read again later"
+                )
         written.replace_all_uses_with(node, delete_user_cb=lambda user, now=now: order[user] > now)

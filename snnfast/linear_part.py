@@ -42,6 +42,11 @@ def is_join(node):
     return node.target in ADD or node.target in JOINS
 
 
+def has_number(node):
+    """Whether a node adds a number."""
+    return node.target in ADD and any(isinstance(a, (int, float)) for a in node.args)
+
+
 def without_constant(node, gm, args, kwargs):
     """Arguments of a function of weights without its bias, of a sum without its numbers."""
     if node.op == "call_function" and is_product(node, gm):
@@ -56,7 +61,9 @@ def check(node, gm, plan):
     """Raises ValueError where a node has a constant that is none of these."""
     layer = gm.get_submodule(node.target) if node.op == "call_module" else None
     if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
-        raise ValueError(f"{node.target} has a forward hook, which a differential run would call with differences: remove it before conversion")
+        raise ValueError(
+            f"{node.target} has a forward hook, which a differential run would call with differences: remove it before conversion"
+        )
     if node in plan.without_values[1]:
         raise ValueError(
             f"{node.name} is a constant that is made with a size or dtype of values that come over time: make it of parameters alone"

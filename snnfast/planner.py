@@ -16,7 +16,8 @@ import torch
 from torch import fx
 
 from snnfast import memory
-from snnfast.arena import choose
+from snnfast.arena import Slabs, choose
+from snnfast.ops.layout import layout_of
 from snnfast.pooling import Pool
 from snnfast.products import is_product
 from snnfast.run import default_chunk
@@ -49,10 +50,10 @@ class Dry:
     def __init__(self, snn, shape, execution, device):
         self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
         self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
-        self.sparse, self.sums = (
-            {},
-            {},
-        )  # bytes per row: of an input that a sparse product copies; of sums and values of a function over time
+        # Bytes per row: of inputs that sparse products and neurons copy; of sums and values of functions over time.
+        self.sparse, self.copied, self.sums = {}, {}, {}
+        # Nodes whose values lie in memory that layers share, and of them those that are computed step by step.
+        self.taken, self.stepwise = set(), set()
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(
@@ -78,14 +79,23 @@ class Dry:
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
 
     def _value(self, node, env, interpreter, execution):
+        x = env[node.all_input_nodes[0]] if node.all_input_nodes else None
         if node in self.plan.firing:
-            x = env[node.all_input_nodes[0]]
             self.neurons[node] = x.numel()
+            self.copied[node] = 0 if layout_of(x).dense else x.nbytes
+            self.taken.add(node)
             return torch.zeros_like(x)
         if execution.sparse_product(node):
-            x = env[node.all_input_nodes[0]]
             self.sparse[node] = 0 if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last) else x.nbytes
-        return execution.node(interpreter, node, env, self.plan.per_row, 1)
+
+        def take(numel, dtype):
+            self.taken.add(node)
+            return torch.empty(numel, dtype=dtype, device=self.device)
+
+        if node in self.plan.summing or node in execution.unspiking:
+            self.taken.add(node)
+            self.stepwise.add(node)
+        return execution.node(interpreter, node, env, self.plan.per_row, 1, take)
 
     def _note(self, node, env):
         """Bytes of a node's value; 0 where it is a view of another's, whose memory then lives as long."""
@@ -149,23 +159,24 @@ class Dry:
         for node in self.nodes:
             if node not in self.plan.spiking:
                 continue
-            repeated, taken = 0, node in self.plan.firing or node in self.sparse
-            if taken:
-                at, fits = choose(free, rows * self.size[node])
-                given = free.pop(at) if at is not None else 0
-                shared[node] = given if fits else rows * self.size[node]
-            else:
+            repeated = 0
+            for value, size in ((f"input of {node}", self.copied.get(node, 0)), (node, self.size[node])):
+                if node in self.taken and size:
+                    at, fits = choose(free, rows * size)
+                    given = free.pop(at) if at is not None else 0
+                    shared[value] = given if fits else rows * size
+            if node not in self.taken:
                 alive[self.owner[node]] = rows * self.size[self.owner[node]] if self.owner[node] not in shared else 0
                 repeated = sum(rows * self.size[a] for a in node.all_input_nodes if a in self.kept)
-            working = 0 if node in self.plan.firing else self._working(node, rows)
+            working = 0 if node in self.plan.firing else self._working(node, B if node in self.stepwise else rows)
             if node in self.plan.firing and self.method.parity:  # x/theta and s theta, where an author's program divides by a number
                 working = 2 * rows * self.size[node]
             if node.op == "placeholder":  # the hash behind each random number
                 working = rows * self.size[node] + 6 * 8 * B * self.elements[node]
             most = max(most, sum(alive.values()) + repeated + working)
             alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node]}
-            free += [size for v, size in shared.items() if self.dies[v] <= self.at[node]]
-            shared = {v: size for v, size in shared.items() if self.dies[v] > self.at[node]}
+            free += [size for v, size in shared.items() if self.dies.get(v, -1) <= self.at[node]]
+            shared = {v: size for v, size in shared.items() if self.dies.get(v, -1) > self.at[node]}
         return sum(free) + sum(shared.values()), most
 
     def parts(self, B, c, statistics, ann, reads=1):
@@ -202,7 +213,8 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
     used = memory.used(dry.device)
 
     def of(B, c):
-        parts = {"in use": used, "reserve": IDLE[kind]} | dry.parts(B, c, statistics, ann, reads)
+        reserve = IDLE[kind] + (Slabs.LEFT if dry.plan.summing and kind == "cpu" else 0)
+        parts = {"in use": used, "reserve": reserve} | dry.parts(B, c, statistics, ann, reads)
         return MemoryPlan(B, c, sum(parts.values()), budget, parts)
 
     options = []

@@ -19,7 +19,8 @@ _DEFAULTS = dict(stride=None, padding=0, dilation=1, ceil_mode=False, return_ind
 
 
 class Pool(torch.nn.Module):
-    """A max pooling over time: `over_time([x [t, B, C, ...]], state)` gives (y [t, B, C, ...], state), state None at the start.
+    """A max pooling over time: `over_time([x [t, B, C, ...]], state)` gives (y [t, B, C, ...], state), state None at the start and
+    later updated in place.
 
     Sums are kept in fp64, step by step, so that the result does not depend on how time is cut.
     """
@@ -40,18 +41,20 @@ class Pool(torch.nn.Module):
         """take: gives the memory of the result, (numel, dtype) -> a flat tensor."""
         (x,) = inputs
         take = take or arena.new(x.device)
-        total = torch.zeros_like(x[0], dtype=torch.float64) if state is None else state[0]
-        out, last = None, state[1] if state is not None else None
+        total, last = (torch.zeros_like(x[0], dtype=torch.float64), None) if state is None else state
+        out = now = None
         for t, step in enumerate(x):
-            total = total + step
+            total.add_(step)
             if self.form == "difference":
-                now = self._max(total)
-                y, last = now if last is None else now - last, now
+                before, now = last if now is None else now, self._max(total)
+                y = now if before is None else now - before
             else:
                 _, winner = self._max(total, return_indices=True)
                 y = step.flatten(-self.dims).gather(-1, winner.flatten(-self.dims)).view(winner.shape)
             out = take(len(x) * y.numel(), x.dtype).view(len(x), *y.shape) if out is None else out
             out[t].copy_(y)
+        if now is not None:
+            last = now if last is None else last.copy_(now)
         return out, (total, last)
 
     def extra_repr(self):

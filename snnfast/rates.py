@@ -22,7 +22,8 @@ LINEAR = {
 }  # fmt: skip
 ADD = {operator.add, operator.sub, operator.iadd, operator.isub, torch.add, torch.sub, "add", "sub"}
 # What must leave the first dimension, the images, alone: name -> place and name of the argument that says which it touches.
-_FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unbind": (1, "dim"), "unflatten": (1, "dim"),
+_FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unbind": (1, "dim"),
+          "unflatten": (1, "dim"),
           "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape"),
           "roll": (2, "dims"), "stack": (1, "dim")}  # fmt: skip
 SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div, "mul", "div"}

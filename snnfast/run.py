@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from snnfast import linear_part, nn, poisson
-from snnfast.arena import Arena
+from snnfast.arena import Arena, Slabs
 from snnfast.differential import Differential, is_silent
 from snnfast.execution import Execution
 from snnfast.ops.layout import layout_of
@@ -84,7 +84,7 @@ class Run:
         self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
         self.execution, self.observe = execution or Execution(gm, x.device), observe
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
-        self.states, self.arena, self.longest = {}, Arena(x.device), 0
+        self.states, self.arena, self.slabs, self.longest = {}, Arena(x.device), Slabs(x.device), 0
         self.eager = 0  # chunks that ran as they are, where CUDA graphs are asked for
         self.last_use = {}
         last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
@@ -125,6 +125,7 @@ class Run:
             v = self.states.pop(node).v
             # Poisson input goes on: the second phase sees new spikes.
             self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
+        self.slabs = Slabs(self.image.device)
 
     def chunk(self, steps):
         """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
@@ -144,7 +145,18 @@ class Run:
                 env[node] = self._value(node, env, steps)
             for dead in self.last_use.get(node, ()):
                 env.pop(dead, None)
+            self.slabs.let_go(self._on_heap(node, env[node], steps) if node in env else 0)
             self.arena.give_back(env.values())
+
+    def _on_heap(self, node, value, steps):
+        """Bytes that a node took from the heap and not from the arena."""
+        if not isinstance(value, torch.Tensor) or node in self.plan.firing:
+            return 0
+        if node in self.plan.summing:  # of each step
+            return value.nbytes if getattr(self.gm.get_submodule(node.target), "fused", None) is None else 0
+        if node in self.execution.unspiking:  # of the first step
+            return value.nbytes // steps
+        return 0 if self.arena.holds(value) else value.nbytes
 
     def _logits(self, y):
         # A network that ends in a neuron answers in memory that the next chunk reuses.
@@ -204,19 +216,26 @@ class Run:
         ((source, x),) = inputs.items()
         out = None
         for t, part in enumerate(x.split(self.B)):
-            quiet = not self.part[1] and is_silent(part)
-            y = self._evaluate(node, {source: part}, self.B) if out is None or not quiet else None
             if out is None:
+                y = self._evaluate(node, {source: part}, self.B)
                 layout = layout_of(y)
                 out = layout.unrows(self.arena.take(steps * layout.N, y.dtype).view(steps, layout.N))
-            out[t].zero_() if quiet else out[t].copy_(y)
+                out[0].copy_(y)
+            if not self.part[1] and is_silent(part):
+                out[t].zero_()
+            elif t and not self.execution.write(node, part, out[t], self.part[1]):
+                out[t].copy_(self._evaluate(node, {source: part}, self.B))
         return out.flatten(0, 1)
 
     def _sum(self, node, module, inputs, steps):
         """A function over time, of values that come over time; a constant beside them stays as it is."""
         values = [x.unflatten(0, (steps, self.B)) if a in self.plan.spiking else x for a, x in inputs.items()]
         call = None if self.execution.fixed is None else functools.partial(self.execution.in_fixed_shapes, node, self.B)
-        y, self.sums[node] = module.over_time(values, self.sums.get(node), self.arena.take, call)
+        state = self.sums.get(node)
+        y, new = module.over_time(values, state, self.arena.take, call)
+        if state is None:
+            new = torch.utils._pytree.tree_map(lambda part: self.slabs.keep(part) if isinstance(part, torch.Tensor) else part, new)
+        self.sums[node] = new
         return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):
@@ -230,12 +249,15 @@ class Run:
         if layout.order != first.order:  # a library changed its layout with the length of a chunk; the state keeps the first
             current = first.unrows(first.rows(current.unsqueeze(0) if constant else current).contiguous())
             current, layout = current[0] if constant else current, first
+        if not layout.dense:  # the kernels take rows
+            current = self.arena.take(current.numel(), like.dtype).view(current.shape).copy_(current)
         out = layout.unrows(self.arena.take(steps * layout.N, like.dtype).view(steps, layout.N))
         # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
         state, options, T = self.states.get(node), self.options[node], steps if constant else None
         if self.method.rho and state is None:
             options = {"v0": self._calibrated(neuron, current, constant)}
-        s, self.states[node] = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
+        s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
+        self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
         if self.counting and neuron.is_signed():
             self.signed[node] = self.signed.get(node, 0) + int(torch.count_nonzero(s))
         if self.method.differential:

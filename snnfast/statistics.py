@@ -20,9 +20,9 @@ from torch import fx
 from snnfast import nn
 from snnfast.execution import Execution
 from snnfast.files import save_rows
+from snnfast.masking import rows_are
 from snnfast.ops import checks
 from snnfast.ops.qcfs import qcfs
-from snnfast.masking import rows_are
 from snnfast.products import faithful, formats, is_product, weight_of
 from snnfast.spiking import powers_of_two
 

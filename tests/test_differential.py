@@ -420,7 +420,9 @@ def test_deterministic_runs_depend_on_no_batch(what):
     net = Attention() if what == "sdpa" else network(what)
     x = torch.randn(7, 5, 12) if what == "sdpa" else images(net, 7)
     snn = snnfast.convert(net, mode="differential")
-    run = lambda x, chunk: torch.cat(list(snn.chunks(x, 12, chunk, execution=Execution(snn.gm, deterministic=True), on_end=lambda *_: None)))
+    run = lambda x, chunk: torch.cat(
+        list(snn.chunks(x, 12, chunk, execution=Execution(snn.gm, deterministic=True), on_end=lambda *_: None))
+    )
     whole = run(x, 5)
     for part in (run(x, 12), torch.cat([run(x[:1], 5), run(x[1:4], 2), run(x[4:], 5)], 1)):
         assert torch.equal(part, whole)

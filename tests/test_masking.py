@@ -89,9 +89,7 @@ def test_the_quantised_network_of_an_evaluation_masks_images_not_rows(determinis
     snn, found = snnfast.convert(net), []
     for batch in (7, 3, 1):
         statistics = snnfast.statistics.Statistics(snn)
-        report = snnfast.evaluate(
-            snn, TensorDataset(x, y), T=4, ann=net, batch=batch, deterministic=deterministic, statistics=statistics
-        )
+        report = snnfast.evaluate(snn, TensorDataset(x, y), T=4, ann=net, batch=batch, deterministic=deterministic, statistics=statistics)
         found.append((report.record["ann"], report.record["distance"], [row["case1"] for row in statistics.rows()]))
     for prediction, distance, cases in found[1:]:
         assert (prediction == found[0][0]).all() and np.allclose(distance, found[0][1], atol=1e-9) and cases == found[0][2]

@@ -144,6 +144,24 @@ def test_larger_networks_stay_below_it_too(arch, extra):
     assert peak <= budget and estimate <= budget and batch * chunk > 1
 
 
+TRANSFORMER = """
+import sys, torch, snnfast
+torch.manual_seed(0)
+net = snnfast.models.vit_tiny(image_size=32, patch_size=4, levels=16, depth=6, theta=1.0).eval()
+x = torch.randn(int(sys.argv[2]), 3, 32, 32)
+report = snnfast.evaluate(snnfast.convert(net), [(x, torch.zeros(len(x), dtype=torch.long))], T=14, ann=net, dtype=sys.argv[1])
+print(report.memory["peak"], report.memory["estimate"])
+"""
+
+
+@pytest.mark.parametrize("dtype, batch", [("fp32", 16), ("fp32", 64), ("bf16", 16)])
+def test_transformers_too(dtype, batch):
+    code, out, error = command.run(TRANSFORMER, dtype, batch, script=("-c",))
+    assert code == 0, error
+    peak, estimate = map(int, out.split())
+    assert peak <= estimate
+
+
 def test_where_memory_runs_out_chunk_and_batch_are_halved(checkpoint, tmp_path):
     arguments = ["eval", checkpoint, "--T", 16, "--images", 40, "--statistics", "--deterministic", "--batch-size", 16, "--chunk", 8]
     code, plenty, _ = command.run(1 << 40, *arguments, "--out", tmp_path / "plenty", script=("tests/starved.py",))

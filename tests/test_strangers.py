@@ -334,7 +334,9 @@ def test_weights_that_are_parametrised_become_plain_ones(name):
     torch.manual_seed(0)
     wrap = getattr(torch.nn.utils.parametrizations, name)
     conv, last = torch.nn.Conv2d(3, 4, 3).double(), linear(4 * 36, 8)
-    net = torch.nn.Sequential(wrap(conv), torch.nn.BatchNorm2d(4).double(), act(), torch.nn.Flatten(), wrap(last), torch.nn.LayerNorm(8).double())
+    net = torch.nn.Sequential(
+        wrap(conv), torch.nn.BatchNorm2d(4).double(), act(), torch.nn.Flatten(), wrap(last), torch.nn.LayerNorm(8).double()
+    )
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     net.train()(x)
     net.eval()
