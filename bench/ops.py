@@ -1,14 +1,11 @@
-"""Speed of the ops as ratios to a `copy_` of the same x, timed in turn with it: `make bench`, or `python bench/ops.py [pytest options]`.
+"""Every op against the limit of memory: `make bench-ops`, or `python bench/ops.py [pytest options]`.
 
-T = 64 steps of N = 2^18 neurons in fp32 on two threads, beside the loop that a user would write, eager and under torch.compile. Each row first
-checks its result, then takes the median of rounds in which op and copy alternate.
-
-A fresh 64 MiB result costs more in page faults than any kernel here. Forward rows write to a given `out`; the others allocate their results,
-as users do. Rows named "pages kept" run last, after glibc was told to keep freed pages: they show the kernels without page faults.
+op x kind of output x dtype x T x N, on two threads. A row first proves its result against the loop of its definition, on the same input, then times
+op and `copy_` of the same x in turn, and tells medians: time, the bytes that must move, GB/s, and the share of what the copy moves in a second. Small
+N lies in a cache; there a call costs what Python and dispatch cost.
 """
 
-import json
-import resource
+import functools
 import statistics
 import sys
 import time
@@ -16,77 +13,166 @@ import time
 import pytest
 import stored
 import torch
-from eager import loop, qcfs_eager
-from pages import keep_pages
+from eager import qcfs_eager
+from loops import cos_loop, lif_loop, loop
 
 import snnfast
-from snnfast.machine import cpu
 
-T, N, ROUNDS = 64, 1 << 18, 15
+STEPS = (1, 4, 32, 256, 1024)
+NEURONS = {"small": 1 << 12, "large": 1 << 18}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+THETA, CHECKED = 0.75, 2048  # neurons that are checked
+SECONDS = 0.15  # for the rounds of a row
 ROWS = []
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_threads():
+def table():
     torch.set_num_threads(2)
     yield
     if ROWS:
-        report(ROWS)
+        stored.append("ops", stored.facts(), ROWS)
+        tell(ROWS)
 
 
-@pytest.fixture(scope="module")
-def x():
+@functools.lru_cache(1)
+def currents(T, N, dtype):
     torch.manual_seed(0)
-    return torch.randn(T, N) * 0.6 + 0.3
+    return (torch.randn(T, N) * 0.6 + 0.3).to(DTYPES[dtype])
+
+
+def seconds_of(f, times=1):
+    began = time.perf_counter()
+    for _ in range(times):
+        f()
+    return (time.perf_counter() - began) / times
 
 
 @pytest.fixture
-def timed(benchmark, x):
-    """timed(name, f, goal): times f in turn with x.copy_; records the ratio of the medians. kept: of the rounds without fresh pages."""
-    target = torch.zeros_like(x)
+def timed(benchmark):
+    """timed(what, x, f, bytes): times f in turn with x.copy_ and notes the row."""
 
-    def run(name, f, goal=None, kept=False):
-        copies, faults = [], []
-
-        def copy():
-            began = time.perf_counter()
-            target.copy_(x)
-            copies.append(time.perf_counter() - began)
-
-        def counted():
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            f()
-            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-
-        for _ in range(2):
-            f()
-        rounds = 3 * ROUNDS if kept else ROUNDS
-        benchmark.pedantic(counted, setup=copy, rounds=rounds)
-        took = list(zip(benchmark.stats.stats.data, copies[-rounds:], faults[-rounds:]))
-        # Where the heap still grew in a round, fresh pages were touched: a hundred of them show in the time.
-        settled = [(op, base) for op, base, fresh in took if fresh <= 100]
-        if kept and len(settled) < 5:
-            name = name.replace("pages kept", "pages that the machine takes back")
-        took = settled if kept and len(settled) >= 5 else [(op, base) for op, base, _ in took]
-        op, base = (statistics.median(column) for column in zip(*took))
-        ratios = sorted(a / b for a, b in took)
-        row = dict(
-            op=name,
-            ms=1e3 * op,
-            copy_ms=1e3 * base,
-            ratio=op / base,
-            p20=ratios[len(took) // 5],
-            p80=ratios[-1 - len(took) // 5],
-            goal=goal,
-        )
+    def run(what, x, f, moved):
+        target = torch.zeros_like(x)
+        copy = lambda: target.copy_(x)  # noqa: E731
+        for warm in (f, copy):
+            warm()
+        one, base = seconds_of(f), seconds_of(copy)
+        many, copied = (max(1, int(5e-5 / t)) for t in (one, base))  # calls in a round, where one is over in no time
+        rounds = min(21, max(3, int(SECONDS / (one * many + base * copied))))
+        copies = []
+        benchmark.pedantic(lambda: [f() for _ in range(many)], setup=lambda: copies.append(seconds_of(copy, copied)), rounds=rounds)
+        took = [t / many for t in benchmark.stats.stats.data]
+        shares = sorted((moved / t) / (2 * x.nbytes / c) for t, c in zip(took, copies[-rounds:]))
+        op, base = statistics.median(took), statistics.median(copies[-rounds:])
+        row = what | dict(
+            us=1e6 * op, copy_us=1e6 * base, bytes=moved, gb_per_s=moved / op / 1e9, copy_gb_per_s=2 * x.nbytes / base / 1e9,
+            share=(moved / op) / (2 * x.nbytes / base), p20=shares[rounds // 5], p80=shares[-1 - rounds // 5], rounds=rounds,
+        )  # fmt: skip
         benchmark.extra_info.update(row)
         ROWS.append(row)
 
     return run
 
 
-class ZIF(torch.autograd.Function):
-    """The spike of the eager loop with its surrogate gradient, gamma = 1."""
+# ---- the ops: (inputs) -> (f, bytes of results beside x, check)
+
+
+def wide(x):
+    """What the state is computed in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def packed(s):
+    """Spikes [T, N] -> bits [T, N/32] int32."""
+    words = (s.view(len(s), -1, 32).long() << torch.arange(32)).sum(-1)
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).int()
+
+
+def iaf(kind):
+    def make(x):
+        T, N = x.shape
+        out = {
+            "scaled": lambda: torch.zeros_like(x), "int8": lambda: torch.zeros(T, N, dtype=torch.int8),
+            "bits": lambda: torch.zeros(T, N // 32, dtype=torch.int32), "count": lambda: torch.zeros(N, dtype=torch.int32),
+        }[kind]()  # fmt: skip
+        spikes = loop(wide(x[:, :CHECKED]), THETA) / THETA
+        expected = {
+            "scaled": lambda: (spikes * THETA).to(x.dtype), "int8": lambda: spikes.to(torch.int8), "bits": lambda: packed(spikes),
+            "count": lambda: spikes.sum(0).int(),
+        }[kind]()  # fmt: skip
+        f = lambda: snnfast.iaf(x, THETA, spikes=kind, out=out)[0]  # noqa: E731
+        got = f()
+        got = got[:CHECKED] if kind == "count" else got[:, : CHECKED // 32] if kind == "bits" else got[:, :CHECKED]
+        return f, out.nbytes + 8 * N, torch.equal(got, expected)
+
+    return make
+
+
+def constant(x):
+    T, N = x.shape
+    out = torch.zeros(N, dtype=torch.int32)
+    f = lambda: snnfast.iaf(x[0], THETA, T=T, spikes="count", out=out)[0]  # noqa: E731
+    expected = (loop(wide(x[:1, :CHECKED]).expand(T, -1), THETA) / THETA).sum(0).int()
+    return f, out.nbytes + 8 * N + x[0].nbytes - x.nbytes, torch.equal(f()[:CHECKED], expected)
+
+
+def lif(x):
+    out = torch.zeros_like(x)
+    f = lambda: snnfast.lif(x, THETA, 2.0, out=out)[0]  # noqa: E731
+    return f, out.nbytes + 8 * x.size(1), torch.equal(f()[:, :CHECKED], lif_loop(wide(x[:, :CHECKED]), THETA).to(x.dtype))
+
+
+def cos(x):
+    """The start voltages from all T inputs; proved by the spikes that follow."""
+    f = lambda: snnfast.cos_start(x, THETA, unit="normalised")  # noqa: E731
+    part = x[:, :CHECKED]
+    got = snnfast.iaf(part, THETA, v0=f()[:CHECKED], unit="normalised")[0]
+    return f, 4 * x.size(1), torch.equal(got, cos_loop(wide(part), THETA, len(x)).to(x.dtype))
+
+
+def over_time(op, function):
+    def make(x):
+        rows = x.view(len(x), -1, 64)
+        out = torch.zeros_like(rows)
+        zeros = torch.zeros_like(rows[0])
+        state = op(rows[:1], out=out[:1])[1]
+
+        def f():
+            for t in state:
+                t.copy_(zeros)  # which is part of what is timed: 2 of the 2 T + 4 steps that move
+            return op(rows, state=state, out=out)[0]
+
+        got, total = f()[:, :32].double(), rows[:, :32].double().cumsum(0)
+        expected = torch.diff(function(total), dim=0, prepend=torch.zeros_like(total[:1]))
+        # fp64 sums against sums in x's dtype.
+        return f, out.nbytes + 4 * zeros.nbytes, torch.allclose(got, expected, atol=1e-4)
+
+    return make
+
+
+def _layer_norm(x):
+    return torch.nn.functional.layer_norm(x, x.shape[-1:])
+
+
+def both(f, x, *parameters):
+    """Forward and backward."""
+    leaf, dy = x.detach().clone().requires_grad_(), torch.ones_like(x)
+    parameters = [p.clone().requires_grad_() for p in parameters]
+
+    def run():
+        leaf.grad = None
+        for p in parameters:
+            p.grad = None
+        y = f(leaf, *parameters)
+        y.backward(dy)
+        return y.detach(), leaf.grad
+
+    return run
+
+
+class Spike(torch.autograd.Function):
+    """[a >= 0] with the gradient max(1 - |a|, 0)."""
 
     @staticmethod
     def forward(ctx, a):
@@ -99,137 +185,106 @@ class ZIF(torch.autograd.Function):
         return g * (1 - a.abs()).clamp(min=0)
 
 
-def loop_zif(x, theta):
+def trained_loop(x, theta):
     v, out = 0.5 * theta, []
-    for t in range(x.size(0)):
+    for t in range(len(x)):
         v = v + x[t]
-        s = ZIF.apply(v - theta) * theta
+        s = Spike.apply(v - theta) * theta
         v = v - s
         out.append(s)
     return torch.stack(out)
 
 
-OUTS = {
-    "scaled": (lambda: torch.zeros(T, N), 0.9),
-    "int8": (lambda: torch.zeros(T, N, dtype=torch.int8), 0.75),
-    "bits": (lambda: torch.zeros(T, N // 32, dtype=torch.int32), 0.7),
-    "count": (lambda: torch.zeros(N, dtype=torch.int32), 0.7),
+def iaf_both(x):
+    run = both(lambda x: snnfast.iaf(x, THETA)[0], x)
+    (y, dx), (expected, slope) = run(), both(lambda x: trained_loop(x, THETA), wide(x[:, :256]))()
+    near = dict(rtol=2e-2, atol=1e-2 if x.dtype == torch.bfloat16 else 1e-4)  # the order of a gradient's sums is autograd's there
+    right = torch.equal(y[:, :256], expected.to(x.dtype)) and torch.allclose(wide(dx[:, :256]), slope, **near)
+    return run, 4 * x.nbytes + 16 * x.size(1), right  # s, x again, ds, dx
+
+
+def activation(name, backward=False):
+    op = {"qcfs": lambda x, p: snnfast.qcfs(x, p, 4), "cs_qcfs": lambda x, p: snnfast.cs_qcfs(x, p, 4)}[name]
+    eager = {"qcfs": qcfs_eager, "cs_qcfs": lambda x, p: qcfs_eager(x, torch.nn.functional.softplus(p))}[name]
+
+    def make(x):
+        image = x.view(-1, 64, 8, 8)
+        p = torch.tensor([0.9]) if name == "qcfs" else torch.rand(64, 1, 1)
+        f = both(op, image, p) if backward else lambda: op(image, p)
+        y = f()[0] if backward else f()
+        # The eager form rounds z + (floor(z) - z) once more than the definition does.
+        right = torch.allclose(
+            wide(y[:4]), eager(wide(image[:4]), p.to(wide(image).dtype)), rtol=0, atol=1e-6 if x.dtype == torch.float32 else 1e-2
+        )
+        return f, (4 if backward else 1) * x.nbytes, right
+
+    return make
+
+
+LOW = ("fp32", "bf16", "fp16")
+OPS = {
+    ("iaf", "scaled"): (iaf("scaled"), (*LOW, "fp64")),
+    **{("iaf", kind): (iaf(kind), LOW) for kind in ("int8", "bits", "count")},
+    ("iaf", "count, constant input"): (constant, ("fp32",)),
+    ("iaf", "forward + backward"): (iaf_both, ("fp32", "bf16")),
+    ("lif", "scaled"): (lif, ("fp32", "bf16")),
+    ("cos_start", "v0"): (cos, ("fp32",)),
+    ("softmax_over_time", "values"): (over_time(snnfast.softmax_over_time, lambda x: x.softmax(-1)), ("fp32",)),
+    ("layer_norm_over_time", "values"): (over_time(snnfast.layer_norm_over_time, _layer_norm), ("fp32",)),
 }
-
-
-@pytest.mark.parametrize("kind", OUTS)
-@pytest.mark.parametrize("theta", ["one theta", "theta array"])
-def test_forward(timed, x, kind, theta):
-    th = 0.75 if theta == "one theta" else torch.rand(N) + 0.5
-    make, goal = OUTS[kind]
-    out = make()
-    dense = loop(x[:, :5000], th if isinstance(th, float) else th[:5000])
-    got = snnfast.iaf(x[:, :5000], th if isinstance(th, float) else th[:5000])[0]
-    assert torch.equal(got, dense)
-    timed(f"iaf {kind}, {theta}", lambda: snnfast.iaf(x, th, spikes=kind, out=out), goal + 0.15 * (theta == "theta array"))
-
-
-def test_constant_count(timed, x):
-    out = torch.zeros(N, dtype=torch.int32)
-    assert torch.equal(snnfast.iaf(x[0], 0.75, T=T, spikes="count")[0], (loop(x[:1].expand(T, N), 0.75) / 0.75).sum(0).round().int())
-    timed("iaf count, constant input", lambda: snnfast.iaf(x[0], 0.75, T=T, spikes="count", out=out), 0.25)
-
-
-def test_forward_fresh(timed, x):
-    timed("iaf scaled, result allocated", lambda: snnfast.iaf(x, 0.75))
-
-
-def test_loop_eager(timed, x):
-    timed("loop, eager", lambda: loop(x, 0.75))
-
-
-def test_loop_compiled(timed, x):
-    f = torch.compile(loop)
-    assert torch.equal(f(x, 0.75), snnfast.iaf(x, 0.75)[0])
-    timed("loop, torch.compile", lambda: f(x, 0.75))
-
-
-def both(f, x, *parameters):
-    """Forward and backward of f, as a function without arguments."""
-    leaf, dy = x.clone().requires_grad_(), torch.randn_like(x)
-    parameters = [p.clone().requires_grad_() for p in parameters]
-
-    def run():
-        leaf.grad = None
-        for p in parameters:
-            p.grad = None
-        f(leaf, *parameters).backward(dy)
-        return leaf.grad
-
-    return run
-
-
-def test_forward_backward(timed, x):
-    theta = torch.tensor([0.75])
-    timed("iaf forward + backward", both(lambda x, th: snnfast.iaf(x, th)[0], x, theta))
-
-
-def test_forward_backward_loop_eager(timed, x):
-    ours, theirs = both(lambda x: snnfast.iaf(x, 0.75)[0], x[:, :2000]), both(lambda x: loop_zif(x, 0.75), x[:, :2000])
-    torch.manual_seed(1)
-    assert ours().shape == theirs().shape
-    timed("loop forward + backward, eager", both(lambda x: loop_zif(x, 0.75), x))
-
-
-def cs_qcfs_eager(x, lam):
-    return qcfs_eager(x, torch.nn.functional.softplus(lam))
-
-
-CASES = {
-    "qcfs": (lambda x, th: snnfast.qcfs(x, th, 4), qcfs_eager, lambda: torch.tensor([0.9])),
-    "cs_qcfs": (lambda x, lam: snnfast.cs_qcfs(x, lam, 4), cs_qcfs_eager, lambda: torch.rand(64, 1, 1)),
+ACTIVATIONS = {
+    (name, kind): activation(name, kind != "forward") for name in ("qcfs", "cs_qcfs") for kind in ("forward", "forward + backward")
 }
+# By x, which is then made once.
+CASES = [
+    (op, kind, dtype, T, N) for T in STEPS for N in NEURONS.values() for dtype in DTYPES for (op, kind), (_, dtypes) in OPS.items() if dtype in dtypes
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("which", ["snnfast", "eager", "torch.compile"])
-@pytest.mark.parametrize("name", CASES)
-def test_activation(timed, x, name, which):
-    ours, eager, make = CASES[name]
-    image = x.view(256, 64, 32, 32)
-    f = {"snnfast": ours, "eager": eager, "torch.compile": torch.compile(eager)}[which]
-    p = make()
-    # The eager form rounds z + (floor(z) - z) once more than the definition does.
-    assert torch.allclose(f(image[:8], p), ours(image[:8], p), rtol=0, atol=1e-6)
-    timed(f"{name} forward + backward, {which}", both(f, image, p))
+def _row(timed, op, kind, dtype, T, N, make):
+    x = currents(T, N, dtype)
+    f, moved, right = make(x)
+    assert right, "it computes something else, and is not timed"
+    timed(dict(op=op, kind=kind, dtype=dtype, T=T, N=N), x, f, moved + x.nbytes)
 
 
-@pytest.mark.parametrize("which", ["iaf", "qcfs", "cs_qcfs", "qcfs torch.compile", "cs_qcfs torch.compile"])
-def test_pages_kept(timed, x, which):
-    keep_pages()  # from here on, for the whole process
-    name, _, compiled = which.partition(" ")
-    if name == "iaf":
-        run, goal = both(lambda x, th: snnfast.iaf(x, th)[0], x, torch.tensor([0.75])), 3.0
-    else:
-        ours, eager, make = CASES[name]
-        run, goal = both(torch.compile(eager) if compiled else ours, x.view(256, 64, 32, 32), make()), None
-    for _ in range(8):
-        run()
-    timed(f"{which} forward + backward, pages kept", run, goal, kept=True)
+@pytest.mark.parametrize("op, kind, dtype, T, N", CASES)
+def test_over_time(timed, op, kind, dtype, T, N):
+    _row(timed, op, kind, dtype, T, N, OPS[op, kind][0])
 
 
-def report(rows):
-    """Prints the table and appends the rows to bench/results/<machine>.jsonl."""
-    facts = dict(machine=cpu(), isa=stored.isa(), threads=2, torch=torch.__version__, T=T, N=N, time=stored.now())
+@pytest.mark.parametrize("op, kind", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("N", [1 << 14, 1 << 22])
+def test_activation(timed, op, kind, dtype, N):
+    """No T: images [B, 64, 8, 8] of N elements in all."""
+    _row(timed, op, kind, dtype, 1, N, ACTIVATIONS[op, kind])
+
+
+def tell(rows):
+    """The share of a copy's speed, T and N beside one another."""
+    columns = [(T, N) for T in STEPS for N in NEURONS.values()]
+    print("\n\nGB/s as a share of what copy_ of the same x moves, N = 2^12 and 2^18\n")
     print(
-        f"\n\n| {facts['machine']}, {facts['isa']}, 2 threads, T = {T}, N = 2^18, fp32 | ms | x copy_ | 20-80 % | goal |\n|---|---|---|---|---|"
+        "| op, output, dtype | "
+        + " | ".join(f"T = {T}" if N == 1 << 12 else "" for T, N in columns)
+        + " |\n"
+        + "|---" * (len(columns) + 1)
+        + "|"
     )
-    for r in rows:
-        goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
-        print(f"| {r['op']} | {r['ms']:.2f} | {r['ratio']:.2f} | {r['p20']:.2f}-{r['p80']:.2f} | {goal} |")
-    stored.RESULTS.mkdir(exist_ok=True)
-    with open(stored.RESULTS / f"{stored.slug(facts['machine'], facts['isa'])}.jsonl", "a") as f:
-        for r in rows:
-            f.write(json.dumps({**facts, **r}) + "\n")
+    found = stored.last(rows, "op", "kind", "dtype", "T", "N")
+    for op, kind, dtype in dict.fromkeys((r["op"], r["kind"], r["dtype"]) for r in rows if r["op"] not in ("qcfs", "cs_qcfs")):
+        shares = [found.get((op, kind, dtype, T, N)) for T, N in columns]
+        print(_line(f"{op}, {kind}, {dtype}", shares))
+    print("\n| activation, dtype | 2^14 elements | 2^22 |\n|---|---|---|")
+    for op, kind, dtype in dict.fromkeys((r["op"], r["kind"], r["dtype"]) for r in rows if r["op"] in ("qcfs", "cs_qcfs")):
+        print(_line(f"{op}, {kind}, {dtype}", [found.get((op, kind, dtype, 1, N)) for N in (1 << 14, 1 << 22)]))
+
+
+def _line(name, rows):
+    return f"| {name} | " + " | ".join("" if r is None else f"{r['share']:.2f}" for r in rows) + " |"
 
 
 if __name__ == "__main__":
-    sys.exit(
-        pytest.main(
-            [__file__, "-q", "-s", "-p", "no:cacheprovider", "-o", "addopts=", "--benchmark-disable-gc", "--benchmark-quiet", *sys.argv[1:]]
-        )
-    )
+    options = ["-q", "-s", "-p", "no:cacheprovider", "-o", "addopts=", "--benchmark-disable-gc", "--benchmark-quiet"]
+    sys.exit(pytest.main([__file__, *options, *sys.argv[1:]]))

@@ -1,6 +1,10 @@
-"""Where rows are kept: one file a machine, appended, never edited."""
+"""Where rows are kept: one file a machine, appended, never edited. Each row says of which benchmark it is, where and when it was measured.
+
+(Files with a benchmark's name before the machine's are older.)
+"""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +13,7 @@ from pathlib import Path
 from snnfast import backends
 from snnfast.machine import machine
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("BENCH_RESULTS", Path(__file__).parent / "results"))
 
 
 def slug(*parts):
@@ -26,9 +30,14 @@ def now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def facts(device):
+def facts(device="cpu"):
     """Machine, versions, commit and time of a run."""
     return machine(device) | dict(time=now())
+
+
+def name_of(facts):
+    """The file name of a machine."""
+    return slug(facts["gpu"]) if "gpu" in facts else slug(facts["cpu"], isa())
 
 
 def child(script, **options):
@@ -40,10 +49,33 @@ def child(script, **options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def append(stem, facts, rows, folder=RESULTS):
-    """Rows with their facts, to the file of this machine."""
+def append(bench, facts, rows, folder=RESULTS):
+    """Rows of a benchmark with their facts, to the file of this machine."""
     folder.mkdir(exist_ok=True)
-    name = slug(facts["gpu"]) if "gpu" in facts else slug(facts["cpu"], isa())
-    with open(folder / f"{stem}-{name}.jsonl", "a") as file:
+    with open(folder / f"{name_of(facts)}.jsonl", "a") as file:
         for row in rows:
-            file.write(json.dumps(facts | row) + "\n")
+            file.write(json.dumps(dict(bench=bench) | facts | row) + "\n")
+
+
+def read(bench, machine=None, folder=RESULTS):
+    """All rows of a benchmark, oldest first; of one machine, by its file name, or of all."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl")):
+        old = path.stem.startswith(f"{bench}-")
+        of = path.stem.removeprefix(f"{bench}-") if old else path.stem
+        if machine not in (None, of):
+            continue
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            if row.get("bench", bench if old else "goals" if "copy_ms" in row else None) == bench:
+                found.append(row | dict(of=of))
+    return sorted(found, key=lambda row: row["time"])
+
+
+def last(rows, *keys):
+    """Of rows that agree in `keys`, the last one: {values of keys: row}."""
+    return {tuple(_plain(row.get(key)) for key in keys): row for row in rows}
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value

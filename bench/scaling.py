@@ -1,0 +1,158 @@
+"""How the cost grows: with T, N, batch and threads; what the first result costs; what memory a run takes.
+
+`make bench-scaling`, or `python bench/scaling.py [--quick]`. Each curve is a row per point and a row with its slope in log-log over the upper half of
+its points: 1 is a cost in proportion, 0 one that does not grow. Runs of networks are processes of their own, whose peak is the system's.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import stored
+import torch
+from ways import trained_looking
+
+import snnfast
+from snnfast import memory
+
+ARCH, WIDTH, BATCH = "resnet18", 0.25, 4
+
+
+def median_seconds(f, rounds=5, least=2e-4):
+    """Of one call; short ones are repeated within a round."""
+    f()
+    began = time.perf_counter()
+    f()
+    many = max(1, int(least / (time.perf_counter() - began)))
+    took = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(many):
+            f()
+        took.append((time.perf_counter() - began) / many)
+    return statistics.median(took)
+
+
+def slope(points):
+    """Of log y over log x by least squares, over the upper half of the points."""
+    points = sorted(points)[len(points) // 2 :]
+    x, y = ([math.log(value) for value in column] for column in zip(*points))
+    mean = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mean[0]) * (b - mean[1]) for a, b in zip(x, y)) / sum((a - mean[0]) ** 2 for a in x)
+
+
+# ---- curves of the op: (what, along, points)
+
+
+def op_curve(along, values, T, N):
+    """iaf -> scaled into a given tensor, along T, N or threads."""
+    for value in values:
+        t, n = (value if along == "T" else T), (value if along == "N" else N)
+        torch.set_num_threads(value if along == "threads" else 2)
+        x = torch.randn(t, n) * 0.6 + 0.3
+        out = torch.zeros_like(x)
+        seconds = median_seconds(lambda x=x, out=out: snnfast.iaf(x, 0.75, out=out))
+        yield dict(curve="iaf", along=along, at=value, T=t, N=n, seconds=seconds)
+    torch.set_num_threads(2)
+
+
+# ---- curves of a network, each point in a process of its own
+
+
+def network_curve(along, values, T, B, folder):
+    for value in values:
+        t, b = (value if along == "T" else T), (value if along == "batch" else B)
+        threads = value if along == "threads" else 2
+        found = stored.child(__file__, point="run", T=t, batch=b, threads=threads)
+        yield dict(curve="network", along=along, at=value, arch=ARCH, width=WIDTH, T=t, batch=b, threads=threads) | found
+
+
+def first_results(folder):
+    """Seconds from the start of a process to its first result, everything included."""
+    for what in ("import torch", "snnfast", "network", "torch.compile"):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, __file__, "--point", "first", "--what", what], capture_output=True, text=True)
+        seconds = time.perf_counter() - began
+        yield dict(curve="first result", along="what", at=what, seconds=seconds) | (
+            dict(failed=done.stderr[-200:]) if done.returncode else {}
+        )
+
+
+@torch.no_grad()
+def point(args):
+    """In a process of its own."""
+    torch.set_num_threads(args.threads)
+    if args.point == "run":
+        net, x = trained_looking(ARCH, WIDTH), torch.randn(args.batch, 3, 32, 32)
+        snn = snnfast.convert(net)
+        snn.logits(x, 2, [2])
+        memory.restart_peak("cpu")
+        before, began = memory.used("cpu"), time.perf_counter()
+        snn.logits(x, args.T, [args.T])
+        seconds, peak = time.perf_counter() - began, memory.peak("cpu")
+        return print(json.dumps(dict(seconds=seconds, peak=peak, rise=max(0, peak - before))))
+    if args.what == "snnfast":
+        snnfast.iaf(torch.randn(32, 4096), 0.75)
+    elif args.what == "network":
+        snnfast.convert(snnfast.models.resnet18(width=WIDTH, activation="qcfs").eval()).logits(torch.randn(BATCH, 3, 32, 32), 32, [32])
+    elif args.what == "torch.compile":
+        from eager import loop
+
+        torch.compile(loop)(torch.randn(32, 4096), 0.75)
+
+
+def curves(quick, folder):
+    many = [1, 4, 16, 64, 256] if quick else [1, 4, 16, 64, 256, 1024, 4096]
+    yield op_curve("T", many, 64, 1 << 14)
+    yield op_curve("N", [1 << n for n in range(8, 17 if quick else 23, 2)], 64, 1 << 14)
+    yield op_curve("threads", [1, 2], 64, 1 << 18)
+    yield network_curve("T", many, 64, BATCH, folder)
+    yield network_curve("batch", [1, 2] if quick else [1, 2, 4, 8, 16], 32, BATCH, folder)
+    yield network_curve("threads", [1, 2], 32, BATCH, folder)
+    yield first_results(folder)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--quick", action="store_true", help="the first points of each curve")
+    p.add_argument("--results", type=Path, default=stored.RESULTS)
+    for name, kind, usual in (("T", int, 1), ("batch", int, 1), ("threads", int, 2), ("point", str, None), ("what", str, None)):
+        p.add_argument(f"--{name}", type=kind, default=usual, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.point:
+        return point(args)
+    torch.set_num_threads(2)
+    facts = stored.facts()
+    print("| curve, along | points | slope in log-log | peak |\n|---|---|---|---|")
+    for curve in curves(args.quick, args.results):
+        rows = list(curve)
+        good = [row for row in rows if "failed" not in row]
+        if rows[0]["along"] != "what" and len(good) > 1:
+            steep = slope([(row["at"], row["seconds"]) for row in good])
+            rows = [row | dict(slope=steep) for row in rows]
+        stored.append("scaling", facts, rows, args.results)
+        print(_line(rows), flush=True)
+
+
+def _line(rows):
+    first = rows[0]
+    points = ", ".join(f"{row['at']}: {row.get('failed') or _time(row['seconds'])}" for row in rows)
+    peaks = ", ".join(memory.told(row["rise"]) for row in rows if "rise" in row)
+    return (
+        f"| {first['curve']}, {first['along']} | {points} | {first['slope']:.2f} | {peaks} |"
+        if "slope" in first
+        else f"| {first['curve']} | {points} | | |"
+    )
+
+
+def _time(seconds):
+    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} us"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The tables of the READMEs, from stored rows alone: `make figures` writes them, and a test holds the READMEs to them.
+
+A table stands between `<!-- rows: name -->` and `<!-- end -->`; `TABLES` has a function for each name. Numbers are of the last row of each kind.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import stored
+
+from snnfast.memory import told
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "bench/README.md")
+MARKED = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+AVX512, AVX2 = "amd-epyc-x86-64-v4", "amd-epyc-x86-64-v3"
+
+
+def table(head, rows):
+    first, *others = ("| " + " | ".join(map(str, line)) + " |\n" for line in (head, *rows))
+    return first + "|---" * len(head) + "|\n" + "".join(others)
+
+
+def last(bench, *keys, machine=AVX512, **only):
+    """The last row for each value of the keys, or for the one key; `only`: of rows that have these values."""
+    rows = [row for row in stored.read(bench, machine) if all(row.get(k) == v for k, v in only.items())]
+    found = stored.last(rows, *keys)
+    return {key[0]: row for key, row in found.items()} if len(keys) == 1 else found
+
+
+# ---- the ops
+
+
+def speed():
+    """Two columns of rows: forward on the left, the rest on the right."""
+    here, there = (last("goals", "op", machine=m) for m in (AVX512, AVX2))
+
+    def cells(name, op):
+        return [name, f"{here[op]['ratio']:.2f} ({here[op]['ms']:.2f} ms)", f"{there[op]['ratio']:.2f}"]
+
+    left = [
+        ("`scaled`", "iaf scaled, one theta"), ("`int8`", "iaf int8, one theta"), ("`bits`", "iaf bits, one theta"),
+        ("`count`", "iaf count, one theta"), ("`count`, constant input", "iaf count, constant input"),
+        ("`scaled`, result allocated", "iaf scaled, result allocated"), ("the user's loop, eager", "loop, eager"),
+        ("the user's loop, `torch.compile`", "loop, torch.compile"),
+    ]  # fmt: skip
+    right = [
+        ("`iaf`, pages kept", "iaf forward + backward, pages kept"), ("`iaf`, results allocated", "iaf forward + backward"),
+        ("the user's loop, eager", "loop forward + backward, eager"), ("`qcfs`, pages kept", "qcfs forward + backward, pages kept"),
+        ("the formula under `torch.compile`, pages kept", "qcfs torch.compile forward + backward, pages kept"),
+        ("`cs_qcfs`, pages kept", "cs_qcfs forward + backward, pages kept"),
+        ("the formula under `torch.compile`, pages kept", "cs_qcfs torch.compile forward + backward, pages kept"),
+        ("`qcfs`, eager formula, results allocated", "qcfs forward + backward, eager"),
+    ]  # fmt: skip
+    head = ["forward, into a given `out`", "AVX-512", "AVX2", "forward + backward", "AVX-512", "AVX2"]
+    return table(head, [cells(*a) + cells(*b) for a, b in zip(left, right)])
+
+
+CONV = {
+    "64 → 64, 3×3 on 32×32, 32 rows": (32, 64, 32, 64, 1, 3), "128 → 128, 3×3 on 16×16, 64 rows": (64, 128, 16, 128, 1, 3),
+    "256 → 256, 3×3 on 8×8, 64 rows": (64, 256, 8, 256, 1, 3), "512 → 512, 3×3 on 4×4, 64 rows": (64, 512, 4, 512, 1, 3),
+    "512 → 512, 3×3 on 2×2, 64 rows": (64, 512, 2, 512, 1, 3), "64 → 128, 3×3, stride 2 on 32×32, 32 rows": (32, 64, 32, 128, 2, 3),
+    "64 → 128, 1×1, stride 2 on 32×32, 32 rows": (32, 64, 32, 128, 2, 1), "linear, 4096 → 4096, 64 rows": (64, 4096, 1, 4096, 1, 1),
+}  # fmt: skip
+
+
+def conv(densities=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0), names=tuple(CONV)):
+    found = last("conv", "shape", "density")
+    rows = [[name] + [f"{found[CONV[name], d]['ratio']:.2f}" for d in densities] for name in names]
+    return table(["layer, rows"] + [f"{100 * d:.0f} %" for d in densities], rows)
+
+
+def conv_short():
+    return conv((0.05, 0.1, 0.2, 0.3, 0.5), (*list(CONV)[:4], list(CONV)[-1]))
+
+
+# ---- networks
+
+WAYS = {
+    "authors": "the authors' way, [T·B] at once",
+    "steps": "one step at a time",
+    "spikingjelly": "SpikingJelly, chunked",
+    "snnfast": "snnfast",
+}
+
+
+def large_T():
+    found = last("large-T", "arch", "T", "way", batch=4, width=1.0)
+    rows = []
+    for arch, T in sorted({(a, T) for a, T, _ in found}, key=lambda key: (key[0] != "vgg16", key)):
+        ways = [found[arch, T, way] for way in WAYS]
+        peaks = "; ".join(told(w["peak"]) if "peak" in w else w["failed"] for w in ways)
+        rows.append([f"{arch}, {T}", *(_speed(w) for w in ways), f"{ways[-1]['ratio']:.2f}", peaks])
+    head = ["network, T", "authors", "one step at a time", "SpikingJelly, chunked", "snnfast", "against the best other",
+            "peak of the process: authors; steps; SpikingJelly; snnfast"]  # fmt: skip
+    return table(head, rows)
+
+
+def _speed(row):
+    return f"{row['image_steps_per_second']:.0f}" if "failed" not in row else "–"
+
+
+def large_T_short():
+    found = last("large-T", "arch", "way", batch=4, width=1.0, T=1024)
+    cells = lambda arch: [f"{_speed(found[arch, way])}; {told(found[arch, way]['peak'])}" for way in WAYS]  # noqa: E731
+    rows = [["VGG-16, image-steps/s; peak", *cells("vgg16")], ["ResNet-18", *cells("resnet18")]]
+    return table(["T = 1024", *WAYS.values()], rows)
+
+
+def transformers():
+    found = last("transformers", "batch", arch="vit_tiny", T=32)
+    rows = [[B, f"{row['ratio']:.2f}" + ("" if row["ratio"] <= 1 else ": missed"), told(row["peak"])] for B, row in sorted(found.items())]
+    return table(["batch", "ratio, goal 1.0", "peak of a run that does not stop"], rows)
+
+
+def vit_memory():
+    found = last("transformers", "T", arch="vit_small", batch=16)
+    rows = [[T, told(row["peak"]), f"{row['whole_run']:.1f} s"] for T, row in sorted(found.items())]
+    return table(["T", "peak of the process", "time of the whole run"], rows)
+
+
+# ---- choices
+
+
+def precision():
+    found = last("precision", "products", "T")
+    names = {"fp32, dense": "fp32, dense (torch's order of sums)", "bf16": "bf16", "fp16": "fp16"}
+
+    def cells(key):
+        short, long = found[key, 32], found[key, 256]
+        digits = 3 if short["changed"] < 1 else 1
+        return [
+            f"{short['changed']:.{digits}f} %; {long['changed']:.{digits}f} %",
+            f"{short['moved']:.1f} %; {long['moved']:.1f} %",
+            f"{short['accuracy']:.2f}",
+        ]
+
+    rows = [[name, *cells(key)] for key, name in names.items()] + [["tf32, author", "not measured yet (a GPU's)", "", ""]]
+    return table(["products", "neurons with another count at T = 32; 256", "logits moved by", "accuracy"], rows)
+
+
+def choices():
+    found = last("choices", "arch", "choice")
+    names = ["half the chunk", "twice the chunk", "fixed shapes", "dense products", "dense products, fixed shapes", "from the system"]
+    heads = [*names[:4], "dense products in fixed shapes", "large blocks from the system"]
+    rows = []
+    for arch, name in (("vgg16", "VGG-16"), ("resnet18", "ResNet-18")):
+        base = found[arch, "as it is"]
+        shares = "; ".join(f"{100 * base['share'][part]:.0f} %" for part in ("product", "neuron", "other"))
+        ratios = [f"{found[arch, choice]['ms'] / base['ms']:.2f}" for choice in names]
+        rows.append([f"{name} ({base['ms']:.2f} ms an image-step, {base['chunk']} steps at a time)", *ratios, shares])
+    return table(["", *heads, "of its time: products; neurons; the rest"], rows)
+
+
+def deterministic():
+    found = last("choices", "arch", "choice")
+    ratio = lambda arch, a, b: f"{found[arch, a]['ms'] / found[arch, b]['ms']:.2f}"  # noqa: E731
+    kinds = (("sparse", "fixed shapes", "as it is"), ("dense", "dense products, fixed shapes", "dense products"))
+    return table(["products", "VGG-16", "ResNet-18"], [[name, ratio("vgg16", a, b), ratio("resnet18", a, b)] for name, a, b in kinds])
+
+
+TABLES = {
+    "precision": precision, "choices": choices, "deterministic": deterministic,
+    "speed": speed, "conv": conv, "conv-short": conv_short, "large-T": large_T, "large-T-short": large_T_short, "transformers": transformers,
+    "vit-memory": vit_memory,
+}  # fmt: skip
+
+
+def written(text):
+    """The text of a page with all its tables made anew."""
+    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+
+
+def main():
+    changed = False
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text()
+        after = written(before)
+        if after != before:
+            path.write_text(after)
+            changed = True
+            print(f"{page}: tables made anew")
+    return changed
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(0)
