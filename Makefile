@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
-#   make demo | test | bench | bench-conv | bench-models | bench-methods | gpu | gpu-models | info | lint | clean
+#   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
+#   make gpu | gpu-models | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -28,7 +29,8 @@ SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
 export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
-.PHONY: all demo test test-native bench bench-conv bench-models bench-methods gpu gpu-models info lint clean
+.PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
+.PHONY: gpu gpu-models info lint clean
 
 all: $(READY)
 
@@ -64,8 +66,43 @@ bench-conv: $(READY)
 bench-methods: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/methods.py $(ARGS)
 
+# All that is measured on two cores, in about a quarter of an hour: ops against memory, against goals, against peers; growth; networks.
 bench: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py
+	PYTHONPATH="$(CURDIR)" $(PY) bench/goals.py
+	PYTHONPATH="$(CURDIR)" $(if $(wildcard $(PEERS)/installed.stamp),$(PEERS)/bin/python,$(PY)) bench/peers.py
+	PYTHONPATH="$(CURDIR)" $(PY) bench/scaling.py
+	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py --arch resnet18 vit_tiny --T 32 --rounds 2
+
+bench-ops: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py $(ARGS)
+
+bench-goals: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/goals.py $(ARGS)
+
+bench-scaling: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/scaling.py $(ARGS)
+
+# The ratios of this machine against its last stored ones; fails where one is more than 1.5 times as slow.
+bench-check: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/check.py $(ARGS)
+
+# The same work by what people use now, in an environment of its own; nothing here depends on it.
+PEERS := .venv-peers
+$(PEERS)/installed.stamp: Makefile
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet "$(TORCH)"
+	$(PEERS)/bin/python -m pip install --quiet numpy loguru tqdm h5py
+	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0 snntorch norse nir nirtorch
+	touch $@
+
+peers: $(BUILT) $(PEERS)/installed.stamp
+	PYTHONPATH="$(CURDIR)" $(PEERS)/bin/python bench/peers.py $(ARGS)
+
+# The tables of the READMEs and their pictures, from the stored rows.
+figures: $(READY)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/tables.py
+	PYTHONPATH="$(CURDIR)" $(PY) bench/plot.py
 
 # On a machine with a GPU: build for it, test, measure, sanitize; at most nine minutes. `make PYTHON=python3 gpu` where torch is there.
 gpu: $(INSTALLED)
