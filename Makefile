@@ -22,7 +22,7 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff pillow tensorboard loguru requests tqdm
+TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
 # What would bring another torch with it, so without what it depends on: networks and neurons of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import spiking_transformers as transformers
+import split
 import stored
 import torch
 from ways import WAYS, build, firing_rate, trained_looking
@@ -137,6 +138,8 @@ def main():
                 print(_line(f"{arch}, {T}", way, r), flush=True)
             if "rate" in r:
                 print(f"| | mean firing rate {r['rate']:.3f} | | | | | |", flush=True)
+        if args.device == "cpu":
+            split.measure(arch, args.width, args.batch, args.T[0], facts, args.results)
 
 
 def _line(what, way, r):

@@ -6,8 +6,8 @@ torch.compile  that loop compiled; the time it took to compile stands apart
 SpikingJelly   2.0.0: its IFNode, LIFNode, ActivationAwareIFNode and the functions below them; the fastest of those that do the row
 snnTorch, norse   their neuron, step by step, as their manuals have it
 
-Everybody's spikes are compared with ours before they are timed. All take turns, two calls each, of which the second is timed; medians are told. Who
-cannot do a row says why.
+Everybody's spikes are compared with ours before they are timed. All take turns, two calls each, of which the second is timed; medians are told.
+Results are allocated, from a heap that keeps its pages (`pages.py`): the price of fresh ones depends on what ran before. Who cannot do a row says so.
 """
 
 import argparse
@@ -22,6 +22,7 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # before torch: what is 
 import loops
 import stored
 import torch
+from pages import keep_pages
 
 import snnfast
 
@@ -254,6 +255,7 @@ def main():
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     args = p.parse_args()
     torch.set_num_threads(2)
+    keep_pages()
     facts = stored.facts() | dict(peers=versions())
     rows = []
     for work in args.work:

@@ -40,7 +40,7 @@ def median_seconds(f, rounds=5, least=2e-4):
 
 def slope(points):
     """Of log y over log x by least squares, over the upper half of the points."""
-    points = sorted(points)[len(points) // 2 :]
+    points = sorted(points)[-max(2, (len(points) + 1) // 2) :]
     x, y = ([math.log(value) for value in column] for column in zip(*points))
     mean = sum(x) / len(x), sum(y) / len(y)
     return sum((a - mean[0]) * (b - mean[1]) for a, b in zip(x, y)) / sum((a - mean[0]) ** 2 for a in x)

@@ -29,6 +29,27 @@ def last(bench, *keys, machine=AVX512, **only):
     return {key[0]: row for key, row in found.items()} if len(keys) == 1 else found
 
 
+# ---- the first screen
+
+
+def summary():
+    """Against the limit, against others, and the memory at T = 1024."""
+    ops = last("ops", "op", "kind", dtype="fp32", T=256, N=1 << 18)
+    kinds = ", ".join(f"{ops['iaf', kind]['share']:.2f} (`{kind}`)" for kind in ("scaled", "int8", "bits", "count"))
+    peers, best = last("peers", "work", "who", T=64, N=1 << 18), []
+    for work in dict.fromkeys(work for work, _ in peers):
+        others = [(row["ratio"], who) for (w, who), row in peers.items() if w == work and who != "snnfast" and "ratio" in row]
+        best += [f"{min(others)[0]:.1f} ({work}; {min(others)[1]})"] if others else []
+    networks = last("large-T", "arch", "way", batch=4, width=1.0, T=1024)
+    own, authors = (networks["resnet18", way] for way in ("snnfast", "authors"))
+    return table(["", "two cores with AVX-512"], [
+        ["`iaf`, what it moves per second as a share of what `copy_` moves, the limit of memory (fp32, T = 256, N = 2^18)", kinds],
+        ["times as fast as the fastest of the others for the same spikes (fp32, T = 64, N = 2^18)", ", ".join(best)],
+        ["ResNet-18 at T = 1024, four images: against the fastest other way to run it", f"{own['ratio']:.2f} times as fast"],
+        ["its memory; that of the authors' way", f"{told(own['peak'])}; {told(authors['peak'])}"],
+    ])  # fmt: skip
+
+
 # ---- the ops
 
 
@@ -161,7 +182,7 @@ def deterministic():
 
 
 TABLES = {
-    "precision": precision, "choices": choices, "deterministic": deterministic,
+    "summary": summary, "precision": precision, "choices": choices, "deterministic": deterministic,
     "speed": speed, "conv": conv, "conv-short": conv_short, "large-T": large_T, "large-T-short": large_T_short, "transformers": transformers,
     "vit-memory": vit_memory,
 }  # fmt: skip

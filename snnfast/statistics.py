@@ -146,7 +146,7 @@ class Statistics:
             known[node] += many
         self.image_spikes[t] = self.image_spikes.get(t, 0) + of_image
 
-    def _sources(self):
+    def sources(self):
         """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
         nothing where the image is a constant current."""
         carried = {}
@@ -215,7 +215,7 @@ class Statistics:
         """One dictionary per layer with the keys FIELDS, in the order of the graph: neurons, spikes, SOPs, MACs and energy per image, cases in %."""
         if not self.images:
             raise ValueError("no image was seen")
-        sources = self._sources()
+        sources = self.sources()
         fed = self._spikes_into_layers(sources, self.T)
         found = []
         for node in self.plan.firing:
@@ -241,7 +241,7 @@ class Statistics:
 
     def over_time(self):
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs and energy_pJ per image."""
-        sources, found = self._sources(), []
+        sources, found = self.sources(), []
         for t in sorted(self.spikes):
             sops, macs = sum(self._spikes_into_layers(sources, t).values()) / self.images, self._macs(sources, t)
             energy = sops * self.energy_ac + macs * self.energy_mac

@@ -1,0 +1,121 @@
+"""The pictures of the READMEs, from stored rows alone: `make figures`, or `python bench/plot.py [--machine M]`.
+
+memory.png    peak memory of a network against T, by the way it is run
+peers.png     how many times as long the others take for the same work
+roofline.png  GB/s of every op against the bytes of one step, below what copy_ moves
+scaling.png   cost along T, N and batch
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import matplotlib
+import stored
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from tables import AVX512, WAYS  # noqa: E402
+
+FOLDER = Path(__file__).parent / "figures"
+STEADY = {"svg.hashsalt": "snnfast", "font.size": 9}  # the same rows give the same file
+
+
+def _axes(ax, x, y, log="xy"):
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    if "x" in log:
+        ax.set_xscale("log", base=2)
+    if "y" in log:
+        ax.set_yscale("log")
+    ax.grid(True, which="major", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def memory(machine):
+    """Peak memory of the process against T."""
+    found = stored.last([r for r in stored.read("large-T", machine) if r["batch"] == 4 and r["width"] == 1.0], "arch", "way", "T")
+    archs = sorted({arch for arch, _, _ in found}, reverse=True)
+    figure, all_axes = plt.subplots(1, len(archs), figsize=(4.2 * len(archs), 3.2), sharey=True, squeeze=False)
+    for ax, arch in zip(all_axes[0], archs):
+        for way, name in WAYS.items():
+            points = sorted((T, r["peak"] / 2**30) for (a, w, T), r in found.items() if (a, w) == (arch, way) and "peak" in r)
+            ax.plot(*zip(*points), marker="o", label=name, lw=2.5 if way == "snnfast" else 1.3)
+        _axes(ax, "T", "peak of the process, GiB" if ax is all_axes[0][0] else "")
+        ax.set_title(f"{arch}, four 32×32 images")
+    all_axes[0][0].legend(frameon=False)
+    return figure
+
+
+def peers(machine):
+    """Ratios of times, per work and shape; the peer that is missing cannot do the row."""
+    found = stored.last(stored.read("peers", machine), "work", "T", "N", "who")
+    whos = [w for w in dict.fromkeys(who for *_, who in found) if w != "snnfast"]
+    rows = [key for key in dict.fromkeys((work, T, N) for work, T, N, _ in found) if (*key, "snnfast") in found]
+    figure, ax = plt.subplots(figsize=(8, 0.32 * len(rows) + 1.2))
+    height = 0.8 / len(whos)
+    for i, who in enumerate(whos):
+        points = [(j, found[(*key, who)]["ratio"]) for j, key in enumerate(rows) if "ratio" in found.get((*key, who), {})]
+        if points:
+            ax.barh([j + (i - len(whos) / 2 + 0.5) * height for j, _ in points], [r for _, r in points], height, label=who)
+    ax.axvline(1, color="black", lw=1)
+    ax.set_yticks(range(len(rows)), [f"{work}; T = {T}, N = 2^{int(math.log2(N))}" for work, T, N in rows])
+    ax.invert_yaxis()
+    _axes(ax, "times as long as snnfast, for the same spikes", "", log="")
+    ax.set_xscale("log")
+    ax.legend(frameon=False)
+    return figure
+
+
+def roofline(machine):
+    """GB/s of the ops against the bytes that x has in one step, and what the copies beside them moved."""
+    found = stored.last(stored.read("ops", machine), "op", "kind", "dtype", "T", "N")
+    rows = [r for r in found.values() if r["dtype"] == "fp32" and r["op"] in ("iaf", "lif", "softmax_over_time", "layer_norm_over_time")]
+    figure, ax = plt.subplots(figsize=(7.5, 4))
+    size = lambda r: 4 * r["T"] * r["N"]  # noqa: E731
+    copies = {}
+    for r in rows:
+        copies.setdefault(size(r), []).append(r["copy_gb_per_s"])
+    ax.plot(*zip(*sorted((s, max(c)) for s, c in copies.items())), color="black", ls="--", label="copy_ of x, the fastest beside a row")
+    for name in dict.fromkeys((r["op"], r["kind"]) for r in rows if r["kind"] != "count, constant input"):
+        points = sorted((size(r), r["gb_per_s"]) for r in rows if (r["op"], r["kind"]) == name)
+        ax.plot(*zip(*points), marker=".", lw=1.2, label=", ".join(name))
+    _axes(ax, "bytes of x, T N in fp32", "GB/s")
+    ax.legend(frameon=False, fontsize=7, ncol=2)
+    return figure
+
+
+def scaling(machine):
+    """Seconds along each variable, with the slope of the upper half."""
+    rows = [r for r in stored.read("scaling", machine) if r["along"] in ("T", "N", "batch") and "failed" not in r]
+    found = stored.last(rows, "curve", "along", "at")
+    curves = list(dict.fromkeys((curve, along) for curve, along, _ in found))
+    figure, all_axes = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 3), squeeze=False)
+    for ax, (curve, along) in zip(all_axes[0], curves):
+        points = sorted((at, r["seconds"], r["slope"]) for (c, a, at), r in found.items() if (c, a) == (curve, along))
+        ax.plot([p[0] for p in points], [p[1] for p in points], marker="o")
+        ax.set_title(f"{curve}: slope {points[-1][2]:.2f}")
+        _axes(ax, along, "seconds" if ax is all_axes[0][0] else "")
+    return figure
+
+
+PICTURES = {"memory": memory, "peers": peers, "roofline": roofline, "scaling": scaling}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--machine", default=AVX512, help=f"the name of a file of rows (default {AVX512})")
+    p.add_argument("--out", type=Path, default=FOLDER)
+    args = p.parse_args()
+    args.out.mkdir(exist_ok=True)
+    with plt.rc_context(STEADY):
+        for name, draw in PICTURES.items():
+            figure = draw(args.machine)
+            figure.tight_layout()
+            figure.savefig(args.out / f"{name}.png", dpi=110, metadata={"Software": None})
+            plt.close(figure)
+            print(args.out / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Where a network's time goes, layer by layer, and how far each is from what the machine can do; called by `models.py`, or `python bench/split.py`.
+
+kind            product (of weights), neuron, or the rest (sums, poolings, copies)
+seconds         of all T steps of the batch, by the clock around each node
+arithmetic      the additions of weights that spikes ask for (SOPs), at the rate of torch's fp32 matrix product measured here
+memory          each value written once and read once by each of its users, weights read once a chunk, at the rate of `copy_` measured here
+
+The floor of a layer is the larger of the two.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import stored
+import torch
+from ways import trained_looking
+
+import snnfast
+from snnfast.execution import Execution
+from snnfast.planner import Dry
+from snnfast.products import is_product
+from snnfast.statistics import Statistics
+
+KINDS = ("product", "neuron", "other")
+
+
+def rates(rounds=7):
+    """(multiply-adds a second of a matrix product, bytes a second that copy_ reads and writes)."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    x, y = torch.randn(1 << 24), torch.empty(1 << 24)
+
+    def best(f):
+        took = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            f()
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    return 1024**3 / best(lambda: torch.mm(a, b)), 2 * x.nbytes / best(lambda: y.copy_(x))
+
+
+@torch.no_grad()
+def layers(net, x, T, rounds=3):
+    """A row per layer, in the order of the graph."""
+    snn = snnfast.convert(net)
+    execution, counted = Execution(snn.gm, timed=True), Statistics(snn)
+    chunk, sums = None, []
+    for _ in range(rounds):
+        lengths = [len(y) for y in snn.chunks(x, T, chunk, execution=execution)]
+        sums.append(execution.clock.take())
+    for _ in snn.chunks(x, T, statistics=counted):
+        pass
+    dry, (macs, moved) = Dry(snn, x.shape[1:], Execution(snn.gm), "cpu"), rates()
+    for node in dry.nodes:
+        if node.name not in sums[0]:
+            continue
+        rows = len(x) * (T if node in dry.plan.spiking else 1)
+        inputs = sum(dry.size[dry.owner[a]] for a in node.all_input_nodes)
+        weights = snn.gm.get_submodule(node.target).weight.nbytes if is_product(node, snn.gm) and node.op == "call_module" else 0
+        reads = len(lengths) if node in dry.plan.spiking else 1
+        size = rows * (dry.size[node] + inputs) + reads * weights if dry.size[node] else 0  # a view moves nothing
+        additions = _additions(node, counted, T) * len(x)
+        yield dict(layer=str(node.target if node.op == "call_module" else node.name), kind=dry.kind(node),
+                   seconds=statistics.median(s[node.name] for s in sums), arithmetic_s=additions / macs, memory_s=size / moved,
+                   macs_per_s=macs, copy_gb_per_s=moved / 1e9)  # fmt: skip
+
+
+def _additions(node, counted, T):
+    """Of one image: the additions that spikes ask a product for, or the multiplications of one that no spike reaches."""
+    if node not in counted.work:
+        return 0
+    (multiplications, inputs), sources = counted.work[node], counted.sources()[node]
+    if not sources or "layer" in sources:
+        return multiplications * (T if sources else 1)
+    return sum(counted.spikes[T][source] for source in sources) / counted.images * multiplications / inputs
+
+
+def tell(arch, rows):
+    whole = sum(r["seconds"] for r in rows)
+    print(f"\n| {arch} | share of the time | seconds | floor: arithmetic | floor: memory | of the floor |\n|---|---|---|---|---|---|")
+    for kind in (*KINDS, "all"):
+        own = [r for r in rows if kind in (r["kind"], "all")]
+        seconds, floor = sum(r["seconds"] for r in own), sum(max(r["arithmetic_s"], r["memory_s"]) for r in own)
+        parts = " | ".join(f"{sum(r[part] for r in own):.3g} s" for part in ("arithmetic_s", "memory_s"))
+        print(f"| {kind} | {100 * seconds / whole:.0f} % | {seconds:.3g} s | {parts} | {seconds / floor if floor else float('inf'):.1f} |")
+
+
+def measure(arch, width, batch, T, facts, results=stored.RESULTS):
+    torch.manual_seed(1)
+    rows = list(layers(trained_looking(arch, width), torch.randn(batch, 3, 32, 32), T))
+    stored.append("split", facts, [dict(arch=arch, width=width, batch=batch, T=T) | row for row in rows], results)
+    tell(f"{arch}, T = {T}", rows)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18"])
+    p.add_argument("--T", type=int, default=32)
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--width", type=float, default=1.0)
+    p.add_argument("--results", type=Path, default=stored.RESULTS)
+    args = p.parse_args()
+    torch.set_num_threads(2)
+    for arch in args.arch:
+        measure(arch, args.width, args.batch, args.T, stored.facts(), args.results)
+
+
+if __name__ == "__main__":
+    main()

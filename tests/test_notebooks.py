@@ -1,0 +1,21 @@
+"""The notebooks run from the first cell to the last, as they stand."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_it_runs(path, tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the tests' workers share the cores
+    book = nbformat.read(path, 4)
+    assert not any(cell.get("outputs") for cell in book.cells), "outputs are not kept"
+    nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    assert all(cell.execution_count for cell in book.cells if cell.cell_type == "code")
