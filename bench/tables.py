@@ -78,6 +78,82 @@ def speed():
     return table(head, [cells(*a) + cells(*b) for a, b in zip(left, right)])
 
 
+STEPS, SIZES = (1, 4, 32, 256, 1024), (1 << 12, 1 << 18)
+
+
+def ops():
+    found = last("ops", "op", "kind", "dtype", "T", "N")
+    columns = [(T, N) for N in SIZES for T in STEPS]
+    rows = []
+    for key in dict.fromkeys(key[:3] for key in found if key[0] not in ("qcfs", "cs_qcfs")):
+        shares = [found[(*key, T, N)]["share"] for T, N in columns]
+        rows.append([", ".join(key), *(f"{share:.2f}" for share in shares)])
+    return table(["op, output, dtype", *(f"{'small' if N == SIZES[0] else 'large'} N, T = {T}" for T, N in columns)], rows)
+
+
+def activations():
+    found = last("ops", "op", "kind", "dtype", "N", T=1)
+    names = dict.fromkeys(key[:3] for key in found if key[0] in ("qcfs", "cs_qcfs"))
+    rows = [[", ".join(key), *(f"{found[(*key, N)]['share']:.2f}" for N in (1 << 14, 1 << 22))] for key in names]
+    return table(["activation, dtype", "2^14 elements", "2^22"], rows)
+
+
+def peers():
+    found = last("peers", "work", "T", "N", "who")
+    whos = list(dict.fromkeys(who for *_, who in found))
+    cell = lambda row: _peer(row) if row else ""  # noqa: E731
+    works = dict.fromkeys(key[:3] for key in found)
+    return table(["work, T, N", *whos], [[", ".join(map(str, key)), *(cell(found.get((*key, who))) for who in whos)] for key in works])
+
+
+def _peer(row):
+    if "failed" in row:
+        return "–"
+    if row["who"] == "snnfast":
+        return f"{row['ms']:.3g} ms"
+    return f"{row['ratio']:.2f}" + (f" (compiled in {row['compile_s']:.0f} s)" if "compile_s" in row else "")
+
+
+def reasons():
+    found = last("peers", "work", "T", "N", "who").values()
+    why = {}
+    for row in found:
+        if "failed" in row:
+            why.setdefault((row["who"], re.sub(r"^[\d.]+ %", "some", row["failed"])), {})[row["work"]] = None
+    return table(["who", "why", "work"], [[who, reason, ", ".join(works)] for (who, reason), works in why.items()])
+
+
+def scaling():
+    found = last("scaling", "curve", "along", "at")
+    rows = []
+    for curve, along in dict.fromkeys(key[:2] for key in found):
+        points = {at: row for (c, a, at), row in found.items() if (c, a) == (curve, along)}
+        told_points = ", ".join(f"{at}: {row.get('failed') or _time(row['seconds'])}" for at, row in points.items())
+        first = next(iter(points.values()))
+        rises = ", ".join(told(row["rise"]) for row in points.values() if "rise" in row)
+        rows.append(
+            [f"{curve}, {along}" if along != "what" else curve, told_points, f"{first['slope']:.2f}" if "slope" in first else "", rises]
+        )
+    return table(["what, along", "time", "slope", "memory on top"], rows)
+
+
+def _time(seconds):
+    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"
+
+
+def split():
+    found = last("split", "arch", "layer", batch=4, width=1.0, T=32)
+    rows = []
+    for arch in dict.fromkeys(arch for arch, _ in found):
+        layers = [row for (a, _), row in found.items() if a == arch]
+        whole = sum(row["seconds"] for row in layers)
+        for kind in ("product", "neuron", "other"):
+            own = [row for row in layers if row["kind"] == kind]
+            seconds, floor = sum(row["seconds"] for row in own), sum(max(row["arithmetic_s"], row["memory_s"]) for row in own)
+            rows.append([f"{arch}, {kind}", f"{100 * seconds / whole:.0f} %", _time(seconds), _time(floor), f"{seconds / floor:.1f}"])
+    return table(["network, kind of layer", "share of the time", "time of 32 steps", "floor", "times the floor"], rows)
+
+
 CONV = {
     "64 → 64, 3×3 on 32×32, 32 rows": (32, 64, 32, 64, 1, 3), "128 → 128, 3×3 on 16×16, 64 rows": (64, 128, 16, 128, 1, 3),
     "256 → 256, 3×3 on 8×8, 64 rows": (64, 256, 8, 256, 1, 3), "512 → 512, 3×3 on 4×4, 64 rows": (64, 512, 4, 512, 1, 3),
@@ -182,7 +258,8 @@ def deterministic():
 
 
 TABLES = {
-    "summary": summary, "precision": precision, "choices": choices, "deterministic": deterministic,
+    "summary": summary, "ops": ops, "activations": activations, "peers": peers, "reasons": reasons, "scaling": scaling, "split": split,
+    "precision": precision, "choices": choices, "deterministic": deterministic,
     "speed": speed, "conv": conv, "conv-short": conv_short, "large-T": large_T, "large-T-short": large_T_short, "transformers": transformers,
     "vit-memory": vit_memory,
 }  # fmt: skip
