@@ -42,6 +42,8 @@ def memory(machine):
             points = sorted((T, r["peak"] / 2**30) for (a, w, T), r in found.items() if (a, w) == (arch, way) and "peak" in r)
             ax.plot(*zip(*points), marker="o", label=name, lw=2.5 if way == "snnfast" else 1.3)
         _axes(ax, "T", "peak of the process, GiB" if ax is all_axes[0][0] else "")
+        ax.set_yticks([0.5, 1, 2, 4, 8], ["½", "1", "2", "4", "8"])
+        ax.minorticks_off()
         ax.set_title(f"{arch}, four 32×32 images")
     all_axes[0][0].legend(frameon=False)
     return figure
@@ -63,7 +65,8 @@ def peers(machine):
     ax.invert_yaxis()
     _axes(ax, "times as long as snnfast, for the same spikes", "", log="")
     ax.set_xscale("log")
-    ax.legend(frameon=False)
+    ax.margins(y=0.01)
+    ax.legend(frameon=False, ncol=len(whos), loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 
