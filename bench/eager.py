@@ -34,6 +34,17 @@ class _Spike(torch.autograd.Function):
         return g * (1 - a.abs()).clamp(min=0), None
 
 
+def trained_loop(x, theta):
+    """The loop with a gradient through its spikes, max(1 - |v - theta|, 0)."""
+    v, out = 0.5 * theta, []
+    for t in range(len(x)):
+        v = v + x[t]
+        s = _Spike.apply(v - theta, 1.0) * theta
+        v = v - s
+        out.append(s)
+    return torch.stack(out)
+
+
 class AuthorsIF(torch.nn.Module):
     """A module with the attributes and arithmetic of the QCFS authors' neuron, written from its definition: [T*B, ...], a loop over time."""
 

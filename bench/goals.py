@@ -16,7 +16,7 @@ import time
 import pytest
 import stored
 import torch
-from eager import loop, qcfs_eager
+from eager import loop, qcfs_eager, trained_loop
 from pages import keep_pages
 
 import snnfast
@@ -85,30 +85,6 @@ def timed(benchmark, x):
     return run
 
 
-class ZIF(torch.autograd.Function):
-    """The spike of the eager loop with its surrogate gradient, gamma = 1."""
-
-    @staticmethod
-    def forward(ctx, a):
-        ctx.save_for_backward(a)
-        return (a >= 0).to(a.dtype)
-
-    @staticmethod
-    def backward(ctx, g):
-        (a,) = ctx.saved_tensors
-        return g * (1 - a.abs()).clamp(min=0)
-
-
-def loop_zif(x, theta):
-    v, out = 0.5 * theta, []
-    for t in range(x.size(0)):
-        v = v + x[t]
-        s = ZIF.apply(v - theta) * theta
-        v = v - s
-        out.append(s)
-    return torch.stack(out)
-
-
 OUTS = {
     "scaled": (lambda: torch.zeros(T, N), 0.9),
     "int8": (lambda: torch.zeros(T, N, dtype=torch.int8), 0.75),
@@ -170,10 +146,10 @@ def test_forward_backward(timed, x):
 
 
 def test_forward_backward_loop_eager(timed, x):
-    ours, theirs = both(lambda x: snnfast.iaf(x, 0.75)[0], x[:, :2000]), both(lambda x: loop_zif(x, 0.75), x[:, :2000])
+    ours, theirs = both(lambda x: snnfast.iaf(x, 0.75)[0], x[:, :2000]), both(lambda x: trained_loop(x, 0.75), x[:, :2000])
     torch.manual_seed(1)
     assert ours().shape == theirs().shape
-    timed("loop forward + backward, eager", both(lambda x: loop_zif(x, 0.75), x))
+    timed("loop forward + backward, eager", both(lambda x: trained_loop(x, 0.75), x))
 
 
 def cs_qcfs_eager(x, lam):

@@ -13,7 +13,7 @@ import time
 import pytest
 import stored
 import torch
-from eager import qcfs_eager
+from eager import qcfs_eager, trained_loop
 from loops import cos_loop, lif_loop, loop
 
 import snnfast
@@ -169,30 +169,6 @@ def both(f, x, *parameters):
         return y.detach(), leaf.grad
 
     return run
-
-
-class Spike(torch.autograd.Function):
-    """[a >= 0] with the gradient max(1 - |a|, 0)."""
-
-    @staticmethod
-    def forward(ctx, a):
-        ctx.save_for_backward(a)
-        return (a >= 0).to(a.dtype)
-
-    @staticmethod
-    def backward(ctx, g):
-        (a,) = ctx.saved_tensors
-        return g * (1 - a.abs()).clamp(min=0)
-
-
-def trained_loop(x, theta):
-    v, out = 0.5 * theta, []
-    for t in range(len(x)):
-        v = v + x[t]
-        s = Spike.apply(v - theta) * theta
-        v = v - s
-        out.append(s)
-    return torch.stack(out)
 
 
 def iaf_both(x):

@@ -21,6 +21,7 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # before torch: what is 
 
 import loops
 import stored
+import tables
 import torch
 from pages import keep_pages
 
@@ -228,26 +229,6 @@ def measured(work, T, N):
     return rows
 
 
-def tell(rows):
-    found = stored.last(rows, "work", "T", "N", "who")
-    whos = list(dict.fromkeys(row["who"] for row in rows))
-    print("Milliseconds of snnfast; of the others, how many times that\n")
-    print("| work, T, N | " + " | ".join(whos) + " |\n" + "|---" * (len(whos) + 1) + "|")
-    for work, T, N in dict.fromkeys((row["work"], row["T"], row["N"]) for row in rows):
-        print(f"| {work}, {T}, {N} | " + " | ".join(cell(found[work, T, N, who]) for who in whos) + " |")
-    why = {(row["who"], row["work"], row["failed"]) for row in rows if "failed" in row}
-    for who, reason in dict.fromkeys((who, reason) for who, _, reason in sorted(why)):
-        print(f"– {who}: {reason} ({', '.join(dict.fromkeys(work for w, work, r in sorted(why) if (w, r) == (who, reason)))})")
-
-
-def cell(row):
-    if "failed" in row:
-        return "–"
-    if row["who"] == "snnfast":
-        return f"{row['ms']:.3g} ms"
-    return f"{row['ratio']:.2f}" + (f" (compiled in {row['compile_s']:.0f} s)" if "compile_s" in row else "")
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--work", nargs="+", default=list(WORKS), choices=list(WORKS))
@@ -262,7 +243,7 @@ def main():
         for T, N in SHAPES[: args.shapes]:
             rows += measured(work, T, N)
     stored.append("peers", facts, rows, args.results)
-    tell(rows)
+    print("Milliseconds of snnfast; of the others, how many times that\n\n" + tables.peers(rows) + "\n" + tables.reasons(rows))
 
 
 def versions():

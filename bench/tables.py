@@ -117,8 +117,9 @@ def activations():
     return table(["activation, dtype", "2^14 elements", "2^22"], rows)
 
 
-def peers():
-    found = last("peers", "work", "T", "N", "who")
+def peers(rows=None):
+    """rows: of one run; default: the last of all."""
+    found = last("peers", "work", "T", "N", "who") if rows is None else stored.last(rows, "work", "T", "N", "who")
     whos = list(dict.fromkeys(who for *_, who in found))
     cell = lambda row: _peer(row) if row else ""  # noqa: E731
     works = dict.fromkeys(key[:3] for key in found)
@@ -133,8 +134,8 @@ def _peer(row):
     return f"{row['ratio']:.2f}" + (f" (compiled in {row['compile_s']:.0f} s)" if "compile_s" in row else "")
 
 
-def reasons():
-    found = last("peers", "work", "T", "N", "who").values()
+def reasons(rows=None):
+    found = rows or last("peers", "work", "T", "N", "who").values()
     why = {}
     for row in found:
         if "failed" in row:

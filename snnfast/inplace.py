@@ -9,7 +9,7 @@ import operator
 import torch
 from torch.nn import functional as F
 
-from snnfast.rates import called
+from snnfast.rates import called, is_size
 
 # Functions, methods and attributes that may give a view of their input.
 VIEWS = frozenset(
@@ -67,6 +67,12 @@ def _twin(node):
     return name if node.op == "call_method" else getattr(where, name)
 
 
+def _is_number(node):
+    """A size, or made of sizes: `n += 1` then makes another number, and what else has the first one keeps it."""
+    inputs = node.all_input_nodes
+    return is_size(node) or (node.op == "call_function" and bool(inputs) and all(_is_number(a) for a in inputs))
+
+
 def _works_in_place(gm, node, inplace):
     """Whether a node writes its first input; makes it one that does not."""
     if node.op == "call_module":
@@ -87,7 +93,7 @@ def make_functional(gm, inplace):
     """What is computed in place, by modules of `inplace` or by operations, is computed anew; what reads the written value later reads that."""
     order = {node: i for i, node in enumerate(gm.graph.nodes)}
     for node in list(gm.graph.nodes):
-        if not _works_in_place(gm, node, inplace) or not node.all_input_nodes:
+        if not _works_in_place(gm, node, inplace) or not node.all_input_nodes or _is_number(node.all_input_nodes[0]):
             continue
         written, now = node.all_input_nodes[0], order[node]
         is_before = lambda other, now=now: order[other] < now  # noqa: E731

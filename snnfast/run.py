@@ -145,7 +145,8 @@ class Run:
                 env[node] = self._value(node, env, steps)
             for dead in self.last_use.get(node, ()):
                 env.pop(dead, None)
-            self.slabs.let_go(self._on_heap(node, env[node], steps) if node in env else 0)
+            if self.slabs.wanted and node in env:
+                self.slabs.let_go(self._on_heap(node, env[node], steps))
             self.arena.give_back(env.values())
 
     def _on_heap(self, node, value, steps):

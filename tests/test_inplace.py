@@ -49,7 +49,17 @@ def results(h):
     return h
 
 
+def sizes(h):
+    """Numbers are other ones after += ."""
+    shape = h.shape
+    n = shape[1]
+    m = n
+    n += 1
+    return h.view(-1, m).view(-1, shape[1])
+
+
 SAME = {
+    "sizes": sizes,
     "add": add, "halves": halves, "results": results, "methods": lambda h: h.mul_(2).add_(1), "function": torch.neg_,
     "a view that nobody reads": lambda h: add(h.flatten(1)), "a size": lambda h: add(h).view(h.shape[0], -1),
 }  # fmt: skip
