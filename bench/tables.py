@@ -277,7 +277,62 @@ def deterministic():
     return table(["products", "VGG-16", "ResNet-18"], [[name, ratio("vgg16", a, b), ratio("resnet18", a, b)] for name, a, b in kinds])
 
 
+def methods():
+    """Costs beside the plain run, where less is better; gains of `accelerate`, where more is."""
+    found, widths = last("models", "row", "width"), (0.5, 1.0)
+    rows = []
+    for name, row in (("SRP, tau = 4", "srp"), ("COS, rho = 4", "cos"), ("statistics", "if, statistics")):
+        both = [[found[f"{arch}: {row}", width] for arch in ("vgg16", "resnet18")] for width in widths]
+        goal = both[0][0]["goal"]
+        cells = ["; ".join(f"{r['ratio']:.2f}" + ("" if r["ratio"] <= goal else " missed") for r in pair) for pair in both]
+        rows.append([f"{name}: VGG-16; ResNet-18", f"{goal:.2f}", *cells])
+    whole = [found["vgg16 in the authors' form, whole", width] for width in widths]
+    rows.append(
+        [
+            "`accelerate`, whole VGG-16",
+            whole[0]["goal"],
+            *(f"{r['ratio']:.2f}" + ("" if r["ratio"] >= r["goal"] else " missed") for r in whole),
+        ]
+    )
+    layers = [[r for (name, w), r in found.items() if w == width and ", neurons " in name] for width in widths]
+    cells = [
+        f"{min(r['ratio'] for r in own):.2f} to {max(r['ratio'] for r in own):.2f}, missed in {sum(r['ratio'] < 5 for r in own)} of {len(own)}"
+        for own in layers
+    ]
+    rows.append(["`accelerate`, each neuron layer", 5, *cells])
+    return table(["row", "goal", "width 0.5, batch 16", "width 1, batch 2"], rows)
+
+
+# ---- accuracies
+
+
+def _accuracies(names, last_column):
+    """names: (arch, method) -> what it is called. The last column holds all steps from 64 on, where they agree."""
+    found, rows = last("demo", "arch", "method"), []
+    for key, name in names.items():
+        row = found[key]
+        by_t = dict(zip(row["at"], row["accuracy"]))
+        late = sorted({f"{a:.2f}" for t, a in by_t.items() if t >= 64})
+        rows.append(
+            [name, f"{row['ann']:.2f}", *(f"{by_t[t]:.2f}" for t in (1, 2, 4, 8, 16, 32)), " to ".join((late[0], late[-1])[: len(late)])]
+        )
+    return table([f"accuracy of {row['images']} test images, %", "ANN", "T = 1", 2, 4, 8, 16, 32, last_column], rows)
+
+
+def demo_vgg():
+    names = {("vgg", "if"): "`if`, to T = 1024", ("vgg", "srp"): "`srp`, τ = 4, to T = 64", ("vgg", "cos"): "`cos`, ρ = 4, to T = 64"}
+    return _accuracies(names, "64 and more")
+
+
+def demo_transformers():
+    names = {("vit", "stbif"): "ViT, differential", ("vit", "if"): "the same, per step, `if`", ("vit", "cos"): "the same, per step, `cos`",
+             ("swin", "stbif"): "Swin, differential"}  # fmt: skip
+    return _accuracies(names, 64)
+
+
 TABLES = {
+    "methods": methods,
+    "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
     "summary": summary, "ops": ops, "activations": activations, "goals": goals, "peers": peers, "reasons": reasons, "scaling": scaling,
     "split": split, "precision": precision, "choices": choices, "deterministic": deterministic, "speed": speed, "conv": conv,
     "conv-short": conv_short, "large-T": large_T, "large-T-short": large_T_short, "transformers": transformers, "vit-memory": vit_memory,
