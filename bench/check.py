@@ -15,7 +15,7 @@ from pathlib import Path
 import stored
 
 KEYS = ("op", "kind", "dtype", "T", "N")
-CHOSEN = "262144 and fp32 and (32 or 256) and not constant"
+CHOSEN = "-32-262144 and fp32 or -256-262144 and fp32"
 WARN, FAIL, AGAIN = 1.15, 1.5, 2
 
 
