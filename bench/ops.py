@@ -12,6 +12,7 @@ import time
 
 import pytest
 import stored
+import tables
 import torch
 from eager import qcfs_eager, trained_loop
 from loops import cos_loop, lif_loop, loop
@@ -27,12 +28,12 @@ ROWS = []
 
 
 @pytest.fixture(scope="module", autouse=True)
-def table():
+def told():
     torch.set_num_threads(2)
     yield
     if ROWS:
         stored.append("ops", stored.facts(), ROWS)
-        tell(ROWS)
+        print("\n\nGB/s as a share of what copy_ of the same x moves\n\n" + tables.ops(ROWS) + "\n" + tables.activations(ROWS))
 
 
 @functools.lru_cache(1)
@@ -235,30 +236,6 @@ def test_over_time(timed, op, kind, dtype, T, N):
 def test_activation(timed, op, kind, dtype, N):
     """No T: images [B, 64, 8, 8] of N elements in all."""
     _row(timed, op, kind, dtype, 1, N, ACTIVATIONS[op, kind])
-
-
-def tell(rows):
-    """The share of a copy's speed, T and N beside one another."""
-    columns = [(T, N) for T in STEPS for N in NEURONS.values()]
-    print("\n\nGB/s as a share of what copy_ of the same x moves, N = 2^12 and 2^18\n")
-    print(
-        "| op, output, dtype | "
-        + " | ".join(f"T = {T}" if N == 1 << 12 else "" for T, N in columns)
-        + " |\n"
-        + "|---" * (len(columns) + 1)
-        + "|"
-    )
-    found = stored.last(rows, "op", "kind", "dtype", "T", "N")
-    for op, kind, dtype in dict.fromkeys((r["op"], r["kind"], r["dtype"]) for r in rows if r["op"] not in ("qcfs", "cs_qcfs")):
-        shares = [found.get((op, kind, dtype, T, N)) for T, N in columns]
-        print(_line(f"{op}, {kind}, {dtype}", shares))
-    print("\n| activation, dtype | 2^14 elements | 2^22 |\n|---|---|---|")
-    for op, kind, dtype in dict.fromkeys((r["op"], r["kind"], r["dtype"]) for r in rows if r["op"] in ("qcfs", "cs_qcfs")):
-        print(_line(f"{op}, {kind}, {dtype}", [found.get((op, kind, dtype, 1, N)) for N in (1 << 14, 1 << 22)]))
-
-
-def _line(name, rows):
-    return f"| {name} | " + " | ".join("" if r is None else f"{r['share']:.2f}" for r in rows) + " |"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 memory.png    peak memory of a network against T, by the way it is run
 peers.png     how many times as long the others take for the same work
-roofline.png  GB/s of every op against the bytes of one step, below what copy_ moves
+roofline.png  GB/s of the ops in fp32 against the bytes of x, below what copy_ moves
 scaling.png   cost along T, N and batch
 """
 
@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from tables import AVX512, WAYS  # noqa: E402
 
 FOLDER = Path(__file__).parent / "figures"
-STEADY = {"svg.hashsalt": "snnfast", "font.size": 9}  # the same rows give the same file
+STYLE = {"font.size": 9}
 
 
 def _axes(ax, x, y, log="xy"):
@@ -71,7 +71,7 @@ def peers(machine):
 
 
 def roofline(machine):
-    """GB/s of the ops against the bytes that x has in one step, and what the copies beside them moved."""
+    """GB/s of the ops against the bytes of x, and what the copies beside them moved."""
     found = stored.last(stored.read("ops", machine), "op", "kind", "dtype", "T", "N")
     rows = [r for r in found.values() if r["dtype"] == "fp32" and r["op"] in ("iaf", "lif", "softmax_over_time", "layer_norm_over_time")]
     figure, ax = plt.subplots(figsize=(7.5, 4))
@@ -111,7 +111,7 @@ def main():
     p.add_argument("--out", type=Path, default=FOLDER)
     args = p.parse_args()
     args.out.mkdir(exist_ok=True)
-    with plt.rc_context(STEADY):
+    with plt.rc_context(STYLE):
         for name, draw in PICTURES.items():
             figure = draw(args.machine)
             figure.tight_layout()

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import stored
+import tables
 import torch
 from ways import trained_looking
 
@@ -64,7 +65,7 @@ def op_curve(along, values, T, N):
 # ---- curves of a network, each point in a process of its own
 
 
-def network_curve(along, values, T, B, folder):
+def network_curve(along, values, T, B):
     for value in values:
         t, b = (value if along == "T" else T), (value if along == "batch" else B)
         threads = value if along == "threads" else 2
@@ -72,7 +73,7 @@ def network_curve(along, values, T, B, folder):
         yield dict(curve="network", along=along, at=value, arch=ARCH, width=WIDTH, T=t, batch=b, threads=threads) | found
 
 
-def first_results(folder):
+def first_results():
     """Seconds from the start of a process to its first result, everything included."""
     for what in ("import torch", "snnfast", "network", "torch.compile"):
         began = time.perf_counter()
@@ -106,15 +107,15 @@ def point(args):
         torch.compile(loop)(torch.randn(32, 4096), 0.75)
 
 
-def curves(quick, folder):
+def curves(quick):
     many = [1, 4, 16, 64, 256] if quick else [1, 4, 16, 64, 256, 1024, 4096]
     yield op_curve("T", many, 64, 1 << 14)
     yield op_curve("N", [1 << n for n in range(8, 17 if quick else 23, 2)], 64, 1 << 14)
     yield op_curve("threads", [1, 2], 64, 1 << 18)
-    yield network_curve("T", many, 64, BATCH, folder)
-    yield network_curve("batch", [1, 2] if quick else [1, 2, 4, 8, 16], 32, BATCH, folder)
-    yield network_curve("threads", [1, 2], 32, BATCH, folder)
-    yield first_results(folder)
+    yield network_curve("T", many, 64, BATCH)
+    yield network_curve("batch", [1, 2] if quick else [1, 2, 4, 8, 16], 32, BATCH)
+    yield network_curve("threads", [1, 2], 32, BATCH)
+    yield first_results()
 
 
 def main():
@@ -128,30 +129,15 @@ def main():
         return point(args)
     torch.set_num_threads(2)
     facts = stored.facts()
-    print("| curve, along | points | slope in log-log | peak |\n|---|---|---|---|")
-    for curve in curves(args.quick, args.results):
+    print(tables.table(tables.CURVES, []), end="")
+    for curve in curves(args.quick):
         rows = list(curve)
         good = [row for row in rows if "failed" not in row]
         if rows[0]["along"] != "what" and len(good) > 1:
             steep = slope([(row["at"], row["seconds"]) for row in good])
             rows = [row | dict(slope=steep) for row in rows]
         stored.append("scaling", facts, rows, args.results)
-        print(_line(rows), flush=True)
-
-
-def _line(rows):
-    first = rows[0]
-    points = ", ".join(f"{row['at']}: {row.get('failed') or _time(row['seconds'])}" for row in rows)
-    peaks = ", ".join(memory.told(row["rise"]) for row in rows if "rise" in row)
-    return (
-        f"| {first['curve']}, {first['along']} | {points} | {first['slope']:.2f} | {peaks} |"
-        if "slope" in first
-        else f"| {first['curve']} | {points} | | |"
-    )
-
-
-def _time(seconds):
-    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} us"
+        print(tables.line(tables.curve(rows)), end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,11 @@ AVX512, AVX2 = "amd-epyc-x86-64-v4", "amd-epyc-x86-64-v3"
 
 
 def table(head, rows):
-    first, *others = ("| " + " | ".join(map(str, line)) + " |\n" for line in (head, *rows))
-    return first + "|---" * len(head) + "|\n" + "".join(others)
+    return line(head) + "|---" * len(head) + "|\n" + "".join(map(line, rows))
+
+
+def line(cells):
+    return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
 def last(bench, *keys, machine=AVX512, **only):
@@ -100,20 +103,24 @@ def goals():
 STEPS, SIZES = (1, 4, 32, 256, 1024), (1 << 12, 1 << 18)
 
 
-def ops():
-    found = last("ops", "op", "kind", "dtype", "T", "N")
+def ops(rows=None):
+    """rows: of one run; default: the last of all."""
+    found = last("ops", "op", "kind", "dtype", "T", "N") if rows is None else stored.last(rows, "op", "kind", "dtype", "T", "N")
     columns = [(T, N) for N in SIZES for T in STEPS]
     rows = []
     for key in dict.fromkeys(key[:3] for key in found if key[0] not in ("qcfs", "cs_qcfs")):
-        shares = [found[(*key, T, N)]["share"] for T, N in columns]
-        rows.append([", ".join(key), *(f"{share:.2f}" for share in shares)])
+        rows.append([", ".join(key), *(_share(found.get((*key, T, N))) for T, N in columns)])
     return table(["op, output, dtype", *(f"{'small' if N == SIZES[0] else 'large'} N, T = {T}" for T, N in columns)], rows)
 
 
-def activations():
-    found = last("ops", "op", "kind", "dtype", "N", T=1)
+def _share(row):
+    return "" if row is None else f"{row['share']:.2f}"
+
+
+def activations(rows=None):
+    found = last("ops", "op", "kind", "dtype", "N", T=1) if rows is None else stored.last(rows, "op", "kind", "dtype", "N")
     names = dict.fromkeys(key[:3] for key in found if key[0] in ("qcfs", "cs_qcfs"))
-    rows = [[", ".join(key), *(f"{found[(*key, N)]['share']:.2f}" for N in (1 << 14, 1 << 22))] for key in names]
+    rows = [[", ".join(key), *(_share(found.get((*key, N))) for N in (1 << 14, 1 << 22))] for key in names]
     return table(["activation, dtype", "2^14 elements", "2^22"], rows)
 
 
@@ -143,18 +150,22 @@ def reasons(rows=None):
     return table(["who", "why", "work"], [[who, reason, ", ".join(works)] for (who, reason), works in why.items()])
 
 
+CURVES = ["what, along", "time", "slope", "memory on top"]
+
+
+def curve(rows):
+    """The cells of one curve, from the rows of its points."""
+    first = rows[0]
+    points = ", ".join(f"{row['at']}: {row.get('failed') or _time(row['seconds'])}" for row in rows)
+    rises = ", ".join(told(row["rise"]) for row in rows if "rise" in row)
+    name = first["curve"] if first["along"] == "what" else f"{first['curve']}, {first['along']}"
+    return [name, points, f"{first['slope']:.2f}" if "slope" in first else "", rises]
+
+
 def scaling():
     found = last("scaling", "curve", "along", "at")
-    rows = []
-    for curve, along in dict.fromkeys(key[:2] for key in found):
-        points = {at: row for (c, a, at), row in found.items() if (c, a) == (curve, along)}
-        told_points = ", ".join(f"{at}: {row.get('failed') or _time(row['seconds'])}" for at, row in points.items())
-        first = next(iter(points.values()))
-        rises = ", ".join(told(row["rise"]) for row in points.values() if "rise" in row)
-        rows.append(
-            [f"{curve}, {along}" if along != "what" else curve, told_points, f"{first['slope']:.2f}" if "slope" in first else "", rises]
-        )
-    return table(["what, along", "time", "slope", "memory on top"], rows)
+    names = dict.fromkeys(key[:2] for key in found)
+    return table(CURVES, [curve([row for key, row in found.items() if key[:2] == name]) for name in names])
 
 
 def _time(seconds):
@@ -227,8 +238,9 @@ def large_T_short():
 
 def transformers():
     found = last("transformers", "batch", arch="vit_tiny", T=32)
-    rows = [[B, f"{row['ratio']:.2f}" + ("" if row["ratio"] <= 1 else ": missed"), told(row["peak"])] for B, row in sorted(found.items())]
-    return table(["batch", "ratio, goal 1.0", "peak of a run that does not stop"], rows)
+    told_ratio = lambda ratio: f"{ratio:.2f}" + ("" if ratio <= 1 else ": missed")  # noqa: E731
+    rows = [[B, told_ratio(row["ratio"]), row["rounds"], told(row["peak"])] for B, row in sorted(found.items())]
+    return table(["batch", "ratio, goal 1.0", "rounds", "peak of a run that does not stop"], rows)
 
 
 def vit_memory():
