@@ -12,7 +12,7 @@ from snnfast import records
 
 
 @contextlib.contextmanager
-def _told(path):
+def _told(path, done="written"):
     """SQLite's errors as one line for the caller."""
     try:
         yield
@@ -21,7 +21,7 @@ def _told(path):
         if "locked" in text:
             raise ValueError(f"{path} is in use: another evaluation writes to this folder") from None
         if any(word in text for word in ("full", "I/O", "readonly", "unable to open")):
-            raise OSError(f"{path} cannot be written: {text}") from None
+            raise OSError(f"{path} cannot be {done}: {text}") from None
         raise ValueError(f"{path} is not a progress file, or is damaged: {text}") from None
 
 
@@ -93,8 +93,11 @@ def _batches(db):
 
 
 def read(path):
-    """(identity, batches) of a file that nobody writes; (None, []) where the process died before its first word."""
-    with _told(path), contextlib.closing(sqlite3.connect(Path(path).resolve().as_uri() + "?mode=ro", uri=True, timeout=0.5)) as db:
+    """(identity, batches) of a file that nobody writes; (None, []) where the process died before its first word.
+
+    Opened for writing where the system allows it: a process that was killed inside a write left half of it, which SQLite takes back first.
+    """
+    with _told(path, "read"), contextlib.closing(sqlite3.connect(Path(path).resolve().as_uri() + "?mode=rw", uri=True, timeout=0.5)) as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():
             return None, []
         known = db.execute("SELECT identity FROM run").fetchone()
