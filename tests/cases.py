@@ -4,6 +4,7 @@ Values are chosen away from those at which formulas coincide (v0 != 0.5, gamma !
 """
 
 import itertools
+import math
 import random
 
 import torch
@@ -184,6 +185,7 @@ CONV = [
         ((2, 4, 4, 20), (3, 3, 64), (3, 3, 0, 1, 1, 1), 0.0, True),
         ((1, 2, 2, 9), (5, 5, 40), (1, 1, 4, 4, 1, 1), 1.0, False),
         ((3, 33, 40, 16), (3, 3, 130), (1, 1, 1, 1, 1, 1), 0.1, True),
+        ((2, 7, 6, 16), (3, 3, 130), (1, 1, 1, 1, 1, 1), 0.1, True),
         ((90, 2, 2, 64), (3, 3, 96), (1, 1, 1, 1, 1, 1), 0.2, False),
         ((2, 9, 9, 300), (1, 1, 65), (2, 2, 0, 0, 1, 1), 0.15, True),
         ((150, 1, 1, 700), (1, 1, 200), (1, 1, 0, 0, 1, 1), 0.1, True),
@@ -204,5 +206,6 @@ def conv_args(row):
 
 
 def conv_work(row):
-    """Steps of the reference's loop."""
-    return row[1][3] * row[2][0] * row[2][1]
+    """What an interpreter has to do: weights of an output, for each place."""
+    (_, shape, (KY, KX, _), *_) = row
+    return math.prod(shape) * KY * KX
