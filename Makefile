@@ -92,8 +92,9 @@ PEERS := .venv-peers
 $(PEERS)/installed.stamp: Makefile
 	python3 -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet "$(TORCH)"
-	$(PEERS)/bin/python -m pip install --quiet numpy loguru tqdm h5py
-	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0 snntorch norse nir nirtorch
+	$(PEERS)/bin/python -m pip install --quiet numpy loguru tqdm h5py "setuptools>=77" wheel ninja
+	$(PEERS)/bin/python -m pip install --quiet --no-deps snntorch norse nir nirtorch
+	$(PEERS)/bin/python bench/jelly.py
 	touch $@
 
 peers: $(BUILT) $(PEERS)/installed.stamp
@@ -111,6 +112,7 @@ gpu: $(INSTALLED)
 # Whole networks on the GPU, after `make gpu`: T = 4096 included, and T = 1024 with 200 images, which the authors' programs have no memory for.
 gpu-models: $(INSTALLED)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/conv.py --device cuda
+	PYTHONPATH="$(CURDIR)" $(PY) bench/peers.py --device cuda
 	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py --device cuda --batch 200 --rounds 1 --T 32 64 256 1024 4096 $(ARGS)
 
 info: $(READY)

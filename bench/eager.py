@@ -34,12 +34,28 @@ class _Spike(torch.autograd.Function):
         return g * (1 - a.abs()).clamp(min=0), None
 
 
+def spike(a):
+    """[a >= 0] with the gradient max(1 - |a|, 0)."""
+    return _Spike.apply(a, 1.0)
+
+
 def trained_loop(x, theta):
     """The loop with a gradient through its spikes, max(1 - |v - theta|, 0)."""
     v, out = 0.5 * theta, []
     for t in range(len(x)):
         v = v + x[t]
-        s = _Spike.apply(v - theta, 1.0) * theta
+        s = spike(v - theta) * theta
+        v = v - s
+        out.append(s)
+    return torch.stack(out)
+
+
+def trained_lif_loop(x, theta, tau=2.0):
+    """The same of a leaky neuron whose leak divides the input."""
+    v, out = torch.zeros_like(x[0]), []
+    for t in range(len(x)):
+        v = v + (x[t] - v) / tau
+        s = spike(v - theta) * theta
         v = v - s
         out.append(s)
     return torch.stack(out)

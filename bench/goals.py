@@ -1,4 +1,4 @@
-"""Speed of the ops as ratios to a `copy_` of the same x, timed in turn with it: `make bench`, or `python bench/ops.py [pytest options]`.
+"""Speed of the ops as ratios to a `copy_` of the same x, timed in turn with it: `make bench-goals`, or `python bench/goals.py [pytest options]`.
 
 T = 64 steps of N = 2^18 neurons in fp32 on two threads, beside the loop that a user would write, eager and under torch.compile. Each row first
 checks its result, then takes the median of rounds in which op and copy alternate.
@@ -7,7 +7,6 @@ A fresh 64 MiB result costs more in page faults than any kernel here. Forward ro
 as users do. Rows named "pages kept" run last, after glibc was told to keep freed pages: they show the kernels without page faults.
 """
 
-import json
 import resource
 import statistics
 import sys
@@ -20,7 +19,6 @@ from eager import loop, qcfs_eager, trained_loop
 from pages import keep_pages
 
 import snnfast
-from snnfast.machine import cpu
 
 T, N, ROUNDS = 64, 1 << 18, 15
 ROWS = []
@@ -189,18 +187,15 @@ def test_pages_kept(timed, x, which):
 
 
 def report(rows):
-    """Prints the table and appends the rows to bench/results/<machine>.jsonl."""
-    facts = dict(machine=cpu(), isa=stored.isa(), threads=2, torch=torch.__version__, T=T, N=N, time=stored.now())
+    """Prints the table and stores the rows."""
+    facts = stored.facts() | dict(T=T, N=N)
     print(
-        f"\n\n| {facts['machine']}, {facts['isa']}, 2 threads, T = {T}, N = 2^18, fp32 | ms | x copy_ | 20-80 % | goal |\n|---|---|---|---|---|"
+        f"\n\n| {facts['cpu']}, {stored.isa()}, 2 threads, T = {T}, N = 2^18, fp32 | ms | x copy_ | 20-80 % | goal |\n|---|---|---|---|---|"
     )
     for r in rows:
         goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
         print(f"| {r['op']} | {r['ms']:.2f} | {r['ratio']:.2f} | {r['p20']:.2f}-{r['p80']:.2f} | {goal} |")
-    stored.RESULTS.mkdir(exist_ok=True)
-    with open(stored.RESULTS / f"{stored.slug(facts['machine'], facts['isa'])}.jsonl", "a") as f:
-        for r in rows:
-            f.write(json.dumps({**facts, **r}) + "\n")
+    stored.append("goals", facts, rows)
 
 
 if __name__ == "__main__":

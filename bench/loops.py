@@ -11,11 +11,11 @@ def if_loop(x, theta):
     return loop(x, theta)
 
 
-def lif_loop(x, theta, tau=2.0):
-    """Soft reset, v + (x - v)/tau."""
+def lif_loop(x, theta, tau=2.0, decay_input=True):
+    """Soft reset, v + (x - v)/tau, or v (1 - 1/tau) + x."""
     v, out = torch.zeros_like(x[0]), []
     for t in range(x.size(0)):
-        v = v + (x[t] - v) / tau
+        v = v + (x[t] - v) / tau if decay_input else v * (1 - 1 / tau) + x[t]
         s = (v >= theta).to(x.dtype)
         v = v - s * theta
         out.append(s * theta)
@@ -29,6 +29,17 @@ def snm_loop(x, theta):
         v = v + x[t]
         s = (v >= theta).to(x.dtype) - ((v <= -theta) & (n > 0)).to(x.dtype)
         v, n = v - s * theta, n + s
+        out.append(s * theta)
+    return torch.stack(out)
+
+
+def stbif_loop(x, theta, levels=15):
+    """Signed bipolar neuron with a spike tracer: n, the spikes so far, stays within 0 and `levels` (SpikeZIP-TF, ICML 2024)."""
+    v, n, z, out = torch.full_like(x[0], 0.5), torch.zeros_like(x[0]), x / theta, []
+    for t in range(x.size(0)):
+        v = v + z[t]
+        s = ((v >= 1) & (n < levels)).to(x.dtype) - ((v < 0) & (n > 0)).to(x.dtype)
+        v, n = v - s, n + s
         out.append(s * theta)
     return torch.stack(out)
 

@@ -5,7 +5,7 @@ alternate, on two threads.
 """
 
 import argparse
-import json
+import itertools
 import statistics
 import time
 
@@ -16,7 +16,6 @@ from ways import trained_looking
 
 import snnfast
 from snnfast import nn
-from snnfast.machine import cpu
 from snnfast.statistics import Statistics
 
 
@@ -92,18 +91,13 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     args = p.parse_args()
     torch.set_num_threads(2)
-    facts = dict(machine=cpu(), isa=stored.isa(), threads=2, torch=torch.__version__, time=stored.now())
-    print(f"| {facts['machine']}, T = {args.T}, batch {args.batch}, width {args.width} | ms | ratio | goal |\n|---|---|---|---|")
-    stored.RESULTS.mkdir(exist_ok=True)
-    with open(stored.RESULTS / f"models-{stored.slug(facts['machine'], facts['isa'])}.jsonl", "a") as file:
-        for rows in (
-            methods("vgg16", args.width, args.batch, args.T, args.rounds), methods("resnet18", args.width, args.batch, args.T, args.rounds),
-            accelerated("vgg16", args.width, args.batch, args.T, args.rounds),
-        ):  # fmt: skip
-            for r in rows:
-                goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
-                print(f"| {r['row']} | {1e3 * r['seconds']:.1f} | {r['ratio']:.2f} | {goal} |", flush=True)
-                file.write(json.dumps(facts | r) + "\n")
+    facts = stored.facts()
+    print(f"| {facts['cpu']}, T = {args.T}, batch {args.batch}, width {args.width} | ms | ratio | goal |\n|---|---|---|---|")
+    how = args.width, args.batch, args.T, args.rounds
+    for r in itertools.chain(methods("vgg16", *how), methods("resnet18", *how), accelerated("vgg16", *how)):
+        goal = "" if r["goal"] is None else f"{r['goal']:.2f}"
+        print(f"| {r['row']} | {1e3 * r['seconds']:.1f} | {r['ratio']:.2f} | {goal} |", flush=True)
+        stored.append("models", facts, [r])
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """The same work by what people use now: `make peers` makes an environment for it, then runs it; or `python bench/peers.py` where they are installed.
 
-work           a neuron over T steps of N inputs in fp32, T and N as small, long and large jobs have them, on two threads
+work           a neuron over T steps of N inputs in fp32, T and N as small, long and large jobs have them, on two threads or on the GPU
 authors' loop  what the method's users run, written from its definition (`loops.py`)
 torch.compile  that loop compiled; the time it took to compile stands apart
-SpikingJelly   2.0.0: its IFNode, LIFNode, ActivationAwareIFNode and the functions below them; the fastest of those that do the row
+SpikingJelly   2.0.0: its IFNode, LIFNode, ActivationAwareIFNode and the functions below them; the fastest of those that do the row. On a GPU each of
+               its implementations (native, Triton, torch), which it takes from the environment, in a process of its own
 snnTorch, norse   their neuron, step by step, as their manuals have it
 
-Everybody's spikes are compared with ours before they are timed. All take turns, two calls each, of which the second is timed; medians are told.
-Results are allocated, from a heap that keeps its pages (`pages.py`): the price of fresh ones depends on what ran before. Who cannot do a row says so.
+Everybody's spikes, and gradients where there are some, are compared with ours before they are timed. All take turns, two calls each, of which the
+second is timed; medians are told. Results are allocated, on the CPU from a heap that keeps its pages (`pages.py`): the price of fresh ones depends on
+what ran before. Who cannot do a row says so.
 """
 
 import argparse
-import importlib
+import json
 import os
 import statistics
 import time
@@ -19,202 +21,81 @@ from pathlib import Path
 
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # before torch: what is compiled is compiled here
 
-import loops
 import stored
 import tables
 import torch
+from others import WORKS, Cannot, trained
 from pages import keep_pages
 
-import snnfast
-
 SHAPES = ((4, 1 << 18), (64, 1 << 12), (64, 1 << 18), (1024, 1 << 12))
-THETA, ROUNDS, SECONDS = 0.75, 9, 2.0  # seconds for the rounds of one runner
-COMPILED = 64  # steps: the loop is unrolled, and takes minutes to compile beyond
+ROUNDS, SECONDS = 9, 2.0  # seconds for the rounds of one runner
+JELLY = "cuda", "triton", "torch"  # what SpikingJelly calls its implementations on a GPU
+JELLY_VARIABLES = [f"SJ_{op}_CUDA_IMPLEMENTATION" for op in ("IF", "LIF", "STBIF", "ACTIVATION_AWARE_IF")]
 
 
-class Cannot(Exception):
-    """Why somebody does not do a row."""
-
-
-def package(name):
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise Cannot(f"not installed: {error}") from None
-
-
-# ---- who does what: builders (T, N) -> function of x [T, N] that gives s theta
-
-
-def eager(loop):
-    return lambda T, N: lambda x: loop(x, THETA)
-
-
-def compiled(loop):
-    def build(T, N):
-        if T > COMPILED:
-            raise Cannot(f"not tried beyond {COMPILED} steps: the compiler unrolls the loop")
-        torch._dynamo.reset()
-        f = torch.compile(loop)
-        return lambda x: f(x, THETA)
-
-    return build
-
-
-def jelly_node(name, v0, **options):
-    """A neuron of SpikingJelly in multi-step mode."""
-
-    def build(T, N):
-        node = getattr(package("spikingjelly.activation_based.neuron"), name)(v_threshold=THETA, v_reset=None, step_mode="m", **options)
-
-        def run(x):
-            node.reset()
-            node.v = torch.full_like(x[0], v0 * THETA)
-            return node(x) * THETA
-
-        return run
-
-    return build
-
-
-def jelly_aware(T, N):
-    neuron = package("spikingjelly.activation_based.neuron")
-    node = neuron.ActivationAwareIFNode(torch.full((N,), THETA), 0.5 * THETA, channel_dim=-1, v_reset=None, step_mode="m")
+def both(f):
+    """x -> (results, gradient of x) of their sum."""
+    ones = []
 
     def run(x):
-        node.reset()
-        return node(x) * THETA
+        if not ones:
+            ones.append(torch.ones_like(x))
+        leaf = x.detach().requires_grad_()
+        y = f(leaf)
+        y.backward(*ones)
+        return y.detach(), leaf.grad
 
     return run
 
 
-def jelly_function(T, N):
-    functional = package("spikingjelly.activation_based.functional")
-    return lambda x: functional.if_multi_step(x, torch.full_like(x[0], 0.5 * THETA), THETA, None)[0] * THETA
-
-
-def jelly_stbif(T, N):
-    functional = package("spikingjelly.activation_based.functional")
-    scalars = torch.tensor(THETA), torch.tensor(15.0), torch.tensor(0.0)
-    return lambda x: functional.stbif_multi_step(x, torch.full_like(x[0], 0.5), torch.zeros_like(x[0]), *scalars)[0]
-
-
-def snntorch(beta, v0, **options):
-    def build(T, N):
-        node = package("snntorch").Leaky(beta=beta, threshold=THETA, reset_mechanism="subtract", **options)
-
-        def run(x):
-            mem, out = torch.full_like(x[0], v0 * THETA), []
-            for step in x:
-                spikes, mem = node(step, mem)
-                out.append(spikes)
-            return torch.stack(out) * THETA
-
-        return run
-
-    return build
-
-
-def norse_lif(T, N):
-    lif_box, reset = (package(f"norse.torch.functional.{name}") for name in ("lif_box", "reset"))
-    p = lif_box.LIFBoxParameters(
-        tau_mem_inv=torch.tensor(500.0), v_th=torch.tensor(THETA), method="heaviside", reset_method=reset.reset_subtract
-    )
-
+def forward(f):
     def run(x):
-        state, out = lif_box.LIFBoxFeedForwardState(v=torch.zeros_like(x[0])), []
-        for step in x:
-            spikes, state = lif_box.lif_box_feed_forward_step(step, state, p, dt=0.001)
-            out.append(spikes)
-        return torch.stack(out) * THETA
+        with torch.no_grad():
+            return (f(x),)
 
     return run
 
 
-def cannot(why):
-    def build(T, N):
-        raise Cannot(why)
-
-    return build
-
-
-def srp(x):
-    _, state = snnfast.iaf(x[:4], THETA, unit="normalised", spikes="count")
-    return snnfast.iaf(x, THETA, unit="normalised", mask=state.v > 1e-3)[0]
-
-
-def cos(x):
-    return snnfast.iaf(x, THETA, v0=snnfast.cos_start(x[:4], THETA, unit="normalised"), unit="normalised")[0]
-
-
-NONE = {who: [(who, cannot("has no such neuron"))] for who in ("SpikingJelly", "snnTorch", "norse")}
-# For each work: ours, then for each peer the ways it has (the fastest counts).
-WORKS = {
-    "IF": (lambda x: snnfast.iaf(x, THETA)[0], {
-        "authors' loop": [("loop", eager(loops.if_loop))], "torch.compile": [("loop", compiled(loops.if_loop))],
-        "SpikingJelly": [("IFNode", jelly_node("IFNode", 0.5)), ("if_multi_step", jelly_function), ("ActivationAwareIFNode", jelly_aware)],
-        "snnTorch": [("Leaky", snntorch(1.0, 0.5))], "norse": [("IAF", cannot("its integrate-and-fire resets to a value, not by subtraction"))],
-    }),
-    "LIF, input divided": (lambda x: snnfast.lif(x, THETA, 2.0)[0], {
-        "authors' loop": [("loop", eager(loops.lif_loop))], "torch.compile": [("loop", compiled(loops.lif_loop))],
-        "SpikingJelly": [("LIFNode", jelly_node("LIFNode", 0.0, tau=2.0, decay_input=True))],
-        "snnTorch": [("Leaky", cannot("its leak does not divide the input"))], "norse": [("LIFBox", norse_lif)],
-    }),
-    "LIF": (lambda x: snnfast.lif(x, THETA, 2.0, decay_input=False)[0], {
-        "authors' loop": [("loop", cannot("the loop above stands for it"))], "torch.compile": [("loop", cannot("the loop above stands for it"))],
-        "SpikingJelly": [("LIFNode", jelly_node("LIFNode", 0.0, tau=2.0, decay_input=False))],
-        "snnTorch": [("Leaky", snntorch(0.5, 0.0, reset_delay=False))], "norse": [("LIFBox", cannot("its leak divides the input"))],
-    }),
-    "SRP, tau = 4": (srp, NONE | {"authors' loop": [("loop", eager(loops.srp_loop))], "torch.compile": [("loop", compiled(loops.srp_loop))]}),
-    "COS, rho = 4": (cos, NONE | {"authors' loop": [("loop", eager(loops.cos_loop))], "torch.compile": [("loop", compiled(loops.cos_loop))]}),
-    "SNM": (lambda x: snnfast.iaf(x, THETA, negative="snm")[0],
-            NONE | {"authors' loop": [("loop", eager(loops.snm_loop))], "torch.compile": [("loop", compiled(loops.snm_loop))]}),
-    "ST-BIF, 16 levels": (lambda x: snnfast.iaf(x, THETA, negative="stbif", caps=(0, 15), unit="normalised")[0], NONE | {
-        "authors' loop": [("loop", cannot("SpikingJelly's is the authors'"))],
-        "torch.compile": [("loop", cannot("SpikingJelly's is the authors'"))],
-        "SpikingJelly": [("stbif_multi_step", jelly_stbif)],
-    }),
-}  # fmt: skip
-
-
-def prepared(build, T, N, x, expected):
-    """(run, seconds of the first call, share of other spikes), or Cannot."""
-    run = build(T, N)
+def seconds_of(run, x):
+    wait = torch.cuda.synchronize if x.is_cuda else lambda: None
+    wait()
     began = time.perf_counter()
-    with torch.no_grad():
-        got = run(x)
-    first = time.perf_counter() - began
-    other = float((got != expected).float().mean())
+    found = run(x)
+    wait()
+    return time.perf_counter() - began, found
+
+
+def prepared(kind, build, x, expected):
+    """(run, seconds of the first call, share of other spikes), or Cannot. kind: `both` or `forward`."""
+    run = kind(build(*x.shape, x.device))
+    first, got = seconds_of(run, x)
+    other = float((got[0] != expected[0]).float().mean())
     if other > 1e-4:  # another order of operations moves a few of a million
         raise Cannot(f"{100 * other:.2g} % of its spikes are others")
+    if len(got) == 2:
+        off = (got[1] - expected[1]).abs() > 1e-2 * (1 + expected[1].abs())
+        # Behind a spike that moved, gradients are others too.
+        if (share := float(off.float().mean())) > 1e-3:
+            raise Cannot(f"{100 * share:.2g} % of its gradients are others")
     return run, first, other
 
 
-@torch.no_grad()
-def measured(work, T, N):
-    """Rows of one work: ours, then each peer."""
+def measured(work, T, N, device="cpu", only=None):
+    """Rows of one work: ours, then each peer (or only one)."""
     ours, peers = WORKS[work]
+    kind = both if trained(work) else forward
     torch.manual_seed(0)
-    x = torch.randn(T, N) * 0.6 + 0.3
-    expected, runs, rows = ours(x), {("snnfast", "snnfast"): (ours, None, 0.0)}, []
-    failed = {}
+    x = (torch.randn(T, N) * 0.6 + 0.3).to(device)
+    own = kind(ours)
+    expected, runs, failed = own(x), {("snnfast", "snnfast"): (own, None, 0.0)}, {}
     for who, ways in peers.items():
-        for name, build in ways:
+        for name, build in ways if only in (None, who) else ():
             try:
-                runs[who, name] = prepared(build, T, N, x, expected)
-            except Cannot as why:
-                failed[who, name] = str(why)
-    took = {key: [] for key in runs}
-    for i in range(ROUNDS + 1):
-        for key, (run, _, _) in runs.items():
-            if sum(took[key]) > SECONDS and len(took[key]) >= 3:
-                continue
-            run(x)  # so that everybody finds the heap as it left it, and not as the one before did
-            began = time.perf_counter()
-            run(x)
-            if i:
-                took[key].append(time.perf_counter() - began)
-    base = statistics.median(took["snnfast", "snnfast"])
+                runs[who, name] = prepared(kind, build, x, expected)
+            except (Cannot, ImportError, RuntimeError) as why:  # the latter are a package's own: not on this device, not built
+                failed[who, name] = str(why).strip().splitlines()[0]
+    took = in_turn({key: run for key, (run, _, _) in runs.items()}, x)
+    base, rows = statistics.median(took["snnfast", "snnfast"]), []
     for (who, name), times in took.items():
         if who != "snnfast" and any(statistics.median(took[key]) < statistics.median(times) for key in took if key[0] == who):
             continue  # another of its ways is faster
@@ -229,20 +110,67 @@ def measured(work, T, N):
     return rows
 
 
+def in_turn(runs, x):
+    """Seconds of each, in rounds."""
+    took = {key: [] for key in runs}
+    for i in range(ROUNDS + 1):
+        for key, run in runs.items():
+            if sum(took[key]) > SECONDS and len(took[key]) >= 3:
+                continue
+            run(x)  # so that everybody finds the heap as it left it, and not as the one before did
+            seconds, _ = seconds_of(run, x)
+            if i:
+                took[key].append(seconds)
+    return took
+
+
+def jelly_elsewhere(works, shapes, device):
+    """SpikingJelly's rows by each of its GPU implementations: {(work, T, N): rows}."""
+    found = {}
+    for name in JELLY:
+        environment = {**os.environ, **dict.fromkeys(JELLY_VARIABLES, name)}
+        rows = stored.child(__file__, device=device, only="SpikingJelly", shapes=shapes, work=works, environment=environment)
+        for row in [dict(failed=rows["failed"])] if "failed" in rows else rows["rows"]:
+            if row.get("who") == "SpikingJelly":
+                found.setdefault((row["work"], row["T"], row["N"]), []).append(row | dict(by=f"{row['by']}, {name}"))
+            elif "failed" in row:
+                print(f"SpikingJelly by {name}: {row['failed']}")
+    return found
+
+
+def fastest(rows):
+    """Of rows of one peer, the fastest; where none does the work, the first."""
+    return min(rows, key=lambda row: row.get("ratio", float("inf")))
+
+
+def rows_of(args):
+    device, rows = args.device, []
+    shapes = SHAPES[: args.shapes]
+    elsewhere = jelly_elsewhere(args.work, args.shapes, device) if device == "cuda" and args.only is None else {}
+    for work in args.work:
+        for T, N in shapes:
+            found = measured(work, T, N, device, args.only)
+            more = elsewhere.get((work, T, N), [])
+            jelly = [row for row in found if row["who"] == "SpikingJelly"] + more
+            rows += [row for row in found if row["who"] != "SpikingJelly"] + ([fastest(jelly)] if jelly else [])
+    return rows
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--work", nargs="+", default=list(WORKS), choices=list(WORKS))
     p.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first ones")
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--results", type=Path, default=stored.RESULTS)
+    p.add_argument("--only", help=argparse.SUPPRESS)
     args = p.parse_args()
     torch.set_num_threads(2)
-    keep_pages()
-    facts = stored.facts() | dict(peers=versions())
-    rows = []
-    for work in args.work:
-        for T, N in SHAPES[: args.shapes]:
-            rows += measured(work, T, N)
-    stored.append("peers", facts, rows, args.results)
+    if args.device == "cpu":
+        keep_pages()
+    rows = rows_of(args)
+    if args.only:
+        return print(json.dumps(dict(rows=rows)))
+    stored.append("peers", stored.facts(args.device) | dict(peers=versions()), rows, args.results)
     print("Milliseconds of snnfast; of the others, how many times that\n\n" + tables.peers(rows) + "\n" + tables.reasons(rows))
 
 

@@ -2,12 +2,14 @@
 
 memory.png    peak memory of a network against T, by the way it is run
 peers.png     how many times as long the others take for the same work
-roofline.png  GB/s of the ops in fp32 against the bytes of x, below what copy_ moves
+roofline.png  GB/s of the ops in fp32 at T = 32 against the bytes that a step moves, below what copy_ moves
 scaling.png   cost along T, N and batch
 """
 
 import argparse
+import itertools
 import math
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -71,20 +73,22 @@ def peers(machine):
 
 
 def roofline(machine):
-    """GB/s of the ops against the bytes of x, and what the copies beside them moved."""
+    """GB/s of the ops against the bytes that a step moves, and what the copies beside them moved."""
     found = stored.last(stored.read("ops", machine), "op", "kind", "dtype", "T", "N")
-    rows = [r for r in found.values() if r["dtype"] == "fp32" and r["op"] in ("iaf", "lif", "softmax_over_time", "layer_norm_over_time")]
-    figure, ax = plt.subplots(figsize=(7.5, 4))
-    size = lambda r: 4 * r["T"] * r["N"]  # noqa: E731
+    rows = [r for r in found.values() if (r["dtype"], r["T"]) == ("fp32", 32) and r["kind"] != "count, constant input"]
+    figure, ax = plt.subplots(figsize=(7.5, 4.6))
     copies = {}
     for r in rows:
-        copies.setdefault(size(r), []).append(r["copy_gb_per_s"])
-    ax.plot(*zip(*sorted((s, max(c)) for s, c in copies.items())), color="black", ls="--", label="copy_ of x, the fastest beside a row")
-    for name in dict.fromkeys((r["op"], r["kind"]) for r in rows if r["kind"] != "count, constant input"):
-        points = sorted((size(r), r["gb_per_s"]) for r in rows if (r["op"], r["kind"]) == name)
-        ax.plot(*zip(*points), marker=".", lw=1.2, label=", ".join(name))
-    _axes(ax, "bytes of x, T N in fp32", "GB/s")
-    ax.legend(frameon=False, fontsize=7, ncol=2)
+        copies.setdefault(8 * r["N"], []).append(r["copy_gb_per_s"])
+    middle = sorted((size, statistics.median(speeds)) for size, speeds in copies.items())
+    ax.plot(*zip(*middle), color="black", ls="--", label="copy_ of the same x")
+    marks = itertools.cycle("sD^vP*Xhdp<>")
+    for name in dict.fromkeys((r["op"], r["kind"]) for r in rows):
+        points = sorted((r["bytes"] / r["T"], r["gb_per_s"]) for r in rows if (r["op"], r["kind"]) == name)
+        curve = len(points) > 2  # the others have a small and a large N
+        ax.plot(*zip(*points), marker="." if curve else next(marks), ms=6 if curve else 4, lw=1.6 if curve else 0, label=", ".join(name))
+    _axes(ax, "bytes that one of 32 steps moves, fp32", "GB/s")
+    ax.legend(frameon=False, fontsize=6.5, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     return figure
 
 

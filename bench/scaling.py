@@ -7,9 +7,8 @@ its points: 1 is a cost in proportion, 0 one that does not grow. Runs of network
 import argparse
 import json
 import math
+import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import snnfast
 from snnfast import memory
 
 ARCH, WIDTH, BATCH = "resnet18", 0.25, 4
+COLD = {**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # what is compiled is compiled here
 
 
 def median_seconds(f, rounds=5, least=2e-4):
@@ -77,11 +77,17 @@ def first_results():
     """Seconds from the start of a process to its first result, everything included."""
     for what in ("import torch", "snnfast", "network", "torch.compile"):
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, __file__, "--point", "first", "--what", what], capture_output=True, text=True)
+        found = stored.child(__file__, environment=COLD, point="first", what=what, T=32)
         seconds = time.perf_counter() - began
-        yield dict(curve="first result", along="what", at=what, seconds=seconds) | (
-            dict(failed=done.stderr[-200:]) if done.returncode else {}
-        )
+        yield dict(curve="first result", along="what", at=what, seconds=seconds) | found
+
+
+def compile_curve(values):
+    """Seconds from the start of a process to the first result of the compiled loop of T steps, which the compiler unrolls."""
+    for T in values:
+        began = time.perf_counter()
+        found = stored.child(__file__, environment=COLD, point="first", what="torch.compile", T=T)
+        yield dict(curve="compiled loop, first result", along="T", at=T, seconds=time.perf_counter() - began) | found
 
 
 @torch.no_grad()
@@ -104,7 +110,8 @@ def point(args):
     elif args.what == "torch.compile":
         from eager import loop
 
-        torch.compile(loop)(torch.randn(32, 4096), 0.75)
+        torch.compile(loop)(torch.randn(args.T, 4096), 0.75)
+    print("{}")
 
 
 def curves(quick):
@@ -116,6 +123,7 @@ def curves(quick):
     yield network_curve("batch", [1, 2] if quick else [1, 2, 4, 8, 16], 32, BATCH)
     yield network_curve("threads", [1, 2], 32, BATCH)
     yield first_results()
+    yield compile_curve([4, 32] if quick else [4, 16, 64, 256])
 
 
 def main():

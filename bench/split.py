@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import stored
+import tables
 import torch
 from ways import trained_looking
 
@@ -22,8 +23,6 @@ from snnfast.execution import Execution
 from snnfast.planner import Dry
 from snnfast.products import is_product
 from snnfast.statistics import Statistics
-
-KINDS = ("product", "neuron", "other")
 
 
 def rates(rounds=7):
@@ -78,21 +77,12 @@ def _additions(node, counted, T):
     return sum(counted.spikes[T][source] for source in sources) / counted.images * multiplications / inputs
 
 
-def tell(arch, rows):
-    whole = sum(r["seconds"] for r in rows)
-    print(f"\n| {arch} | share of the time | seconds | floor: arithmetic | floor: memory | of the floor |\n|---|---|---|---|---|---|")
-    for kind in (*KINDS, "all"):
-        own = [r for r in rows if kind in (r["kind"], "all")]
-        seconds, floor = sum(r["seconds"] for r in own), sum(max(r["arithmetic_s"], r["memory_s"]) for r in own)
-        parts = " | ".join(f"{sum(r[part] for r in own):.3g} s" for part in ("arithmetic_s", "memory_s"))
-        print(f"| {kind} | {100 * seconds / whole:.0f} % | {seconds:.3g} s | {parts} | {seconds / floor if floor else float('inf'):.1f} |")
-
-
 def measure(arch, width, batch, T, facts, results=stored.RESULTS):
     torch.manual_seed(1)
-    rows = list(layers(trained_looking(arch, width), torch.randn(batch, 3, 32, 32), T))
-    stored.append("split", facts, [dict(arch=arch, width=width, batch=batch, T=T) | row for row in rows], results)
-    tell(f"{arch}, T = {T}", rows)
+    what = dict(arch=arch, width=width, batch=batch, T=T)
+    rows = [what | row for row in layers(trained_looking(arch, width), torch.randn(batch, 3, 32, 32), T)]
+    stored.append("split", facts, rows, results)
+    print("\n" + tables.split(rows), flush=True)
 
 
 def main():

@@ -40,10 +40,10 @@ def name_of(facts):
     return slug(facts["gpu"]) if "gpu" in facts else slug(facts["cpu"], isa())
 
 
-def child(script, **options):
-    """The JSON that a script prints last in a process of its own, given --name value; {"failed": why} where it fails."""
-    line = [sys.executable, script, *(word for name, value in options.items() for word in (f"--{name}", value))]
-    done = subprocess.run([*map(str, line)], capture_output=True, text=True)
+def child(script, environment=None, **options):
+    """The JSON that a script prints last in a process of its own, given --name value [value ...]; {"failed": why} where it fails."""
+    words = [word for name, value in options.items() for word in (f"--{name}", *(value if isinstance(value, list) else [value]))]
+    done = subprocess.run([sys.executable, str(script), *map(str, words)], capture_output=True, text=True, env=environment)
     if done.returncode:
         return dict(failed=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended with {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -103,14 +103,22 @@ def goals():
 STEPS, SIZES = (1, 4, 32, 256, 1024), (1 << 12, 1 << 18)
 
 
-def ops(rows=None):
+def ops(rows=None, dtypes=("fp32", "bf16", "fp16", "fp64")):
     """rows: of one run; default: the last of all."""
     found = last("ops", "op", "kind", "dtype", "T", "N") if rows is None else stored.last(rows, "op", "kind", "dtype", "T", "N")
     columns = [(T, N) for N in SIZES for T in STEPS]
     rows = []
-    for key in dict.fromkeys(key[:3] for key in found if key[0] not in ("qcfs", "cs_qcfs")):
+    for key in dict.fromkeys(key[:3] for key in found if key[0] not in ("qcfs", "cs_qcfs") and key[2] in dtypes):
         rows.append([", ".join(key), *(_share(found.get((*key, T, N))) for T, N in columns)])
     return table(["op, output, dtype", *(f"{'small' if N == SIZES[0] else 'large'} N, T = {T}" for T, N in columns)], rows)
+
+
+def ops_fp32():
+    return ops(dtypes=("fp32",))
+
+
+def ops_others():
+    return ops(dtypes=("bf16", "fp16", "fp64"))
 
 
 def _share(row):
@@ -172,17 +180,21 @@ def _time(seconds):
     return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"
 
 
-def split():
-    found = last("split", "arch", "layer", batch=4, width=1.0, T=32)
+def split(rows=None):
+    """rows: of one run; default: the last of all."""
+    found = last("split", "arch", "layer", batch=4, width=1.0, T=32) if rows is None else stored.last(rows, "arch", "layer")
     rows = []
     for arch in dict.fromkeys(arch for arch, _ in found):
         layers = [row for (a, _), row in found.items() if a == arch]
         whole = sum(row["seconds"] for row in layers)
-        for kind in ("product", "neuron", "other"):
-            own = [row for row in layers if row["kind"] == kind]
-            seconds, floor = sum(row["seconds"] for row in own), sum(max(row["arithmetic_s"], row["memory_s"]) for row in own)
-            rows.append([f"{arch}, {kind}", f"{100 * seconds / whole:.0f} %", _time(seconds), _time(floor), f"{seconds / floor:.1f}"])
-    return table(["network, kind of layer", "share of the time", "time of 32 steps", "floor", "times the floor"], rows)
+        for kind in ("product", "neuron", "other", "all"):
+            own = [row for row in layers if kind in (row["kind"], "all")]
+            seconds, *floors = (sum(row[part] for row in own) for part in ("seconds", "arithmetic_s", "memory_s"))
+            floor = sum(max(row["arithmetic_s"], row["memory_s"]) for row in own)
+            times = f"{seconds / floor:.1f}" if floor else ""
+            rows.append([f"{arch}, {kind}", f"{100 * seconds / whole:.0f} %", *map(_time, (seconds, *floors)), times])
+    steps = next(iter(found.values()))["T"]
+    return table(["network, kind of layer", "share", f"time of {steps} steps", "floor: additions", "floor: bytes", "times the floor"], rows)
 
 
 CONV = {
@@ -345,7 +357,7 @@ def demo_transformers():
 TABLES = {
     "methods": methods,
     "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
-    "summary": summary, "ops": ops, "activations": activations, "goals": goals, "peers": peers, "reasons": reasons, "scaling": scaling,
+    "summary": summary, "ops-fp32": ops_fp32, "ops-others": ops_others, "activations": activations, "goals": goals, "peers": peers, "reasons": reasons, "scaling": scaling,
     "split": split, "precision": precision, "choices": choices, "deterministic": deterministic, "speed": speed, "conv": conv,
     "conv-short": conv_short, "large-T": large_T, "large-T-short": large_T_short, "transformers": transformers, "vit-memory": vit_memory,
 }  # fmt: skip
