@@ -71,12 +71,12 @@ def prepared(kind, build, x, expected):
     first, got = seconds_of(run, x)
     other = float((got[0] != expected[0]).float().mean())
     if other > 1e-4:  # another order of operations moves a few of a million
-        raise Cannot(f"{100 * other:.2g} % of its spikes are others")
+        raise Cannot(f"{100 * other:.3g} % of its spikes are others")
     if len(got) == 2:
         off = (got[1] - expected[1]).abs() > 1e-2 * (1 + expected[1].abs())
         # Behind a spike that moved, gradients are others too.
         if (share := float(off.float().mean())) > 1e-3:
-            raise Cannot(f"{100 * share:.2g} % of its gradients are others")
+            raise Cannot(f"{100 * share:.3g} % of its gradients are others")
     return run, first, other
 
 

@@ -14,7 +14,7 @@ from snnfast.memory import told
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "bench/README.md")
 MARKED = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-AVX512, AVX2 = "amd-epyc-x86-64-v4", "amd-epyc-x86-64-v3"
+AVX512, AVX2 = "amd-epyc-family-26-model-2-x86-64-v4", "amd-epyc-x86-64-v3"
 
 
 def table(head, rows):
@@ -154,7 +154,7 @@ def reasons(rows=None):
     why = {}
     for row in found:
         if "failed" in row:
-            why.setdefault((row["who"], re.sub(r"^[\d.]+ %", "some", row["failed"])), {})[row["work"]] = None
+            why.setdefault((row["who"], re.sub(r"^[\d.e+-]+ %", "some", row["failed"])), {})[row["work"]] = None
     return table(["who", "why", "work"], [[who, reason, ", ".join(works)] for (who, reason), works in why.items()])
 
 
@@ -357,7 +357,8 @@ def demo_transformers():
 TABLES = {
     "methods": methods,
     "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
-    "summary": summary, "ops-fp32": ops_fp32, "ops-others": ops_others, "activations": activations, "goals": goals, "peers": peers, "reasons": reasons, "scaling": scaling,
+    "summary": summary, "ops-fp32": ops_fp32, "ops-others": ops_others, "activations": activations, "goals": goals, "peers": peers,
+    "reasons": reasons, "scaling": scaling,
     "split": split, "precision": precision, "choices": choices, "deterministic": deterministic, "speed": speed, "conv": conv,
     "conv-short": conv_short, "large-T": large_T, "large-T-short": large_T_short, "transformers": transformers, "vit-memory": vit_memory,
 }  # fmt: skip

@@ -11,12 +11,17 @@ from snnfast.version import __version__
 
 
 def cpu():
-    """The processor's name."""
+    """The processor's name, with its family and model: names of virtual machines may hide the generation."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
         return platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    found = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    if "model name" not in found:
+        return platform.machine()
+    return found["model name"] + "".join(
+        f" {key} {found[name]}" for key, name in (("family", "cpu family"), ("model", "model")) if name in found
+    )
 
 
 def commit():
