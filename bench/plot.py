@@ -52,23 +52,29 @@ def memory(machine):
 
 
 def peers(machine):
-    """Ratios of times, per work and shape; the peer that is missing cannot do the row."""
+    """Ratios of times by work, a panel per shape; the peer that is missing cannot do the row."""
     found = stored.last(stored.read("peers", machine), "work", "T", "N", "who")
     whos = [w for w in dict.fromkeys(who for *_, who in found) if w != "snnfast"]
-    rows = [key for key in dict.fromkeys((work, T, N) for work, T, N, _ in found) if (*key, "snnfast") in found]
-    figure, ax = plt.subplots(figsize=(8, 0.32 * len(rows) + 1.2))
+    works, shapes = ([*dict.fromkeys(key[part] for key in found)] for part in (slice(0, 1), slice(1, 3)))
+    figure, all_axes = plt.subplots(
+        1, len(shapes), figsize=(3 + 2.1 * len(shapes), 0.55 * len(works) + 1.4), sharey=True, sharex=True, squeeze=False
+    )
     height = 0.8 / len(whos)
-    for i, who in enumerate(whos):
-        points = [(j, found[(*key, who)]["ratio"]) for j, key in enumerate(rows) if "ratio" in found.get((*key, who), {})]
-        if points:
-            ax.barh([j + (i - len(whos) / 2 + 0.5) * height for j, _ in points], [r for _, r in points], height, label=who)
-    ax.axvline(1, color="black", lw=1)
-    ax.set_yticks(range(len(rows)), [f"{work}; T = {T}, N = 2^{int(math.log2(N))}" for work, T, N in rows])
-    ax.invert_yaxis()
-    _axes(ax, "times as long as snnfast, for the same spikes", "", log="")
-    ax.set_xscale("log")
-    ax.margins(y=0.01)
-    ax.legend(frameon=False, ncol=len(whos), loc="lower right", bbox_to_anchor=(1, 1))
+    for ax, shape in zip(all_axes[0], shapes):
+        for i, who in enumerate(whos):
+            rows = [(j, found.get((*work, *shape, who), {})) for j, work in enumerate(works)]
+            points = [(j + (i - len(whos) / 2 + 0.5) * height, row["ratio"]) for j, row in rows if "ratio" in row]
+            ax.barh([y for y, _ in points], [r for _, r in points], height, label=who, color=f"C{i}")
+        ax.axvline(1, color="black", lw=1)
+        ax.set_title(f"T = {shape[0]}, N = 2^{int(math.log2(shape[1]))}")
+        _axes(ax, "", "", log="")
+        ax.set_xscale("log")
+    all_axes[0][0].set_yticks(range(len(works)), [work.replace(", forward", ",\nforward") for (work,) in works])
+    all_axes[0][0].invert_yaxis()
+    figure.supxlabel("times as long as snnfast, for the same spikes and gradients", fontsize=9)
+    figure.legend(
+        *all_axes[0][0].get_legend_handles_labels(), frameon=False, ncol=len(whos), loc="upper center", bbox_to_anchor=(0.5, 1.03)
+    )
     return figure
 
 
@@ -101,7 +107,7 @@ def scaling(machine):
     for ax, (curve, along) in zip(all_axes[0], curves):
         points = sorted((at, r["seconds"], r["slope"]) for (c, a, at), r in found.items() if (c, a) == (curve, along))
         ax.plot([p[0] for p in points], [p[1] for p in points], marker="o")
-        ax.set_title(f"{curve}: slope {points[-1][2]:.2f}")
+        ax.set_title(f"{curve.replace(', ', chr(10))}: slope {points[-1][2]:.2f}")
         _axes(ax, along, "seconds" if ax is all_axes[0][0] else "")
     return figure
 
@@ -119,7 +125,7 @@ def main():
         for name, draw in PICTURES.items():
             figure = draw(args.machine)
             figure.tight_layout()
-            figure.savefig(args.out / f"{name}.png", dpi=110, metadata={"Software": None})
+            figure.savefig(args.out / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
             plt.close(figure)
             print(args.out / f"{name}.png")
 

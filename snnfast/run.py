@@ -31,6 +31,14 @@ def default_chunk(kind, neurons, linear=0, differential=False):
     return max(1, min(max(elements, linear // 4), 2 * elements) // max(1, neurons))
 
 
+def nonzeros(s):
+    """How many elements of s [t, B, ...] are not zero. Sums of ones in fp32, where they are exact: torch's own count takes ten times as long."""
+    if s.dim() < 3 or s[0, 0].numel() > 1 << 24:
+        return int(torch.count_nonzero(s))
+    ones = (step.sign().abs_().sum(list(range(1, step.dim())), dtype=torch.float32) for step in s)
+    return sum(int(each.sum(dtype=torch.float64)) for each in ones)
+
+
 class Plan:
     """Which nodes of a graph fire, which keep sums over time, which a spike reaches, and which follow from the image alone.
 
@@ -78,6 +86,11 @@ class Run:
         self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
         self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
+        self.marks, self.on_mark, self.image_inside = (
+            [],
+            None,
+            {},
+        )  # steps of this chunk after which they ask; whom to tell; the image's spikes
         self.sums, self.layouts = {}, {}  # running sums of functions over time; the layout of each neuron's step
         self.fired = []  # of a differential run: for each neuron layer, whether anything fired in the last step
         self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
@@ -210,6 +223,7 @@ class Run:
         method = self.method
         s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
         self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
+        self.image_inside = {mark: int(torch.count_nonzero(s[: mark * self.B])) for mark in self.marks}
         return s
 
     def _step_by_step(self, node, inputs, steps):
@@ -252,20 +266,28 @@ class Run:
             current, layout = current[0] if constant else current, first
         if not layout.dense:  # the kernels take rows
             current = self.arena.take(current.numel(), like.dtype).view(current.shape).copy_(current)
-        out = layout.unrows(self.arena.take(steps * layout.N, like.dtype).view(steps, layout.N))
-        # From the second chunk on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
-        state, options, T = self.states.get(node), self.options[node], steps if constant else None
-        if self.method.rho and state is None:
-            options = {"v0": self._calibrated(neuron, current, constant)}
-        s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
-        self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
-        if self.counting and neuron.is_signed():
-            self.signed[node] = self.signed.get(node, 0) + int(torch.count_nonzero(s))
+        s = layout.unrows(self.arena.take(steps * layout.N, like.dtype).view(steps, layout.N))
+        ends = [*self.marks, steps]
+        for begin, end in zip([0, *ends], ends):
+            self._advance(node, neuron, current if constant else current[begin:end], end - begin if constant else None, s[begin:end])
+            if end < steps:
+                self.on_mark(self, end, node)
         if self.method.differential:
             self.fired.append(s[-1].any())
         if self.observe:
             self.observe(node, current.expand(steps, *current.shape) if constant else current, s)
         return s.flatten(0, 1)
+
+    def _advance(self, node, neuron, current, T, out):
+        """A neuron layer and its state by some steps: of `current` [t, B, ...], or T steps of a constant one."""
+        # From the second call on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
+        state, options = self.states.get(node), self.options[node]
+        if self.method.rho and state is None:
+            options = {"v0": self._calibrated(neuron, current, T is not None)}
+        s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
+        self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
+        if self.counting and neuron.is_signed():
+            self.signed[node] = self.signed.get(node, 0) + nonzeros(s)
 
     def _image_current(self, source):
         """What a neuron gets that no other stands before, at every step of this chunk."""

@@ -84,13 +84,15 @@ class SpikingNetwork(torch.nn.Module):
         run.first_phase(chunk)
         if statistics:
             statistics.begin(run)
-            run.counting = True
+            run.counting, run.on_mark = True, statistics.mark
         while done < T:
             steps = min(T - done, chunk if done else max(chunk, self.method.rho))
-            if statistics:  # which reads the spikes so far at its marks
-                steps = min(steps, next(m for m in marks if m > done) - done)
             boundary = self.method.part(done)[1]
             steps = min(steps, boundary - done) if boundary else steps
+            if statistics:  # which reads the spikes so far at its marks
+                if run.execution.graphs:  # a captured chunk runs as a whole
+                    steps = min(steps, next(m for m in marks if m > done) - done)
+                run.marks = [m - done for m in marks if done < m < done + steps]
             if stop and run.is_idle():
                 y = y[:1].new_zeros(1).expand(steps, *y.shape[1:])
             else:

@@ -172,22 +172,29 @@ class Statistics:
         with formats(faithful(run.execution.dtype), run.execution.deterministic), rows_are(run.first):
             seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
+        self.done = 0  # steps
+
+    def mark(self, run, steps, node):
+        """A neuron layer has done so many steps of the chunk at hand."""
+        spikes, _ = self.marked.setdefault(self.done + steps, ({}, self.from_image + run.image_inside.get(steps, 0)))
+        spikes[node] = self._spikes(run, node)
 
     def chunk(self, run, done):
         """After a chunk, `done` steps in all."""
-        self.from_image += run.image_spikes
+        for t in {self.done + steps for steps in run.marks} - set(self.marked):  # the chunk did not run: nothing came any more
+            self.marked[t] = (self._all_spikes(run), self.from_image)
+        self.done, self.from_image = done, self.from_image + run.image_spikes
         if done & (done - 1) == 0:  # a mark
-            self.marked[done] = (self._spikes(run), self.from_image)
+            self.marked[done] = (self._all_spikes(run), self.from_image)
 
-    def _spikes(self, run):
-        """Spikes of either sign so far, by layer: counted by the run where they have a sign, else the net count."""
-        found = {}
-        for node in self.plan.firing:
-            if self.gm.get_submodule(node.target).is_signed():
-                found[node] = int(run.signed[node])
-            else:
-                found[node] = int(self._net(run, node).sum(dtype=torch.int64))
-        return found
+    def _all_spikes(self, run):
+        return {node: self._spikes(run, node) for node in self.plan.firing}
+
+    def _spikes(self, run, node):
+        """Spikes of either sign so far: counted by the run where they have a sign, else the net count."""
+        if self.gm.get_submodule(node.target).is_signed():
+            return int(run.signed[node])
+        return int(self._net(run, node).sum(dtype=torch.int64))
 
     def _net(self, run, node):
         N, mask = run.states[node].count, run.options[node].get("mask")
@@ -199,7 +206,7 @@ class Statistics:
         self._check_T(T)
         self.T = T
         self.images += run.B
-        for t, (spikes, of_image) in (self.marked | {T: (self._spikes(run), self.from_image)}).items():
+        for t, (spikes, of_image) in (self.marked | {T: (self._all_spikes(run), self.from_image)}).items():
             self._count(t, spikes, of_image)
         for node in self.plan.firing:
             N = self._net(run, node)

@@ -167,3 +167,48 @@ def test_nothing_seen(net):
         Statistics(snnfast.convert(net)).rows()
     with pytest.raises(ValueError, match="energy_ac must be > 0"):
         Statistics(snnfast.convert(net), energy_ac=0)
+
+
+@pytest.mark.parametrize("how", [dict(), dict(method="snm"), dict(method="srp"), dict(method="cos"), dict(poisson=3.0)], ids=str)
+@pytest.mark.parametrize("T", [1, 7, 20])
+def test_spikes_over_time_do_not_depend_on_the_chunk(net, how, T):
+    """Marks inside of a chunk, at its end, and in the second one."""
+    how = dict(how)
+    if amplitude := how.pop("poisson", None):
+        how |= dict(inputs="poisson", amplitude=amplitude)
+    snn = snnfast.convert(net, **how)
+    T += 4 * (how.get("method") == "cos")  # which wants its first steps whole
+
+    def over_time(chunk):
+        counted = Statistics(snn)
+        for _ in snn.chunks(X, T, chunk, statistics=counted):
+            pass
+        return counted.over_time()
+
+    steps = over_time(1)
+    assert [row["t"] for row in steps][-1] == T and steps[-1]["spikes"] > 0
+    for chunk in (3, 5, 16, T):
+        assert over_time(chunk) == steps
+
+
+def test_marks_of_a_differential_run_that_stops(chunks=(1, 3, 12, 64)):
+    """Idle chunks are not run: what was counted stays."""
+    torch.manual_seed(0)
+    net = snnfast.models.vit_tiny(image_size=8, patch_size=4, width=0.25, activation="qcfs", levels=8, depth=2).double().eval()
+    snn, x = snnfast.convert(net), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for chunk in chunks:
+        counted = Statistics(snn)
+        list(snn.chunks(x, 64, chunk, statistics=counted, stop=True, on_end=lambda *counts: None))
+        found.append(counted.over_time())
+    assert all(rows == found[0] for rows in found) and found[0][-1]["spikes"] > 0
+    assert found[0][-1]["spikes"] == found[0][-2]["spikes"], "it is idle after 32 steps"
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 2, 5), (2, 3, 4, 5, 6)])
+def test_nonzeros(shape):
+    from snnfast.run import nonzeros
+
+    s = torch.randint(-1, 2, shape).float() * 0.37
+    assert nonzeros(s) == int(torch.count_nonzero(s))
+    assert nonzeros(s.bfloat16()) == nonzeros(s)
