@@ -2,7 +2,7 @@
 
 kind            product (of weights), neuron, or the rest (sums, poolings, copies)
 seconds         of all T steps of the batch, by the clock around each node
-arithmetic      the additions of weights that spikes ask for (SOPs), at the rate of torch's fp32 matrix product measured here
+arithmetic      the additions of weights that spikes ask for (SOPs), at the rate of the faster of torch's fp32 products measured here
 memory          each value written once and read once by each of its users, weights read once a chunk, at the rate of `copy_` measured here
 
 The floor of a layer is the larger of the two.
@@ -26,8 +26,9 @@ from snnfast.statistics import Statistics
 
 
 def rates(rounds=7):
-    """(multiply-adds a second of a matrix product, bytes a second that copy_ reads and writes)."""
+    """(multiply-adds a second, bytes a second that copy_ reads and writes): of a matrix product or a convolution, which come from other libraries."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    image, kernel = (torch.randn(shape).to(memory_format=torch.channels_last) for shape in ((64, 256, 8, 8), (256, 256, 3, 3)))
     x, y = torch.randn(1 << 24), torch.empty(1 << 24)
 
     def best(f):
@@ -38,7 +39,9 @@ def rates(rounds=7):
             took.append(time.perf_counter() - began)
         return min(took)
 
-    return 1024**3 / best(lambda: torch.mm(a, b)), 2 * x.nbytes / best(lambda: y.copy_(x))
+    product = 1024**3 / best(lambda: torch.mm(a, b))
+    convolution = image.numel() * kernel[0].numel() / best(lambda: torch.nn.functional.conv2d(image, kernel, padding=1))
+    return max(product, convolution), 2 * x.nbytes / best(lambda: y.copy_(x))
 
 
 @torch.no_grad()

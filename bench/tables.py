@@ -4,6 +4,7 @@ A table stands between `<!-- rows: name -->` and `<!-- end -->`; `TABLES` has a 
 """
 
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -207,8 +208,15 @@ CONV = {
 
 def conv(densities=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0), names=tuple(CONV)):
     found = last("conv", "shape", "density")
-    rows = [[name] + [f"{found[CONV[name], d]['ratio']:.2f}" for d in densities] for name in names]
-    return table(["layer, rows"] + [f"{100 * d:.0f} %" for d in densities], rows)
+    rows = [[name] + [f"{found[CONV[name], d]['ratio']:.2f}" for d in densities] + [_dense_rate(CONV[name], found)] for name in names]
+    return table(["layer, rows", *(f"{100 * d:.0f} %" for d in densities), "torch: 10^9 multiply-adds/s"], rows)
+
+
+def _dense_rate(shape, found):
+    """Of torch's own product, whose speed does not depend on the density."""
+    rows, channels, size, outputs, stride, kernel = shape
+    work = rows * (size // stride) ** 2 * outputs * channels * kernel**2
+    return f"{work / statistics.median(row['torch_ms'] for (s, _), row in found.items() if s == shape) / 1e6:.0f}"
 
 
 def conv_short():

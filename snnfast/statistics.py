@@ -206,7 +206,9 @@ class Statistics:
         self._check_T(T)
         self.T = T
         self.images += run.B
-        for t, (spikes, of_image) in (self.marked | {T: (self._all_spikes(run), self.from_image)}).items():
+        if T not in self.marked:
+            self.marked[T] = (self._all_spikes(run), self.from_image)
+        for t, (spikes, of_image) in self.marked.items():
             self._count(t, spikes, of_image)
         for node in self.plan.firing:
             N = self._net(run, node)

@@ -64,6 +64,33 @@ def test_compile_channels_last():
     assert torch.equal(f(x), snnfast.iaf(x, 0.7)[0]) and f(x).stride() == x.stride()
 
 
+def test_the_short_way_to_a_gradient_is_the_registered_one():
+    """`snnfast.iaf` does not go through the op's registered gradient; under torch.func's transforms it does."""
+    x, v, count = torch.randn(6, 40), torch.rand(40), torch.zeros(40, dtype=torch.int32)
+    theta = torch.rand(40) + 0.5
+    rule = rule_of(negative="stbif")
+
+    def grads(f):
+        leaves = [t.clone().requires_grad_() for t in (x, theta, v)]
+        s, end = f(*leaves)
+        (s * torch.arange(40.0)).sum().backward(retain_graph=True)
+        (end**2).sum().backward()
+        return [s, end, *(t.grad for t in leaves)]
+
+    def short(x, theta, v):
+        s, state = snnfast.iaf(x, theta, state=(v, count), negative="stbif")
+        assert "iaf_fwd_short" in s.grad_fn.next_functions[0][0].name()
+        return s, state.v
+
+    registered = grads(lambda x, theta, v: torch.ops.snnfast.iaf_fwd(x, theta, v, count, None, 6, 1, 0.0, "scaled", 0, *rule)[:2])
+    assert all(torch.equal(a, b) for a, b in zip(grads(short), registered, strict=True))
+    several = torch.randn(3, 6, 40, requires_grad=True)
+    mapped = torch.func.vmap(lambda x: snnfast.iaf(x, 0.75)[0])(several)
+    each = torch.stack([snnfast.iaf(part, 0.75)[0] for part in several])
+    assert torch.equal(mapped, each)
+    assert torch.equal(*(torch.autograd.grad(y.square().sum(), several)[0] for y in (mapped, each)))
+
+
 class Spike(torch.autograd.Function):
     """[a >= 0], or [a > 0], with the surrogate h as its derivative."""
 

@@ -109,8 +109,9 @@ void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>>& b, Adjoint<
   const X* ds = p.ds ? static_cast<const X*>(p.ds) + t * dss + first : reinterpret_cast<const X*>(a.zeros);
   X* dx = p.constant ? nullptr : static_cast<X*>(p.dx) + t * p.N + first;
   const int rest = count % kUnit, units = (count + kUnit - 1) / kUnit, whole = rest ? units - 1 : units, o = whole * kUnit;
-  X xb[kSegment * kUnit] = {}, db[kUnit] = {};  // padded copies for the ragged last unit
+  X xb[kSegment * kUnit], db[kUnit];  // padded copies for the ragged last unit
   alignas(64) X yb[kUnit];
+  if (rest) std::fill(xb, xb + R * kUnit, X(0)), std::fill(db, db + kUnit, X(0));
   const int padded = units * kUnit;
   std::memcpy(b.v, a.v + segment * a.size, sizeof(Acc<X>) * padded);
   if (E::counts) std::memcpy(b.n, a.n + segment * a.size, sizeof(Acc<X>) * padded);

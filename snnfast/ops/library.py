@@ -33,8 +33,23 @@ def fake(name, function):
     torch.library.register_fake(f"snnfast::{name}", function, lib=_library)
 
 
+# Whether torch.func's transforms are at work, which do not take functions of autograd in this form.
+_transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
 def autograd(name, backward, setup):
+    """Registers the op's gradient. Returns the op with it by a shorter way: the registered one reads the schema's arguments one by one in every call,
+    which for a neuron's takes longer than a small neuron."""
     torch.library.register_autograd(f"snnfast::{name}", backward, setup_context=setup, lib=_library)
+    op = getattr(torch.ops.snnfast, name).default
+
+    def forward(ctx, *args):
+        output = op(*args)
+        setup(ctx, args, output)
+        return output
+
+    short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
+    return lambda *args: op(*args) if torch.compiler.is_compiling() or _transformed() else short.apply(*args)
 
 
 def once_differentiable(name):

@@ -59,14 +59,14 @@ class Neuron:
         )
         library.fake(f"{stem}_fwd", self._fake_fwd)
         library.fake(f"{stem}_out", lambda *args: None)
-        self.bwd = None
+        self.bwd = self.trained = None  # trained: fwd with its gradient
         if "step_bwd" in functions(equation):
             self.bwd = library.define(
                 f"{stem}_bwd(Tensor? ds, Tensor? dv, {_NEURON}, Tensor kept, {_LAUNCH}{rule}) -> (Tensor dx, Tensor dv_start, Tensor dtheta)",
                 self.reference_bwd,
             )
             library.fake(f"{stem}_bwd", self._fake_bwd)
-            library.autograd(f"{stem}_fwd", self._backward, self._setup)
+            self.trained = library.autograd(f"{stem}_fwd", self._backward, self._setup)
             library.once_differentiable(f"{stem}_bwd")
 
     # ---- the reference kernels
@@ -114,9 +114,12 @@ class Neuron:
         if dv is not None:
             dv = dv.contiguous()
         dx, dv_start, dtheta = self.bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
-        C = theta.size(0)
-        shape = (1, 1, x.size(1)) if C == 1 else (x.size(1) // (C * inner), C, inner)
-        dtheta = dtheta.view(shape).sum((0, 2))
+        if ctx.needs_input_grad[1]:
+            C = theta.size(0)
+            shape = (1, 1, x.size(1)) if C == 1 else (x.size(1) // (C * inner), C, inner)
+            dtheta = dtheta.view(shape).sum((0, 2))
+        else:
+            dtheta = None
         return dx, dtheta, (None if v is None else dv_start), *(None,) * (len(ctx.launch) + 4)
 
     # ---- the call
@@ -149,7 +152,7 @@ class Neuron:
         if state_out is not None:
             raise ValueError("state_out goes with out=")
         every = EVERY if grad and x.is_cuda else 0
-        s, v, count, _ = self.fwd(rows, th, v, count, mask, T, inner, v0, spikes, every, *rule)
+        s, v, count, _ = (self.trained if grad else self.fwd)(rows, th, v, count, mask, T, inner, v0, spikes, every, *rule)
         state = IAFState(layout.unvector(v), layout.unvector(count))
         if spikes in DENSE:
             s = layout.unrows(s)
