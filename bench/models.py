@@ -117,6 +117,8 @@ def main():
         args.arch.remove(arch)
         print(transformers.HEAD, flush=True)
         transformers.measure(args, arch, facts)
+        if args.device == "cpu" and not args.peaks:
+            split.measure(arch, args.width, args.batch, args.T[0], facts, args.results)
     if not args.arch:
         return None
     print(f"{facts.get('gpu', facts['cpu'])}, batch {args.batch}, width {args.width}, {args.rounds} rounds")

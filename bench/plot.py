@@ -17,7 +17,7 @@ import stored
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt  # noqa: E402
-from tables import AVX512, WAYS  # noqa: E402
+from tables import AVX512, WAYS, WHOS  # noqa: E402
 
 FOLDER = Path(__file__).parent / "figures"
 STYLE = {"font.size": 9}
@@ -54,7 +54,7 @@ def memory(machine):
 def peers(machine):
     """Ratios of times by work, a panel per shape; the peer that is missing cannot do the row."""
     found = stored.last(stored.read("peers", machine), "work", "T", "N", "who")
-    whos = [w for w in dict.fromkeys(who for *_, who in found) if w != "snnfast"]
+    whos = [who for who in WHOS[1:] if any(key[-1] == who for key in found)]
     works, shapes = ([*dict.fromkeys(key[part] for key in found)] for part in (slice(0, 1), slice(1, 3)))
     figure, all_axes = plt.subplots(
         1, len(shapes), figsize=(3 + 2.1 * len(shapes), 0.55 * len(works) + 1.4), sharey=True, sharex=True, squeeze=False

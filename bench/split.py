@@ -1,7 +1,7 @@
 """Where a network's time goes, layer by layer, and how far each is from what the machine can do; called by `models.py`, or `python bench/split.py`.
 
 kind            product (of weights), neuron, or the rest (sums, poolings, copies)
-seconds         of all T steps of the batch, by the clock around each node
+seconds         of all T steps of the batch, by the clock around each node; of transformers until they are idle
 arithmetic      the additions of weights that spikes ask for (SOPs), at the rate of the faster of torch's fp32 products measured here
 memory          each value written once and read once by each of its users, weights read once a chunk, at the rate of `copy_` measured here
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import stored
 import tables
 import torch
+from spiking_transformers import SIZES, fitted
 from ways import trained_looking
 
 import snnfast
@@ -81,16 +82,18 @@ def _additions(node, counted, T):
 
 
 def measure(arch, width, batch, T, facts, results=stored.RESULTS):
+    net = fitted(arch, width) if arch in SIZES else trained_looking(arch, width)
+    size = SIZES[arch][0] if arch in SIZES else 32
     torch.manual_seed(1)
     what = dict(arch=arch, width=width, batch=batch, T=T)
-    rows = [what | row for row in layers(trained_looking(arch, width), torch.randn(batch, 3, 32, 32), T)]
+    rows = [what | row for row in layers(net, torch.randn(batch, 3, size, size), T)]
     stored.append("split", facts, rows, results)
     print("\n" + tables.split(rows), flush=True)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18"])
+    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18", "vit_tiny"])
     p.add_argument("--T", type=int, default=32)
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--width", type=float, default=1.0)

@@ -133,10 +133,13 @@ def activations(rows=None):
     return table(["activation, dtype", "2^14 elements", "2^22"], rows)
 
 
+WHOS = ("snnfast", "authors' loop", "torch.compile", "SpikingJelly", "snnTorch", "norse")
+
+
 def peers(rows=None):
     """rows: of one run; default: the last of all."""
     found = last("peers", "work", "T", "N", "who") if rows is None else stored.last(rows, "work", "T", "N", "who")
-    whos = list(dict.fromkeys(who for *_, who in found))
+    whos = [who for who in WHOS if any(key[-1] == who for key in found)]
     cell = lambda row: _peer(row) if row else ""  # noqa: E731
     works = dict.fromkeys(key[:3] for key in found)
     return table(["work, T, N", *whos], [[", ".join(map(str, key)), *(cell(found.get((*key, who))) for who in whos)] for key in works])
