@@ -17,6 +17,11 @@ bool supported(const char* isa) {
   return !std::strcmp(isa, "baseline");
 }
 
+bool stores_in_halves() {
+  static const bool found = (__builtin_cpu_init(), __builtin_cpu_is("amdfam19h"));  // Zen 4; those of its family without AVX-512 have no such store
+  return found;
+}
+
 static const Kernels* const kTables[] = {&kernels_v4, &kernels_v3, &kernels_baseline};
 
 static const Kernels* best() {

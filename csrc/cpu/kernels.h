@@ -21,6 +21,7 @@ extern const Kernels kernels_v4, kernels_v3, kernels_baseline;
 
 const Kernels& kernels();              // the ones in use: the best this processor runs, unless use_isa chose others
 bool supported(const char* isa);       // runs on this processor
+bool stores_in_halves();               // a store of 64 bytes is carried out as two
 bool use_isa(const char* isa);         // false if unknown or not supported; for tests and measurements
 constexpr const char* kIsas[] = {"x86-64-v4", "x86-64-v3", "baseline"};
 
