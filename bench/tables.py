@@ -98,6 +98,8 @@ def goals():
             ]
             what = "pages kept" if "pages kept" in ours else "results allocated"
             rows.append([f"{name} against torch.compile, forward + backward, {what}", "faster", *found])
+    copies = [sorted(row["copy_ms"] for row in f.values()) for f in (here, there)]
+    rows.append(["`copy_` beside the rows", "", *(f"{c[0]:.1f} to {c[-1]:.1f} ms" for c in copies)])
     return table(["row", "goal", "AVX-512", "AVX2"], rows)
 
 
