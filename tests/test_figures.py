@@ -46,8 +46,9 @@ def test_rows_are_appended_and_read(tmp_path):
     assert stored.last(stored.read("conv", folder=tmp_path), "shape")[(1, 2),]["of"] == "a"
 
 
-def row(share, spread=0.05):
-    return dict(share=share, p20=share - spread, p80=share + spread)
+def row(share, spread=0.05, us=None):
+    """us: by default in proportion."""
+    return dict(share=share, p20=share - spread, p80=share + spread, us=us or 100 / share)
 
 
 def test_a_slower_row_is_warned_of_and_a_much_slower_one_fails():
@@ -66,6 +67,10 @@ def test_a_slower_row_is_warned_of_and_a_much_slower_one_fails():
     noisy = {("a",): row(0.9, 0.3)}
     (only,) = check.judged(noisy, lambda: calls.append(1) or {("a",): row(0.65)})
     assert only[-1] == "ok" and len(calls) == 1  # the spread of both explains it
+    (only,) = check.judged(before | {("a",): row(0.9, us=100)}, lambda: {("a",): row(0.5, us=95)})
+    assert only[-1] == "ok"  # a faster copy beside it, not a slower op
+    (only,) = check.judged({("a",): row(0.5, us=100)}, lambda: {("a",): row(0.9, us=190)})
+    assert only[-1] == "ok"  # everything took longer
 
 
 def test_pictures_are_drawn_from_rows(tmp_path, monkeypatch):
