@@ -61,8 +61,8 @@ def measured(shape, density, rounds, device):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--rounds", type=int, default=9)
-    p.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first ones")
+    p.add_argument("--rounds", type=stored.positive, default=9)
+    p.add_argument("--shapes", type=stored.positive, default=len(SHAPES), help="only the first ones")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     args = p.parse_args()

@@ -86,9 +86,9 @@ def accelerated(arch, width, B, T, rounds):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--width", type=float, default=0.5)
-    p.add_argument("--batch", type=int, default=16)
-    p.add_argument("--T", type=int, default=32)
-    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--batch", type=stored.positive, default=16)
+    p.add_argument("--T", type=stored.positive, default=32)
+    p.add_argument("--rounds", type=stored.positive, default=5)
     args = p.parse_args()
     torch.set_num_threads(2)
     facts = stored.facts()

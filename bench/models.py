@@ -18,6 +18,7 @@ import stored
 import torch
 from ways import WAYS, build, firing_rate, trained_looking
 
+import snnfast
 from snnfast import memory
 
 SHARE = 0.85  # of the free memory: a way that would take more is not run
@@ -99,7 +100,7 @@ def _authors_bytes(args, arch, T):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18"])
+    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18"], choices=sorted(snnfast.models.BY_NAME), metavar="ARCH")
     p.add_argument("--T", type=int, nargs="+", default=[32, 64, 256, 1024])
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--width", type=float, default=1.0)

@@ -158,12 +158,16 @@ def rows_of(args):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--work", nargs="+", default=list(WORKS), choices=list(WORKS))
-    p.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first ones")
+    p.add_argument(
+        "--work", nargs="+", default=list(WORKS), choices=list(WORKS), metavar="WORK", help="one or more of: " + "; ".join(WORKS)
+    )
+    p.add_argument("--shapes", type=stored.positive, default=len(SHAPES), help="only the first ones")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     p.add_argument("--only", help=argparse.SUPPRESS)
     args = p.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        p.error("no CUDA device is visible to torch")
     torch.set_num_threads(2)
     if args.device == "cpu":
         keep_pages()

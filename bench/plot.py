@@ -120,6 +120,9 @@ def main():
     p.add_argument("--machine", default=AVX512, help=f"the name of a file of rows (default {AVX512})")
     p.add_argument("--out", type=Path, default=FOLDER)
     args = p.parse_args()
+    for bench in ("large-T", "peers", "ops", "scaling"):
+        if not stored.read(bench, args.machine):
+            p.error(f"no {bench} rows of {args.machine} in {stored.RESULTS}")
     args.out.mkdir(exist_ok=True)
     with plt.rc_context(STYLE):
         for name, draw in PICTURES.items():

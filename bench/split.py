@@ -93,9 +93,9 @@ def measure(arch, width, batch, T, facts, results=stored.RESULTS):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18", "vit_tiny"])
-    p.add_argument("--T", type=int, default=32)
-    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--arch", nargs="+", default=["vgg16", "resnet18", "vit_tiny"], choices=sorted(snnfast.models.BY_NAME), metavar="ARCH")
+    p.add_argument("--T", type=stored.positive, default=32)
+    p.add_argument("--batch", type=stored.positive, default=4)
     p.add_argument("--width", type=float, default=1.0)
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     args = p.parse_args()

@@ -3,6 +3,7 @@
 (Files with a benchmark's name before the machine's are older.)
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,6 +15,13 @@ from snnfast import backends
 from snnfast.machine import machine
 
 RESULTS = Path(os.environ.get("BENCH_RESULTS", Path(__file__).parent / "results"))
+
+
+def positive(text):
+    """A whole number from 1 on, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
 
 
 def slug(*parts):

@@ -3,9 +3,9 @@
 A table stands between `<!-- rows: name -->` and `<!-- end -->`; `TABLES` has a function for each name. Numbers are of the last row of each kind.
 """
 
+import argparse
 import re
 import statistics
-import sys
 from pathlib import Path
 
 import stored
@@ -383,18 +383,17 @@ def written(text):
 
 
 def main():
-    changed = False
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    if not stored.read("ops", AVX512):
+        raise SystemExit(f"no rows of {AVX512} in {stored.RESULTS}: the READMEs' tables are of that machine; a benchmark prints its own")
     for page in PAGES:
         path = ROOT / page
         before = path.read_text()
         after = written(before)
         if after != before:
             path.write_text(after)
-            changed = True
             print(f"{page}: tables made anew")
-    return changed
 
 
 if __name__ == "__main__":
     main()
-    sys.exit(0)

@@ -249,3 +249,17 @@ def test_every_op_runs_with_nothing_compiled():
             out.sum().backward()
     assert (float(y), float(g)) == (out.sum().item(), x.grad.sum().item())
     assert int(warned) == 4 and "reference kernel" in message[0]
+
+
+def test_a_trained_layer_is_traced_and_saved(tmp_path):
+    net, x = torch.nn.Sequential(torch.nn.Linear(4, 4), snnfast.nn.IF(theta=0.3)), torch.randn(8, 2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(net, x).save(tmp_path / "net.pt")
+        assert torch.equal(torch.jit.load(tmp_path / "net.pt")(x), net(x))
+
+
+def test_a_float_memory_has_no_gradient():
+    x = torch.randn(6, 5, requires_grad=True)
+    s, state = snnfast.iaf(x, 0.5, negative="snm", memory=True)
+    assert s.requires_grad and state.v.requires_grad and not state.count.requires_grad and state.count.is_floating_point()

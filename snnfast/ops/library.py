@@ -33,7 +33,7 @@ def fake(name, function):
     torch.library.register_fake(f"snnfast::{name}", function, lib=_library)
 
 
-# Whether torch.func's transforms are at work, which do not take functions of autograd in this form.
+# Whether torch.func's transforms are at work, which do not take functions of autograd in this form. Nor do graphs of torch.jit and torch.compile.
 _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
@@ -49,7 +49,8 @@ def autograd(name, backward, setup):
         return output
 
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
-    return lambda *args: op(*args) if torch.compiler.is_compiling() or _transformed() else short.apply(*args)
+    asks = lambda: torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed()
+    return lambda *args: op(*args) if asks() else short.apply(*args)
 
 
 def once_differentiable(name):

@@ -100,8 +100,7 @@ class Neuron:
         ctx.save_for_backward(x, theta, v, count, mask, output[3])
         ctx.launch = (T, inner, v0, *rule)
         ctx.scaled = spikes == "scaled"
-        if spikes == "unit":
-            ctx.mark_non_differentiable(output[0])
+        ctx.mark_non_differentiable(*output[:1] * (spikes == "unit"), *output[2:])
         ctx.set_materialize_grads(False)
 
     def _backward(self, ctx, ds, dv, dcount, dkept):
