@@ -86,11 +86,8 @@ class Run:
         self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
         self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
-        self.marks, self.on_mark, self.image_inside = (
-            [],
-            None,
-            {},
-        )  # steps of this chunk after which they ask; whom to tell; the image's spikes
+        self.marks, self.on_mark = [], None  # steps of this chunk after which they ask, and whom each layer tells then
+        self.image_inside = {}  # spikes of the image in this chunk, by mark
         self.sums, self.layouts = {}, {}  # running sums of functions over time; the layout of each neuron's step
         self.fired = []  # of a differential run: for each neuron layer, whether anything fired in the last step
         self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
@@ -221,10 +218,10 @@ class Run:
 
     def _image_spikes(self, steps):
         method = self.method
-        s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first).flatten(0, 1)
-        self.image_spikes = int(torch.count_nonzero(s)) if self.counting else 0
-        self.image_inside = {mark: int(torch.count_nonzero(s[: mark * self.B])) for mark in self.marks}
-        return s
+        s = poisson.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first)
+        self.image_spikes = nonzeros(s) if self.counting else 0
+        self.image_inside = {mark: nonzeros(s[:mark]) for mark in self.marks}
+        return s.flatten(0, 1)
 
     def _step_by_step(self, node, inputs, steps):
         """A layer that torch computes, in calls whose shape does not depend on the chunk; of a step without input there is nothing to compute."""

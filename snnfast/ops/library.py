@@ -49,8 +49,8 @@ def autograd(name, backward, setup):
         return output
 
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
-    asks = lambda: torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed()
-    return lambda *args: op(*args) if asks() else short.apply(*args)
+    plain = lambda: not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed())
+    return lambda *args: short.apply(*args) if plain() else op(*args)
 
 
 def once_differentiable(name):

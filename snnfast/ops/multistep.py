@@ -100,7 +100,8 @@ class Neuron:
         ctx.save_for_backward(x, theta, v, count, mask, output[3])
         ctx.launch = (T, inner, v0, *rule)
         ctx.scaled = spikes == "scaled"
-        ctx.mark_non_differentiable(*output[:1] * (spikes == "unit"), *output[2:])
+        s, _, count, kept = output
+        ctx.mark_non_differentiable(*((s, count, kept) if spikes == "unit" else (count, kept)))
         ctx.set_materialize_grads(False)
 
     def _backward(self, ctx, ds, dv, dcount, dkept):
