@@ -1,11 +1,14 @@
 """The ops as torch sees them: opcheck, torch.compile, autograd against the reference's own graph, gradcheck, the missing library."""
 
+import contextlib
+import functools
 import subprocess
 import sys
 import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import snnfast
@@ -249,6 +252,30 @@ def test_every_op_runs_with_nothing_compiled():
             out.sum().backward()
     assert (float(y), float(g)) == (out.sum().item(), x.grad.sum().item())
     assert int(warned) == 4 and "reference kernel" in message[0]
+
+
+OUT = {
+    "softmax": lambda make: snnfast.softmax_over_time(make(4, 3, 8), out=make(4, 3, 8)),
+    "layer norm": lambda make: snnfast.layer_norm_over_time(make(4, 3, 8), out=make(4, 3, 8)),
+    "iaf": lambda make: snnfast.iaf(make(4, 30), 0.7, out=make(4, 30)),
+    "lif": lambda make: snnfast.lif(make(4, 30), 0.7, 2.0, out=make(4, 30)),
+    "conv": lambda make: (snnfast.spike_conv2d(make(2, 3, 6, 6), make(5, 3, 1, 1), out=make(2, 6, 6, 5).permute(0, 3, 1, 2)),),
+    "linear": lambda make: (snnfast.spike_linear(make(4, 30), make(5, 30), out=make(4, 5)),),
+}
+
+
+@pytest.mark.parametrize("fake", [False, True], ids=["meta", "fake"])
+@pytest.mark.parametrize("op", OUT)
+def test_results_go_to_out_where_tensors_have_no_memory(op, fake):
+    """Every tensor without memory has the address 0: what overlaps is known by the storage."""
+    make = functools.partial(torch.empty, device="cpu" if fake else "meta")
+    with FakeTensorMode() if fake else contextlib.nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert OUT[op](make)[0].shape == OUT[op](torch.zeros)[0].shape
+        both = make(7, 30)
+        with pytest.raises(ValueError, match="out overlaps the memory of x"):
+            snnfast.iaf(both[:4], 0.7, out=both[3:])
+        snnfast.iaf(both[:3], 0.7, out=both[4:])
 
 
 def test_a_trained_layer_is_traced_and_saved(tmp_path):

@@ -1,6 +1,7 @@
 """Checks of what a caller gave: ValueError or TypeError that names the argument, what was given and what is allowed."""
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 INF = float("inf")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -82,23 +83,30 @@ def positive(name, theta):
     return theta
 
 
+def start(t):
+    """Where t begins: (0, its address); of a meta or fake tensor, whose address is 0 wherever it lies, (its storage, the byte there)."""
+    if t.is_meta or isinstance(t, FakeTensor):
+        return t.untyped_storage()._cdata, t.storage_offset() * t.element_size()
+    return 0, t.data_ptr()
+
+
 def span(t):
-    """Bytes [first, last) that `t` touches."""
-    low = t.data_ptr()
+    """Where t lies, as `start` says it, and the bytes [first, last) that it touches there."""
+    where, low = start(t)
     if t.is_contiguous():
-        return low, low + t.nbytes
+        return where, low, low + t.nbytes
     reach = sum((n - 1) * s for n, s in zip(t.shape, t.stride()))
-    return low, low + (reach + 1) * t.element_size()
+    return where, low, low + (reach + 1) * t.element_size()
 
 
 def disjoint(out, **inputs):
     """No input shares memory with out."""
     if torch.compiler.is_compiling() or out.numel() == 0:
         return
-    low, high = span(out)
+    where, low, high = span(out)
     for name, t in inputs.items():
         if t is None or t.numel() == 0 or t.device != out.device:
             continue
-        a, b = span(t)
-        if a < high and low < b:
+        there, a, b = span(t)
+        if there == where and a < high and low < b:
             raise ValueError(f"out overlaps the memory of {name}; give it memory of its own")

@@ -216,7 +216,7 @@ def _out_rows(out, layout, x, T, spikes, signed):
         rows = layout.rows(out.unsqueeze(0))[0]
     else:
         rows = layout.rows(out)
-    if out.numel() and (rows.data_ptr() != out.data_ptr() or not rows.is_contiguous()):
+    if out.numel() and (checks.start(rows) != checks.start(out) or not rows.is_contiguous()):
         raise ValueError(f"out must be dense and lie in memory as x does; its strides are {tuple(out.stride())}")
     return rows
 
@@ -229,7 +229,7 @@ def _state_out(state_out, layout, x, theta, rule):
     vectors = []
     for name, t, like in (("state_out.v", state_out[0], new[0]), ("state_out.count", state_out[1], new[1])):
         checks.tensor(name, t, (like.dtype,), theta.device)
-        if t.shape != layout.shape or layout.vector(t).data_ptr() != t.data_ptr():
+        if t.shape != layout.shape or checks.start(layout.vector(t)) != checks.start(t):
             raise ValueError(f"{name} must have the shape and layout of one step of x, {layout.shape}; got shape {tuple(t.shape)}")
         vectors.append(layout.vector(t))
     return vectors
