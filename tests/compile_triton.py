@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 import triton
+from sass import loads_between_waits
+from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
@@ -35,12 +37,22 @@ POINTERS = {
     "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
     "dtheta": "acc", "kept": "acc", "partial": "acc", "v0_out": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
 }  # fmt: skip
-NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", "rows", *gather.RUN_TIME, *rows.RUN_TIME}
+CUOBJDUMP = Path(nvidia.__file__).parent / "bin/cuobjdump"
+WIDE = r"(?:v4\.b32|v2\.b64)"  # 16 bytes
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp64": 8}
+# The facts of an element-wise launch: one threshold, thresholds of runs of whole words, thresholds of any runs among many elements.
+FORMS = {
+    "one": dict(one=True, small=True, aligned=True), "words": dict(one=False, small=True, aligned=True),
+    "any": dict(one=False, small=False, aligned=False),
+}  # fmt: skip
+NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", *gather.RUN_TIME, *rows.RUN_TIME}
 
 
 def build(function, equation, run_time, dtype, constants):
     acc = "fp64" if dtype == "fp64" else "fp32"
     fn = kernel(function, equation, run_time)
+    options = dict(OPTIONS, num_warps=1 if constants.get("BLOCK") == 32 else 4, maxnreg=constants.get("maxnreg"))
+    constants = {name: value for name, value in constants.items() if name in fn.arg_names}
     signature = {}
     for name in fn.arg_names:
         if name in constants:
@@ -60,9 +72,7 @@ def build(function, equation, run_time, dtype, constants):
         else None
     )
     source = ASTSource(fn, signature=signature, constexprs=constants, attrs=attrs)
-    return triton.compile(
-        source, target=GPUTarget("cuda", 90, 32), options={**OPTIONS, "num_warps": 1 if constants.get("BLOCK") == 32 else 4}
-    )
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
 def facts(compiled):
@@ -75,16 +85,19 @@ def facts(compiled):
             [get_ptxas(90).path, "-v", "-arch=sm_90a", "--fmad=false", path, "-o", Path(folder) / "k.cubin"], capture_output=True, text=True
         )
         assert run.returncode == 0, run.stderr
+        sass = subprocess.run([CUOBJDUMP, "-sass", Path(folder) / "k.cubin"], capture_output=True, text=True, check=True).stdout
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", run.stderr)]
         stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", run.stderr)]
     return dict(
-        wide_loads=len(re.findall(r"ld\.global\S*\.v4\.b32", ptx)), wide_stores=len(re.findall(r"st\.global\S*\.v4\.b32", ptx)),
+        wide_loads=len(re.findall(rf"ld\.global\S*\.{WIDE}", ptx)), wide_stores=len(re.findall(rf"st\.global\S*\.{WIDE}", ptx)),
+        groups=max(loads_between_waits(sass, "LDG.E.EF"), key=sum, default=[]), registers=int(re.search(r"Used (\d+) registers", run.stderr)[1]),
         spills=sum(spills), stack=sum(stack), reported=bool(spills),
         fma=len(re.findall(r"\bfma\.rn\.f(32|64)", ptx)), approximate=len(re.findall(r"div\.full|\.approx", ptx)),
     )  # fmt: skip
 
 
-def main():
+def compiled():
+    """What each kernel's machine code says, by name."""
     found = {}
     base = dict(v0=0.3, STEPS=4, every=16, aligned=False, has_mask=True, has_v=True, has_count=True)
     rules = {
@@ -98,19 +111,14 @@ def main():
                 constants = dict(base, k=rule, signed=signed(rule), gates=signed(rule), kind=kind, BLOCK=256)
                 found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
             constants = dict(
-                v0=0.3,
-                k=rule,
-                has_ds=True,
-                has_dv=True,
-                has_v=False,
-                has_count=False,
-                has_mask=True,
-                gates=signed(rule),
-                constant=False,
-                every=16,
-                BLOCK=128,
-            )
-            found[f"bwd {name} {dtype}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
+                v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, gates=signed(rule), constant=False, every=16
+            )  # fmt: skip
+            for form, has_mask, N in (("", False, 1 << 10), (" masked", True, 1 << 10), (" pairs", False, 1 << 20)):
+                shape = kernels.backward_shape(N, BYTES[dtype], signed(rule), aligned=True)
+                if form == " pairs" and not shape["aligned"]:
+                    continue
+                how = dict(constants, has_mask=has_mask, **shape)
+                found[f"bwd {name} {dtype}{form}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, how))
     # The three forms of a launch: many neurons on whole words, and few.
     for name, dtype, shape in (
         ("many", "fp32", dict(BLOCK=512, STEPS=4, aligned=True)),
@@ -123,12 +131,15 @@ def main():
     for dtype in ("fp32", "bf16", "fp64"):
         k = cos.Rule(normalised=dtype == "fp32", max_shift=2.0)
         found[f"cos {dtype}"] = facts(build(calibrate.fwd_kernel, cos, calibrate.RUN_TIME, dtype, dict(v0=0.5, k=k, BLOCK=128)))
+        block = 2048 // BYTES[dtype]
         for grad in ("qcfs", "srp", "paper"):
-            k = qcfs.Rule(4, grad)
-            found[f"qcfs bwd {dtype} {grad}"] = facts(
-                build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=256))
-            )
-        found[f"qcfs fwd {dtype}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, dict(k=k, BLOCK=1024)))
+            for form, facts_of in FORMS.items():
+                how = dict(facts_of, k=qcfs.Rule(4, grad), BLOCK=block)
+                found[f"qcfs bwd {dtype} {grad} {form}"] = facts(
+                    build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, how | dict(TILE=kernels.TILE))
+                )
+                if grad == "qcfs":
+                    found[f"qcfs fwd {dtype} {form}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, how))
     for dtype in ("fp32", "fp64"):
         found[f"conv {dtype}"] = facts(build(gather.fwd_kernel, conv, gather.RUN_TIME, dtype, dict(has_bias=True, PLACES=16, PANEL=64)))
         for name, equation in (("softmax", softmax), ("layer_norm", layer_norm)):
@@ -136,8 +147,8 @@ def main():
             for columns in (50, 197, 768):
                 constants = dict(k=k, has_w=has, has_b=has, **kernels.rows_shape(columns, dtype == "fp64"))
                 found[f"{name} {dtype} {columns}"] = facts(build(rows.run_kernel, equation, rows.RUN_TIME, dtype, constants))
-    json.dump(found, sys.stdout)
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    json.dump(compiled(), sys.stdout)

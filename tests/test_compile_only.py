@@ -21,7 +21,8 @@ def compiled():
 
 
 def test_every_kernel_compiles(compiled):
-    assert len(compiled) == 3 * (4 + 3 + 4) + 4 + 3 * 5 + 2 + 2 * 2 * 3
+    # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; three forms of a launch.
+    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 4 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * 2 * 3
     assert all(f["reported"] for f in compiled.values()), "ptxas reported nothing to check"
 
 
@@ -35,6 +36,20 @@ def test_no_contraction_and_true_division(compiled):
 def test_no_spills(compiled):
     bad = {k: f for k, f in compiled.items() if f["spills"] or f["stack"]}
     assert not bad, bad
+
+
+def test_a_segment_of_the_backward_is_loaded_at_once(compiled):
+    """32 loads, of x and ds, and at most three waits among them: a load of ds behind a store of dx would be a wait each."""
+    for name in ("bwd plain fp32", "bwd plain fp16", "bwd plain fp16 pairs", "bwd plain bf16 pairs", "bwd stbif fp32"):
+        groups = compiled[name]["groups"]
+        assert sum(groups) >= 32 and len(groups) <= 3, (name, groups)
+
+
+def test_activations_move_in_16_bytes(compiled):
+    for dtype in ("fp32", "bf16", "fp64"):
+        for form in ("one", "words"):
+            fwd, bwd = compiled[f"qcfs fwd {dtype} {form}"], compiled[f"qcfs bwd {dtype} qcfs {form}"]
+            assert fwd["wide_loads"] and fwd["wide_stores"] and bwd["wide_loads"] >= 2 and bwd["wide_stores"], (dtype, form, fwd, bwd)
 
 
 def test_rows_on_whole_words_move_in_16_bytes(compiled):

@@ -49,6 +49,13 @@ def _shape(N):
     return dict(BLOCK=32, num_warps=1, STEPS=16)
 
 
+def backward_shape(N, bytes_per_element, gates, aligned):
+    """The form of a backward launch. One neuron to a thread, for a segment's potentials, x and ds fill its registers; two halves, where rows lie on
+    whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few of fp16's to fit more blocks."""
+    pairs = aligned and N >= 1 << 18 and bytes_per_element == 2 and not gates
+    return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=None if pairs or gates or bytes_per_element == 8 else 128)
+
+
 def _on(x):
     """Launches go to the tensor's device."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
@@ -106,7 +113,7 @@ class Multistep:
     def out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
         self._launch(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, 0, self.Rule(*rule))
 
-    def bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule, BLOCK=128):
+    def bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
         k = self.Rule(*rule)
         N = x.size(1)
         if kept.size(0) == 0:
@@ -115,12 +122,15 @@ class Multistep:
         dx = x.new_empty(x.shape)
         dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
         if N:
+            ds_stride, x_stride = ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0
+            aligned = N % 16 == 0 and x_stride % 16 == 0 and ds_stride % 16 == 0
+            shape = backward_shape(N, x.element_size(), self.gates(k), aligned)
             with _on(x), _rounded(dx) as (to,):
-                self.bwd_kernel[_blocks(N, BLOCK)](
-                    ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta,
-                    ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0, T, N, theta.numel(), inner,
+                self.bwd_kernel[_blocks(N, shape["BLOCK"])](
+                    ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta, ds_stride, x_stride, T, N, theta.numel(), inner,
                     v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
-                    has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY, BLOCK=BLOCK, **OPTIONS,
+                    has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY,
+                    **shape, **OPTIONS,
                 )  # fmt: skip
         return dx, dv_start, dtheta
 
@@ -147,16 +157,28 @@ def cos_fwd(x, theta, T, inner, v0, *rule, BLOCK=128):
     return v0_out
 
 
-def qcfs_fwd(x, theta, inner, levels, grad, BLOCK=1024):
+TILE = 8192  # elements of a program of qcfs_bwd
+
+
+def _elementwise(x, C, inner):
+    """The compile-time facts of an element-wise launch: snnfast/triton/elementwise.py. 16 bytes of each array to a thread."""
+    inner = x.numel() if C == 1 else inner
+    aligned = x.numel() % 16 == 0 and inner % 16 == 0
+    # The indices of a last tile, and of a block's last elements, which may lie past N, fit 32 bits too.
+    return dict(one=C == 1, small=x.numel() + 2 * TILE < 1 << 31, aligned=aligned, BLOCK=2048 // x.element_size())
+
+
+def qcfs_fwd(x, theta, inner, levels, grad):
     y = torch.empty_like(x)
-    if x.numel():
+    N, C = x.numel(), theta.numel()
+    if N:
+        facts = _elementwise(x, C, inner)
         with _on(x), _rounded(y) as (to,):
-            grid = _blocks(x.numel(), BLOCK)
-            _qcfs_fwd[grid](x, theta, to, x.numel(), theta.numel(), inner, k=qcfs.Rule(levels, grad), BLOCK=BLOCK, **OPTIONS)
+            _qcfs_fwd[_blocks(N, facts["BLOCK"])](x, theta, to, N, C, inner, k=qcfs.Rule(levels, grad), **facts, **OPTIONS)
     return y
 
 
-def qcfs_bwd(dy, x, theta, inner, levels, grad, BLOCK=256, TILE=8192):
+def qcfs_bwd(dy, x, theta, inner, levels, grad):
     N, C = x.numel(), theta.numel()
     dx = torch.empty_like(x)
     if not N:
@@ -165,8 +187,9 @@ def qcfs_bwd(dy, x, theta, inner, levels, grad, BLOCK=256, TILE=8192):
     outer = N // (C * inner)
     tiles = -(-outer * inner // TILE)
     partial = theta.new_empty((tiles, C))
+    facts = _elementwise(x, C, inner)
     with _on(x), _rounded(dx) as (to,):
-        _qcfs_bwd[(C, tiles)](dy, x, theta, to, partial, N, C, inner, outer, TILE, k=qcfs.Rule(levels, grad), BLOCK=BLOCK, **OPTIONS)
+        _qcfs_bwd[(tiles * C,)](dy, x, theta, to, partial, N, C, inner, outer, k=qcfs.Rule(levels, grad), TILE=TILE, **facts, **OPTIONS)
     return dx, partial.sum(0)
 
 

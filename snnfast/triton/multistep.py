@@ -106,9 +106,16 @@ def bwd_kernel(
     ds, dv, x, theta, v_in, count_in, mask, kept, dx, dv_start, dtheta,
     ds_stride, x_stride, T, N, C, inner,
     v0: tl.constexpr, k: tl.constexpr, has_ds: tl.constexpr, has_dv: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr,
-    has_mask: tl.constexpr, gates: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, BLOCK: tl.constexpr,
+    has_mask: tl.constexpr, gates: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Segment by segment of `every` steps from the last: forward from the kept state, then the adjoint, all in registers."""
+    """Segment by segment of `every` steps from the last: forward from the kept state, then the adjoint, all in registers.
+
+    aligned: N and both strides are multiples of 16.
+    """
+    if aligned:  # written so that the compiler sees it
+        x_stride = x_stride // 16 * 16
+        ds_stride = ds_stride // 16 * 16
+        N = N // 16 * 16
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < N
     acc: tl.constexpr = theta.dtype.element_ty
@@ -132,17 +139,24 @@ def bwd_kernel(
         n = tl.zeros_like(th)
         if gates:
             n = tl.load(from_ + N, inside, other=0.0)
-        xs, vs, ns = (), (), ()
+        # The segment's x and ds are in flight together, before the first is used: a load behind a store of dx would wait for it.
+        xs, dys = (), ()
         for i in tl.static_range(every):
-            xi = tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0, eviction_policy="evict_first").to(acc)
-            xs, vs, ns = xs + (xi,), vs + (v,), ns + (n,)
-            v, n, _ = step(v, n, xi, th, k)
+            xs = xs + (tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0, eviction_policy="evict_first"),)
+        for i in tl.static_range(every):
+            if has_ds:
+                dyi = tl.load(ds + (first + i) * dstride + at, on & (i < left), other=0.0, eviction_policy="evict_first")
+                dys = dys + (dyi,)
+        vs, ns = (), ()
+        for i in tl.static_range(every):
+            vs, ns = vs + (v,), ns + (n,)
+            v, n, _ = step(v, n, xs[i].to(acc), th, k)
         for i in tl.static_range(every - 1, -1, -1):
             live = inside & (i < left)
             dy = tl.zeros_like(th)
             if has_ds:
-                dy = tl.load(ds + (first + i) * dstride + at, on & live, other=0.0, eviction_policy="evict_first").to(acc)
-            before, dxi, gi = step_bwd(c, dy, vs[i], ns[i], xs[i], th, k)
+                dy = dys[i].to(acc)
+            before, dxi, gi = step_bwd(c, dy, vs[i], ns[i], xs[i].to(acc), th, k)
             c = tl.where(live, before, c)
             g = tl.where(live, g + gi, g)
             if constant:
