@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
 #   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
-#   make gpu | gpu-models | info | lint | clean
+#   make gpu-kit | gpu | gpu-second | gpu-models | gpu-rehearsal | test-versions | test-sanitizers | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -22,7 +22,7 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" "pybind11>=2.13" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
+TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
 # What would bring another torch with it, so without what it depends on: networks and neurons of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
@@ -30,7 +30,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gpu gpu-models info lint clean
+.PHONY: gpu gpu-second gpu-kit gpu-models gpu-rehearsal test-versions test-sanitizers info lint clean
 
 all: $(READY)
 
@@ -52,10 +52,11 @@ demo: $(READY)
 test: $(READY) test-native
 	$(PY) -m pytest -n 2 $(ARGS)
 
-# What tests compile beside the library: the instruction sets' comparison, and the CUDA kernels for the host where there are CUDA headers.
+# What tests compile beside the library: the instruction sets' comparison and, where nvcc is found, the CUDA kernels: for GPUs, and for the host.
+CMAKE_BUILD = build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)")
 test-native: $(READY)
-	cd build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)") && \
-	cmake --build . --target isas $$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host) > test-native.log || (cat test-native.log; exit 1)
+	cd $(CMAKE_BUILD) && PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build . --target isas \
+	$$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host kernels_cuda kit_CUDA) > test-native.log || (cat test-native.log; exit 1)
 
 bench-models: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py $(ARGS)
@@ -105,9 +106,31 @@ figures: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/tables.py
 	PYTHONPATH="$(CURDIR)" $(PY) bench/plot.py
 
-# On a machine with a GPU: build for it, test, measure, sanitize; at most nine minutes. `make PYTHON=python3 gpu` where torch is there.
-gpu: $(INSTALLED)
-	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py
+# The CUDA column on the host under ASan and UBSan, in a build of its own; ASan wants to be loaded first. Python and torch leak at exit by design.
+SANITIZED := build/sanitize
+test-sanitizers: $(READY)
+	PATH="$(abspath $(dir $(PY))):$$PATH" cmake -G Ninja -S . -B $(SANITIZED) -DSNNFAST_SANITIZE=ON -DPython_EXECUTABLE="$(abspath $(PY))" > /dev/null
+	PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build $(SANITIZED) --target _cuda_on_host planted
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	$(PY) -m pytest tests/test_sanitizers.py tests/test_cuda_on_host.py --on-host $(SANITIZED) -p no:cacheprovider $(ARGS)
+
+# What travels to a machine with a GPU, built here without one: _C and _CUDA for every Python from 3.10 and every torch from 2.10 on.
+gpu-kit: $(READY)
+	cd $(CMAKE_BUILD) && PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build . --target kit_CUDA > gpu-kit.log || (cat gpu-kit.log; exit 1)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py --kit $(CMAKE_BUILD)
+
+# On a machine with a GPU, unattended, everything flushed to $$BENCH_RESULTS: seven minutes at most, then four. `make PYTHON=python3 gpu` where torch is.
+gpu gpu-second: $(INSTALLED)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py $@
+
+# The oldest, the middle and the newest Python, torch and Triton; each environment is made once, in ~/.cache/snnfast/versions (18 GB in all).
+test-versions: gpu-kit
+	PYTHONPATH="$(CURDIR)" $(PY) tests/versions.py $(ARGS)
+
+# The same steps without a GPU: CUDA kernels compiled for the host, Triton interpreted.
+gpu-rehearsal: $(READY) test-native
+	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py gpu --stand-in
+	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py gpu-second --stand-in
 
 # Whole networks on the GPU, after `make gpu`: T = 4096 included, and T = 1024 with 200 images, which the authors' programs have no memory for.
 gpu-models: $(INSTALLED)

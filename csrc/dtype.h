@@ -6,6 +6,12 @@ namespace snn::inline SNN_ISA {
 
 template <class X> struct Of { using type = X; };
 
+template <Dtype d> struct ElementOf;
+template <> struct ElementOf<Dtype::f32> : Of<float> {};
+template <> struct ElementOf<Dtype::f16> : Of<half> {};
+template <> struct ElementOf<Dtype::bf16> : Of<bfloat> {};
+template <> struct ElementOf<Dtype::f64> : Of<double> {};
+
 template <class X> struct AccOf { using type = float; };
 template <> struct AccOf<double> { using type = double; };
 template <class X> using Acc = typename AccOf<X>::type;

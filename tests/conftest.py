@@ -11,10 +11,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 
 HAS_CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if HAS_CUDA else "cpu"  # where Triton's kernels run: on the GPU, else interpreted on the CPU
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when snnfast.triton is first imported
 
 import numpy as np
+import on_host
 import pytest
 
 import snnfast
@@ -27,6 +29,15 @@ if importlib.util.find_spec("torchvision") and torch.version.cuda is None:
     _torchvision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
+
+
+def pytest_configure(config):
+    if config.getoption("--on-host"):
+        on_host.given.append(config.getoption("--on-host"))
 
 
 @pytest.fixture(autouse=True)

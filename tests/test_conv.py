@@ -4,7 +4,7 @@ import cases
 import numpy as np
 import pytest
 import torch
-from conftest import HAS_CUDA, isas, threads
+from conftest import DEVICE, isas, threads
 from torch.library import opcheck
 from torch.nn import functional as F
 
@@ -13,7 +13,6 @@ from snnfast import backends
 from snnfast.ops import conv
 from snnfast.ops.conv import relaid
 
-DEVICE = "cuda" if HAS_CUDA else "cpu"
 name = lambda row: "-".join(str(v).replace(" ", "") for v in row)  # noqa: E731
 
 

@@ -4,12 +4,9 @@
 ptxas (tests/test_compile_only.py), streams, and races between blocks (there is nothing that blocks share).
 """
 
-import importlib.util
-from pathlib import Path
-
 import cases
 import pytest
-import torch
+from on_host import BUILD, host_kernels, on_host_library
 from test_backends import QCFS, check_cos, check_qcfs, check_row
 from test_conv import check_conv
 from test_rows import ROWS as LENGTHS
@@ -28,17 +25,11 @@ ROWS = cases.sample(50, seed=3, sizes=[*cases.SIZES, (5, 2048), (19, 4096)])
 @pytest.fixture(scope="module")
 def on_host():
     """Calls an op's CUDA kernel on CPU tensors: on_host(op)(*args)."""
-    build = Path(__file__).parents[1] / "build"
-    found = sorted(build.glob("cmake-*/_cuda_on_host*.so"))
-    if not found:
-        if not list(build.glob("cmake-*/CMakeFiles/kernels_cuda.dir")):
+    if not on_host_library():
+        if not list(BUILD.glob("cmake-*/CMakeFiles/kernels_cuda.dir")):
             pytest.skip("no CUDA compiler was found when snnfast was built, so there are no CUDA headers to compile the kernels with")
         pytest.fail("the CUDA kernels were not built for the host: run `make test`, or `make test-native` once")
-    spec = importlib.util.spec_from_file_location("_cuda_on_host", found[-1])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, module.key))
-    return lambda overload: lambda *args: overload.redispatch(keys, *args)
+    return host_kernels()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=cases.name)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import isas, threads
+from conftest import DEVICE, isas, threads
 from torch.nn import functional as F
 from transformers import NETS, images, network
 
@@ -88,7 +88,8 @@ def columns():
         yield isa, native
     from snnfast.triton import kernels
 
-    yield "triton", kernels.iaf_fwd
+    on_device = lambda args: [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in args]  # noqa: E731
+    yield "triton", lambda *args: tuple(r.cpu() for r in kernels.iaf_fwd(*on_device(args)))
 
 
 @DTYPES

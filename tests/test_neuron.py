@@ -10,13 +10,12 @@ from pathlib import Path
 import cases
 import pytest
 import torch
-from conftest import HAS_CUDA
+from conftest import DEVICE
 
 import snnfast
 from snnfast.ops.multistep import EVERY, SPIKES
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-DEVICE = "cuda" if HAS_CUDA else "cpu"
 
 
 def module(folder, name, text):

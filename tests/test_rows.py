@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import isas, threads
+from conftest import DEVICE, isas, threads
 from torch.nn import functional as F
 
 import snnfast
@@ -56,7 +56,7 @@ def test_cpu(isa, row):
 def test_triton(row):
     from snnfast.triton import kernels
 
-    check_rows(row, kernels.softmax_out, kernels.layer_norm_out)
+    check_rows(row, kernels.softmax_out, kernels.layer_norm_out, DEVICE)
 
 
 def scalar_exp(z, wide):

@@ -46,8 +46,8 @@ struct bfloat { uint16_t bits; };
 template <class V, class S> SNN_HD V splat(S s) { return V{} + s; }
 template <class M, class V> SNN_HD V where(M c, V a, V b) { return c ? a : b; }
 // u - j where up, u + j where down, u elsewhere: one subtraction of a masked j.
-template <class M, class V> SNN_HD V lowered(V u, M up, V j) { return u - where(up, j, V{}); }
-template <class M, class V> SNN_HD V lowered(V u, M up, M down, V j) { return u - where(down, -j, where(up, j, V{})); }
+template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, V j) { return u - where(up, j, V{}); }
+template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, M down, V j) { return u - where(down, -j, where(up, j, V{})); }
 // a / b where a may be 0.
 template <class V, class S> SNN_HD V ratio(V a, S b) { return a / b; }
 

@@ -1,4 +1,4 @@
-// IAF x the time loop, backward.
+// IAF x the time loop, backward; compiled once for each dtype, SNN_DTYPE.
 #define SNN_ISA device
 #include "kernels.h"
 
@@ -7,4 +7,7 @@
 #include "../neurons/iaf.h"
 #include "multistep_bwd.h"
 
-void snn::cuda::iaf_bwd(const MultistepBwd& p, void* stream) { multistep_bwd<IAF>(p, static_cast<Stream>(stream)); }
+template <>
+void snn::cuda::iaf_bwd_of<snn::Dtype::SNN_DTYPE>(const MultistepBwd& p, void* stream) {
+  multistep_bwd<IAF, ElementOf<Dtype::SNN_DTYPE>::type>(p, static_cast<Stream>(stream));
+}

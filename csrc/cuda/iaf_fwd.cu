@@ -1,4 +1,4 @@
-// IAF x the time loop, forward.
+// IAF x the time loop, forward; compiled once for each dtype, SNN_DTYPE.
 #define SNN_ISA device
 #include "kernels.h"
 
@@ -7,4 +7,7 @@
 #include "../neurons/iaf.h"
 #include "multistep.h"
 
-void snn::cuda::iaf_fwd(const MultistepFwd& p, void* stream) { multistep_fwd<IAF>(p, static_cast<Stream>(stream)); }
+template <>
+void snn::cuda::iaf_fwd_of<snn::Dtype::SNN_DTYPE>(const MultistepFwd& p, void* stream) {
+  multistep_fwd<IAF, ElementOf<Dtype::SNN_DTYPE>::type>(p, static_cast<Stream>(stream));
+}

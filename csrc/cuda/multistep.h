@@ -13,7 +13,7 @@
 
 namespace snn::inline SNN_ISA {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // of a block, at most
 
 // Neurons per thread in 16-byte words of x.
 template <class X> constexpr int kWide = sizeof(X) == 8 ? 1 : 16 / int(sizeof(X));
@@ -46,8 +46,14 @@ __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const
     store_once(out, y);
   } else if constexpr (kind == Spikes::int8) {
     Pack<int8_t, many> y;
+    if constexpr (many % 4 == 0) {
+      uint32_t* words = reinterpret_cast<uint32_t*>(&y);
 #pragma unroll
-    for (int j = 0; j < many; ++j) y.e[j] = int8_t(s.e[j]);
+      for (int j = 0; j < many; j += 4) words[j / 4] = spike_bytes<E::counts>(s.e[j], s.e[j + 1], s.e[j + 2], s.e[j + 3]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < many; ++j) y.e[j] = spike_byte(s.e[j]);
+    }
     store_once(out, y);
   } else if constexpr (kind == Spikes::bits) {
     uint32_t up = 0, down = 0;
@@ -65,8 +71,11 @@ __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const
   }
 }
 
+// Blocks of kThreads that a multiprocessor holds at least: three where words of floats need no more than 80 registers.
+template <class X, int many, bool plain> constexpr int kBlocks = many == 4 && plain ? 3 : 2;
+
 template <class E, class X, Spikes kind, int many, class K>
-__global__ void __launch_bounds__(kThreads, 2) multistep_fwd_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k) {
+__global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>) multistep_fwd_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   using Y = typename Element<kind, X>::type;
   constexpr bool bits = kind == Spikes::bits;
@@ -174,22 +183,19 @@ bool in_words(const MultistepFwd& p) {
   return p.N % many == 0 && p.x_stride % many == 0 && on_words({p.x, p.s, p.v, p.v_end, p.count, p.count_end, p.kept});
 }
 
-template <template <bool> class E>
+template <template <bool> class E, class X>
 void multistep_fwd(const MultistepFwd& p, Stream stream) {
   if (p.N == 0) return;
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
-  with_dtype(p.dtype, [&](auto x) {
-    using X = typename decltype(x)::type;
-    with(p.spikes, [&](auto kind) {
-      with(kWide<X> > 1 && in_words<X>(p) && fills(p.N / kWide<X>), [&](auto wide) {
-        with(p.rule.negative != Negative::none, [&](auto is_signed) {
-          using Eq = E<is_signed()>;
-          Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
-            constexpr int many = wide() ? kWide<X> : 1;
-            const int64_t threads = p.N / many;
-            auto kernel = multistep_fwd_kernel<Eq, X, kind(), many, std::decay_t<decltype(k)>>;
-            launch(kernel, threads, wide() ? kThreads : block_for(threads), stream, p, pattern, k);
-          });
+  with(p.spikes, [&](auto kind) {
+    with(kWide<X> > 1 && in_words<X>(p) && fills(p.N / kWide<X>), [&](auto wide) {
+      with(p.rule.negative != Negative::none, [&](auto is_signed) {
+        using Eq = E<is_signed()>;
+        Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
+          constexpr int many = wide() ? kWide<X> : 1;
+          const int64_t threads = p.N / many;
+          auto kernel = multistep_fwd_kernel<Eq, X, kind(), many, std::decay_t<decltype(k)>>;
+          launch(kernel, threads, block_for(threads), stream, p, pattern, k);
         });
       });
     });

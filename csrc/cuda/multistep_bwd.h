@@ -12,8 +12,11 @@ constexpr int kThreadsBwd = 128;
 // Neurons per thread: one, for a segment of them fills the registers; two halves, so that a warp still moves 128 bytes.
 template <class X> constexpr int kPair = sizeof(X) == 2 ? 2 : 1;
 
+// Blocks that a multiprocessor holds at least. Four, with 128 registers, where a step has one threshold and few branches.
+template <class E, class X, class K> constexpr int kBlocksBwd = K::plain && !E::counts && sizeof(X) <= 4 ? 4 : 2;
+
 template <class E, class X, int many, class K>
-__global__ void __launch_bounds__(kThreadsBwd, 2) multistep_bwd_kernel(const __grid_constant__ MultistepBwd p, const __grid_constant__ Pattern pattern, const K k) {
+__global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bwd_kernel(const __grid_constant__ MultistepBwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   constexpr bool late_ds = sizeof(X) == 8;  // doubles would not fit the registers
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many;
@@ -100,21 +103,18 @@ bool in_words(const MultistepBwd& p) {
          on_words({p.x, p.ds, p.dx, p.dv, p.dv_start, p.dtheta, p.kept});
 }
 
-template <template <bool> class E>
+template <template <bool> class E, class X>
 void multistep_bwd(const MultistepBwd& p, Stream stream) {
   if (p.N == 0) return;
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
-  with_dtype(p.dtype, [&](auto x) {
-    using X = typename decltype(x)::type;
-    with(kPair<X> > 1 && in_words<X>(p) && fills(p.N / kPair<X>), [&](auto wide) {
-      with(p.rule.negative != Negative::none, [&](auto is_signed) {
-        using Eq = E<is_signed()>;
-        Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
-          constexpr int many = wide() ? kPair<X> : 1;
-          const int64_t threads = p.N / many;
-          auto kernel = multistep_bwd_kernel<Eq, X, many, std::decay_t<decltype(k)>>;
-          launch(kernel, threads, std::min(kThreadsBwd, block_for(threads)), stream, p, pattern, k);
-        });
+  with(kPair<X> > 1 && in_words<X>(p) && fills(p.N / kPair<X>), [&](auto wide) {
+    with(p.rule.negative != Negative::none, [&](auto is_signed) {
+      using Eq = E<is_signed()>;
+      Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
+        constexpr int many = wide() ? kPair<X> : 1;
+        const int64_t threads = p.N / many;
+        auto kernel = multistep_bwd_kernel<Eq, X, many, std::decay_t<decltype(k)>>;
+        launch(kernel, threads, std::min(kThreadsBwd, block_for(threads)), stream, p, pattern, k);
       });
     });
   });

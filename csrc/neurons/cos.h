@@ -35,8 +35,9 @@ struct COS {
     const auto up = u >= j;
     low = where(up & (u < low), u, low);
     high = where((u < j) & (u > high), u, high);
-    v = lowered(u, up, j);
-    n = n + where(up, splat<V>(S(1)), splat<V>(S(0)));
+    const V s = where(up, splat<V>(S(1)), splat<V>(S(0)));
+    v = lowered(u, s, up, j);
+    n = n + s;
   }
 
   template <class V, class K>

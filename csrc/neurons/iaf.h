@@ -100,10 +100,10 @@ struct IAF {
   SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
     using S = typename K::Scalar;
     const V j = jump(theta, k), u = drive(v, x, theta, k), s = fire(u, n, j, k);
-    // u - s j, written as selections because they cost less than products.
+    // lowered: u - s j, the way that costs an engine least.
     if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
-    else if constexpr (Signed) v = lowered(u, up(u, n, j, k), down(u, n, j, k), j);
-    else v = lowered(u, up(u, n, j, k), j);
+    else if constexpr (Signed) v = lowered(u, s, up(u, n, j, k), down(u, n, j, k), j);
+    else v = lowered(u, s, up(u, n, j, k), j);
     if (Signed && k.memory) n = n + s * theta;
     else n = n + s;
     return s;

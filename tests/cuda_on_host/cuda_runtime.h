@@ -134,6 +134,13 @@ uint64_t bits_of(V v) {
 #define SNN_LAUNCH(kernel, blocks, threads, stream, ...) (void)(stream), host::launch(kernel, blocks, threads, __VA_ARGS__)
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
+inline unsigned __float_as_uint(float v) { return unsigned(host::bits_of(v)); }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned choice) {
+  const uint64_t bytes = uint64_t(b) << 32 | a;
+  unsigned word = 0;
+  for (int i = 0; i < 4; ++i) word |= unsigned(bytes >> 8 * (choice >> 4 * i & 7) & 255) << 8 * i;
+  return word;
+}
 template <class V> V __ldcs(const V* p) {
   if (reinterpret_cast<uintptr_t>(p) % sizeof(V)) std::fprintf(stderr, "a misaligned load\n"), std::abort();
   return *p;

@@ -1,4 +1,14 @@
 // The Python module _cuda_on_host: importing it registers the CUDA column's ops, compiled for the host, under a dispatch key that nothing else uses.
-#include <pybind11/pybind11.h>
+#include "python.h"
 
-PYBIND11_MODULE(_cuda_on_host, m) { m.attr("key") = "XPU"; }
+namespace {
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cuda_on_host", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__cuda_on_host() {
+  PyObject* m = PyModule_Create(&module);
+  if (m) PyModule_AddStringConstant(m, "key", "XPU");
+  return m;
+}
