@@ -1,301 +1,214 @@
-"""Speed of the ops on a GPU as shares of what `copy_` moves per second: `make gpu` runs it, or `python bench/gpu.py`.
+"""Speed of the ops on a GPU, as shares of what a copy moves per second beside them: `make gpu` runs it in steps, or `python bench/gpu.py --by cuda`.
 
-Each row first checks its result against the reference on a slice, then is captured in a CUDA graph and replayed (triton.testing), so that it shows
-the kernels and not Python; bytes are those that must move. Rows are appended to results/<gpu>.jsonl. `--device cpu` runs the checks of every
-row on small tensors, times nothing and writes nothing.
+--by      copies: three kinds of copy; cuda, triton: the kernels of that provider; peers: what people use now; four: four kernels, for a profiler
+--round   written into the rows: rounds of one day are compared
+--stand-in   no GPU: CUDA kernels compiled for the host, Triton interpreted, small sizes. It rehearses; its rows say so and are no figures.
+
+Each row proves its result against the reference on a slice first. Then runs of it are captured in a CUDA graph and replayed between replays of a
+copy's: `warm` on the same tensors again and again, which a cache may hold, `cold` on one set of tensors after the other, together more than four
+times the L2. Bytes are those that must move. A row that fails, or takes the process with it, is told and left behind: the rows after it are measured
+in a new process.
 """
 
 import argparse
-import dataclasses
-import importlib.util
+import contextlib
+import functools
 import json
 import os
+import statistics
 import subprocess
 import sys
+import threading
 import time
-from functools import partial
-from pathlib import Path
 
-if "--device=cpu" in sys.argv:
+if "--stand-in" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 
+import stored
 import torch
-from eager import loop, qcfs_eager
+from gpu_rows import NAMES, rows
 
-import snnfast
-from snnfast import backends
-from snnfast.ops import iaf as op
-from snnfast.ops import qcfs as qop
-from snnfast.ops.multistep import EVERY
-from snnfast.reference.multistep import allocate
-
-RESULTS = Path(__file__).parent / "results"
-QUANTILES = (0.2, 0.5, 0.8)
-RULE = tuple(op.rule_of())
-BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
-NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-OUTPUT_BYTES = {"int8": 1, "bits": 1 / 8, "count": 0}
+PATIENCE = 45  # seconds that a row may take before its process is ended
 
 
-def columns(device):
-    """The kernels to measure, by provider: (iaf_fwd, iaf_out, iaf_bwd, qcfs_fwd, qcfs_bwd)."""
-    found = {}
-    if backends.provider == "cuda" and device == "cuda":
-        found["cuda"] = (op.iaf_fwd, op.iaf_out, op.iaf_bwd, qop.qcfs_fwd, qop.qcfs_bwd)
-    if backends.has_triton:
-        from snnfast.triton import kernels as k
+def sets_for(row, cold):
+    """How many sets of tensors are needed for one after the other to be cold."""
+    if not cold:
+        return 1
+    l2 = torch.cuda.get_device_properties(0).L2_cache_size if torch.cuda.is_available() else 512
+    return max(1, min(16, -(-4 * l2 // int(row.bytes))))
 
-        found["triton"] = (k.iaf_fwd, k.iaf_out, k.iaf_bwd, k.qcfs_fwd, k.qcfs_bwd)
+
+class Timed:
+    """Runs of some functions, one after the other, as often as fills about 4 ms; microseconds of one run by call."""
+
+    def __init__(self, runs, graph, stand_in):
+        self.runs, self.stand_in, self.graph, self.many = runs, stand_in, None, 1
+        self.turn()
+        if stand_in:
+            return
+        self.turn()
+        us = self()
+        self.many = max(1, round(4000 / us / len(runs)))
+        if graph:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.turn()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.turn()
+        self()
+
+    def turn(self):
+        for _ in range(self.many):
+            for run in self.runs:
+                run()
+
+    def __call__(self):
+        go = self.graph.replay if self.graph else self.turn
+        if self.stand_in:
+            began = time.perf_counter()
+            go()
+            return 1e6 * (time.perf_counter() - began) / len(self.runs)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        first.record()
+        go()
+        last.record()
+        torch.cuda.synchronize()
+        return 1e3 * first.elapsed_time(last) / self.many / len(self.runs)
+
+
+def measured(row, cold, copy, rounds, stand_in):
+    """The record of one row: it and the copy take turns."""
+    made = [row.make() for _ in range(sets_for(row, cold))]
+    for _, check in made[:1]:
+        assert check(), "WRONG RESULT, not timed"
+    timed = Timed([run for run, _ in made], row.graph, stand_in)
+    took, beside = [], []
+    for _ in range(rounds):
+        beside.append(copy())
+        took.append(timed())
+    us, copy_us = statistics.median(took), statistics.median(beside)
+    speed, moved = row.bytes / us / 1e3, copy.bytes / copy_us / 1e3
+    return dict(us=us, us_least=min(took), us_most=max(took), bytes=row.bytes, gb_per_s=speed, copy_gb_per_s=moved, share=speed / moved,
+                sets=len(made))  # fmt: skip
+
+
+def described(row):
+    return dict(op=row.name, provider=row.provider, shape=list(row.shape), dtype=NAMES[row.dtype], goal=row.goal)
+
+
+def facts(stand_in):
+    found = stored.facts("cpu" if stand_in else "cuda") | (dict(gpu="stand-in", stand_in=True) if stand_in else {})
+    with contextlib.suppress(ImportError):
+        found["triton"] = __import__("triton").__version__
+    with contextlib.suppress(OSError):
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        found["driver"] = subprocess.run(ask, capture_output=True, text=True, timeout=20).stdout.strip()
     return found
 
 
-@dataclasses.dataclass
-class Row:
-    """One thing to time: run() does it, check() proves it right, `bytes` must move for it."""
-
-    name: str
-    provider: str
-    shape: list
-    dtype: torch.dtype
-    bytes: float
-    goal: float
-    run: callable
-    check: callable
-    graph: bool = True
+def line(record):
+    goal = "" if record["goal"] is None else f"{record['goal']:.2f}"
+    how = f"{record['us']:.1f} | {record['gb_per_s']:.0f} | {record['share']:.2f}" if "us" in record else f"{record['failed']} | |"
+    heat = "cold" if record["cold"] else "warm"
+    return f"| {record['op']} | {record['provider']} | {record['shape']} | {record['dtype']} | {heat} | {how} | {goal} |"
 
 
-def make_x(T, N, dtype, device):
-    return (torch.randn(T, N, device=device) * 0.6 + 0.3).to(dtype)
-
-
-def forward(provider, kernels, T, N, dtype, spikes, goal, device, array=False, constant=False, name=None):
-    x = make_x(1 if constant else T, N, dtype, device)
-    th = torch.rand(N, device=device) + 0.5 if array else torch.full((1,), 0.75, device=device)
-    out = allocate(x, T, spikes, False)
-    state = torch.empty(N, device=device), torch.empty(N, dtype=torch.int32, device=device)
-    neuron = (None, None, None)
-
-    def run():
-        kernels[1](x, th, *neuron, out, *state, T, 1, 0.5, spikes, *RULE)
-
-    def check():
-        run()
-        n = min(N, 4096) // 32 * 32
-        s, v, count, _ = op.OPS.reference_fwd(x[:, :n], th if not array else th[:n], *neuron, T, 1, 0.5, spikes, 0, *RULE)
-        got = out[:n] if spikes == "count" else out[:, : n // 32] if spikes == "bits" else out[:, :n]
-        assert torch.equal(got, s) and torch.equal(state[0][:n], v) and torch.equal(state[1][:n], count)
-
-    size = BYTES[dtype]
-    moved = N * ((size if constant else T * size) + T * OUTPUT_BYTES.get(spikes, size) + 8 + (4 if array or spikes == "count" else 0))
-    kind = f"iaf {spikes}" + (", theta array" if array else "") + (", constant input" if constant else "")
-    return Row(name or kind, provider, [T, N], dtype, moved, goal, run, check)
-
-
-def forward_backward(provider, kernels, T, N, dtype, goal, device):
-    x, dy, th = make_x(T, N, dtype, device), make_x(T, N, dtype, device), torch.full((1,), 0.75, device=device)
-    neuron = (None, None, None)
-
-    def run():
-        s, v, count, kept = kernels[0](x, th, *neuron, T, 1, 0.5, "scaled", EVERY, *RULE)
-        return s, *kernels[2](dy, None, x, th, *neuron, kept, T, 1, 0.5, *RULE)
-
-    def check():
-        s, dx, dv, dtheta = run()
-        n = min(N, 1024)
-        part = x[:, :n].contiguous()
-        empty = torch.empty(0, 1, n, device=device)
-        expected = op.OPS.reference_bwd(dy[:, :n].contiguous(), None, part, th, *neuron, empty, T, 1, 0.5, *RULE)
-        assert torch.equal(dx[:, :n], expected[0]) and torch.equal(dtheta[:n], expected[2])
-
-    # x and s, x, ds and dx; the state every 16 steps written and read; per neuron v_end, count_end, dv, dtheta.
-    moved = N * (T * 5 * BYTES[dtype] + 2 * 4 * -(-T // EVERY) + 16)
-    return Row("iaf forward + backward, zif", provider, [T, N], dtype, moved, goal, run, check)
-
-
-def activation(provider, kernels, shape, dtype, goal, device, channelwise):
-    B, C, H, W = shape
-    x, dy = make_x(1, B * C * H * W, dtype, device)[0], make_x(1, B * C * H * W, dtype, device)[0]
-    th, inner = (torch.rand(C, device=device) + 0.5, H * W) if channelwise else (torch.full((1,), 0.75, device=device), 1)
-
-    def run():
-        return kernels[3](x, th, inner, 4, "qcfs"), *kernels[4](dy, x, th, inner, 4, "qcfs")
-
-    def check():
-        y, dx, dtheta = run()
-        assert torch.equal(y, qop._fwd(x, th, inner, 4, "qcfs"))
-        expected, total = qop._bwd(dy, x, th, inner, 4, "qcfs")
-        # A sum of many terms in another order.
-        assert torch.equal(dx, expected) and torch.allclose(dtheta, total, rtol=1e-3, atol=1e-5 * float(dy.abs().sum()))
-
-    name = ("qcfs, theta per channel" if channelwise else "qcfs") + " forward + backward"
-    return Row(name, provider, list(shape), dtype, 5 * BYTES[dtype] * x.numel(), goal, run, check)
-
-
-def compiled(f, how):
-    return torch.compile(f, fullgraph=True) if how == "torch.compile" else f
-
-
-def peer_loop(how, T, N, device):
-    """The user's loop over time."""
-    x, f = make_x(T, N, torch.float32, device), compiled(loop, how)
-
-    def check():
-        assert torch.equal(f(x, 0.75)[:, :1024], snnfast.iaf(x[:, :1024], 0.75)[0])
-
-    return Row(f"loop, {how}", how, [T, N], torch.float32, N * T * 8, None, partial(f, x, 0.75), check, graph=how == "eager")
-
-
-def peer_qcfs(how, shape, device):
-    """The user's activation, forward and backward."""
-    leaf, dy, f = torch.randn(shape, device=device).requires_grad_(), torch.randn(shape, device=device), compiled(qcfs_eager, how)
-    th = torch.full((1,), 0.75, device=device, requires_grad=True)
-
-    def run():
-        leaf.grad = th.grad = None
-        f(leaf, th).backward(dy)
-
-    def check():
-        # The eager form rounds z + (floor(z) - z) once more than the definition does.
-        assert torch.allclose(f(leaf, th)[:1], snnfast.qcfs(leaf[:1], th, 4), rtol=0, atol=1e-6)
-
-    return Row(f"qcfs forward + backward, {how}", how, list(shape), torch.float32, 20 * leaf.numel(), None, run, check, graph=False)
-
-
-def spikingjelly(name, T, N, dtype, device):
-    """A neuron of SpikingJelly 2.0.0 for the same work; 8 bytes per neuron and step in fp32, 4 in fp16."""
-    from spikingjelly.activation_based import functional, neuron
-
-    x, v = make_x(T, N, dtype, device), torch.full((N,), 0.375, device=device)
-    theta = torch.full((N,), 0.75, device=device)
-    node = neuron.ActivationAwareIFNode(theta, 0.375, channel_dim=-1, v_reset=None, step_mode="m").to(device)
-
-    @torch.no_grad()
-    def run():
-        if name == "if_multi_step":
-            return functional.if_multi_step(x, v, 0.75, None)[0]
-        node.reset()
-        return node(x)
-
-    def check():
-        assert torch.equal(run()[:, :1024].float() * 0.75, snnfast.iaf(x[:, :1024].float(), 0.75)[0])
-
-    return Row(f"SpikingJelly {name}", "spikingjelly", [T, N], dtype, 2 * BYTES[dtype] * T * N, None, run, check, graph=False)
-
-
-def rows(device, small):
-    T, N, shape = (16, 2048, (8, 4, 8, 8)) if small else (64, 1 << 20, (256, 64, 64, 64))
-    f32, f16, bf16 = torch.float32, torch.float16, torch.bfloat16
-    for provider, k in columns(device).items():
-        yield partial(forward, provider, k, T, N, f32, "scaled", 0.92, device)
-        yield partial(forward, provider, k, T, N, f32, "int8", 0.92, device)
-        yield partial(forward, provider, k, T, N, f32, "bits", 0.95, device)
-        yield partial(forward, provider, k, T, N, f32, "count", 0.95, device)
-        yield partial(forward, provider, k, T, N, f16, "int8", 0.88, device)
-        yield partial(forward, provider, k, T, N, bf16, "scaled", None, device)
-        yield partial(forward, provider, k, T, N, f32, "scaled", None, device, array=True)
-        yield partial(forward, provider, k, T, N, f32, "count", None, device, constant=True)
-        yield partial(forward, provider, k, 4, N * 16, f32, "scaled", None, device, name="iaf scaled, few steps")
-        yield partial(
-            forward, provider, k, 1024, 512 if small else 4096, f32, "scaled", None, device, name="iaf scaled, one image (goal 15 us)"
-        )
-        yield partial(forward_backward, provider, k, T, N, f32, 0.85, device)
-        yield partial(forward_backward, provider, k, T, N, bf16, 0.85, device)
-        yield partial(activation, provider, k, shape, f32, 0.85, device, channelwise=False)
-        yield partial(activation, provider, k, shape, f32, 0.85, device, channelwise=True)
-    if importlib.util.find_spec("spikingjelly"):
-        # In fp16 the membrane of ActivationAwareIFNode is fp16 too, which is another result.
-        for name, dtype in (("if_multi_step", f32), ("ActivationAwareIFNode", f32), ("if_multi_step", f16)):
-            yield partial(spikingjelly, name, T, N, dtype, device)
-    else:
-        print("| SpikingJelly 2.0.0 | – | not installed here: pip install --no-deps spikingjelly==2.0.0 loguru |")
-    for how in () if small else ("eager", "torch.compile"):
-        yield partial(peer_loop, how, T, N, device)
-        yield partial(peer_qcfs, how, shape, device)
-
-
-def time_ms(row):
-    """p20, p50, p80 of one run."""
-    from triton import testing
-
-    if row.graph:
-        with torch.cuda.stream(torch.cuda.Stream()):
-            return testing.do_bench_cudagraph(row.run, rep=60, quantiles=list(QUANTILES))
-    return testing.do_bench(row.run, warmup=40, rep=200, quantiles=list(QUANTILES))
-
-
-def facts():
-    import triton
-
-    driver = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True
-    ).stdout.split()
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    ).stdout.strip()
-    return dict(
-        machine=torch.cuda.get_device_name(), driver=driver[0] if driver else "?", torch=torch.__version__, triton=triton.__version__,
-        commit=commit or "?", time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )  # fmt: skip
-
-
-def measure(seconds):
-    """Times every row for at most `seconds`; prints the table, appends the rows to the results."""
-    began, about = time.monotonic(), facts()
-    x = make_x(64, 1 << 20, torch.float32, "cuda")
+def child(args):
+    """Measures rows from --first on in this process; says on the standard output which row it begins, and each result."""
+    stand_in, device = args.stand_in, "cpu" if args.stand_in else "cuda"
+    about, todo = facts(stand_in), plan(args)
+    x = torch.randn(64, (1 << 10) if stand_in else 1 << 20, device=device)
     y = torch.empty_like(x)
-    copy_ms = time_ms(Row("copy_", "torch", [64, 1 << 20], torch.float32, 0, None, partial(y.copy_, x), None))[1]
-    copy = 2 * x.nbytes / copy_ms / 1e6
-    del x, y
-    name = "".join(c if c.isalnum() else "-" for c in about["machine"]).lower()
-    out = Path(os.environ.get("OUT", RESULTS)) / f"{name}.jsonl"
-    out.parent.mkdir(exist_ok=True)
-    print(f"\n{about['machine']}, torch {about['torch']}, triton {about['triton']}: copy_ moves {copy:.0f} GB/s\n")
-    print("| op | by | shape | dtype | us | GB/s | share of copy_ | goal |\n|---|---|---|---|---|---|---|---|")
-    failed = 0
-    for make in rows("cuda", small=False):
-        if time.monotonic() - began > seconds:
-            print("(out of time: the rows that follow were not measured)")
-            break
-        row = make()
+    copy = Timed([functools.partial(y.copy_, x)], True, stand_in)
+    copy.bytes = 2 * x.nbytes
+    for i in range(args.first, len(todo)):
+        row, cold = todo[i]
+        record = described(row) | dict(by=args.by, cold=cold, round=args.round)
+        print("begun " + json.dumps([i, about, record]), flush=True)
         try:
-            row.check()
-        except AssertionError:
-            failed += 1
-            print(f"| {row.name} | {row.provider} | {row.shape} | {NAMES[row.dtype]} | WRONG RESULT, not timed | | | |", flush=True)
-            continue
-        p20, p50, p80 = time_ms(row)
-        speed = row.bytes / p50 / 1e6
-        goal = "" if row.goal is None else f"{row.goal:.2f}"
-        print(
-            f"| {row.name} | {row.provider} | {row.shape} | {NAMES[row.dtype]} | {1e3 * p50:.1f} | {speed:.0f} | {speed / copy:.2f} | {goal} |",
-            flush=True,
-        )
-        record = dict(
-            about, op=row.name, provider=row.provider, shape=row.shape, dtype=NAMES[row.dtype], p20_ms=p20, p50_ms=p50, p80_ms=p80, bytes=row.bytes,
-            gb_per_s=speed, copy_gb_per_s=copy, share_of_copy=speed / copy, goal=row.goal,
-        )  # fmt: skip
-        with open(out, "a") as f:
-            f.write(json.dumps(record) + "\n")
-        del row, make
-        torch.cuda.empty_cache()
-    print(f"\nrows appended to {out}")
+            record |= measured(row, cold, copy, 1 if stand_in else 7, stand_in)
+        except (torch.AcceleratorError, SystemError):
+            raise  # the device does not answer this process any more
+        except Exception as error:
+            record |= dict(failed=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200])
+        stored.append("gpu", about | dict(time=stored.now()), [record])
+        print(line(record), flush=True)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def plan(args):
+    """(row, cold) of each measurement: everything cold; warm too, where that is not the same."""
+    found = rows(args.by, "cpu" if args.stand_in else "cuda", args.stand_in)
+    small = [row for row in found if row.graph and sets_for(row, True) > 1]
+    return [(row, True) for row in found] + [(row, False) for row in small]
+
+
+def watch(args):
+    """Runs children until all rows are measured or told as failed. Returns how many failed."""
+    first, failed, until = 0, 0, time.monotonic() + args.seconds
+    print("| op | by | shape | dtype | | us | GB/s | share of a copy | goal |\n|---|---|---|---|---|---|---|---|---|", flush=True)
+    for _ in range(6):
+        command = [sys.executable, __file__, *sys.argv[1:], "--first", str(first)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        begun, last, heard = None, "", [time.monotonic()]
+
+        def end_when_late(process=process, heard=heard):
+            while process.poll() is None:
+                if time.monotonic() > min(until, heard[0] + PATIENCE):
+                    process.kill()
+                time.sleep(0.2)
+
+        threading.Thread(target=end_when_late, daemon=True).start()
+        for text in process.stdout:
+            heard[0] = time.monotonic()
+            if text.startswith("begun "):
+                begun = json.loads(text.removeprefix("begun "))
+                continue
+            failed += text.startswith("|") and "Error: " in text
+            last = text.strip() or last
+            print(text, end="", flush=True)
+        if process.wait() == 0:
+            return failed
+        if time.monotonic() > until:
+            print("(out of time: the rows that follow were not measured)", flush=True)
+            return failed
+        failed += 1
+        if begun is None:
+            print(f"no row was begun: {last}", flush=True)
+            return failed
+        why = f"no answer within {PATIENCE} s" if time.monotonic() > heard[0] + PATIENCE else f"took its process with it: {last}"
+        number, about, record = begun
+        record["failed"] = why[:200]
+        stored.append("gpu", about | dict(time=stored.now()), [record])
+        print(line(record), flush=True)
+        first = number + 1
     return failed
 
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: check every row on small tensors, time nothing")
-    p.add_argument("--seconds", type=float, default=150, help="stop measuring after this long (default 150)")
+    p.add_argument("--by", choices=("copies", "cuda", "triton", "peers", "four"), default="cuda", help="whose rows (default cuda)")
+    p.add_argument("--round", type=int, default=1, help="written into the rows (default 1)")
+    p.add_argument("--seconds", type=float, default=120, help="stop after this long (default 120)")
+    p.add_argument("--stand-in", action="store_true", help="without a GPU: rehearse, on small sizes")
+    p.add_argument("--first", type=int, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
-    if args.device == "cpu":
-        for make in rows("cpu", small=True):
-            row = make()
-            row.check()
-            print(f"{row.name} by {row.provider}: right")
-        return 0
-    if not torch.cuda.is_available():
+    if not args.stand_in and not torch.cuda.is_available():
         p.error("no CUDA device is visible to torch")
-    return 1 if measure(args.seconds) else 0
+    if args.by == "four":
+        for row in rows("four", "cpu" if args.stand_in else "cuda", args.stand_in):
+            run, _ = row.make()
+            run()
+        return 0
+    if args.first is not None:
+        return child(args)
+    return 1 if watch(args) else 0
 
 
 if __name__ == "__main__":

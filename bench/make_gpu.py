@@ -1,71 +1,269 @@
-"""`make gpu`: builds for the card, tests on it, measures, then looks for wrong accesses and races; at most nine minutes, unattended.
+"""`make gpu`, `make gpu-second`: what a GPU has to show, in steps, unattended; at most seven minutes, and four.
 
-Uses the Python it is run with, as it is: nothing is installed, nothing is fetched. A step that fails does not stop the ones that can still tell
-something; the table at the end says what each found, and the exit status is 1 if any failed.
+Uses the Python it is run with, as it is: nothing is installed, nothing is fetched. Everything is written as it comes to $BENCH_RESULTS (else
+bench/results), so that a run which is cut leaves all that it found:
+
+    steps.jsonl    when each step began, how it ended      gpu.log        what the steps printed
+    <gpu>.jsonl    rows of bench/gpu.py and models.py      tests.log      each test and its result
+    sanitizer.log, ncu.csv                                 what those tools printed
+
+Each step has a limit of its own, and a step that fails stops nothing but itself. `python bench/make_gpu.py --table FOLDER` makes the table of
+whatever is there. `--stand-in` rehearses without a GPU: CUDA kernels compiled for the host, Triton interpreted.
 """
 
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-import torch
+from gpu_tables import of_a_run
 
-ROOT = Path(__file__).parents[1]
-LIMIT = 530  # seconds for everything
-RESERVE = {"test": 260, "measure": 150, "memcheck": 60, "racecheck": 0}  # what must be left for later steps when a step ends
-
-
-def run(command, seconds, **env):
-    """The exit status; 124 if it ran out of time."""
-    print(f"\n$ {' '.join(map(str, command))}", flush=True)
-    try:
-        return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, timeout=max(1, seconds)).returncode
-    except subprocess.TimeoutExpired:
-        return 124
+ROOT = Path(__file__).resolve().parents[1]
+KIT = ROOT / "build/gpu-kit"
+# What tools say that a machine does not let near its card.
+REFUSED = "Device not supported", "LibraryNotLoaded", "ERR_NVGPUCTRPERM", "no CUDA-capable device"
 
 
-def steps(arch):
-    cores = len(os.sched_getaffinity(0))
-    python = sys.executable
-    build = f"build/cmake-{sys.implementation.cache_tag}"
-    yield "build", [python, "setup.py", "--quiet", "build_ext", "--inplace"], dict(SNNFAST_CUDA="1", SNNFAST_CUDA_ARCHS=arch)
-    yield "build for tests", ["cmake", "--build", build, "--target", "isas", "_cuda_on_host"], {}
-    parallel = ["-n", str(min(8, cores))] if shutil.which("pytest") and _has("xdist") else []
-    yield "test", [python, "-m", "pytest", "-q", *parallel, "-p", "no:cacheprovider", "tests"], {}
-    yield "measure", [python, "bench/gpu.py", "--seconds", "120"], {}
-    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    for tool in ("memcheck", "racecheck"):
-        command = [sanitizer, "--tool", tool, "--error-exitcode", "1", python, "tests/sanitize.py"]
-        yield tool, command if Path(sanitizer).exists() else None, dict(PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+@dataclasses.dataclass
+class Step:
+    """One command, None where its tool is not here; its limit in seconds; the file its output goes to beside gpu.log; variables that it needs."""
+
+    name: str
+    command: list | None
+    limit: float
+    file: str | None = None
+    env: dict = dataclasses.field(default_factory=dict)
 
 
-def _has(module):
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None
+def results():
+    return Path(os.environ.get("BENCH_RESULTS") or ROOT / "bench/results")
 
 
-def main():
-    if not torch.cuda.is_available():
+def tool(name):
+    """The path of one of CUDA's tools, or None."""
+    beside = [shutil.which(name), *(f"{home}/bin/{name}" for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home)]
+    return next((path for path in beside if path and Path(path).exists()), None)
+
+
+def pytest(*arguments):
+    """As many workers as the machine has use for; `python -m`, so that no PATH is asked."""
+    has = lambda module: importlib.util.find_spec(module) is not None  # noqa: E731
+    many = ["-n", str(min(4, len(os.sched_getaffinity(0))))] if has("xdist") else []
+    slow = ["--timeout", "60"] if has("pytest_timeout") else []
+    return [sys.executable, "-m", "pytest", "-v", "-rfE", "--no-header", *many, *slow, "-p", "no:cacheprovider", *arguments]
+
+
+def gpu(*arguments, stand_in):
+    return [sys.executable, "bench/gpu.py", *arguments, *(["--stand-in"] if stand_in else [])]
+
+
+def sanitizer(name, stand_in):
+    command = [tool("compute-sanitizer"), "--tool", name, "--error-exitcode", "1", sys.executable, "tests/sanitize.py"]
+    return Step(name, None if stand_in or not command[0] else command, 40, "sanitizer.log", dict(PYTORCH_NO_CUDA_MEMORY_CACHING="1"))
+
+
+def first(stand_in):
+    """`make gpu`: 7 minutes at most."""
+    here = ["--stand-in"] if stand_in else []
+    yield Step("library", [sys.executable, __file__, "--library", *here], 170)
+    yield Step("every op once", [sys.executable, "tests/every_op.py", *here], 40)
+    tests = "tests/test_cuda_on_host.py" if stand_in else "tests/test_gpu.py"
+    yield Step("tests", pytest(tests, *(["-k", "test_cos or test_rows"] if stand_in else [])), 90, "tests.log")
+    yield Step("copies before", gpu("--by", "copies", "--seconds", "25", stand_in=stand_in), 25)
+    for number in ("1", "2"):
+        yield Step(f"CUDA rows, round {number}", gpu("--by", "cuda", "--round", number, "--seconds", "60", stand_in=stand_in), 62)
+    yield Step("Triton rows", gpu("--by", "triton", "--seconds", "70", stand_in=stand_in), 72)
+    yield Step("copies after", gpu("--by", "copies", "--round", "2", "--seconds", "25", stand_in=stand_in), 25)
+    yield sanitizer("memcheck", stand_in)
+    yield sanitizer("racecheck", stand_in)
+    sections = "SpeedOfLight", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis"
+    profile = [tool("ncu"), "--csv", "--clock-control", "none", *(word for section in sections for word in ("--section", section))]
+    profile += ["-k", "regex:multistep|elementwise", sys.executable, "bench/gpu.py", "--by", "four"]
+    yield Step("ncu", None if stand_in or not profile[0] else profile, 50, "ncu.csv")
+
+
+def second(stand_in):
+    """`make gpu-second`: 4 minutes at most."""
+    size = ["--batch", "1", "--T", "2", "--width", "0.125"] if stand_in else ["--device", "cuda", "--batch", "200", "--T", "1024"]
+    network = [sys.executable, "bench/models.py", "--arch", "vgg16", "--ways", "snnfast", "--rounds", "1", *size]
+    yield Step("VGG-16, T = 1024, 200 images", network, 110)
+    yield Step("Triton equality", pytest("tests/test_backends.py", "-k", "test_cos_triton" if stand_in else "triton"), 70, "tests.log")
+    yield Step("CUDA rows, round 3", gpu("--by", "cuda", "--round", "3", "--seconds", "58", stand_in=stand_in), 60)
+
+
+PLANS = {"gpu": (first, 420), "gpu-second": (second, 240)}
+
+
+# ---- the library
+
+
+def sources():
+    """What the compiled libraries are made of, as one number: a kit of other sources is not used."""
+    import hashlib
+
+    files = sorted(p for folder in ("csrc", "tests/cuda_on_host") for p in (ROOT / folder).rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for path in (*files, ROOT / "CMakeLists.txt"):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def library(stand_in):
+    """Puts the libraries into the package: those that travelled with the checkout if they are of its sources and load, else built here."""
+    probe = "import snnfast; print(snnfast.backends.info()['cuda'])" + ("" if stand_in else "; assert snnfast.backends.provider == 'cuda'")
+    loads = lambda: subprocess.run([sys.executable, "-c", probe], cwd=ROOT).returncode == 0  # noqa: E731
+    if not (KIT / "kit.json").exists():
+        print("no kit came along: build/gpu-kit is not there", flush=True)
+    elif json.loads((KIT / "kit.json").read_text())["sources"] != sources():
+        print("the kit is of other sources", flush=True)
+    elif stand_in:
+        print(f"the kit: {(KIT / 'kit.json').read_text()}", flush=True)
+        return 0 if loads() else 1
+    else:
+        for old in (*ROOT.glob("snnfast/_C*.so"), *ROOT.glob("snnfast/_CUDA*.so")):
+            old.unlink()
+        for new in KIT.glob("*.so"):
+            shutil.copy2(new, ROOT / "snnfast" / new.name)
+        if loads():
+            print(f"the kit serves: {(KIT / 'kit.json').read_text()}", flush=True)
+            return 0
+        print("the kit does not load", flush=True)
+    if stand_in:
+        return 0 if loads() else 1
+    import torch
+
+    arch = "".join(map(str, torch.cuda.get_device_capability()))
+    env = dict(os.environ, SNNFAST_CUDA="1", SNNFAST_CUDA_ARCHS=arch)
+    built = subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=ROOT, env=env).returncode
+    return built or (0 if loads() else 1)
+
+
+def kit(build):
+    """`make gpu-kit`: the libraries that a build folder holds, and what they were made of."""
+    KIT.mkdir(parents=True, exist_ok=True)
+    for old in KIT.iterdir():
+        old.unlink()
+    for path in (ROOT / "snnfast/_C.abi3.so", Path(build) / "kit/_CUDA.abi3.so"):
+        shutil.copy2(path, KIT / path.name)
+        subprocess.run(["strip", "--strip-unneeded", KIT / path.name], check=True)
+    import torch
+
+    from snnfast.machine import commit
+
+    (KIT / "kit.json").write_text(json.dumps(dict(commit=commit(), torch=torch.__version__, sources=sources())) + "\n")
+    size = sum(path.stat().st_size for path in KIT.iterdir())
+    print(f"build/gpu-kit: {size / 1e6:.1f} MB")
+    return 0 if size <= 25e6 else print("it may have 25 MB at most") or 1
+
+
+# ---- the steps
+
+
+def say(folder, **what):
+    """A line of steps.jsonl, on the disk before the next thing happens."""
+    with open(folder / "steps.jsonl", "a") as file:
+        file.write(json.dumps(what) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def run(step, seconds, folder):
+    """(how it ended, its output's last lines): output goes line by line to the log, to the step's file and to the terminal."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "BENCH_RESULTS": str(folder), **step.env}
+    with contextlib.ExitStack() as stack:
+        names = ["gpu.log", *([step.file] if step.file else [])]
+        files = [stack.enter_context(open(folder / name, "a", buffering=1)) for name in names]
+        head = f"\n$ {' '.join(map(str, step.command))}\n"
+        files[0].write(head)
+        print(head, end="", flush=True)
+        process = subprocess.Popen(
+            step.command, cwd=ROOT, env=env, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        late = threading.Event()
+
+        def end():
+            late.set()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(max(1, seconds), end)
+        timer.start()
+        last = []
+        try:
+            for text in process.stdout:
+                last = [*last[-40:], text]
+                print(text, end="", flush=True)
+                for file in files:
+                    file.write(text)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                end()
+                process.wait()
+    if late.is_set():
+        return "out of time", last
+    if status and any(word in text for text in last for word in REFUSED):
+        return "not done: this machine refuses the tool", last
+    return "ok" if status == 0 else f"FAILED (exit status {status})", last
+
+
+def follow(name, steps, limit, folder):
+    """Runs the steps; each gets its own limit, or what is left of the whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    began, good = time.monotonic(), True
+    for step in steps:
+        left = limit - (time.monotonic() - began)
+        at, what = time.monotonic(), dict(run=name, step=step.name)
+        if step.command is None:
+            say(folder, **what, result="not done: no such tool here", seconds=0)
+            continue
+        if left < 5:
+            say(folder, **what, result="not begun: out of time", seconds=0)
+            continue
+        say(folder, **what, begun=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        try:
+            result, _ = run(step, min(step.limit, left), folder)
+        except OSError as error:
+            result = f"FAILED ({error})"
+        good &= result == "ok" or result.startswith("not done")
+        say(folder, **what, result=result, seconds=round(time.monotonic() - at, 1))
+    print(of_a_run(folder))
+    return 0 if good else 1
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("plan", nargs="?", choices=PLANS, default="gpu")
+    p.add_argument("--stand-in", action="store_true", help="without a GPU: rehearse the same steps")
+    p.add_argument("--library", action="store_true", help="only put the compiled libraries into place")
+    p.add_argument("--kit", metavar="BUILD", help="only gather what travels, from this build folder")
+    p.add_argument("--table", type=Path, metavar="FOLDER", help="only print the table of these results")
+    args = p.parse_args(argv)
+    if args.table:
+        print(of_a_run(args.table))
+        return 0
+    if args.kit:
+        return kit(args.kit)
+    if args.library:
+        return library(args.stand_in)
+    import torch
+
+    if not args.stand_in and not torch.cuda.is_available():
         print("make gpu: no CUDA device is visible to this Python's torch", file=sys.stderr)
         return 2
-    arch = "".join(map(str, torch.cuda.get_device_capability()))
-    began, found = time.monotonic(), []
-    for name, command, env in steps(arch):
-        at = time.monotonic()
-        if command is None:
-            found.append((name, "not done: no compute-sanitizer on this machine", 0))
-            continue
-        status = run(command, LIMIT - (at - began) - RESERVE.get(name, 0), **env)
-        word = "ok" if status == 0 else "out of time" if status == 124 else f"FAILED (exit status {status})"
-        found.append((name, word, time.monotonic() - at))
-    print("\n| step | result | s |\n|---|---|---|")
-    for name, word, seconds in found:
-        print(f"| {name} | {word} | {seconds:.0f} |")
-    return 1 if any(word != "ok" and not word.startswith("not done") for _, word, _ in found) else 0
+    steps, limit = PLANS[args.plan]
+    return follow(args.plan, steps(args.stand_in), limit, results())
 
 
 if __name__ == "__main__":

@@ -71,9 +71,9 @@ def best_chunk(args, arch):
 
 def measured(args, arch, T, chunk, wrong):
     """Median seconds and largest peak of each way, in rounds. wrong: what the check of a way said, where it failed."""
-    found = {way: [] for way in WAYS}
+    found = {way: [] for way in args.ways}
     for _ in range(args.rounds):
-        for way in WAYS:
+        for way in args.ways:
             if way in wrong:
                 found[way].append(wrong[way])
             elif way == "authors" and _authors_bytes(args, arch, T) > SHARE * memory.free(args.device):
@@ -105,6 +105,7 @@ def main():
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--width", type=float, default=1.0)
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), metavar="WAY", help="which ways to run (default all)")
     p.add_argument("--peaks", action="store_true", help="of transformers: only how much memory whole runs take")
     p.add_argument("--device", default="cpu")
     p.add_argument("--results", type=Path, default=stored.RESULTS)
@@ -125,10 +126,9 @@ def main():
     print(f"{facts.get('gpu', facts['cpu'])}, batch {args.batch}, width {args.width}, {args.rounds} rounds")
     print("| network, T | way | images/s | image-steps/s | against the best other | peak | rise |\n|---|---|---|---|---|---|---|")
     for arch in args.arch:
-        chunk = best_chunk(args, arch)
-        checks = {
-            way: child(args, way, arch, 0, chunk if way == "spikingjelly" else 0) for way in WAYS
-        }  # in processes of their own: they take memory
+        chunk = best_chunk(args, arch) if "spikingjelly" in args.ways else 0
+        # In processes of their own: they take memory. Ours is what the others are compared with.
+        checks = {way: child(args, way, arch, 0, chunk if way == "spikingjelly" else 0) for way in args.ways if way != "snnfast"}
         wrong = {way: c for way, c in checks.items() if "failed" in c}
         for T in args.T:
             rows = measured(args, arch, T, chunk, wrong)
@@ -141,7 +141,7 @@ def main():
                 print(_line(f"{arch}, {T}", way, r), flush=True)
             if "rate" in r:
                 print(f"| | mean firing rate {r['rate']:.3f} | | | | | |", flush=True)
-        if args.device == "cpu":
+        if args.device == "cpu" and args.ways == list(WAYS):
             split.measure(arch, args.width, args.batch, args.T[0], facts, args.results)
 
 

@@ -8,22 +8,16 @@ import re
 import statistics
 from pathlib import Path
 
+import gpu_tables
 import stored
+from gpu_tables import table
 
 from snnfast.memory import told
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "bench/README.md")
+PAGES = ("README.md", "bench/README.md", "bench/gpu-predictions.md")
 MARKED = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AVX512, AVX2 = "amd-epyc-family-26-model-2-x86-64-v4", "amd-epyc-x86-64-v3"
-
-
-def table(head, rows):
-    return line(head) + "|---" * len(head) + "|\n" + "".join(map(line, rows))
-
-
-def line(cells):
-    return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
 def last(bench, *keys, machine=AVX512, **only):
@@ -367,9 +361,8 @@ def demo_transformers():
     return _accuracies(names, 64)
 
 
-TABLES = {
-    "methods": methods,
-    "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
+TABLES = gpu_tables.TABLES | {
+    "methods": methods, "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
     "summary": summary, "ops-fp32": ops_fp32, "ops-others": ops_others, "activations": activations, "goals": goals, "peers": peers,
     "reasons": reasons, "scaling": scaling,
     "split": split, "precision": precision, "choices": choices, "deterministic": deterministic, "speed": speed, "conv": conv,

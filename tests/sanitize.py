@@ -45,6 +45,12 @@ def main():
         x, w = torch.randn(5, 7, 6, C, device="cuda", dtype=dtype).relu(), torch.randn(3, 3, C, O, device="cuda", dtype=dtype)
         conv.conv_fwd(x, w, w[0, 0, 0].contiguous(), 2, 1, 1, 0, 1, 2)
         launches += 1
+    # Rows of a warp, and of several, which meet at barriers in shared memory.
+    for dtype, C in itertools.product((torch.float32, torch.float64), (37, 200, 500, 1000, 2000, 4000)):
+        x = torch.randn(3, 5, C, device="cuda", dtype=dtype)
+        snnfast.softmax_over_time(x)
+        snnfast.layer_norm_over_time(x, x[0, 0], x[0, 1])
+        launches += 2
     torch.cuda.synchronize()
     print(f"{launches} launches by {snnfast.backends.provider}")
 

@@ -111,9 +111,18 @@ def test_a_loaders_batches_are_cut_to_the_budget(tiny):
     assert tight.report().accuracy == whole.accuracy and tight.report().loss == whole.loss
 
 
-@pytest.mark.parametrize("budget", ["700MiB", "570MiB"])
-def test_the_peak_stays_below_the_budget(checkpoint, tmp_path, budget):
+@pytest.fixture(scope="module")
+def idle():
+    """What a process holds that has only imported the package: a torch with CUDA holds three times what one without does."""
+    code, out, error = command.run("import snnfast.cli; from snnfast import memory; print(memory.used('cpu'))", script=("-c",))
+    assert code == 0, error
+    return int(out)
+
+
+@pytest.mark.parametrize("extra", [475, 345])
+def test_the_peak_stays_below_the_budget(checkpoint, tmp_path, idle, extra):
     """The real command; the most that the system ever saw it hold since the run began."""
+    budget = f"{(idle >> 20) + extra}MiB"
     code, out, error = command.run(
         "eval", checkpoint, "--memory", budget, "--T", 32, "--images", 200, "--statistics", "--out", tmp_path / "e"
     )

@@ -1,0 +1,219 @@
+"""What `gpu.py` times: for each row how its tensors are made, what runs, and what proves it right."""
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+import torch
+from eager import loop, qcfs_eager
+
+import snnfast
+from snnfast.ops import iaf as op
+from snnfast.ops import qcfs as qop
+from snnfast.ops.multistep import EVERY
+from snnfast.reference.multistep import allocate
+
+RULE = tuple(op.rule_of())
+BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+OUTPUT_BYTES = {"int8": 1, "bits": 1 / 8, "count": 0}
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+
+
+@dataclasses.dataclass
+class Row:
+    """One thing to time. make() -> (run, check): run() does it on tensors of its own, check() proves it right; `bytes` must move for it."""
+
+    name: str
+    provider: str
+    shape: tuple
+    dtype: torch.dtype
+    bytes: float
+    goal: float | None
+    make: callable
+    graph: bool = True
+
+
+def kernels_of(provider, stand_in):
+    """(iaf_out, iaf_fwd, iaf_bwd, qcfs_fwd, qcfs_bwd) of a provider."""
+    if provider == "triton":
+        from snnfast.triton import kernels as k
+
+        return k.iaf_out, k.iaf_fwd, k.iaf_bwd, k.qcfs_fwd, k.qcfs_bwd
+    ours = op.iaf_out, op.iaf_fwd, op.iaf_bwd, qop.qcfs_fwd, qop.qcfs_bwd
+    if stand_in:
+        sys.path.append(str(Path(__file__).parents[1] / "tests"))
+        from on_host import host_kernels
+
+        return tuple(map(host_kernels(), ours))
+    if snnfast.backends.provider != "cuda":
+        raise SystemExit(f"gpu.py: CUDA tensors are served by {snnfast.backends.info()['cuda']}")
+    return ours
+
+
+def make_x(T, N, dtype, device):
+    return (torch.randn(T, N, device=device) * 0.6 + 0.3).to(dtype)
+
+
+def forward(by, kernels, device, T, N, dtype, spikes, goal=None, array=False, constant=False, name=None):
+    def make():
+        x = make_x(1 if constant else T, N, dtype, device)
+        th = torch.rand(N, device=device) + 0.5 if array else torch.full((1,), 0.75, device=device)
+        out = allocate(x, T, spikes, False)
+        state = torch.empty(N, device=device), torch.empty(N, dtype=torch.int32, device=device)
+        neuron = (None, None, None)
+
+        def run():
+            kernels[0](x, th, *neuron, out, *state, T, 1, 0.5, spikes, *RULE)
+
+        def check():
+            run()
+            n = min(N, 4096) // 32 * 32
+            s, v, count, _ = op.OPS.reference_fwd(x[:, :n], th if not array else th[:n], *neuron, T, 1, 0.5, spikes, 0, *RULE)
+            got = out[:n] if spikes == "count" else out[:, : n // 32] if spikes == "bits" else out[:, :n]
+            return torch.equal(got, s) and torch.equal(state[0][:n], v) and torch.equal(state[1][:n], count)
+
+        return run, check
+
+    size = BYTES[dtype]
+    moved = N * ((size if constant else T * size) + T * OUTPUT_BYTES.get(spikes, size) + 8 + (4 if array or spikes == "count" else 0))
+    kind = f"iaf {spikes}" + (", theta array" if array else "") + (", constant input" if constant else "")
+    return Row(name or kind, by, (T, N), dtype, moved, goal, make)
+
+
+def forward_backward(by, kernels, device, T, N, dtype, goal):
+    def make():
+        x, dy, th = make_x(T, N, dtype, device), make_x(T, N, dtype, device), torch.full((1,), 0.75, device=device)
+        neuron = (None, None, None)
+
+        def run():
+            s, v, count, kept = kernels[1](x, th, *neuron, T, 1, 0.5, "scaled", EVERY, *RULE)
+            return s, *kernels[2](dy, None, x, th, *neuron, kept, T, 1, 0.5, *RULE)
+
+        def check():
+            s, dx, dv, dtheta = run()
+            n = min(N, 1024)
+            part, empty = x[:, :n].contiguous(), torch.empty(0, 1, n, device=device)
+            expected = op.OPS.reference_bwd(dy[:, :n].contiguous(), None, part, th, *neuron, empty, T, 1, 0.5, *RULE)
+            return torch.equal(dx[:, :n], expected[0]) and torch.equal(dtheta[:n], expected[2])
+
+        return run, check
+
+    # x and s, x, ds and dx; the state every 16 steps written and read; per neuron v_end, count_end, dv, dtheta.
+    moved = N * (T * 5 * BYTES[dtype] + 2 * 4 * -(-T // EVERY) + 16)
+    return Row("iaf forward + backward, zif", by, (T, N), dtype, moved, goal, make)
+
+
+def activation(by, kernels, device, shape, dtype, goal, channelwise=False):
+    B, C, H, W = shape
+
+    def make():
+        x, dy = make_x(1, B * C * H * W, dtype, device)[0], make_x(1, B * C * H * W, dtype, device)[0]
+        th, inner = (torch.rand(C, device=device) + 0.5, H * W) if channelwise else (torch.full((1,), 0.75, device=device), 1)
+
+        def run():
+            return kernels[3](x, th, inner, 4, "qcfs"), *kernels[4](dy, x, th, inner, 4, "qcfs")
+
+        def check():
+            y, dx, dtheta = run()
+            expected, total = qop._bwd(dy, x, th, inner, 4, "qcfs")
+            # A sum of many terms in another order.
+            near = torch.allclose(dtheta, total, rtol=1e-3, atol=1e-5 * float(dy.abs().sum()))
+            return torch.equal(y, qop._fwd(x, th, inner, 4, "qcfs")) and torch.equal(dx, expected) and near
+
+        return run, check
+
+    name = ("qcfs, theta per channel" if channelwise else "qcfs") + " forward + backward"
+    return Row(name, by, shape, dtype, 5 * BYTES[dtype] * B * C * H * W, goal, make)
+
+
+def copies(device, T, N):
+    """Three kinds: the driver's copy, a kernel that reads one tensor and writes another, one that reads two and writes one."""
+    kinds = {"copy_": 2, "neg": 2, "add": 3}
+
+    def make(kind):
+        x, y, z = (torch.randn(T, N, device=device) for _ in range(3))
+        run = {"copy_": lambda: y.copy_(x), "neg": lambda: torch.neg(x, out=y), "add": lambda: torch.add(x, z, out=y)}[kind]
+        expected = {"copy_": lambda: x, "neg": lambda: -x, "add": lambda: x + z}[kind]
+        return run, lambda: torch.equal(run(), expected())
+
+    return [Row(kind, "torch", (T, N), F32, many * 4 * T * N, None, functools.partial(make, kind)) for kind, many in kinds.items()]
+
+
+def peer_loop(how, device, T, N):
+    """The user's loop over time."""
+
+    def make():
+        x, f = make_x(T, N, F32, device), torch.compile(loop, fullgraph=True) if how == "torch.compile" else loop
+        return functools.partial(f, x, 0.75), lambda: torch.equal(f(x, 0.75)[:, :1024], snnfast.iaf(x[:, :1024], 0.75)[0])
+
+    return Row("loop over time", how, (T, N), F32, N * T * 8, None, make, graph=how == "eager")
+
+
+def peer_qcfs(how, device, shape):
+    """The user's activation, forward and backward."""
+
+    def make():
+        leaf, dy = torch.randn(shape, device=device).requires_grad_(), torch.randn(shape, device=device)
+        f = torch.compile(qcfs_eager, fullgraph=True) if how == "torch.compile" else qcfs_eager
+        th = torch.full((1,), 0.75, device=device, requires_grad=True)
+
+        def run():
+            leaf.grad = th.grad = None
+            f(leaf, th).backward(dy)
+
+        # The eager form rounds z + (floor(z) - z) once more than the definition does.
+        return run, lambda: torch.allclose(f(leaf, th)[:1], snnfast.qcfs(leaf[:1], th, 4), rtol=0, atol=1e-6)
+
+    B, C, H, W = shape
+    return Row("qcfs forward + backward", how, shape, F32, 20 * B * C * H * W, None, make, graph=False)
+
+
+def spikingjelly(name, device, T, N, dtype):
+    """A neuron of SpikingJelly 2.0.0 for the same work."""
+
+    def make():
+        from spikingjelly.activation_based import functional, neuron
+
+        x, v = make_x(T, N, dtype, device), torch.full((N,), 0.375, device=device)
+        theta = torch.full((N,), 0.75, device=device)
+        node = neuron.ActivationAwareIFNode(theta, 0.375, channel_dim=-1, v_reset=None, step_mode="m").to(device)
+
+        @torch.no_grad()
+        def run():
+            if name == "if_multi_step":
+                return functional.if_multi_step(x, v, 0.75, None)[0]
+            node.reset()
+            return node(x)
+
+        return run, lambda: torch.equal(run()[:, :1024].float() * 0.75, snnfast.iaf(x[:, :1024].float(), 0.75)[0])
+
+    return Row(f"SpikingJelly {name}", "spikingjelly", (T, N), dtype, 2 * BYTES[dtype] * T * N, None, make, graph=False)
+
+
+def rows(by, device, stand_in):
+    """All rows of one --by, those first that a run cut short should have."""
+    T, N, shape = (3, 64, (2, 4, 4, 4)) if stand_in else (64, 1 << 20, (256, 64, 64, 64))
+    if by == "copies":
+        return copies(device, 64, N // 16) + copies(device, T, N)  # 17 MB, which lie in L2 when warm; 268 MB
+    if by == "peers":
+        found = [peer_loop(how, device, T, N) for how in ("eager", "torch.compile")]
+        found += [peer_qcfs(how, device, shape) for how in ("eager", "torch.compile")]
+        # In fp16 the membrane of ActivationAwareIFNode is fp16 too, which is another result.
+        jelly = ("if_multi_step", F32), ("ActivationAwareIFNode", F32), ("if_multi_step", F16)
+        return found + [spikingjelly(name, device, T, N, dtype) for name, dtype in jelly]
+    k = kernels_of("cuda" if by == "four" else by, stand_in)
+    fwd = functools.partial(forward, by, k, device)
+    both = functools.partial(forward_backward, by, k, device)
+    image = fwd(*((20, 8) if stand_in else (1024, 4096)), F32, "scaled", name="iaf scaled, one image (goal 15 us)")
+    one = activation(by, k, device, shape, F32, 0.85)
+    if by == "four":
+        return [fwd(T, N, F32, "scaled"), both(T, N, F32, None), one, image]
+    return [
+        fwd(T, N, F32, "scaled", 0.92), both(T, N, F32, 0.85), one, image, fwd(T, N, F32, "int8", 0.92), fwd(T, N, F32, "bits", 0.95),
+        fwd(T, N, F32, "count", 0.95), fwd(T, N, F16, "int8", 0.88), fwd(T, N, BF16, "scaled"), both(T, N, BF16, 0.85),
+        activation(by, k, device, shape, F32, 0.85, channelwise=True), fwd(4, N * 16, F32, "scaled", name="iaf scaled, few steps"),
+        fwd(T, N, F32, "scaled", array=True), fwd(T, N, F32, "count", constant=True),
+        fwd(T, 128 if stand_in else 100_352, F32, "scaled", name="iaf scaled, 100,352 neurons"),
+    ]  # fmt: skip
