@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import os
 import warnings
+from pathlib import Path
 
 
 def _load(name):
     """The compiled module, or None and why not."""
     if not importlib.util.find_spec(name):
-        return None, "it was not built"
+        told = Path(__file__).with_name("not_built.txt")  # setup.py's, where it built nothing
+        return None, f"it was not built: {told.read_text().strip()}" if told.exists() else "it was not built"
     try:
         return importlib.import_module(name), None
     except ImportError as error:  # built for another torch or Python

@@ -6,7 +6,9 @@ tiny-imagenet            root/{wnids.txt, train/<id>/images/*, val/images/*, val
 imagefolder   root/train/<class>/*, root/val/<class>/*: ImageNet and sets laid out like it
 """
 
+import functools
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,21 @@ def preprocessing_of(asked, default):
     return {"name": "own", **sizes, **asked}
 
 
+@functools.cache
+def declare_operators():
+    """torchvision's wheels for a torch with CUDA load beside one without it too, if two operators are declared that its import asks for and a
+    compiled library should bring. Nothing here calls them."""
+    if torch.version.cuda is None and "torchvision" not in sys.modules and importlib.util.find_spec("torchvision"):
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in (
+            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        ):
+            library.define(schema)
+        return library  # which lives as long as what it declared is to
+    return None
+
+
 def load(name, root=None, cutout=16, download=False, preprocessing=None, train=True):
     """A data set by name.
 
@@ -122,9 +139,10 @@ def load(name, root=None, cutout=16, download=False, preprocessing=None, train=T
         raise ValueError(f"data folder {root} is not there")
     if not importlib.util.find_spec("torchvision"):
         raise ModuleNotFoundError("torchvision", name="torchvision")
+    declare_operators()
     try:
         import torchvision  # noqa: F401
-    except RuntimeError as error:  # one built for another torch
+    except (ImportError, RuntimeError) as error:  # one built for another torch
         raise ValueError(f"data {name!r} is read through torchvision, which does not load: {error}") from None
     from snnfast import pictures
 

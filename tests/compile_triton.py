@@ -51,7 +51,8 @@ NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", *gathe
 def build(function, equation, run_time, dtype, constants):
     acc = "fp64" if dtype == "fp64" else "fp32"
     fn = kernel(function, equation, run_time)
-    options = dict(OPTIONS, num_warps=1 if constants.get("BLOCK") == 32 else 4, maxnreg=constants.get("maxnreg"))
+    warps = constants.get("num_warps", 1 if constants.get("BLOCK") == 32 else 4)
+    options = dict(OPTIONS, num_warps=warps, maxnreg=constants.get("maxnreg"))
     constants = {name: value for name, value in constants.items() if name in fn.arg_names}
     signature = {}
     for name in fn.arg_names:
@@ -144,7 +145,7 @@ def compiled():
         found[f"conv {dtype}"] = facts(build(gather.fwd_kernel, conv, gather.RUN_TIME, dtype, dict(has_bias=True, PLACES=16, PANEL=64)))
         for name, equation in (("softmax", softmax), ("layer_norm", layer_norm)):
             k, has = equation.Rule(dtype == "fp64"), name == "layer_norm"
-            for columns in (50, 197, 768):
+            for columns in (50, 197, 768) if dtype == "fp64" else (50, 197, 768, 1537, 4096):
                 constants = dict(k=k, has_w=has, has_b=has, **kernels.rows_shape(columns, dtype == "fp64"))
                 found[f"{name} {dtype} {columns}"] = facts(build(rows.run_kernel, equation, rows.RUN_TIME, dtype, constants))
     return found

@@ -1,7 +1,6 @@
 """Shared by all tests: Triton's interpreter where there is no GPU, memory full of NaN, the backends, the golden files."""
 
 import contextlib
-import importlib.util
 import os
 from pathlib import Path
 
@@ -21,12 +20,9 @@ import pytest
 
 import snnfast
 from snnfast import backends
+from snnfast.data import declare_operators
 
-if importlib.util.find_spec("torchvision") and torch.version.cuda is None:
-    # torchvision's wheels are built for a torch with CUDA; beside one without it they lack two operators, which nothing here calls.
-    _torchvision = torch.library.Library("torchvision", "DEF")
-    _torchvision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _torchvision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+declare_operators()  # before a test imports timm, which imports torchvision
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 

@@ -51,9 +51,9 @@ def _shape(N):
 
 def backward_shape(N, bytes_per_element, gates, aligned):
     """The form of a backward launch. One neuron to a thread, for a segment's potentials, x and ds fill its registers; two halves, where rows lie on
-    whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few of fp16's to fit more blocks."""
+    whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few registers to fit more blocks."""
     pairs = aligned and N >= 1 << 18 and bytes_per_element == 2 and not gates
-    return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=None if pairs or gates or bytes_per_element == 8 else 128)
+    return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=255 if bytes_per_element == 8 else 168 if gates or pairs else 128)
 
 
 def _on(x):
@@ -210,9 +210,10 @@ def conv_out(x, w, bias, out, *rule):
 
 
 def rows_shape(C, wide):
-    """Rows of a program and columns of a row, few enough for its registers. wide: fp64."""
+    """Rows of a program, columns of a row, and warps, so many that nothing spills. wide: fp64."""
     columns = max(16, triton.next_power_of_2(C))
-    return dict(ROWS=max(1, (256 if wide else 512) // columns), WIDE=columns)
+    many = 8 if columns > 1024 or (wide and columns <= 256) else 4
+    return dict(ROWS=max(1, (256 if wide else 512) // columns), WIDE=columns, num_warps=many)
 
 
 def _rows(run, x, w, b, total, last, out, k):
@@ -221,8 +222,7 @@ def _rows(run, x, w, b, total, last, out, k):
     if x.numel():
         with _on(x):
             run[(-(-R // shape["ROWS"]),)](
-                x, total, last, out, w, b, T, R, C, k=k, has_w=w is not None, has_b=b is not None, num_warps=4 if C <= 1024 else 8, **shape,
-                **OPTIONS,
+                x, total, last, out, w, b, T, R, C, k=k, has_w=w is not None, has_b=b is not None, **shape, **OPTIONS,
             )  # fmt: skip
 
 

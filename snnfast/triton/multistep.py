@@ -139,12 +139,13 @@ def bwd_kernel(
         n = tl.zeros_like(th)
         if gates:
             n = tl.load(from_ + N, inside, other=0.0)
-        # The segment's x and ds are in flight together, before the first is used: a load behind a store of dx would wait for it.
+        # The segment's x and ds are in flight together, before the first is used: a load behind a store of dx would wait for it. Doubles would not
+        # fit the registers: their ds comes when it is used.
         xs, dys = (), ()
         for i in tl.static_range(every):
             xs = xs + (tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0, eviction_policy="evict_first"),)
         for i in tl.static_range(every):
-            if has_ds:
+            if has_ds and acc != tl.float64:
                 dyi = tl.load(ds + (first + i) * dstride + at, on & (i < left), other=0.0, eviction_policy="evict_first")
                 dys = dys + (dyi,)
         vs, ns = (), ()
@@ -155,7 +156,10 @@ def bwd_kernel(
             live = inside & (i < left)
             dy = tl.zeros_like(th)
             if has_ds:
-                dy = dys[i].to(acc)
+                if acc == tl.float64:
+                    dy = tl.load(ds + (first + i) * dstride + at, on & live, other=0.0, eviction_policy="evict_first")
+                else:
+                    dy = dys[i].to(acc)
             before, dxi, gi = step_bwd(c, dy, vs[i], ns[i], xs[i].to(acc), th, k)
             c = tl.where(live, before, c)
             g = tl.where(live, g + gi, g)
