@@ -49,8 +49,8 @@ $(BUILT): $(INSTALLED) $(SOURCES)
 demo: $(READY)
 	$(SNNFAST) demo $(ARGS)
 
-test: $(READY) test-native
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+test: $(READY) lint test-native
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What tests compile beside the library: the instruction sets' comparison and, where nvcc is found, the CUDA kernels: for GPUs, and for the host.
 CMAKE_BUILD = build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)")

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 if "--stand-in" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
@@ -103,6 +104,9 @@ def described(row):
 
 def facts(stand_in):
     found = stored.facts("cpu" if stand_in else "cuda") | (dict(gpu="stand-in", stand_in=True) if stand_in else {})
+    kit = Path(__file__).parents[1] / "build/gpu-kit/kit.json"
+    if found["commit"] is None and kit.exists():  # no git there: what travelled knows
+        found["commit"] = json.loads(kit.read_text())["commit"]
     with contextlib.suppress(ImportError):
         found["triton"] = __import__("triton").__version__
     with contextlib.suppress(OSError):

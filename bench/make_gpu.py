@@ -59,7 +59,7 @@ def pytest(*arguments):
     has = lambda module: importlib.util.find_spec(module) is not None  # noqa: E731
     many = ["-n", str(min(4, len(os.sched_getaffinity(0))))] if has("xdist") else []
     slow = ["--timeout", "60"] if has("pytest_timeout") else []
-    return [sys.executable, "-m", "pytest", "-v", "-rfE", "--no-header", *many, *slow, "-p", "no:cacheprovider", *arguments]
+    return [sys.executable, "-m", "pytest", "-vv", "-rfE", "--no-header", *many, *slow, "-p", "no:cacheprovider", *arguments]
 
 
 def gpu(*arguments, stand_in):

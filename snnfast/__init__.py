@@ -31,3 +31,7 @@ __all__ = [
     "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint",
     "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train",
 ]  # fmt: skip
+
+
+def __dir__():
+    return [*__all__, "__version__"]

@@ -103,11 +103,8 @@ def declare_operators():
     compiled library should bring. Nothing here calls them."""
     if torch.version.cuda is None and "torchvision" not in sys.modules and importlib.util.find_spec("torchvision"):
         library = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in (
-            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        ):
-            library.define(schema)
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         return library  # which lives as long as what it declared is to
     return None
 

@@ -76,8 +76,8 @@ def build(function, equation, run_time, dtype, constants):
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
-def facts(compiled):
-    """What ptxas reports of registers and spills, and the instructions that the rules forbid."""
+def facts(compiled, look=False):
+    """What ptxas reports of registers and spills, and the instructions that the rules forbid; with look, how loads are grouped in machine code."""
     ptx = compiled.asm["ptx"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "k.ptx"
@@ -86,7 +86,8 @@ def facts(compiled):
             [get_ptxas(90).path, "-v", "-arch=sm_90a", "--fmad=false", path, "-o", Path(folder) / "k.cubin"], capture_output=True, text=True
         )
         assert run.returncode == 0, run.stderr
-        sass = subprocess.run([CUOBJDUMP, "-sass", Path(folder) / "k.cubin"], capture_output=True, text=True, check=True).stdout
+        dump = [CUOBJDUMP, "-sass", Path(folder) / "k.cubin"]
+        sass = subprocess.run(dump, capture_output=True, text=True, check=True).stdout if look else ""
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", run.stderr)]
         stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", run.stderr)]
     return dict(
@@ -119,7 +120,7 @@ def compiled():
                 if form == " pairs" and not shape["aligned"]:
                     continue
                 how = dict(constants, has_mask=has_mask, **shape)
-                found[f"bwd {name} {dtype}{form}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, how))
+                found[f"bwd {name} {dtype}{form}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, how), look=True)
     # The three forms of a launch: many neurons on whole words, and few.
     for name, dtype, shape in (
         ("many", "fp32", dict(BLOCK=512, STEPS=4, aligned=True)),

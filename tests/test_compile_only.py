@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.xdist_group("triton")  # one worker compiles
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import gpu  # noqa: E402
 import make_gpu  # noqa: E402
+from gpu_rows import Row  # noqa: E402
 from gpu_tables import of_a_run, records  # noqa: E402
 
 pytestmark = pytest.mark.skipif(on_host_library() is None, reason="no CUDA compiler was found when snnfast was built")
@@ -114,10 +115,11 @@ FAULTS = """
 import os, sys, time
 sys.path.insert(0, {bench!r})
 import gpu, torch
+from gpu_rows import Row
 def make(fault):
     def run(): {{"raise": lambda: 1 / 0, "die": lambda: os.kill(os.getpid(), 9), "hang": lambda: time.sleep(60)}}.get(fault, lambda: None)()
     return run, lambda: fault != "wrong"
-row = lambda fault: gpu.Row(fault, "cuda", (1,), torch.float32, 4, None, lambda: make(fault))
+row = lambda fault: Row(fault, "cuda", (1,), torch.float32, 4, None, lambda: make(fault))
 gpu.rows = lambda *how: [row(fault) for fault in ("good", "raise", "wrong", "die", "hang", "last")]
 gpu.PATIENCE = 8
 gpu.__file__ = __file__
@@ -146,5 +148,5 @@ def test_a_kit_of_other_sources_is_not_used(tmp_path, monkeypatch, capfd):
 
 
 def test_what_small_rows_need_to_be_cold():
-    row = gpu.Row("", "cuda", (1,), None, 34e6, None, None)
+    row = Row("", "cuda", (1,), None, 34e6, None, None)
     assert gpu.sets_for(row, cold=False) == 1 and 1 <= gpu.sets_for(row, cold=True) <= 16

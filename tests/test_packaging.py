@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.xdist_group("packaging")  # one worker builds
 OP = """
 import warnings, torch
 with warnings.catch_warnings(record=True) as said:
@@ -117,9 +116,8 @@ def installed(environment, wheel, tmp_path):
 def test_the_sdist_is_whole(sdist):
     with tarfile.open(sdist) as tar:
         found = {name.partition("/")[2] for name in tar.getnames()}
-    tracked = subprocess.run(
-        ["git", "ls-files", "csrc", "snnfast", "tests", "CMakeLists.txt"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.split()
+    ask = ["git", "ls-files", "csrc", "snnfast", "tests", "CMakeLists.txt"]
+    tracked = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in tracked if name not in found and (ROOT / name).exists()]
     assert not [name for name in found if name.endswith(".so")]
 
@@ -149,7 +147,8 @@ def test_without_a_compiler_the_python_part_works(environment, bare, tmp_path):
 
 
 @pytest.mark.parametrize("setup, reason", [
-    ("os.environ['CXX'] = sys.argv[1]", "is another compiler"), ("os.environ['CXX'] = 'no-such-compiler'", "there is no no-such-compiler on the PATH"),
+    ("os.environ['CXX'] = sys.argv[1]", "is another compiler"),
+    ("os.environ['CXX'] = 'no-such-compiler'", "there is no no-such-compiler on the PATH"),
     ("platform.machine = lambda: 'aarch64'", "the kernels are written for x86-64, and this is aarch64"),
 ], ids=["clang", "no compiler", "aarch64"])  # fmt: skip
 def test_what_the_kernels_cannot_be_built_with(sdist, tmp_path, setup, reason):
