@@ -87,7 +87,8 @@ class CMakeBuild(build_ext):
         configure += [f"-DPython_EXECUTABLE={sys.executable}"]
         for option, default in (("SNNFAST_CUDA", "auto"), ("SNNFAST_CUDA_ARCHS", "80;90")):
             configure.append(f"-D{option}={os.environ.get(option) or default}")
-        subprocess.run([*configure, f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}"], check=True)
+        # By the environment: a variable that differs from a build folder's would make CMake forget the others.
+        subprocess.run([*configure, f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}"], check=True, env={**os.environ, "CXX": cxx})
         subprocess.run([cmake, "--build", str(build)], check=True)
 
     def copy_extensions_to_source(self):
