@@ -54,10 +54,10 @@ def tool(name):
     return next((path for path in beside if path and Path(path).exists()), None)
 
 
-def pytest(*arguments):
-    """As many workers as the machine has use for; `python -m`, so that no PATH is asked."""
+def pytest(*arguments, workers=4):
+    """With workers, where the machine has cores for them; `python -m`, so that no PATH is asked."""
     has = lambda module: importlib.util.find_spec(module) is not None  # noqa: E731
-    many = ["-n", str(min(4, len(os.sched_getaffinity(0))))] if has("xdist") else []
+    many = ["-n", str(min(workers, len(os.sched_getaffinity(0))))] if has("xdist") else []
     slow = ["--timeout", "60"] if has("pytest_timeout") else []
     return [sys.executable, "-m", "pytest", "-vv", "-rfE", "--no-header", *many, *slow, "-p", "no:cacheprovider", *arguments]
 
@@ -66,9 +66,9 @@ def gpu(*arguments, stand_in):
     return [sys.executable, "bench/gpu.py", *arguments, *(["--stand-in"] if stand_in else [])]
 
 
-def sanitizer(name, stand_in):
-    command = [tool("compute-sanitizer"), "--tool", name, "--error-exitcode", "1", sys.executable, "tests/sanitize.py"]
-    return Step(name, None if stand_in or not command[0] else command, 40, "sanitizer.log", dict(PYTORCH_NO_CUDA_MEMORY_CACHING="1"))
+def sanitizer(name, stand_in, *options):
+    command = [tool("compute-sanitizer"), "--tool", name, "--error-exitcode", "1", sys.executable, "tests/sanitize.py", *options]
+    return Step(name, None if stand_in or not command[0] else command, 60, "sanitizer.log", dict(PYTORCH_NO_CUDA_MEMORY_CACHING="1"))
 
 
 def first(stand_in):
@@ -83,8 +83,8 @@ def first(stand_in):
         yield Step(f"CUDA rows, round {number}", gpu("--by", "cuda", "--round", number, "--seconds", "60", stand_in=stand_in), 62)
     yield Step("Triton rows", gpu("--by", "triton", "--seconds", "70", stand_in=stand_in), 72)
     yield Step("copies after", gpu("--by", "copies", "--round", "2", "--seconds", "25", stand_in=stand_in), 25)
+    yield sanitizer("racecheck", stand_in, "--shared")  # what nothing but a card can show, so before what the host's sanitizers have seen
     yield sanitizer("memcheck", stand_in)
-    yield sanitizer("racecheck", stand_in)
     sections = "SpeedOfLight", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis"
     profile = [tool("ncu"), "--csv", "--clock-control", "none", *(word for section in sections for word in ("--section", section))]
     profile += ["-k", "regex:multistep|elementwise", sys.executable, "bench/gpu.py", "--by", "four"]
@@ -96,7 +96,9 @@ def second(stand_in):
     size = ["--batch", "1", "--T", "2", "--width", "0.125"] if stand_in else ["--device", "cuda", "--batch", "200", "--T", "1024"]
     network = [sys.executable, "bench/models.py", "--arch", "vgg16", "--ways", "snnfast", "--rounds", "1", *size]
     yield Step("VGG-16, T = 1024, 200 images", network, 110)
-    yield Step("Triton equality", pytest("tests/test_backends.py", "-k", "test_cos_triton" if stand_in else "triton"), 70, "tests.log")
+    yield Step(
+        "Triton equality", pytest("tests/test_backends.py", "-k", "test_cos_triton" if stand_in else "triton", workers=14), 70, "tests.log"
+    )
     yield Step("CUDA rows, round 3", gpu("--by", "cuda", "--round", "3", "--seconds", "58", stand_in=stand_in), 60)
 
 

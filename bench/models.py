@@ -65,7 +65,10 @@ def child(args, way, arch, T, chunk=0):
 
 def best_chunk(args, arch):
     """SpikingJelly's chunk that is fastest here at T = 64: it is the user's choice there."""
-    took = {c: min(child(args, "spikingjelly", arch, 64, c).get("seconds", float("inf")) for _ in range(min(3, args.rounds))) for c in (4, 16, 64)}
+    took = {
+        c: min(child(args, "spikingjelly", arch, 64, c).get("seconds", float("inf")) for _ in range(min(3, args.rounds)))
+        for c in (4, 16, 64)
+    }
     return min(took, key=took.get)
 
 

@@ -1,9 +1,11 @@
 """A small case of each CUDA kernel, for compute-sanitizer: `compute-sanitizer --tool memcheck python tests/sanitize.py` (`make gpu` does).
 
+`--shared`: the kernels alone whose threads meet in shared memory, for racecheck.
 Run with PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that every tensor is an allocation of its own and a step past its end is seen.
 """
 
 import itertools
+import sys
 
 import torch
 
@@ -19,7 +21,8 @@ RULES = (
 )  # fmt: skip
 
 
-def main():
+def neurons():
+    """Launches of the time loops; how many."""
     words = torch.cuda.get_device_properties(0).multi_processor_count * 256  # threads from which a thread takes 16 bytes
     launches = 0
     for dtype, rule, wide in itertools.product((torch.float32, torch.float16, torch.float64), RULES, (False, True)):
@@ -34,6 +37,21 @@ def main():
         op.iaf_bwd(x, None, x, theta, None, None, None, kept, T, 1, 0.5, *rule)
         cos.cos_fwd(x, theta, T, 1, 0.5, *cos.rule_of(max_shift=2.0))
         launches += 2
+    return launches
+
+
+def convolutions():
+    launches = 0
+    for dtype, (C, O) in itertools.product((torch.float32, torch.float64), ((3, 10), (70, 130))):  # noqa: E741
+        x, w = torch.randn(5, 7, 6, C, device="cuda", dtype=dtype).relu(), torch.randn(3, 3, C, O, device="cuda", dtype=dtype)
+        conv.conv_fwd(x, w, w[0, 0, 0].contiguous(), 2, 1, 1, 0, 1, 2)
+        launches += 1
+    return launches
+
+
+def shared():
+    """The kernels whose threads meet in shared memory: the activations' sums, and functions of rows."""
+    launches = 0
     for dtype, (C, inner, outer) in itertools.product(
         (torch.float32, torch.bfloat16), ((1, 1, 70_001), (5, 300, 7), (37, 1, 301), (64, 4, 99))
     ):
@@ -41,16 +59,17 @@ def main():
         qop.qcfs_fwd(x, theta, inner, 4, "qcfs")
         qop.qcfs_bwd(x, x, theta, inner, 4, "qcfs")
         launches += 2
-    for dtype, (C, O) in itertools.product((torch.float32, torch.float64), ((3, 10), (70, 130))):  # noqa: E741
-        x, w = torch.randn(5, 7, 6, C, device="cuda", dtype=dtype).relu(), torch.randn(3, 3, C, O, device="cuda", dtype=dtype)
-        conv.conv_fwd(x, w, w[0, 0, 0].contiguous(), 2, 1, 1, 0, 1, 2)
-        launches += 1
     # Rows of a warp, and of several, which meet at barriers in shared memory.
     for dtype, C in itertools.product((torch.float32, torch.float64), (37, 200, 500, 1000, 2000, 4000)):
         x = torch.randn(3, 5, C, device="cuda", dtype=dtype)
         snnfast.softmax_over_time(x)
         snnfast.layer_norm_over_time(x, x[0, 0], x[0, 1])
         launches += 2
+    return launches
+
+
+def main():
+    launches = shared() + (0 if "--shared" in sys.argv else neurons() + convolutions())
     torch.cuda.synchronize()
     print(f"{launches} launches by {snnfast.backends.provider}")
 
