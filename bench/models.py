@@ -20,6 +20,7 @@ from ways import WAYS, build, firing_rate, trained_looking
 
 import snnfast
 from snnfast import memory
+from snnfast.products import formats
 
 SHARE = 0.85  # of the free memory: a way that would take more is not run
 
@@ -44,7 +45,7 @@ def one(args):
         check(way, net, x[:1], args.chunk)
         return print("{}")
     run = build(way, net.to(device), args.chunk)
-    with torch.no_grad():
+    with torch.no_grad(), formats("fp32"):  # torch's default on a GPU is tf32, in convolutions alone
         run(x, 8)  # libraries choose and prepare what they run
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -55,7 +56,8 @@ def one(args):
         if device.type == "cuda":
             torch.cuda.synchronize()
     seconds, peak = time.perf_counter() - began, memory.peak(device)
-    rate = {"rate": firing_rate(net.to(device), x)} if way == "snnfast" else {}
+    with formats("fp32"):
+        rate = {"rate": firing_rate(net.to(device), x)} if way == "snnfast" else {}
     print(json.dumps(dict(seconds=seconds, peak=peak, before=before) | rate))
 
 

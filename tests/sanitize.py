@@ -69,9 +69,10 @@ def shared():
 
 
 def main():
-    launches = shared() + (0 if "--shared" in sys.argv else neurons() + convolutions())
-    torch.cuda.synchronize()
-    print(f"{launches} launches by {snnfast.backends.provider}")
+    for part in (shared,) if "--shared" in sys.argv else (shared, neurons, convolutions):
+        launches = part()
+        torch.cuda.synchronize()
+        print(f"{part.__name__}: {launches} launches by {snnfast.backends.provider}", flush=True)
 
 
 if __name__ == "__main__":

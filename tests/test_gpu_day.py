@@ -60,7 +60,7 @@ def test_the_first_call(tmp_path):
 
 def test_the_second_call(tmp_path):
     assert rehearse("gpu-second", tmp_path).wait() == 0, (tmp_path / "gpu.log").read_text()[-3000:]
-    assert list(ends(tmp_path).values()) == ["ok"] * 3
+    assert list(ends(tmp_path).values()) == ["ok"] * 4
     assert any(r.get("bench") == "large-T" and "seconds" in r for file in tmp_path.glob("*.jsonl") for r in records(file))
 
 
@@ -68,7 +68,9 @@ def test_the_second_call(tmp_path):
 def test_cut_at_any_moment(tmp_path, seed):
     """Killed with everything it started, it leaves whole lines, and a table is made of them."""
     process = rehearse("gpu", tmp_path)
-    until = time.monotonic() + random.Random(seed).uniform(3, 18)
+    while not (tmp_path / "steps.jsonl").exists() and process.poll() is None:
+        time.sleep(0.05)
+    until = time.monotonic() + random.Random(seed).uniform(0, 15)
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
     # As a machine is taken away: with all that the run started.
@@ -101,7 +103,7 @@ def test_a_step_that_fails_or_hangs_stops_nothing_but_itself(tmp_path):
         make_gpu.Step("good", run("print('here')"), 20, "own.log"),
     ]  # fmt: skip
     began = time.monotonic()
-    assert make_gpu.follow("gpu", steps, 60, tmp_path) == 1 and time.monotonic() - began < 20
+    assert make_gpu.follow("gpu", steps, 90, tmp_path) == 1 and time.monotonic() - began < 50
     found = ends(tmp_path)
     assert found["nobody"].startswith("FAILED") and found["refused"].startswith("not done") and found["missing"].startswith("not done")
     assert (found["wrong"], found["hangs"], found["good"]) == ("FAILED (exit status 3)", "out of time", "ok")
@@ -121,7 +123,7 @@ def make(fault):
     return run, lambda: fault != "wrong"
 row = lambda fault: Row(fault, "cuda", (1,), torch.float32, 4, None, lambda: make(fault))
 gpu.rows = lambda *how: [row(fault) for fault in ("good", "raise", "wrong", "die", "hang", "last")]
-gpu.PATIENCE = 8
+gpu.PATIENCE = 20
 gpu.__file__ = __file__
 sys.exit(gpu.main())
 """
@@ -130,13 +132,13 @@ sys.exit(gpu.main())
 def test_a_row_that_fails_leaves_the_rows_after_it(tmp_path):
     program = tmp_path / "faults.py"
     program.write_text(FAULTS.format(bench=str(ROOT / "bench")))
-    command = [sys.executable, program, "--stand-in", "--seconds", "100"]
+    command = [sys.executable, program, "--stand-in", "--seconds", "200"]
     run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
     found = {r["op"]: r for r in records(tmp_path / "stand-in.jsonl") if r["cold"]}
     assert {name for name, r in found.items() if "us" in r} == {"good", "last"}
     assert found["raise"]["failed"].startswith("ZeroDivisionError") and "WRONG RESULT" in found["wrong"]["failed"]
-    assert found["die"]["failed"].startswith("took its process with it") and found["hang"]["failed"] == "no answer within 8 s"
+    assert found["die"]["failed"].startswith("took its process with it") and found["hang"]["failed"] == "no answer within 20 s"
 
 
 def test_a_kit_of_other_sources_is_not_used(tmp_path, monkeypatch, capfd):
