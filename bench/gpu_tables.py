@@ -76,7 +76,7 @@ def goals():
 PREDICTIONS = (
     ("Triton backward, fp32: loads of `ds` in front of the reverse loop, not behind stores of `dx`", "loads between waits 17, 1 × 16; 64 registers",
      "17, 16; 124 registers", "share 0.6 to 0.76 → 0.85", dict(op=BOTH, by="triton")),
-    ("Triton backward, bf16: two neurons to a thread", "2-byte loads, one by one; 66 instructions a step and neuron", "4-byte loads, together; 43",
+    ("Triton backward, bf16: two neurons to a thread", "2-byte loads, one by one; 66 instructions a step and neuron", "4-byte loads, together; 44",
      "share 0.3 to 0.4 → 0.8", dict(op=BOTH, by="triton", dtype="bf16")),
     ("Triton `qcfs`: one threshold is a constant; 32-bit indices; whole words", "two 64-bit divisions an element; 4-byte loads",
      "no division; 16-byte loads and stores", "share 0.4 to 0.65 → 0.85", dict(op=QCFS, by="triton")),

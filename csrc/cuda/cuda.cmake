@@ -60,7 +60,7 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
 endif()
 set_target_properties(kernels_cuda PROPERTIES CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_CURRENT_LIST_DIR}/keep_report.py")
 
-# The op files for CUDA are compiled whatever torch is there; only a torch with CUDA has something to link them to.
+# The op files once more, for CUDA: a torch with CUDA links them, and so does the kit.
 list(JOIN archs ", " archs_text)
 add_library(ops_cuda OBJECT ${nobody_needs_cuda} ${ops} csrc/cuda/module.cpp)
 target_compile_definitions(ops_cuda PRIVATE ${stable_torch} Py_LIMITED_API=0x030A0000 SNN_CUDA SNN_ARCHS="${archs_text}" SNN_NVCC="${CMAKE_CUDA_COMPILER_VERSION}")

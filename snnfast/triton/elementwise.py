@@ -60,7 +60,7 @@ def bwd_kernel(
     th = tl.load(theta + c)
     sums = tl.zeros((BLOCK,), th.dtype)
     stop = tl.minimum(_size(outer, small, False) * inner, (p + 1) * TILE)
-    for j in range(0, TILE, BLOCK):
+    for j in range(0, tl.minimum(TILE, stop - p * TILE), BLOCK):
         e = p * TILE + j + tl.arange(0, BLOCK)
         inside = e < stop
         if one:
