@@ -15,10 +15,10 @@ import torch
 from ways import trained_looking
 
 import snnfast
-from snnfast import memory
-from snnfast.execution import Execution
-from snnfast.products import is_product
-from snnfast.run import default_chunk
+from snnfast.graph.vocabulary import is_product
+from snnfast.runtime.execution import Execution
+from snnfast.runtime.run import default_chunk
+from snnfast.system import memory
 
 T, B, M_MMAP_THRESHOLD = 64, 4, -3
 

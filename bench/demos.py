@@ -9,7 +9,7 @@ import stored
 import torch
 from rich.console import Console
 
-from snnfast.demo import demo
+from snnfast.cli.demo import demo
 
 RUNS = (("vgg", ("if",)), ("vgg", ("srp", "cos")), ("vit", ("stbif", "if", "cos")), ("swin", ("stbif",)))
 

@@ -9,10 +9,11 @@ import torch
 from eager import loop, qcfs_eager
 
 import snnfast
+from snnfast.engines.reference.multistep import allocate
 from snnfast.ops import iaf as op
+from snnfast.ops import info
 from snnfast.ops import qcfs as qop
-from snnfast.ops.multistep import EVERY
-from snnfast.reference.multistep import allocate
+from snnfast.ops.neuron import EVERY
 
 RULE = tuple(op.rule_of())
 BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
@@ -38,7 +39,7 @@ class Row:
 def kernels_of(provider, stand_in):
     """(iaf_out, iaf_fwd, iaf_bwd, qcfs_fwd, qcfs_bwd) of a provider."""
     if provider == "triton":
-        from snnfast.triton import kernels as k
+        from snnfast.engines.triton import launch as k
 
         return k.iaf_out, k.iaf_fwd, k.iaf_bwd, k.qcfs_fwd, k.qcfs_bwd
     ours = op.iaf_out, op.iaf_fwd, op.iaf_bwd, qop.qcfs_fwd, qop.qcfs_bwd
@@ -47,8 +48,8 @@ def kernels_of(provider, stand_in):
         from on_host import host_kernels
 
         return tuple(map(host_kernels(), ours))
-    if snnfast.backends.provider != "cuda":
-        raise SystemExit(f"gpu.py: CUDA tensors are served by {snnfast.backends.info()['cuda']}")
+    if snnfast.engines.backends.provider != "cuda":
+        raise SystemExit(f"gpu.py: CUDA tensors are served by {info.info()['cuda']}")
     return ours
 
 

@@ -135,7 +135,8 @@ def sources():
 
 def library(stand_in):
     """Puts the libraries into the package: those that travelled with the checkout if they are of its sources and load, else built here."""
-    probe = "import snnfast; print(snnfast.backends.info()['cuda'])" + ("" if stand_in else "; assert snnfast.backends.provider == 'cuda'")
+    probe = "from snnfast.engines import backends; from snnfast.ops import info; print(info.info()['cuda'])"
+    probe += "" if stand_in else "; assert backends.provider == 'cuda'"
     loads = lambda: subprocess.run([sys.executable, "-c", probe], cwd=ROOT).returncode == 0  # noqa: E731
     if not (KIT / "kit.json").exists():
         print("no kit came along: build/gpu-kit is not there", flush=True)
@@ -173,7 +174,7 @@ def kit(build):
         subprocess.run(["strip", "--strip-unneeded", KIT / path.name], check=True)
     import torch
 
-    from snnfast.machine import commit
+    from snnfast.reports.machine import commit
 
     (KIT / "kit.json").write_text(json.dumps(dict(commit=commit(), torch=torch.__version__, sources=sources())) + "\n")
     size = sum(path.stat().st_size for path in KIT.iterdir())

@@ -16,7 +16,7 @@ from ways import trained_looking
 
 import snnfast
 from snnfast import nn
-from snnfast.statistics import Statistics
+from snnfast.evaluation.statistics import Statistics
 
 
 def interleaved(rounds, **runs):

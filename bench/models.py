@@ -19,8 +19,8 @@ import torch
 from ways import WAYS, build, firing_rate, trained_looking
 
 import snnfast
-from snnfast import memory
-from snnfast.products import formats
+from snnfast.runtime.number_formats import formats
+from snnfast.system import memory
 
 SHARE = 0.85  # of the free memory: a way that would take more is not run
 

@@ -11,8 +11,8 @@ import torch
 
 import snnfast
 from snnfast.data import digits
-from snnfast.execution import Execution
-from snnfast.products import formats
+from snnfast.runtime.execution import Execution
+from snnfast.runtime.number_formats import formats
 
 
 @torch.no_grad()

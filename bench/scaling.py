@@ -18,7 +18,7 @@ import torch
 from ways import trained_looking
 
 import snnfast
-from snnfast import memory
+from snnfast.system import memory
 
 ARCH, WIDTH, BATCH = "resnet18", 0.25, 4
 COLD = {**os.environ, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # what is compiled is compiled here

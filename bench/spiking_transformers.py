@@ -15,7 +15,8 @@ import stored
 import torch
 
 import snnfast
-from snnfast import memory, nn
+from snnfast import nn
+from snnfast.system import memory
 
 # Network, pixels, pixels of a patch.
 SIZES = {"vit_tiny": (32, 4), "vit_small": (224, 16), "vit_base": (224, 16), "swin_tiny": (224, 4)}

@@ -20,10 +20,10 @@ from spiking_transformers import SIZES, fitted
 from ways import trained_looking
 
 import snnfast
-from snnfast.execution import Execution
-from snnfast.planner import Dry
-from snnfast.products import is_product
-from snnfast.statistics import Statistics
+from snnfast.evaluation.memory_plan import Dry
+from snnfast.evaluation.statistics import Statistics
+from snnfast.graph.vocabulary import is_product
+from snnfast.runtime.execution import Execution
 
 
 def rates(rounds=7):

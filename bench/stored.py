@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from snnfast import backends
-from snnfast.machine import machine
+from snnfast.engines import backends
+from snnfast.reports.machine import machine
 
 RESULTS = Path(os.environ.get("BENCH_RESULTS", Path(__file__).parent / "results"))
 

@@ -12,7 +12,7 @@ import gpu_tables
 import stored
 from gpu_tables import table
 
-from snnfast.memory import told
+from snnfast.system.memory import told
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "bench/README.md", "bench/gpu-predictions.md")

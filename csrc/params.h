@@ -11,9 +11,9 @@ enum class Negative : int { none, stbif, snm };
 enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid };
 enum class Grad : int { qcfs, srp, paper };
 
-constexpr int kEvery = 16;  // the forward may keep the state before every 16th step for the backward; EVERY in snnfast/reference/multistep.py
+constexpr int kEvery = 16;  // the forward may keep the state before every 16th step for the backward; EVERY in snnfast/engines/reference/multistep.py
 
-// The numbers of an integrate-and-fire launch: snnfast/neurons/iaf.py, class Rule.
+// The numbers of an integrate-and-fire launch: snnfast/equations/neurons/iaf.py, class Rule.
 struct IafRule {
   bool normalised, strict, hard;
   double v_reset;
@@ -62,7 +62,7 @@ struct MultistepBwd : Multistep {
   void* dtheta;    // acc [N], per neuron
 };
 
-// The numbers of a calibration: snnfast/neurons/cos.py, class Rule.
+// The numbers of a calibration: snnfast/equations/neurons/cos.py, class Rule.
 struct CosRule {
   bool normalised;
   double max_shift;
@@ -93,7 +93,7 @@ struct Elementwise {
   void* partial;      // backward: acc [tiles], stage one of dtheta
 };
 
-// The numbers of a convolution: snnfast/synapses/conv.py, class Rule.
+// The numbers of a convolution: snnfast/equations/synapses/conv.py, class Rule.
 struct ConvRule {
   int64_t stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
 };

@@ -1,5 +1,5 @@
 import sys
 
-from snnfast.cli import main
+from snnfast.cli.main import main
 
 sys.exit(main())

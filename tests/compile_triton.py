@@ -14,8 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from snnfast.bind import signed
-from snnfast.triton import (
+from snnfast.engines.triton import (
     OPTIONS,
     calibrate,
     conv,
@@ -24,13 +23,14 @@ from snnfast.triton import (
     gather,
     iaf,
     kernel,
-    kernels,
+    launch,
     layer_norm,
     multistep,
     qcfs,
     rows,
     softmax,
 )
+from snnfast.equations.bind import signed
 
 POINTERS = {
     "x": None, "y": None, "w": None, "bias": None, "b": None, "before": None, "last": None, "out": None,
@@ -116,7 +116,7 @@ def compiled():
                 v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, gates=signed(rule), constant=False, every=16
             )  # fmt: skip
             for form, has_mask, N in (("", False, 1 << 10), (" masked", True, 1 << 10), (" pairs", False, 1 << 20)):
-                shape = kernels.backward_shape(N, BYTES[dtype], signed(rule), aligned=True)
+                shape = launch.backward_shape(N, BYTES[dtype], signed(rule), aligned=True)
                 if form == " pairs" and not shape["aligned"]:
                     continue
                 how = dict(constants, has_mask=has_mask, **shape)
@@ -138,7 +138,7 @@ def compiled():
             for form, facts_of in FORMS.items():
                 how = dict(facts_of, k=qcfs.Rule(4, grad), BLOCK=block)
                 found[f"qcfs bwd {dtype} {grad} {form}"] = facts(
-                    build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, how | dict(TILE=kernels.TILE))
+                    build(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME, dtype, how | dict(TILE=launch.TILE))
                 )
                 if grad == "qcfs":
                     found[f"qcfs fwd {dtype} {form}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, how))
@@ -147,7 +147,7 @@ def compiled():
         for name, equation in (("softmax", softmax), ("layer_norm", layer_norm)):
             k, has = equation.Rule(dtype == "fp64"), name == "layer_norm"
             for columns in (50, 197, 768) if dtype == "fp64" else (50, 197, 768, 1537, 4096):
-                constants = dict(k=k, has_w=has, has_b=has, **kernels.rows_shape(columns, dtype == "fp64"))
+                constants = dict(k=k, has_w=has, has_b=has, **launch.rows_shape(columns, dtype == "fp64"))
                 found[f"{name} {dtype} {columns}"] = facts(build(rows.run_kernel, equation, rows.RUN_TIME, dtype, constants))
     return found
 

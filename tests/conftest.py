@@ -19,8 +19,8 @@ import on_host
 import pytest
 
 import snnfast
-from snnfast import backends
 from snnfast.data import declare_operators
+from snnfast.engines import backends
 
 declare_operators()  # before a test imports timm, which imports torchvision
 

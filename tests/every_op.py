@@ -15,7 +15,7 @@ from test_rows import ROWS, check_rows
 from snnfast.ops import conv, cos, rows
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
-from snnfast.ops.multistep import EVERY
+from snnfast.ops.neuron import EVERY
 
 
 def kernels(stand_in):

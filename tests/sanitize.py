@@ -13,7 +13,7 @@ import snnfast
 from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
-from snnfast.ops.multistep import EVERY, SPIKES
+from snnfast.ops.neuron import EVERY, SPIKES
 
 RULES = (
     op.rule_of(), op.rule_of(negative="stbif", unit="normalised", surrogate="atan"), op.rule_of(tau=2.7, offset=0.25),
@@ -72,7 +72,7 @@ def main():
     for part in (shared,) if "--shared" in sys.argv else (shared, neurons, convolutions):
         launches = part()
         torch.cuda.synchronize()
-        print(f"{part.__name__}: {launches} launches by {snnfast.backends.provider}", flush=True)
+        print(f"{part.__name__}: {launches} launches by {snnfast.engines.backends.provider}", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ class Limit(TorchDispatchMode):
 
 
 if __name__ == "__main__":
-    from snnfast import cli
-    from snnfast.evaluate import Evaluation
+    from snnfast.cli.main import main
+    from snnfast.evaluation.evaluate import Evaluation
 
     run, limit = Evaluation._batch, Limit(int(sys.argv[1]))
 
@@ -41,6 +41,6 @@ if __name__ == "__main__":
             return run(self, *args)
 
     Evaluation._batch = batch
-    code = cli.main(sys.argv[2:])
+    code = main(sys.argv[2:])
     print(f"refused {limit.refused}")
     sys.exit(code)

@@ -8,7 +8,7 @@ from conftest import DEVICE, isas, threads
 from snnfast.ops import cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
-from snnfast.ops.multistep import EVERY, SPIKES
+from snnfast.ops.neuron import EVERY, SPIKES
 
 NATIVE = cases.sample(250, seed=1)
 TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 300), (34, 64)])
@@ -61,9 +61,9 @@ def test_cpu(isa, row):
 @pytest.mark.parametrize("every", [0, EVERY])
 @pytest.mark.parametrize("row", TRITON, ids=cases.name)
 def test_triton(row, every):
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
-    check_row(row, kernels.iaf_fwd, kernels.iaf_out, kernels.iaf_bwd, DEVICE, every)
+    check_row(row, launch.iaf_fwd, launch.iaf_out, launch.iaf_bwd, DEVICE, every)
 
 
 def check_cos(row, fwd, device="cpu"):
@@ -86,9 +86,9 @@ def test_cos_rows_reach_every_case():
 
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))
 def test_cos_triton(row):
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
-    check_cos(row, kernels.cos_fwd, DEVICE)
+    check_cos(row, launch.cos_fwd, DEVICE)
 
 
 QCFS = [
@@ -122,7 +122,7 @@ def check_qcfs(dtype, C, inner, grad, levels, fwd, bwd, device="cpu"):
 
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
 def test_qcfs_cpu(row):
-    from snnfast import backends
+    from snnfast.engines import backends
 
     found = []
     for isa in isas():
@@ -140,6 +140,6 @@ TRITON_QCFS = [(d, 60 if C == 600 else C, inner, *rest) for d, C, inner, *rest i
 
 @pytest.mark.parametrize("row", TRITON_QCFS, ids=lambda r: "-".join(map(str, r)))
 def test_qcfs_triton(row):
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
-    check_qcfs(*row, kernels.qcfs_fwd, kernels.qcfs_bwd, DEVICE)
+    check_qcfs(*row, launch.qcfs_fwd, launch.qcfs_bwd, DEVICE)

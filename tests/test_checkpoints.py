@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import snnfast
-from snnfast import families, models, nn
+from snnfast import models, nn
+from snnfast.checkpoints import convolutional
 
 WIDTH = 0.125
 
@@ -34,7 +35,7 @@ def trained(arch, activation="qcfs", **options):
 def as_older(state):
     """Names of the SRP, COS and older QCFS programs: .up, and relu behind a residual addition."""
     return {
-        key.removesuffix(".thresh").removesuffix(".lam").replace("act", "relu") + ".up" if families.is_threshold(key) else key: t
+        key.removesuffix(".thresh").removesuffix(".lam").replace("act", "relu") + ".up" if convolutional.is_threshold(key) else key: t
         for key, t in state.items()
     }
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import snnfast
-from snnfast import cli, raster
-from snnfast.compare import group, latex, rows
+from snnfast.cli.main import main
+from snnfast.evaluation.compare import group, latex, rows
+from snnfast.reports import raster
 
 
 def help_of(capsys, *arguments):
     with pytest.raises(SystemExit) as stopped:
-        cli.main([*arguments, "--help"])
+        main([*arguments, "--help"])
     assert stopped.value.code == 0
     return capsys.readouterr().out
 
@@ -53,7 +54,7 @@ BAD = [
 @pytest.mark.parametrize("given, message", BAD, ids=[" ".join(g) for g, _ in BAD])
 def test_wrong_arguments_are_told_in_one_line_and_leave_nothing(checkpoint, tmp_path, capsys, given, message):
     out = tmp_path / "e"
-    assert cli.main(["eval", str(checkpoint), "--out", str(out), *given]) == 2
+    assert main(["eval", str(checkpoint), "--out", str(out), *given]) == 2
     error = capsys.readouterr().err
     assert error.startswith("snnfast: ") and message in error and error.count("\n") == 1
     assert not out.exists()
@@ -66,13 +67,13 @@ def test_debug_shows_where(checkpoint, tmp_path):
 
 
 def test_unexpected_errors_are_one_line_too(checkpoint, tmp_path, monkeypatch, capsys):
-    from snnfast.commands import evaluate
+    from snnfast.cli import evaluate
 
     def fail(args):
         raise RuntimeError("the roof\nfell in")
 
     monkeypatch.setattr(evaluate, "load", fail)
-    assert cli.main(["eval", str(checkpoint), "--out", str(tmp_path / "e")]) == 1
+    assert main(["eval", str(checkpoint), "--out", str(tmp_path / "e")]) == 1
     assert capsys.readouterr().err == "snnfast: unexpected RuntimeError: the roof fell in (--debug shows where)\n"
 
 
@@ -82,23 +83,23 @@ def test_no_bar_where_there_is_no_terminal(checkpoint, tmp_path):
 
 
 def test_labels_outside_of_the_classes(checkpoint, tmp_path, capsys, monkeypatch):
-    from snnfast import data
+    from snnfast.data import sets
 
-    real = data.digits
+    real = sets.digits
 
     def wrong():
         train, test = real()
         test.tensors[1][11] = 10
         return train, test
 
-    monkeypatch.setattr(data, "digits", wrong)
-    assert cli.main(["eval", str(checkpoint), "--T", "2", "--images", "20", "--batch-size", "4", "--out", str(tmp_path / "e")]) == 2
+    monkeypatch.setattr(sets, "digits", wrong)
+    assert main(["eval", str(checkpoint), "--T", "2", "--images", "20", "--batch-size", "4", "--out", str(tmp_path / "e")]) == 2
     assert capsys.readouterr().err == "snnfast: the label of image 11 is 10, but the network has 10 classes\n"
 
 
 def test_reading_every_step(checkpoint, tmp_path):
     out = tmp_path / "e"
-    assert cli.main(["eval", str(checkpoint), "--T", "5", "--at", "all", "--images", "9", "--save-predictions", "--out", str(out)]) == 0
+    assert main(["eval", str(checkpoint), "--T", "5", "--at", "all", "--images", "9", "--save-predictions", "--out", str(out)]) == 0
     report = command.report(out)
     assert report["at"] == [1, 2, 3, 4, 5]
     with np.load(out / "predictions.npz") as file:
@@ -117,7 +118,7 @@ def evaluations(checkpoint, tmp_path_factory):
     """Runs by name: the plain method, COS, and two more seeds (other images' noise: other weights)."""
     root = tmp_path_factory.mktemp("runs")
     for name, options in (("if", []), ("cos", ["--method", "cos"]), ("snm", ["--method", "snm"])):
-        assert cli.main(["eval", str(checkpoint), "--T", "8", "--images", "60", "--out", str(root / name), "--statistics", *options]) == 0
+        assert main(["eval", str(checkpoint), "--T", "8", "--images", "60", "--out", str(root / name), "--statistics", *options]) == 0
     return root
 
 
@@ -125,7 +126,7 @@ def test_compare_by_hand(evaluations, tmp_path):
     from scipy import stats
 
     out = tmp_path / "c"
-    assert cli.main(["compare", *(str(evaluations / n) for n in ("if", "cos", "snm")), "--out", str(out)]) == 0
+    assert main(["compare", *(str(evaluations / n) for n in ("if", "cos", "snm")), "--out", str(out)]) == 0
     table = list(csv.DictReader((out / "compare.csv").open()))
     reports = {n: command.report(evaluations / n) for n in ("if", "cos", "snm")}
     groups = {n: group(n, [evaluations / n]) for n in reports}
@@ -172,7 +173,7 @@ def test_compare_over_seeds_by_hand(evaluations, tmp_path):
     text = latex(groups, found)
     assert r"1 & $90.17 \pm 0.76$ & $91.47 \pm 0.25" in text and text.count(r"\\") == 4
     arguments = [f"{n}=" + ",".join(str(tmp_path / f"{n}{i}") for i in range(3)) for n in numbers]
-    assert cli.main(["compare", *arguments, "--out", str(tmp_path / "c")]) == 0
+    assert main(["compare", *arguments, "--out", str(tmp_path / "c")]) == 0
 
 
 def test_compare_refuses(evaluations, tmp_path, capsys):
@@ -197,7 +198,7 @@ def test_compare_refuses(evaluations, tmp_path, capsys):
         ([own, own], "two runs are called if: give names, such as A="),
         (["A="], "a run is a folder, or NAME=FOLDER,FOLDER..., got 'A='"),
     ):
-        assert cli.main(["compare", *given, "--out", str(tmp_path / "c")]) == 2
+        assert main(["compare", *given, "--out", str(tmp_path / "c")]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert not (tmp_path / "c").exists()
@@ -259,7 +260,7 @@ def test_trace_of_chosen_neurons_is_a_part_of_all(tiny):
 def test_trace_command(checkpoint, tmp_path, capsys):
     out = tmp_path / "t"
     base = ["trace", str(checkpoint), "--T", "6", "--out", str(out)]
-    assert cli.main([*base, "--images", "3", "0", "--layers", "layer1.2", "classifier.2", "--method", "snm"]) == 0
+    assert main([*base, "--images", "3", "0", "--layers", "layer1.2", "classifier.2", "--method", "snm"]) == 0
     with np.load(out / "trace.npz") as file:
         assert file["layer1.2/s"].shape == (6, 2, 32) and file["layer1.2/s"].dtype == np.int8 and file["images"].tolist() == [3, 0]
         assert file["classifier.2/x"].dtype == file["classifier.2/u"].dtype == np.float32
@@ -268,12 +269,12 @@ def test_trace_command(checkpoint, tmp_path, capsys):
         (["--images", "360"], "--images must be between 0 and 359, got 360"),
         (["--layers", "x"], "which is no neuron layer"),
     ):
-        assert cli.main([*base, *wrong]) == 2
+        assert main([*base, *wrong]) == 2
         assert message in capsys.readouterr().err
 
 
 def test_reports_come_back_as_they_were(tiny, tmp_path):
-    from snnfast.report import load_report
+    from snnfast.reports.report import load_report
 
     net, x = tiny
     report = snnfast.evaluate(snnfast.convert(net, "srp"), [(x, torch.arange(6))], T=4, ann=net, statistics=True, start_stop=True)

@@ -9,8 +9,7 @@ from torch.library import opcheck
 from torch.nn import functional as F
 
 import snnfast
-from snnfast import backends
-from snnfast.ops import conv
+from snnfast.ops import conv, info
 from snnfast.ops.conv import relaid
 
 name = lambda row: "-".join(str(v).replace(" ", "") for v in row)  # noqa: E731
@@ -81,9 +80,9 @@ def test_cpu(isa, many, row):
 
 @pytest.mark.parametrize("row", [r for r in cases.CONV if DEVICE != "cpu" or cases.conv_work(r) < 50_000], ids=name)
 def test_triton(row):
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
-    check_conv(row, kernels.conv_fwd, kernels.conv_out, DEVICE)
+    check_conv(row, launch.conv_fwd, launch.conv_out, DEVICE)
 
 
 @pytest.mark.parametrize("isa", isas(), indirect=True)
@@ -205,4 +204,4 @@ def test_errors_of_linear():
 
 
 def test_the_compiled_kernels_serve_it():
-    assert backends.served_by("conv_fwd")["cpu"] == "C++" and backends.served_by("conv_out")["cpu"] == "C++"
+    assert info.served_by("conv_fwd")["cpu"] == "C++" and info.served_by("conv_out")["cpu"] == "C++"

@@ -16,7 +16,7 @@ from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
-from snnfast.ops.multistep import EVERY
+from snnfast.ops.neuron import EVERY
 
 # Beside the sizes of the other columns, some that fill 16-byte words: the host has one multiprocessor.
 ROWS = cases.sample(50, seed=3, sizes=[*cases.SIZES, (5, 2048), (19, 4096)])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import snnfast
-from snnfast import cli, recipes
-from snnfast.data import PREPROCESSING, load, preprocessing_of
+from snnfast.cli.main import main
+from snnfast.data import PREPROCESSING, load, preprocessing, preprocessing_of
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def test_cifar(cifar_folder):
     image, label = data.train[3]
     assert (len(data.train), len(data.test), data.classes) == (25, 5, 10) and image.shape == (3, 32, 32) and label == 3
     raw = torch.from_numpy(data.test.data[2]).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in recipes.CIFAR10)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in preprocessing.CIFAR10)
     # torchvision divides by 255 and by std in other steps: two roundings of numbers below 3.
     assert torch.allclose(data.test[2][0], (raw - mean) / std, atol=1e-6)
-    assert data.facts["preprocessing"]["mean"] == list(recipes.CIFAR10[0])
+    assert data.facts["preprocessing"]["mean"] == list(preprocessing.CIFAR10[0])
 
 
 def test_imagefolder(tmp_path):
@@ -83,7 +83,7 @@ def test_tiny_imagenet(tiny_folder):
     assert (len(data.train), len(data.test), data.classes, data.image_size) == (6, 4, 3, 64)
     assert [data.test[i][1] for i in range(4)] == [2, 0, 1, 2]
     raw = torch.from_numpy(np.array(Image.open(tiny_folder / "val/images/val_1.JPEG"))).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in recipes.TINY_IMAGENET)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in preprocessing.TINY_IMAGENET)
     assert torch.allclose(data.test[1][0], (raw - mean) / std, atol=1e-6)  # two roundings of numbers below 3
     assert data.train[0][0].shape == (3, 64, 64) and data.facts["preprocessing"]["name"] == "tiny-imagenet"
     above = load("tiny-imagenet", tiny_folder.parent)  # the folder that holds it will do
@@ -129,8 +129,8 @@ def test_eval_uses_the_preprocessing_of_the_checkpoint(tiny_folder, tmp_path):
     own = dict(name="own", mean=[0.2, 0.3, 0.4], std=[0.5, 0.6, 0.7])
     snnfast.save_checkpoint(tmp_path / "net.pt", net.eval(), data="tiny-imagenet", image_size=64, preprocessing=own)
     base = ["eval", str(tmp_path / "net.pt"), "--data-dir", str(tiny_folder), "--T", "4"]
-    assert cli.main([*base, "--out", str(tmp_path / "a")]) == 0
-    assert cli.main([*base, "--preprocessing", "none", "--out", str(tmp_path / "b")]) == 0
+    assert main([*base, "--out", str(tmp_path / "a")]) == 0
+    assert main([*base, "--preprocessing", "none", "--out", str(tmp_path / "b")]) == 0
     a, b = command.report(tmp_path / "a"), command.report(tmp_path / "b")
     assert a["facts"]["preprocessing"] == own and b["facts"]["preprocessing"]["name"] == "none" and a["images"] == 4
     test = load("tiny-imagenet", tiny_folder, preprocessing=own, train=False).test
@@ -143,7 +143,7 @@ def test_eval_uses_the_preprocessing_of_the_checkpoint(tiny_folder, tmp_path):
 
 def test_a_network_of_another_number_of_classes(tiny_folder, tmp_path, capsys):
     snnfast.save_checkpoint(tmp_path / "net.pt", snnfast.models.vgg11(width=0.0625, image_size=64), data="tiny-imagenet")
-    assert cli.main(["eval", str(tmp_path / "net.pt"), "--data-dir", str(tiny_folder), "--out", str(tmp_path / "e")]) == 2
+    assert main(["eval", str(tmp_path / "net.pt"), "--data-dir", str(tiny_folder), "--out", str(tmp_path / "e")]) == 2
     assert "tiny-imagenet has 3 classes, but the network in" in capsys.readouterr().err and not (tmp_path / "e").exists()
 
 

@@ -218,7 +218,7 @@ def test_twins_name_the_same_rules():
 
     text = (Path(__file__).parents[1] / "csrc" / "params.h").read_text()
     body = text[text.index("struct IafRule") : text.index("};", text.index("struct IafRule"))]
-    from snnfast.reference import iaf
+    from snnfast.engines.reference import iaf
 
     places = [body.index(f) for f in iaf.Rule._fields]
     assert places == sorted(places)

@@ -7,7 +7,7 @@ from transformers import NETS, images, network
 
 import snnfast
 from snnfast import nn
-from snnfast.execution import Execution
+from snnfast.runtime.execution import Execution
 
 
 class Attention(torch.nn.Module):

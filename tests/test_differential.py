@@ -9,10 +9,12 @@ from torch.nn import functional as F
 from transformers import NETS, images, network
 
 import snnfast
-from snnfast import backends, nn, raster
-from snnfast.differential import Differential
-from snnfast.execution import Execution
+from snnfast import nn
+from snnfast.engines import backends
+from snnfast.nn.over_time import Differential
 from snnfast.ops import iaf as op
+from snnfast.reports import raster
+from snnfast.runtime.execution import Execution
 
 EPS = {torch.float64: 1e-12, torch.float32: 1e-5}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
@@ -86,10 +88,10 @@ def columns():
                 backends._C.use_isa(isas()[0])
 
         yield isa, native
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
     on_device = lambda args: [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in args]  # noqa: E731
-    yield "triton", lambda *args: tuple(r.cpu() for r in kernels.iaf_fwd(*on_device(args)))
+    yield "triton", lambda *args: tuple(r.cpu() for r in launch.iaf_fwd(*on_device(args)))
 
 
 @DTYPES
@@ -224,12 +226,12 @@ def test_products_in_16_bits(dtype):
 def test_statistics_compare_levels_with_counts():
     net = network("swin", torch.float64)
     x, snn = images(net, dtype=torch.float64), snnfast.convert(net)
-    statistics = snnfast.statistics.Statistics(snn)
+    statistics = snnfast.evaluation.statistics.Statistics(snn)
     list(snn.chunks(x, 96, statistics=statistics))
     rows = statistics.rows()[1:]
     assert len(rows) == 24 and all(r["case1"] == r["case2"] == r["case3"] == 0 for r in rows)
     assert all(r["right_above"] > 0 for r in rows)
-    short = snnfast.statistics.Statistics(snn)
+    short = snnfast.evaluation.statistics.Statistics(snn)
     list(snn.chunks(x, 2, statistics=short, on_end=lambda *_: None))
     assert sum(r["case2"] + r["case3"] for r in short.rows()[1:]) > 1
 

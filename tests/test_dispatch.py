@@ -12,9 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import snnfast
-from snnfast import reference
+from snnfast.engines import reference
 from snnfast.ops.iaf import OPS, rule_of
-from snnfast.ops.multistep import SPIKES
+from snnfast.ops.neuron import SPIKES
 
 RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False, False, 0.0, 0.0, True, True)
 SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True, False, 0.375, 0.0, True, True)

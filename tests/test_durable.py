@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import snnfast
-from snnfast.store import Store, files_in, records_in
+from snnfast.evaluation.progress_file import Store, files_in, records_in
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
 ARGUMENTS = ("--T", 64, "--images", 120, "--batch-size", 3, "--statistics", "--start-stop", "--save-predictions")
@@ -139,8 +139,8 @@ FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))  # no file may grow beyond: what a full disk does
-from snnfast import cli
-sys.exit(cli.main(sys.argv[2:]))
+from snnfast.cli.main import main
+sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -156,11 +156,11 @@ def test_a_full_disk(checkpoint, tmp_path, undisturbed, limit):
 
 
 def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, tiny, capsys):
-    from snnfast import cli
+    from snnfast.cli.main import main
 
     out = tmp_path / "e"
     base = ["eval", str(checkpoint), "--T", "4", "--images", "20", "--out", str(out)]
-    assert cli.main(base) == 0
+    assert main(base) == 0
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     snnfast.save_checkpoint(tmp_path / "other.pt", snnfast.models.vgg11(width=0.0625, in_channels=1), data="digits")
     for changed, message in (
@@ -174,13 +174,13 @@ def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, ti
         (["--resume", "--overwrite"], "give one of them"),
     ):
         capsys.readouterr()
-        assert cli.main([*base, *changed]) == 2
+        assert main([*base, *changed]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
-    assert cli.main(["eval", str(tmp_path / "other.pt"), *base[2:], "--resume"]) == 2
+    assert main(["eval", str(tmp_path / "other.pt"), *base[2:], "--resume"]) == 2
     assert "network was" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    assert cli.main([*base, "--overwrite", "--T", "2"]) == 0
+    assert main([*base, "--overwrite", "--T", "2"]) == 0
     report = command.report(out)
     assert report["at"] == [1, 2] and report["facts"]["data"] == "digits" and report["facts"]["config"]["arch"] == "vgg11"
 
@@ -203,15 +203,15 @@ def test_a_run_is_not_taken_from_another(checkpoint, tmp_path):
 
 
 def test_odd_folders(checkpoint, tmp_path, capsys):
-    from snnfast import cli
+    from snnfast.cli.main import main
 
     for name in ("a#b", "c?d", "50%25", "x[b]", "ev = 4"):
         out = tmp_path / name
-        assert cli.main(["eval", str(checkpoint), "--T", "2", "--images", "5", "--out", str(out)]) == 0
+        assert main(["eval", str(checkpoint), "--T", "2", "--images", "5", "--out", str(out)]) == 0
         assert len(records_in(out)) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a#b", "c?d", "50%25", "x[b]", "ev = 4"])
     capsys.readouterr()
-    assert cli.main(["compare", str(tmp_path / "ev = 4"), str(tmp_path / "x[b]"), "--out", str(tmp_path / "c")]) == 0
+    assert main(["compare", str(tmp_path / "ev = 4"), str(tmp_path / "x[b]"), "--out", str(tmp_path / "c")]) == 0
     assert "McNemar" in capsys.readouterr().out
 
 
@@ -220,21 +220,21 @@ def test_processes_that_see_other_data_are_told(tmp_path):
     script = tmp_path / "own.py"
     script.write_text(
         "import sys, torch, snnfast\n"
-        "from snnfast import shards\n"
-        "shards.start(torch.device('cpu'))\n"
-        "torch.manual_seed(shards.rank())\n"
+        "from snnfast.system import processes\n"
+        "processes.start(torch.device('cpu'))\n"
+        "torch.manual_seed(processes.rank())\n"
         "net = snnfast.models.vgg11(width=0.0625)\n"
         "torch.manual_seed(0)\n"
         "net = snnfast.models.vgg11(width=0.0625)\n"
         "data = torch.utils.data.TensorDataset(torch.randn(20, 3, 32, 32), torch.arange(20) % 10)\n"
-        "torch.manual_seed(shards.rank() if sys.argv[1] == 'own' else 0)\n"
+        "torch.manual_seed(processes.rank() if sys.argv[1] == 'own' else 0)\n"
         "loader = torch.utils.data.DataLoader(data, 3, shuffle=True)\n"
         "try:\n"
         "    report = snnfast.evaluate(snnfast.convert(net), loader, T=2)\n"
         "    print(report.images, len(set(report.record['index'].tolist())))\n"
         "except ValueError as error:\n"
         "    print(error)\n"
-        "shards.stop()\n"
+        "processes.stop()\n"
     )
     for mode, told in (("own", "the processes see different networks, data or settings"), ("same", "20 20\n")):
         run = subprocess.run([sys.executable, *TORCHRUN, script, mode], capture_output=True, text=True, env=command.ENV, timeout=100)
@@ -259,15 +259,15 @@ def test_two_processes_interrupted(checkpoint, tmp_path, undisturbed):
 
 
 def test_damaged_and_busy_files(checkpoint, tmp_path, capsys):
-    from snnfast import cli
+    from snnfast.cli.main import main
 
     base = ["eval", str(checkpoint), "--T", "2", "--images", "5", "--out", str(tmp_path), "--resume"]
     (tmp_path / "progress.sqlite").write_text("not a database, but a text that is long enough to be looked at" * 20)
-    assert cli.main(base) == 2
+    assert main(base) == 2
     assert "progress.sqlite is not a progress file, or is damaged" in capsys.readouterr().err
     (tmp_path / "progress.sqlite").unlink()
     store = Store(tmp_path / "progress.sqlite", {})
-    assert cli.main(base) == 2
+    assert main(base) == 2
     assert "in use: another evaluation writes to this folder" in capsys.readouterr().err
     store.close()
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import snnfast
-from snnfast import cli
-from snnfast.spiking import powers_of_two
+from snnfast.cli.main import main
+from snnfast.runtime.network import powers_of_two
 
 
 def test_accuracy_at_every_t_is_that_of_separate_runs(tiny):
@@ -66,18 +66,18 @@ def test_memory_does_not_grow_with_T():
 
 
 def test_info(capsys):
-    assert cli.main(["info"]) == 0
+    assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert "torch" in out and ("C++" in out or "reference" in out)
 
 
 def test_wrong_arguments(capsys):
-    assert cli.main(["demo", "--device", "abacus"]) == 2
+    assert main(["demo", "--device", "abacus"]) == 2
     assert "--device abacus" in capsys.readouterr().err
-    assert cli.main(["demo", "--T", "0", "--out", os.devnull + "/x"]) == 2
+    assert main(["demo", "--T", "0", "--out", os.devnull + "/x"]) == 2
     assert "T must be >= 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        cli.main(["dance"])
+        main(["dance"])
 
 
 def test_import_is_light():

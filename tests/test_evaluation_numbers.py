@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import snnfast
-from snnfast import records
-from snnfast.statistics import Statistics
+from snnfast.evaluation import per_image
+from snnfast.evaluation.statistics import Statistics
 
 AT = [1, 2, 5, 8]
 
@@ -131,9 +131,9 @@ def test_statistics_add_up_in_any_order(case):
 def test_an_image_counts_once():
     one = dict(index=np.array([3, 1]), label=np.array([0, 1]))
     two = dict(index=np.array([1, 0]), label=np.array([1, 5]))
-    assert records.joined([one, two])["index"].tolist() == [0, 1, 3]
-    assert records.joined([one, two])["label"].tolist() == [5, 1, 0]
-    assert records.from_bytes(records.to_bytes(one))["index"].tolist() == [3, 1]
+    assert per_image.joined([one, two])["index"].tolist() == [0, 1, 3]
+    assert per_image.joined([one, two])["label"].tolist() == [5, 1, 0]
+    assert per_image.from_bytes(per_image.to_bytes(one))["index"].tolist() == [3, 1]
 
 
 def test_two_classes_and_one(tiny):

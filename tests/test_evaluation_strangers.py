@@ -9,10 +9,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import snnfast
-from snnfast import identity, nn, raster
-from snnfast.evaluate import Evaluation
-from snnfast.execution import Execution
-from snnfast.statistics import Statistics
+from snnfast import nn
+from snnfast.evaluation import fingerprint
+from snnfast.evaluation.evaluate import Evaluation
+from snnfast.evaluation.statistics import Statistics
+from snnfast.reports import raster
+from snnfast.runtime.execution import Execution
 
 Q = nn.QCFS
 
@@ -54,14 +56,14 @@ def test_networks_that_differ_in_a_setting_are_not_the_same():
     conv = lambda mode: small(torch.nn.Conv2d(1, 2, 3, padding=1, padding_mode=mode), Q(4, 1.0), torch.nn.Flatten(), torch.nn.Linear(98, 3))
     pools = lambda: small(torch.nn.Conv2d(1, 2, 3), Q(4, 1.0), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(18, 3))
     hashes = [
-        identity.of_network(snnfast.convert(net, **options))
+        fingerprint.of_network(snnfast.convert(net, **options))
         for net, options in [(pools(), dict(maxpool=form)) for form in ("difference", "gated", "average")]
         + [(_levels(n), {}) for n in (4, 8)]
         + [(_levels(4), dict(method="snm", caps=(-1, 5))), (_levels(4), dict(method="snm", caps=(-2, 5)))]
     ]
-    hashes += [identity.of_network(snnfast.convert(conv(mode))) for mode in ("zeros", "circular")]
+    hashes += [fingerprint.of_network(snnfast.convert(conv(mode))) for mode in ("zeros", "circular")]
     assert len(set(hashes)) == len(hashes)
-    assert identity.of_network(snnfast.convert(_levels(4))) == identity.of_network(snnfast.convert(_levels(4)))
+    assert fingerprint.of_network(snnfast.convert(_levels(4))) == fingerprint.of_network(snnfast.convert(_levels(4)))
 
 
 def _levels(n):
@@ -75,8 +77,8 @@ def test_data_that_differ_in_a_label_or_an_image_are_not_the_same():
     moved = x.clone()
     moved[0] += 1
     sets = [TensorDataset(x, y), TensorDataset(x, other), TensorDataset(moved, y), TensorDataset(x[:999], y[:999])]
-    assert len({identity.of_data(s) for s in sets}) == 4
-    assert identity.of_data(torch.utils.data.Subset(sets[0], range(999))) == identity.of_data(sets[3])
+    assert len({fingerprint.of_data(s) for s in sets}) == 4
+    assert fingerprint.of_data(torch.utils.data.Subset(sets[0], range(999))) == fingerprint.of_data(sets[3])
 
 
 def plain():
@@ -237,7 +239,7 @@ def test_a_layer_that_is_used_twice_is_traced_at_both_places():
 
 
 def test_files_are_whole_or_not_there(tmp_path):
-    from snnfast.report import whole
+    from snnfast.reports.report import whole
 
     (tmp_path / "a.txt").write_text("old")
     with pytest.raises(KeyError), whole(tmp_path / "a.txt") as part:

@@ -5,12 +5,12 @@ import torch
 from torch.nn import functional as F
 
 import snnfast
-from snnfast.arena import Arena, choose
-from snnfast.execution import Execution
-from snnfast.fixed_shapes import FixedShapes
-from snnfast.graphs import Graphs
-from snnfast.products import formats
-from snnfast.statistics import QuantisedPass, Statistics
+from snnfast.evaluation.statistics import QuantisedPass, Statistics
+from snnfast.runtime.arena import Arena, choose
+from snnfast.runtime.cuda_graphs import Graphs
+from snnfast.runtime.execution import Execution
+from snnfast.runtime.fixed_shapes import FixedShapes
+from snnfast.runtime.number_formats import formats
 
 
 def trained_looking(arch):

@@ -13,14 +13,14 @@ from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
 
 import snnfast
-from snnfast import backends
-from snnfast.execution import Execution
-from snnfast.graphs import Graphs
-from snnfast.ops import conv, cos
+from snnfast.engines import backends
+from snnfast.ops import conv, cos, info
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
-from snnfast.ops.multistep import EVERY
+from snnfast.ops.neuron import EVERY
+from snnfast.runtime.cuda_graphs import Graphs
+from snnfast.runtime.execution import Execution
 
 pytestmark = pytest.mark.skipif(not HAS_CUDA, reason="no GPU on this machine")
 ROWS = cases.sample(250, seed=4, sizes=[*cases.SIZES, (5, 2048), (19, 270336), (40, 4096)])
@@ -28,7 +28,7 @@ ROWS = cases.sample(250, seed=4, sizes=[*cases.SIZES, (5, 2048), (19, 270336), (
 
 def test_the_provider():
     """`make gpu` builds the CUDA library; then it is the one that is measured."""
-    assert backends.provider == "cuda", backends.info()["cuda"]
+    assert backends.provider == "cuda", info.info()["cuda"]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=cases.name)

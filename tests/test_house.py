@@ -12,21 +12,21 @@ NATIVE = sorted(p for folder in ("csrc", "tests") for kind in ("*.h", "*.cpp", "
 
 
 def test_columns_hold_the_same_files():
-    engines = {p.stem for p in (ROOT / "snnfast/reference").glob("*.py")} - {"__init__"}
+    engines = {p.stem for p in (ROOT / "snnfast/engines/reference").glob("*.py")} - {"__init__"}
     assert engines == {"multistep", "calibrate", "elementwise", "gather", "rows"}
-    for column in ("snnfast/triton", "csrc/cpu", "csrc/cuda"):
+    for column in ("snnfast/engines/triton", "csrc/engines/cpu", "csrc/engines/cuda"):
         assert engines <= {p.stem for p in (ROOT / column).iterdir()}, column
 
 
 def test_every_equation_has_its_four_files():
     for folder in ("neurons", "activations", "synapses", "functions"):
-        for definition in (ROOT / "snnfast" / folder).glob("*.py"):
+        for definition in (ROOT / "snnfast/equations" / folder).glob("*.py"):
             if definition.stem in ("__init__", "defaults"):
                 continue
             if definition.stem == "lif":  # a part of iaf's step: a twin and a public function, no op of its own
-                assert (ROOT / "csrc/neurons/lif.h").exists() and (ROOT / "snnfast/ops/lif.py").exists()
+                assert (ROOT / "csrc/equations/neurons/lif.h").exists() and (ROOT / "snnfast/ops/lif.py").exists()
                 continue
-            assert (ROOT / "csrc" / folder / f"{definition.stem}.h").exists()
+            assert (ROOT / "csrc/equations" / folder / f"{definition.stem}.h").exists()
             if folder == "functions":  # ops of one form, so one file for all; exponential is a part of softmax
                 assert definition.stem == "exponential" or f"{definition.stem}_out" in (ROOT / "csrc/ops/rows.cpp").read_text()
                 continue

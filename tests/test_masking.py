@@ -8,7 +8,7 @@ from transformers import images, network
 
 import snnfast
 from snnfast import models, nn
-from snnfast.poisson import uniform
+from snnfast.nn.random import uniform
 
 
 def test_a_mask_keeps_what_its_numbers_say():
@@ -88,7 +88,7 @@ def test_the_quantised_network_of_an_evaluation_masks_images_not_rows(determinis
     x, y = torch.randn(7, 2, net.config["image_size"], net.config["image_size"], dtype=torch.float64), torch.arange(7) % 3
     snn, found = snnfast.convert(net), []
     for batch in (7, 3, 1):
-        statistics = snnfast.statistics.Statistics(snn)
+        statistics = snnfast.evaluation.statistics.Statistics(snn)
         report = snnfast.evaluate(snn, TensorDataset(x, y), T=4, ann=net, batch=batch, deterministic=deterministic, statistics=statistics)
         found.append((report.record["ann"], report.record["distance"], [row["case1"] for row in statistics.rows()]))
     for prediction, distance, cases in found[1:]:
@@ -105,8 +105,8 @@ def test_masks_do_not_go_with_differential_sums():
     assert snnfast.convert(network("mst")).method.differential
     snn = snnfast.convert(net)
     assert torch.isfinite(snn(images(net), T=4)).all()
-    from snnfast.graphs import Graphs
-    from snnfast.run import Run
+    from snnfast.runtime.cuda_graphs import Graphs
+    from snnfast.runtime.run import Run
 
     assert "random masks" in Graphs().why_not(Run(snn.gm, images(net), snn.method))
 

@@ -7,7 +7,7 @@ import torch
 
 import snnfast
 from snnfast import nn
-from snnfast.methods import METHODS
+from snnfast.conversion.method import METHODS
 
 T, TAU, RHO = 11, 5, 4
 

@@ -13,7 +13,7 @@ import torch
 from conftest import DEVICE
 
 import snnfast
-from snnfast.ops.multistep import EVERY, SPIKES
+from snnfast.ops.neuron import EVERY, SPIKES
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -89,9 +89,9 @@ def test_gradients(lif):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp64"])
 @pytest.mark.parametrize("every", [0, EVERY])
 def test_triton_equals_the_reference(lif, dtype, every):
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
-    column = kernels.multistep_of(sys.modules["lif"])
+    column = launch.multistep_of(sys.modules["lif"])
     T, N = 21, 70
     x, theta = (torch.randn(T, N) + 0.3).to(cases.DTYPES[dtype]).to(DEVICE), (torch.rand(N) + 0.5).to(DEVICE)
     theta = theta.double() if dtype == "fp64" else theta
@@ -150,13 +150,13 @@ def step_bwd(c, dy, v, n, x, theta, k):
 
 def test_the_count_reaches_every_segment_of_the_backward(tmp_path):
     """A neuron that stops after `most` spikes: dtheta = most, also where the backward takes several segments of 16 steps."""
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
     capped = snnfast.neuron(module(tmp_path, "capped", CAPPED))
     x, theta = torch.ones(40, 3), torch.ones(3, requires_grad=True)
     capped(x, theta, most=2.0)[0].sum().backward()
     assert theta.grad.tolist() == [2.0, 2.0, 2.0]
-    column, ones = kernels.multistep_of(sys.modules["capped"]), torch.ones(3, device=DEVICE)
+    column, ones = launch.multistep_of(sys.modules["capped"]), torch.ones(3, device=DEVICE)
     start = torch.zeros(3, device=DEVICE), torch.ones(3, dtype=torch.int32, device=DEVICE)
     for every in (0, EVERY):
         neuron = (x.to(DEVICE), ones, *start, None, 40, 1, 0.5)

@@ -22,7 +22,7 @@ with warnings.catch_warnings(record=True) as said:
     import snnfast
     s, state = snnfast.iaf(torch.full((4, 3), 0.5), 1.0)
 assert s.tolist() == [[1.0] * 3, [0.0] * 3, [1.0] * 3, [0.0] * 3], s
-print(snnfast.__file__, snnfast.backends.served_by("iaf_fwd")["cpu"], len([w for w in said if "reference kernel" in str(w.message)]))
+print(snnfast.__file__, snnfast.ops.info.served_by("iaf_fwd")["cpu"], len([w for w in said if "reference kernel" in str(w.message)]))
 """
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import snnfast
-from snnfast import memory, planner
-from snnfast.evaluate import Evaluation
-from snnfast.execution import Execution
+from snnfast.evaluation import memory_plan
+from snnfast.evaluation.evaluate import Evaluation
+from snnfast.runtime.execution import Execution
+from snnfast.system import memory
 
 
 @pytest.mark.parametrize("text, size", [("8GiB", 8 << 30), ("1.5 MB", 1_500_000), ("700m" + "ib", 700 << 20), (12345, 12345), ("12", 12)])
@@ -37,11 +38,11 @@ def test_free_and_used_memory():
 
 
 def dry(snn, shape, products="sparse"):
-    return planner.Dry(snn, shape, Execution(snn.gm, products=products), "cpu")
+    return memory_plan.Dry(snn, shape, Execution(snn.gm, products=products), "cpu")
 
 
 def scratch():
-    return planner.SCRATCH * torch.get_num_threads()
+    return memory_plan.SCRATCH * torch.get_num_threads()
 
 
 def test_a_dry_run_by_hand():
@@ -83,19 +84,19 @@ def test_views_take_no_memory_and_keep_their_owner():
 def test_a_plan_stays_within_its_budget(tiny):
     snn = snnfast.convert(tiny[0])
     found = dry(snn, (1, 32, 32))
-    free = planner.plan(found, 64)
+    free = memory_plan.plan(found, 64)
     assert free.budget is None and free.chunk == 8 and free.batch > 8
     base = free.parts["in use"] + free.parts["reserve"]
     sizes = []
     for extra in (3 << 20, 1 << 20, 300 << 10):
-        plan = planner.plan(found, 64, budget=base + extra + (1 << 20) + scratch())
+        plan = memory_plan.plan(found, 64, budget=base + extra + (1 << 20) + scratch())
         assert plan.bytes <= plan.budget and sum(plan.parts.values()) == plan.bytes
         sizes.append(plan.batch * plan.chunk)
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
-    assert planner.plan(found, 5).chunk == 5 and planner.plan(found, 64, images=3).batch == 3
-    assert (planner.plan(found, 64, batch=7, chunk=2).batch, planner.plan(found, 64, batch=7, chunk=2).chunk) == (7, 2)
+    assert memory_plan.plan(found, 5).chunk == 5 and memory_plan.plan(found, 64, images=3).batch == 3
+    assert (memory_plan.plan(found, 64, batch=7, chunk=2).batch, memory_plan.plan(found, 64, batch=7, chunk=2).chunk) == (7, 2)
     with pytest.raises(ValueError, match="memory 1.00 MiB is too small: 1 image and 1 step at a time need about .* are in use before"):
-        planner.plan(found, 64, budget=1 << 20)
+        memory_plan.plan(found, 64, budget=1 << 20)
 
 
 def test_a_loaders_batches_are_cut_to_the_budget(tiny):
@@ -103,7 +104,7 @@ def test_a_loaders_batches_are_cut_to_the_budget(tiny):
     snn, labels = snnfast.convert(net), torch.arange(6)
     plans = []
     whole = snnfast.evaluate(snn, [(x, labels)], T=8, ann=net, deterministic=True, on_plan=plans.append)
-    budget = memory.used("cpu") + planner.IDLE["cpu"] + (8 << 20)
+    budget = memory.used("cpu") + memory_plan.IDLE["cpu"] + (8 << 20)
     tight = Evaluation(snn, [(x, labels)], 8, memory=budget, ann=net, deterministic=True, on_plan=plans.append)
     tight.plan = dataclasses.replace(tight.plan, batch=4, chunk=1)
     tight.run()
@@ -114,7 +115,7 @@ def test_a_loaders_batches_are_cut_to_the_budget(tiny):
 @pytest.fixture(scope="module")
 def idle():
     """What a process holds that has only imported the package: a torch with CUDA holds three times what one without does."""
-    code, out, error = command.run("import snnfast.cli; from snnfast import memory; print(memory.used('cpu'))", script=("-c",))
+    code, out, error = command.run("import snnfast.cli.main; from snnfast.system import memory; print(memory.used('cpu'))", script=("-c",))
     assert code == 0, error
     return int(out)
 
@@ -134,7 +135,7 @@ def test_the_peak_stays_below_the_budget(checkpoint, tmp_path, idle, extra):
 
 WIDE = """
 import sys, resource, torch, snnfast
-from snnfast import memory
+from snnfast.system import memory
 torch.manual_seed(0)
 net = snnfast.models.BY_NAME[sys.argv[1]](width=0.5).eval()
 snn = snnfast.convert(net)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import snnfast
-from snnfast.ops.multistep import SPIKES
+from snnfast.ops.neuron import SPIKES
 
 KNOBS = [
     dict(),

@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional as F
 
 import snnfast
-from snnfast import nn, poisson, relus
-from snnfast.trace import prepared
+from snnfast import nn
+from snnfast.conversion import relu_thresholds
+from snnfast.graph.trace import prepared
+from snnfast.runtime import inputs
 
 
 def small(*tail, pool=True):
@@ -67,12 +69,12 @@ def test_approaches_the_network(per_channel):
 def test_thresholds_are_percentiles_of_the_non_zero_activations():
     net = small()
     gm = prepared(net)
-    nodes = relus.relu_nodes(gm)
+    nodes = relu_thresholds.relu_nodes(gm)
     values = {}
-    relus.activations(gm, nodes, [X], lambda node, v: values.__setitem__(node, v))
+    relu_thresholds.activations(gm, nodes, [X], lambda node, v: values.__setitem__(node, v))
     for per_channel in (False, True):
         for p in (50.0, 99.0, 100.0):
-            found = relus.thresholds(gm, nodes, [X[:10], X[10:]], p, per_channel)
+            found = relu_thresholds.thresholds(gm, nodes, [X[:10], X[10:]], p, per_channel)
             for node in nodes:
                 rows = values[node].transpose(0, 1).flatten(1) if per_channel else values[node].reshape(1, -1)
                 for row, theta in zip(rows, found[node], strict=True):
@@ -91,7 +93,7 @@ def test_thresholds_per_neuron():
     """One per neuron, its own maximum; SNM with them and a spiking output is the network its authors convert."""
     net, seen = small(), {}
     gm = prepared(net)
-    relus.activations(gm, relus.relu_nodes(gm), [X], lambda node, v: seen.__setitem__(node, v))
+    relu_thresholds.activations(gm, relu_thresholds.relu_nodes(gm), [X], lambda node, v: seen.__setitem__(node, v))
     snn = snnfast.convert(net, "snm", calibrate=X, percentile=100, per_channel="neuron", output="spikes")
     thetas = [n.theta for _, n in snn.neurons()]
     assert [tuple(t.shape) for t in thetas] == [(6, 8, 8), (8, 4, 4), (5,)]
@@ -113,7 +115,7 @@ def test_an_outlier_does_not_make_a_percentile_coarse():
     counts[0, 0] = 1e5
     net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten()).double()
     gm = prepared(net)
-    theta = relus.thresholds(gm, relus.relu_nodes(gm), [counts], 99.9)[relus.relu_nodes(gm)[0]]
+    theta = relu_thresholds.thresholds(gm, relu_thresholds.relu_nodes(gm), [counts], 99.9)[relu_thresholds.relu_nodes(gm)[0]]
     assert float(theta) == pytest.approx(float(torch.quantile(counts, 0.999)), rel=0.0042)
 
 
@@ -172,7 +174,7 @@ def pooled(x, form):
 
 @pytest.mark.parametrize("form", ["difference", "gated"])
 def test_max_pooling(form):
-    pool = snnfast.pooling.Pool(2, form, 2, None, 0, 1, False)
+    pool = snnfast.conversion.max_pooling.Pool(2, form, 2, None, 0, 1, False)
     x = torch.randint(-1, 3, (13, 2, 3, 6, 6)) * 0.75
     whole, _ = pool.over_time([x], None)
     assert torch.equal(whole, pooled(x, form))
@@ -208,16 +210,16 @@ def test_softmax_is_taken_of_the_mean():
 
 def test_poisson():
     x = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    whole = poisson.spikes(x, 0.8, 7, 0, 4000, 2)
+    whole = inputs.spikes(x, 0.8, 7, 0, 4000, 2)
     assert set(whole.unique().tolist()) == {float(torch.tensor(v)) for v in (-0.8, 0.0, 0.8)}
     mean = whole.mean(0)
     # The deviation of a mean of 4,000 draws is at most 0.8/2/sqrt(4000) = 0.0063; 60 pixels stay within five of them.
     assert (mean - x.clamp(-0.8, 0.8)).abs().max() < 0.032
-    parts = torch.cat([poisson.spikes(x, 0.8, 7, 0, 30, 2), poisson.spikes(x, 0.8, 7, 30, 70, 2)])
+    parts = torch.cat([inputs.spikes(x, 0.8, 7, 0, 30, 2), inputs.spikes(x, 0.8, 7, 30, 70, 2)])
     assert torch.equal(parts, whole[:100])
-    assert torch.equal(poisson.spikes(x[3:], 0.8, 7, 0, 50, 5), whole[:50, 3:]), "an image's spikes depend on its number, not on its batch"
-    assert not torch.equal(poisson.spikes(x, 0.8, 8, 0, 50, 2), whole[:50])
-    u = poisson.uniform((64, 1000), 3, 5, 0, "cpu")
+    assert torch.equal(inputs.spikes(x[3:], 0.8, 7, 0, 50, 5), whole[:50, 3:]), "an image's spikes depend on its number, not on its batch"
+    assert not torch.equal(inputs.spikes(x, 0.8, 8, 0, 50, 2), whole[:50])
+    u = inputs.uniform((64, 1000), 3, 5, 0, "cpu")
     assert abs(float(u.mean()) - 0.5) < 0.006 and abs(float(u.var()) - 1 / 12) < 0.002 and float(u.max()) < 1
     assert abs(float(torch.corrcoef(torch.stack([u[:, :-1].flatten(), u[:, 1:].flatten()]))[0, 1])) < 0.02
 

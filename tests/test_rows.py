@@ -10,7 +10,7 @@ from conftest import DEVICE, isas, threads
 from torch.nn import functional as F
 
 import snnfast
-from snnfast import backends, reference
+from snnfast.engines import backends, reference
 from snnfast.ops import rows as op
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
@@ -54,9 +54,9 @@ def test_cpu(isa, row):
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r[2] < 400][::2], ids=lambda r: "-".join(map(str, r)))
 def test_triton(row):
-    from snnfast.triton import kernels
+    from snnfast.engines.triton import launch
 
-    check_rows(row, kernels.softmax_out, kernels.layer_norm_out, DEVICE)
+    check_rows(row, launch.softmax_out, launch.layer_norm_out, DEVICE)
 
 
 def scalar_exp(z, wide):
@@ -81,7 +81,7 @@ def test_exponential(dtype):
     z = torch.cat([-torch.rand(3000, dtype=torch.float64) * 30, torch.tensor([0.0, -1e-9, -85.9, -86.5, -100, -706.5, -708, -1e9])]).to(
         dtype
     )
-    found = reference.bound(snnfast.functions.softmax).exponential(z, reference.softmax.Rule(wide))
+    found = reference.bound(snnfast.equations.functions.softmax).exponential(z, reference.softmax.Rule(wide))
     assert found.tolist() == [float(scalar_exp(v, wide)) for v in z.tolist()]
     exact, ulp = z.double().exp(), 2.0**-52 if wide else 2.0**-23
     normal = z > (-707 if wide else -86)

@@ -8,8 +8,10 @@ from test_execution import outputs, trained_looking
 from torch.utils.data import TensorDataset
 
 import snnfast
-from snnfast import cli, nn, sparse
-from snnfast.execution import Execution
+from snnfast import nn
+from snnfast.cli.main import main
+from snnfast.runtime import sparse_products
+from snnfast.runtime.execution import Execution
 
 
 @pytest.mark.parametrize("arch", ["vgg11", "resnet18", "resnet50"])
@@ -43,16 +45,16 @@ def test_against_dense_products(arch):
     """The same sums in another order: in fp64 no spike moves; in fp32 one may, where a potential ends at its threshold."""
     net, x = trained_looking(arch), torch.randn(5, 3, 32, 32)
     snn = snnfast.convert(net.double())
-    a, b = (outputs(snn, x.double(), 9, None, Execution(snn.gm, products=kind)) for kind in sparse.KINDS)
+    a, b = (outputs(snn, x.double(), 9, None, Execution(snn.gm, products=kind)) for kind in sparse_products.KINDS)
     assert torch.allclose(a, b, rtol=0, atol=1e-12) and (a != 0).any()
     snn = snnfast.convert(net.float())
-    a, b = (outputs(snn, x, 9, None, Execution(snn.gm, products=kind)).mean(0) for kind in sparse.KINDS)
+    a, b = (outputs(snn, x, 9, None, Execution(snn.gm, products=kind)).mean(0) for kind in sparse_products.KINDS)
     assert (a - b).abs().max() <= 0.05 * b.abs().max()
 
 
 def test_which_layers():
     conv = lambda **options: torch.nn.Conv2d(4, 4, 3, **{"padding": 1, **options})
-    assert sparse.served(conv(stride=2, dilation=2)) and sparse.served(torch.nn.Linear(3, 4).double())
+    assert sparse_products.served(conv(stride=2, dilation=2)) and sparse_products.served(torch.nn.Linear(3, 4).double())
     for module in (
         conv(groups=2),
         conv(padding="same"),
@@ -62,13 +64,13 @@ def test_which_layers():
         torch.nn.ReLU(),
         None,
     ):
-        assert not sparse.served(module)
+        assert not sparse_products.served(module)
 
     class Own(torch.nn.Linear):
         def forward(self, x):
             return -super().forward(x)
 
-    assert not sparse.served(Own(3, 4))
+    assert not sparse_products.served(Own(3, 4))
 
 
 def test_layers_that_are_not_served_stay_with_torch():
@@ -104,7 +106,9 @@ def test_nothing_of_the_callers_changes():
 
 def test_an_evaluation_says_which(tmp_path):
     net, data = trained_looking("vgg11"), TensorDataset(torch.randn(6, 3, 32, 32), torch.arange(6))
-    reports = {kind: snnfast.evaluate(snnfast.convert(net), data, T=4, products=kind, statistics=True) for kind in (None, *sparse.KINDS)}
+    reports = {
+        kind: snnfast.evaluate(snnfast.convert(net), data, T=4, products=kind, statistics=True) for kind in (None, *sparse_products.KINDS)
+    }
     assert [r.settings["products"] for r in reports.values()] == ["sparse", "sparse", "dense"]
     assert reports[None].accuracy == reports["sparse"].accuracy
     for options, message in (
@@ -123,8 +127,8 @@ def test_an_evaluation_says_which(tmp_path):
 
 def test_the_command(checkpoint, tmp_path, capsys):
     base = ["eval", str(checkpoint), "--T", "4", "--images", "20", "--out", str(tmp_path / "e"), "--products", "dense"]
-    assert cli.main(base) == 0 and command.report(tmp_path / "e")["settings"]["products"] == "dense"
-    assert cli.main([*base[:-2], "--resume"]) == 2 and "products was 'dense', is 'sparse'" in capsys.readouterr().err
+    assert main(base) == 0 and command.report(tmp_path / "e")["settings"]["products"] == "dense"
+    assert main([*base[:-2], "--resume"]) == 2 and "products was 'dense', is 'sparse'" in capsys.readouterr().err
 
 
 def test_images_in_another_format_are_refused_by_name():

@@ -7,7 +7,7 @@ import torch
 
 import snnfast
 from snnfast import nn
-from snnfast.statistics import FIELDS, Statistics
+from snnfast.evaluation.statistics import FIELDS, Statistics
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_without_levels_and_with_poisson_input():
     row = report.layers[1]
     assert row["levels"] is None and row["case1"] is None and 0 < row["firing_rate"] < 1 and row["SOPs"] > 0
     image = report.layers[0]
-    spikes = snnfast.poisson.spikes(X, snn.method.amplitude, 0, 0, 5, 0).count_nonzero().item()
+    spikes = snnfast.runtime.inputs.spikes(X, snn.method.amplitude, 0, 0, 5, 0).count_nonzero().item()
     # A convolution without borders: 6 x 6 outputs of 4 channels from 8 x 8 x 2 inputs, 18 products each.
     assert (
         image["spikes"] == pytest.approx(spikes / 7)
@@ -207,7 +207,7 @@ def test_marks_of_a_differential_run_that_stops(chunks=(1, 3, 12, 64)):
 
 @pytest.mark.parametrize("shape", [(3, 2), (3, 2, 5), (2, 3, 4, 5, 6)])
 def test_nonzeros(shape):
-    from snnfast.run import nonzeros
+    from snnfast.runtime.run import nonzeros
 
     s = torch.randint(-1, 2, shape).float() * 0.37
     assert nonzeros(s) == int(torch.count_nonzero(s))

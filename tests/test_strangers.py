@@ -225,7 +225,7 @@ def test_unit_spikes_have_no_gradient():
 
 
 def test_statistics_belong_to_one_network_and_one_T(tiny):
-    from snnfast.statistics import Statistics
+    from snnfast.evaluation.statistics import Statistics
 
     one, other = snnfast.convert(tiny[0]), snnfast.convert(tiny[0])
     collected = Statistics(one)

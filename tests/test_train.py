@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import Subset
 
 import snnfast
-from snnfast import cli, recipes, training
-from snnfast.commands.train import settings_of
+from snnfast.cli.main import main, parser
+from snnfast.cli.train import settings_of
 from snnfast.data import Cutout, load
+from snnfast.training import loop, recipes
 
 
 def small_data():
@@ -24,7 +25,7 @@ def small_data():
     return data
 
 
-SETTINGS = training.Settings("resnet20", "digits", "s-qcfs", 4, 2.0, (2, 2), (0.05, 0.005), 32, width=0.125)
+SETTINGS = loop.Settings("resnet20", "digits", "s-qcfs", 4, 2.0, (2, 2), (0.05, 0.005), 32, width=0.125)
 
 
 class Killed(Exception):
@@ -43,7 +44,7 @@ def untimed(path):
 
 def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
     data = small_data()
-    whole = training.train(SETTINGS, data, tmp_path / "whole")
+    whole = loop.train(SETTINGS, data, tmp_path / "whole")
     for stop in range(1, 4):
 
         def until(entry, stop=stop, seen=[]):  # noqa: B006
@@ -54,8 +55,8 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
 
         out = tmp_path / f"part{stop}"
         with pytest.raises(Killed):
-            training.train(SETTINGS, data, out, on_epoch=until)
-        assert same_state(training.train(SETTINGS, data, out, resume=True), whole)
+            loop.train(SETTINGS, data, out, on_epoch=until)
+        assert same_state(loop.train(SETTINGS, data, out, resume=True), whole)
         assert untimed(out / "log.jsonl") == untimed(tmp_path / "whole/log.jsonl")
     assert [(e["stage"], e["epoch"]) for e in untimed(out / "log.jsonl")] == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert whole.config["activation"] == "cs-qcfs" and whole.config["width"] == 0.125
@@ -63,20 +64,20 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
     assert same_state(loaded, whole) and loaded.facts["training"]["epochs"] == [2, 2] and loaded.facts["data"] == "digits"
     best = snnfast.load_checkpoint(tmp_path / "whole/best.pt")
     entries = untimed(tmp_path / "whole/log.jsonl")
-    assert training.accuracy(best, data.test, "cpu") == max(e["test_accuracy"] for e in entries if e["stage"] == 2)
+    assert loop.accuracy(best, data.test, "cpu") == max(e["test_accuracy"] for e in entries if e["stage"] == 2)
     assert list((tmp_path / "whole/tensorboard").glob("events*"))
     # A finished training resumes to its end at once.
-    assert same_state(training.train(SETTINGS, data, tmp_path / "whole", resume=True), whole)
+    assert same_state(loop.train(SETTINGS, data, tmp_path / "whole", resume=True), whole)
 
 
 def test_what_belongs_to_another_training_is_refused(tmp_path):
     data = small_data()
     one = dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,))
-    training.train(one, data, tmp_path)
+    loop.train(one, data, tmp_path)
     with pytest.raises(ValueError, match="holds a training already: give --resume"):
-        training.train(one, data, tmp_path)
+        loop.train(one, data, tmp_path)
     with pytest.raises(ValueError, match="holds another training: levels was 4, is 8; seed was 0, is 1"):
-        training.train(dataclasses.replace(one, levels=8, seed=1), data, tmp_path, resume=True)
+        loop.train(dataclasses.replace(one, levels=8, seed=1), data, tmp_path, resume=True)
 
 
 COMMAND = ["train", "--arch", "resnet20", "--data", "digits", "--width", "0.0625", "--epochs", "2", "1", "--batch-size", "256", "--T", "4"]
@@ -137,10 +138,10 @@ def test_precision_ablations_and_negative_thresholds(tmp_path):
     base = dataclasses.replace(SETTINGS, epochs=(1, 1))
     for change in (dict(amp="bf16"), dict(activation="e-qcfs", channel_num=2), dict(activation="qcfs", decay_all=True, grad="srp")):
         out = tmp_path / "-".join(map(str, change.values()))
-        net = training.train(dataclasses.replace(base, **change), data, out)
+        net = loop.train(dataclasses.replace(base, **change), data, out)
         wide = [m.threshold().numel() > 1 for m in net.modules() if isinstance(m, snnfast.nn.Quantised)]
         assert sum(wide) == change.get("channel_num", len(wide)) and all(torch.isfinite(p).all() for p in net.parameters())
-    run = training.Training(dataclasses.replace(SETTINGS, activation="qcfs", epochs=(1,), lr=(0.0,)), data, tmp_path, "cpu", 0)
+    run = loop.Training(dataclasses.replace(SETTINGS, activation="qcfs", epochs=(1,), lr=(0.0,)), data, tmp_path, "cpu", 0)
     with torch.no_grad():
         run.net.conv2_x[0].act.thresh.fill_(-0.5)
     assert run.one_epoch()["negative_thresholds"] == 1
@@ -148,7 +149,7 @@ def test_precision_ablations_and_negative_thresholds(tmp_path):
 
 def test_settings_of_the_command():
     def settings(*arguments):
-        return settings_of(cli.parser().parse_args(["train", "--arch", "resnet20", "--out", "x", *arguments]))[0]
+        return settings_of(parser().parse_args(["train", "--arch", "resnet20", "--out", "x", *arguments]))[0]
 
     assert settings("--recipe", "qcfs", "--stages", "2").epochs == (30, 10) and settings("--stages", "1").epochs == (30,)
     assert settings("--recipe", "qcfs", "--stages", "2").lr == (0.05, 0.005) and settings("--epochs", "7", "3").epochs == (7, 3)
@@ -171,42 +172,42 @@ def test_bad_arguments_are_refused_before_the_training(tmp_path, capsys):
         (["--lr", "nan"], "lr must be finite"),
         (["--epochs", "1", "1", "7"], "--epochs takes a number for each of one or two stages, got 3"),
     ):
-        assert cli.main([*base, *wrong]) == 2
+        assert main([*base, *wrong]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
-    assert cli.main(["demo", "--methods", "cos", "--T", "2", "--out", str(tmp_path / "x")]) == 2 and not (tmp_path / "x").exists()
+    assert main(["demo", "--methods", "cos", "--T", "2", "--out", str(tmp_path / "x")]) == 2 and not (tmp_path / "x").exists()
 
 
 def test_states_that_cannot_be_resumed(tmp_path):
     data, one = small_data(), dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,))
-    net = training.train(one, data, tmp_path)
+    net = loop.train(one, data, tmp_path)
     entry = untimed(tmp_path / "log.jsonl")[-1]
     assert snnfast.load_checkpoint(tmp_path / "model.pt").facts["test_accuracy"] == entry["test_accuracy"]
     with pytest.raises(ValueError, match="is the state of a training of snnfast: its networks are model.pt"):
         snnfast.load_checkpoint(tmp_path / "last.pt")
     snnfast.save_checkpoint(tmp_path / "last.pt", net)
     with pytest.raises(ValueError, match="is not the state of a training: it has no best"):
-        training.train(one, data, tmp_path, resume=True)
+        loop.train(one, data, tmp_path, resume=True)
     (tmp_path / "last.pt").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="is not readable, so nothing can be resumed"):
-        training.train(one, data, tmp_path, resume=True)
+        loop.train(one, data, tmp_path, resume=True)
     with pytest.raises(ValueError, match="the loss is nan in stage 1, epoch 1"):
         bad = small_data()
         bad.augment = lambda x: x * float("nan")
-        training.train(one, bad, tmp_path / "y")
+        loop.train(one, bad, tmp_path / "y")
 
 
 def test_images_of_another_shape(tmp_path, capsys):
     snnfast.save_checkpoint(tmp_path / "m.pt", snnfast.models.resnet20(width=0.0625), data="digits")
-    assert cli.main(["eval", str(tmp_path / "m.pt"), "--T", "2"]) == 2
+    assert main(["eval", str(tmp_path / "m.pt"), "--T", "2"]) == 2
     assert "images of digits have 1 channels, but the network" in capsys.readouterr().err
     snnfast.save_checkpoint(tmp_path / "m.pt", snnfast.models.vgg11(width=0.0625, in_channels=1, image_size=64), data="digits")
-    assert cli.main(["eval", str(tmp_path / "m.pt"), "--T", "2"]) == 2
+    assert main(["eval", str(tmp_path / "m.pt"), "--T", "2"]) == 2
     assert "images of digits have 32 pixels, but the network" in capsys.readouterr().err
 
 
 def test_channel_num_with_one_stage(tmp_path):
     settings = dataclasses.replace(SETTINGS, activation="cs-qcfs", epochs=(1,), lr=(0.05,), channel_num=3)
-    net = training.train(settings, small_data(), tmp_path)
+    net = loop.train(settings, small_data(), tmp_path)
     assert sum(m.threshold().numel() > 1 for m in net.modules() if isinstance(m, snnfast.nn.Quantised)) == 3
 
 
@@ -214,10 +215,10 @@ def test_a_log_without_a_state_is_begun_anew(tmp_path):
     """A kill in the first epoch, or between two files: the log tells what the state tells."""
     data, one = small_data(), dataclasses.replace(SETTINGS, epochs=(2,), lr=(0.05,))
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n')
-    training.train(one, data, tmp_path, resume=True)
+    loop.train(one, data, tmp_path, resume=True)
     assert [e["epoch"] for e in untimed(tmp_path / "log.jsonl")] == [1, 2]
     (tmp_path / "log.jsonl").unlink()
-    training.train(one, data, tmp_path, resume=True)
+    loop.train(one, data, tmp_path, resume=True)
     assert [e["epoch"] for e in untimed(tmp_path / "log.jsonl")] == [1, 2]
 
 
@@ -235,7 +236,7 @@ def test_a_log_without_a_state_is_begun_anew(tmp_path):
 )
 def test_bad_settings(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        training.train(dataclasses.replace(SETTINGS, **change), small_data(), tmp_path)
+        loop.train(dataclasses.replace(SETTINGS, **change), small_data(), tmp_path)
 
 
 def test_cutout():
@@ -250,7 +251,7 @@ def test_cutout():
 
 
 def test_eval_command(tmp_path, capsys):
-    net = training.train(dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,)), small_data(), tmp_path)
+    net = loop.train(dataclasses.replace(SETTINGS, epochs=(1,), lr=(0.05,)), small_data(), tmp_path)
     arguments = [
         "eval",
         str(tmp_path / "model.pt"),
@@ -264,7 +265,7 @@ def test_eval_command(tmp_path, capsys):
         str(tmp_path / "e"),
         "--statistics",
     ]
-    assert cli.main(arguments) == 0
+    assert main(arguments) == 0
     read = json.loads((tmp_path / "e/report.json").read_text())
     expected = snnfast.evaluate(
         snnfast.convert(net, "srp", tau=3), [tuple(map(torch.stack, zip(*((x, y) for x, y in load("digits").test))))], T=4
@@ -272,23 +273,23 @@ def test_eval_command(tmp_path, capsys):
     assert read["accuracy"] == expected.accuracy and read["method"]["tau"] == 3 and read["totals"]["SOPs"] > 0
     assert (tmp_path / "e/layers.csv").read_text().startswith("layer,") and (tmp_path / "e/accuracy.png").exists()
     torch.save({"module." + k: v for k, v in net.state_dict().items()}, tmp_path / "theirs.pth")
-    assert cli.main(["eval", str(tmp_path / "theirs.pth"), "--T", "2"]) == 2
+    assert main(["eval", str(tmp_path / "theirs.pth"), "--T", "2"]) == 2
     assert "give levels=" in capsys.readouterr().err
-    assert cli.main(["eval", str(tmp_path / "theirs.pth"), "--levels", "4", "--threshold", "softplus", "--width", "0.125", "--T", "2"]) == 2
+    assert main(["eval", str(tmp_path / "theirs.pth"), "--levels", "4", "--threshold", "softplus", "--width", "0.125", "--T", "2"]) == 2
     assert "give --data, one of digits" in capsys.readouterr().err
     for wrong, message in (
         (["--rho", "4"], "rho is an option of other methods"),
         (["--at", "99"], "between 1 and T = 64"),
         (["--T", "0"], "T must be >= 1"),
     ):
-        assert cli.main(["eval", str(tmp_path / "model.pt"), *wrong]) == 2
+        assert main(["eval", str(tmp_path / "model.pt"), *wrong]) == 2
         assert message in capsys.readouterr().err
-    assert cli.main(["eval", str(tmp_path / "none.pt")]) == 2
+    assert main(["eval", str(tmp_path / "none.pt")]) == 2
 
 
 def test_demo_with_all_methods(tmp_path):
-    from snnfast.demo import demo
-    from snnfast.methods import METHODS
+    from snnfast.cli.demo import demo
+    from snnfast.conversion.method import METHODS
 
     report = demo(out=tmp_path, T=8, epochs=(1, 1), methods="all")
     read = json.loads((tmp_path / "methods.json").read_text())

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import snnfast
-from snnfast import cli, recipes, training
-from snnfast.commands.train import settings_of
-from snnfast.demo import demo
-from snnfast.stages import warmed_cosine
+from snnfast.cli.demo import demo
+from snnfast.cli.main import main, parser
+from snnfast.cli.train import settings_of
+from snnfast.training import loop, recipes
+from snnfast.training.optimisers import warmed_cosine
 
 
 @pytest.mark.parametrize("arch", ["vit", "swin"])
@@ -22,7 +23,7 @@ def test_demo(tmp_path, arch):
     assert report.distance[-1] < 0.1 < report.distance[0] and report.method["mode"] == "differential"
     net = snnfast.load_checkpoint(tmp_path / "model.pt")
     assert net.config["activation"] == "hns-qcfs" and (tmp_path / "accuracy.png").exists()
-    assert cli.main(["eval", str(tmp_path / "model.pt"), "--images", "40", "--out", str(tmp_path / "e"), "--T", "48"]) == 0
+    assert main(["eval", str(tmp_path / "model.pt"), "--images", "40", "--out", str(tmp_path / "e"), "--T", "48"]) == 0
     read = json.loads((tmp_path / "e" / "report.json").read_text())
     assert read["method"]["mode"] == "differential" and read["distance"][-1] < 0.1 and read["agreement"][-1] > 97
 
@@ -40,28 +41,28 @@ SWIN += "--epochs 1 1 --batch-size 128 --T 8 --out".split()
 
 @pytest.mark.parametrize("line", [VIT, SWIN], ids=["vit", "mst"])
 def test_command(line, tmp_path, capsys):
-    assert cli.main([*line, str(tmp_path / "whole")]) == 0
+    assert main([*line, str(tmp_path / "whole")]) == 0
     report = json.loads((tmp_path / "whole" / "report.json").read_text())
     assert report["at"] == [1, 2, 4, 8] and ("differential" in report["method"].values()) == (line is VIT)
     net = snnfast.load_checkpoint(tmp_path / "whole" / "model.pt")
     assert net.config["activation"] == "hns-qcfs" and net.config["image_size"] == 32
     log = [json.loads(row) for row in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in log] == [1, 2] and all(math.isfinite(row["loss"]) for row in log)
-    assert cli.main([*line, str(tmp_path / "whole")]) == 2 and "holds a training already" in capsys.readouterr().err
-    assert cli.main([*line, str(tmp_path / "whole"), "--resume"]) == 0
+    assert main([*line, str(tmp_path / "whole")]) == 2 and "holds a training already" in capsys.readouterr().err
+    assert main([*line, str(tmp_path / "whole"), "--resume"]) == 0
 
 
 def test_a_resumed_training_with_a_warm_up_is_that_of_one_go(tmp_path):
-    settings = settings_of(cli.parser().parse_args([*VIT, "x", "--epochs", "3", "1"]))[0]
+    settings = settings_of(parser().parse_args([*VIT, "x", "--epochs", "3", "1"]))[0]
     assert settings.warmup == 2 and settings.optimiser == "adamw"
     data = snnfast.data.load("digits")
     data.train = torch.utils.data.Subset(data.train, range(256))
-    whole = training.train(settings, data, tmp_path / "whole")
-    run = training.Training(settings, data, tmp_path / "part", "cpu", 0)
+    whole = loop.train(settings, data, tmp_path / "whole")
+    run = loop.Training(settings, data, tmp_path / "part", "cpu", 0)
     run.start()
     run.save(run.one_epoch())
     run.save(run.one_epoch())
-    part = training.train(settings, data, tmp_path / "part", resume=True)
+    part = loop.train(settings, data, tmp_path / "part", resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), part.state_dict().values()))
 
 
@@ -102,6 +103,6 @@ def test_recipe():
     ],
 )
 def test_bad_arguments(given, message, tmp_path, capsys):
-    assert cli.main([*VIT, str(tmp_path / "out"), *given]) == 2
+    assert main([*VIT, str(tmp_path / "out"), *given]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -10,7 +10,8 @@ import torch
 from transformers import images, network
 
 import snnfast
-from snnfast import cli, models
+from snnfast import models
+from snnfast.cli.main import main
 
 STAGES = 2
 
@@ -159,16 +160,16 @@ def test_a_file_with_an_object_is_refused_and_converted_without_running_it(tmp_p
     torch.save({"model": as_mst(net), "config": Config(), "epoch": 3, "list": [1, Config()]}, path)
     with pytest.raises(ValueError, match=r"safe loading refuses.*snnfast extract .*m.pth NEW"):
         snnfast.load_checkpoint(path, levels=8)
-    assert cli.main(["extract", str(path), str(new)]) == 0
+    assert main(["extract", str(path), str(new)]) == 0
     assert f"wrote {len(as_mst(net))} tensors" in (told := capsys.readouterr().out) and "left out: config, list[1]" in told
     assert torch.equal(snnfast.load_checkpoint(new, levels=8)(x := images(net)), net(x))
     assert not os.path.exists("/tmp/snnfast-extract-ran")
     assert torch.load(new, weights_only=True)["epoch"] == 3
     torch.save({"config": Config()}, path)
-    assert cli.main(["extract", str(path), str(new)]) == 2 and "holds no tensors" in capsys.readouterr().err
+    assert main(["extract", str(path), str(new)]) == 2 and "holds no tensors" in capsys.readouterr().err
     path.write_bytes(b"nothing")
-    assert cli.main(["extract", str(path), str(new)]) == 2 and "is not a readable checkpoint" in capsys.readouterr().err
-    assert cli.main(["extract", str(tmp_path / "none"), str(new)]) == 2
+    assert main(["extract", str(path), str(new)]) == 2 and "is not a readable checkpoint" in capsys.readouterr().err
+    assert main(["extract", str(tmp_path / "none"), str(new)]) == 2
     assert not os.path.exists("/tmp/snnfast-extract-ran")
     assert torch.load(new, weights_only=True)["epoch"] == 3  # what was there stays where nothing new can be written
 

@@ -113,11 +113,11 @@ def here_ops(cuda):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     import snnfast
-    from snnfast import backends
-    from snnfast.ops import library
+    from snnfast.engines import backends
+    from snnfast.ops import info, library
 
-    assert backends._C is not None, backends.info()["CPU library"]
-    assert all(backends.served_by(op)["cpu"] == "C++" for op in backends.COMPILED), "an op is missing from the library"
+    assert backends._C is not None, info.info()["CPU library"]
+    assert all(info.served_by(op)["cpu"] == "C++" for op in backends.COMPILED), "an op is missing from the library"
     torch.manual_seed(0)
     x, theta = torch.randn(21, 5, 12), torch.rand(5, 1) + 0.5
     results = lambda x, theta: [  # noqa: E731
@@ -155,7 +155,7 @@ def here_ops(cuda):
     told = dict(python=platform.python_version(), torch=torch.__version__, cuda=torch.version.cuda, ops=len(library.names()))
     told["built_with"] = backends._C.build_info()["torch headers"]
     if cuda:
-        assert backends.provider == "cuda" and backends._CUDA is not None, backends.info()["cuda"]
+        assert backends.provider == "cuda" and backends._CUDA is not None, info.info()["cuda"]
         assert all(torch._C._dispatch_has_kernel_for_dispatch_key(f"snnfast::{op}", "CUDA") for op in backends.COMPILED)
         told["cuda_library"] = backends._CUDA.build_info()
     return told
@@ -231,7 +231,7 @@ def main():
     sys.path.insert(0, str(ROOT / "bench"))
     import stored
 
-    from snnfast.machine import commit
+    from snnfast.reports.machine import commit
 
     chosen = [e for e in ENVIRONMENTS if args.only in (None, e.torch)]
     kit = ROOT / "build/gpu-kit"

@@ -7,7 +7,7 @@
 
 #include <torch/headeronly/util/Exception.h>
 
-#include "../backend.h"
+#include "backend.h"
 
 namespace snn {
 

@@ -1,5 +1,6 @@
 """Networks with quantised activations, named as the papers name them."""
 
+from snnfast import checks
 from snnfast.models.network import Network
 from snnfast.models.resnet import STAGES, ResNet, resnet18, resnet20, resnet34, resnet50, resnet101
 from snnfast.models.swin import SIZES as SWINS
@@ -7,7 +8,6 @@ from snnfast.models.swin import Swin, swin_tiny
 from snnfast.models.vgg import VGG, WIDTHS, vgg11, vgg13, vgg16, vgg19
 from snnfast.models.vit import SIZES as VITS
 from snnfast.models.vit import ViT, vit_base, vit_small, vit_tiny
-from snnfast.ops import checks
 
 _MAKERS = (vgg11, vgg13, vgg16, vgg19, resnet18, resnet20, resnet34, resnet50, resnet101, vit_tiny, vit_small, vit_base, swin_tiny)
 BY_NAME = {f.__name__: f for f in _MAKERS}

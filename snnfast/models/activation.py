@@ -1,7 +1,6 @@
 """The quantised activation of a network, by name."""
 
-from snnfast import nn
-from snnfast.ops import checks
+from snnfast import checks, nn
 
 LAYERWISE = {"qcfs": nn.QCFS, "s-qcfs": nn.SQCFS, "e-qcfs": nn.EQCFS}
 CHANNELWISE = {"c-qcfs": nn.CQCFS, "cs-qcfs": nn.CSQCFS, "ce-qcfs": nn.CEQCFS}

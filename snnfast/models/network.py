@@ -2,9 +2,9 @@
 
 from torch import nn
 
+from snnfast import checks
 from snnfast.models.activation import FINE, NAMES, activation, layerwise_of
 from snnfast.nn import Quantised, SpikeMask
-from snnfast.ops import checks
 
 
 class Network(nn.Module):

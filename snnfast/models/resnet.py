@@ -6,8 +6,8 @@ Keys: `conv1.{0,1,2}`; `conv{2..5}_x.B.residual_function.{0 conv, 1 BN, 2 act, 3
 
 from torch import nn
 
+from snnfast import checks
 from snnfast.models.network import Network
-from snnfast.ops import checks
 
 # Blocks per stage, channels of the first stage, and whether blocks are bottlenecks.
 STAGES = {

@@ -9,10 +9,10 @@ Keys of weights are timm's: `patch_embed.{proj, norm}`, `layers.N.downsample.{no
 import torch
 from torch import nn
 
+from snnfast import checks
 from snnfast.models.attention import MASKED, Attention
 from snnfast.models.network import Network
 from snnfast.models.tokens import NORMS, DropPath, Mlp, divided, first_weights, norm_of, places
-from snnfast.ops import checks
 
 # Features, blocks and heads of each stage.
 SIZES = {"swin_tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24))}

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from snnfast.ops import checks
+from snnfast import checks
 
 NORMS = ("ln", "bn")
 

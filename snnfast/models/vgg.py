@@ -6,8 +6,8 @@ Keys: `layer{1..5}.{0,4,8,12}` convolutions with bias, `+1` batch norm, `+2` act
 
 from torch import nn
 
+from snnfast import checks
 from snnfast.models.network import Network
-from snnfast.ops import checks
 
 WIDTHS = {
     "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),

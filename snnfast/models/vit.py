@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from snnfast import checks
 from snnfast.models.attention import MASKED, Attention
 from snnfast.models.network import Network
 from snnfast.models.tokens import NORMS, DropPath, Mlp, divided, first_weights, norm_of, places
-from snnfast.ops import checks
 
 # Features, blocks, heads.
 SIZES = {"vit_tiny": (192, 12, 3), "vit_small": (384, 12, 6), "vit_base": (768, 12, 12)}

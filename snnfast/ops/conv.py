@@ -2,11 +2,12 @@
 
 import torch
 
-from snnfast import reference
-from snnfast.ops import checks, library
-from snnfast.ops.multistep import rule_schema
-from snnfast.reference import gather
-from snnfast.synapses.conv import Rule
+from snnfast import checks
+from snnfast.engines import reference
+from snnfast.engines.reference import gather
+from snnfast.equations.synapses.conv import Rule
+from snnfast.ops import library
+from snnfast.ops.neuron import rule_schema
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -50,8 +51,8 @@ def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=N
     """A convolution that skips what is zero, in a specified order of sums.
 
     Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation)` but for the rounding of its sums:
-    `snnfast/synapses/conv.py` says in which order they run. The result of an image depends neither on the batch it came in nor on the number of
-    threads, and is the same bit for bit on every backend. Its time is that of the non-zeros: on a CPU it is faster than a library's dense
+    `snnfast/equations/synapses/conv.py` says in which order they run. The result of an image depends neither on the batch it came in nor on the
+    number of threads, and is the same bit for bit on every backend. Its time is that of the non-zeros: on a CPU it is faster than a library's dense
     convolution where less than about half of x is not zero (`bench/conv.py`).
 
     Args:

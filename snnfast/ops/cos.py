@@ -2,12 +2,13 @@
 
 import torch
 
-from snnfast import reference
-from snnfast.neurons.cos import Rule
-from snnfast.ops import checks, library
+from snnfast import checks
+from snnfast.engines import reference
+from snnfast.engines.reference import calibrate
+from snnfast.equations.neurons.cos import Rule
+from snnfast.ops import library
 from snnfast.ops.layout import layout_of, threshold
-from snnfast.ops.multistep import rule_schema, steps_of
-from snnfast.reference import calibrate
+from snnfast.ops.neuron import rule_schema, steps_of
 
 
 def _fwd(x, theta, T, inner, v0, *rule):

@@ -1,9 +1,9 @@
 """The integrate-and-fire op: the checks of its rule, and the public function `iaf`."""
 
-from snnfast.neurons import iaf as equation
-from snnfast.neurons.iaf import Rule
-from snnfast.ops import checks
-from snnfast.ops.multistep import Neuron
+from snnfast import checks
+from snnfast.equations.neurons import iaf as equation
+from snnfast.equations.neurons.iaf import Rule
+from snnfast.ops.neuron import Neuron
 
 NEGATIVE = ("stbif", "snm")
 GAMMA = {"zif": 1.0, "triangle": 1.0, "rectangle": 1.0, "atan": 2.0, "sigmoid": 4.0}
@@ -86,7 +86,7 @@ def iaf(
 ):
     """Integrate-and-fire over all T steps in one launch.
 
-    Equivalent to (volts, soft reset; `snnfast/neurons/iaf.py` has every rule)::
+    Equivalent to (volts, soft reset; `snnfast/equations/neurons/iaf.py` has every rule)::
 
         v = v0 * theta
         for t in range(T):

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from snnfast.ops import checks
+from snnfast import checks
 
 
 class Layout:

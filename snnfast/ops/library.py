@@ -2,7 +2,7 @@
 
 import torch
 
-from snnfast import backends
+from snnfast.engines import backends
 
 _library = torch.library.Library("snnfast", "DEF")  # keeps the registrations alive
 

@@ -9,7 +9,7 @@ def lif(
 ):  # fmt: skip
     """Leaky integrate-and-fire over all T steps in one launch.
 
-    Equivalent to (soft reset; `snnfast/neurons/lif.py` has every form)::
+    Equivalent to (soft reset; `snnfast/equations/neurons/lif.py` has every form)::
 
         v = v0 * theta
         for t in range(T):

@@ -2,10 +2,11 @@
 
 import torch
 
-from snnfast import reference
-from snnfast.ops import checks, library
+from snnfast import checks
+from snnfast.engines import reference
+from snnfast.engines.reference import elementwise
+from snnfast.ops import library
 from snnfast.ops.layout import layout_of, threshold
-from snnfast.reference import elementwise
 
 GRADS = ("qcfs", "srp", "paper")
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from snnfast import reference
-from snnfast.ops import checks, library
-from snnfast.reference import rows
+from snnfast import checks
+from snnfast.engines import reference
+from snnfast.engines.reference import rows
+from snnfast.ops import library
 
 DTYPES = (torch.float32, torch.float64)
 MOST_COLUMNS = 4096  # a row lies in the registers of a block of threads
@@ -39,7 +40,7 @@ library.fake("layer_norm_out", lambda *args: None)
 def softmax_over_time(x, state=None, *, out=None):
     """The softmax over the last dimension of a running sum, passed on as differences.
 
-    Equivalent to (`snnfast/functions/softmax.py` has the order of operations)::
+    Equivalent to (`snnfast/equations/functions/softmax.py` has the order of operations)::
 
         for t in range(T):
             total = total + x[t]

@@ -6,7 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include "cuda/kernels.h"
+#include "engines/cuda/kernels.h"
 
 namespace snn::backend {
 

@@ -13,8 +13,8 @@
 #include <random>
 #include <vector>
 
-#include "cpu/kernels.h"
-#include "cpu/tiles.h"
+#include "engines/cpu/kernels.h"
+#include "engines/cpu/tiles.h"
 
 using namespace snn;
 

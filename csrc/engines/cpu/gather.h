@@ -1,0 +1,185 @@
+// The gathering loop on the CPU: each output adds the weights of the inputs that are not zero. An equation gives add. How a launch is cut: blocks.h.
+//
+// Output channels lie on the lanes, a panel of them in registers. A block's inputs are listed once; then, panel by panel and tap by tap, the weights
+// of up to 256 inputs for one panel lie in the first cache levels while every output of the block goes through its list.
+#pragma once
+#include <algorithm>
+
+#include "../../params.h"
+#include "blocks.h"
+#include "nonzero.h"
+#include "simd.h"
+
+namespace snn::inline SNN_ISA {
+
+#if defined(__AVX512BW__)
+constexpr int kSums = 4;  // registers: more would leave the lists of a short row too little to do for each load and store of a sum
+#else
+constexpr int kSums = 8;
+#endif
+template <class S> constexpr int kPanel = kSums * kWidth<S>;
+static_assert(kPanel<float> <= kMostPanel);
+constexpr int kWorthCopying = 64;  // outputs of a block from which weights that lie apart are copied together
+
+// K vectors of sums through a list; weights of input i at w + i * w_stride.
+template <class E, int K, class S>
+SNN_HD void add_listed(S* sum, const S* w, int64_t w_stride, const uint16_t* index, const S* value, int count) {
+  using V = Lane<S>;
+  V total[K];
+#pragma GCC unroll 8
+  for (int k = 0; k < K; ++k) total[k] = load(sum + k * kWidth<S>);
+  const auto one = [&](int i) __attribute__((always_inline)) {
+    const S* row = w + index[i] * w_stride;
+    const V x = splat<V>(value[i]);
+#pragma GCC unroll 8
+    for (int k = 0; k < K; ++k) total[k] = E::add(total[k], x, load(row + k * kWidth<S>));
+  };
+  int i = 0;
+  for (; i + 4 <= count; i += 4) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) one(i + j);
+  }
+  for (; i < count; ++i) one(i);
+#pragma GCC unroll 8
+  for (int k = 0; k < K; ++k) store(sum + k * kWidth<S>, total[k], false);
+}
+
+// A block of one launch, in a thread's scratch.
+template <class E, class S>
+class Gathering {
+ public:
+  Gathering(const Gather& p, const Blocks& blocks, void* scratch)
+      : p_(p), b_(blocks), x_(static_cast<const S*>(p.x)), w_(static_cast<const S*>(p.w)), bias_(static_cast<const S*>(p.bias)), y_(static_cast<S*>(p.y)) {
+    sums_ = static_cast<S*>(scratch);
+    tile_ = sums_ + b_.sums();
+    value_ = tile_ + b_.tile();
+    start_ = reinterpret_cast<int32_t*>(value_ + b_.values());
+    index_ = reinterpret_cast<uint16_t*>(start_ + b_.in_places() * b_.lists + 16);
+  }
+
+  void unit(int64_t unit) {
+    const int64_t block = unit / b_.groups, group = unit % b_.groups, panels = (p_.O + kPanel<S> - 1) / kPanel<S>;
+    if (b_.per_image > 1) {
+      image_ = block / b_.per_image, images_ = 1;
+      first_ = block % b_.per_image * b_.rows, rows_ = std::min(b_.rows, p_.Ho - first_);
+    } else {
+      image_ = block * b_.images, images_ = std::min(b_.images, p_.R - image_);
+      first_ = 0, rows_ = p_.Ho;
+    }
+    in_first_ = std::clamp<int64_t>(first_ * p_.rule.stride_y - p_.rule.padding_y, 0, p_.H);
+    const int64_t last = (first_ + rows_ - 1) * p_.rule.stride_y - p_.rule.padding_y + (p_.KY - 1) * p_.rule.dilation_y + 1;
+    in_rows_ = std::clamp<int64_t>(last, in_first_, p_.H) - in_first_;
+    int64_t slab = 0;
+    do {  // once where there are no channels
+      list_all(slab, std::min(b_.slab, p_.C - slab));
+      for (int64_t panel = panels * group / b_.groups; panel < panels * (group + 1) / b_.groups; ++panel) fill_panel(panel * kPanel<S>, slab);
+    } while ((slab += b_.slab) < p_.C);
+  }
+
+ private:
+  const Gather& p_;
+  const Blocks& b_;
+  const S *x_, *w_, *bias_;
+  S *y_, *sums_, *tile_, *value_;
+  int32_t* start_;
+  uint16_t* index_;
+  int64_t image_, images_, first_, rows_, in_first_, in_rows_;
+
+  // The lists of all places of the block's input, `channels` from `slab` on; start_ has one entry more than there are lists.
+  void list_all(int64_t slab, int64_t channels) {
+    int32_t at = 0;
+    int64_t entry = 0;
+    for (int64_t image = image_; image < image_ + images_; ++image) {
+      const S* place = x_ + (image * p_.H + in_first_) * p_.W * p_.C + slab;
+      for (int64_t i = 0; i < in_rows_ * p_.W; ++i, place += p_.C)
+        for (int64_t c = 0; c < channels; c += kChannels) {
+          start_[entry++] = at;
+          at += list(place + c, int(std::min<int64_t>(kChannels, channels - c)), index_ + at, value_ + at);
+        }
+    }
+    start_[entry] = at;
+  }
+
+  // All sums of output channels [o, o + kPanel) over the channels of a slab.
+  void fill_panel(int64_t o, int64_t slab) {
+    const int64_t width = std::min<int64_t>(kPanel<S>, p_.O - o);
+    const bool ragged = width < kPanel<S>;
+    S* sums = ragged ? sums_ : y_ + (image_ * p_.Ho + first_) * p_.Wo * p_.O + o;
+    const int64_t stride = ragged ? kPanel<S> : p_.O, places = images_ * rows_ * p_.Wo;
+    if (slab == 0) begin(sums, stride, places, o, width);
+    const int vectors = ragged ? int((width + kWidth<S> - 1) / kWidth<S>) : kSums;
+    const int64_t channels = std::min(b_.slab, p_.C - slab);
+    for (int64_t ky = 0; ky < p_.KY; ++ky)
+      for (int64_t kx = 0; kx < p_.KX; ++kx)
+        for (int64_t c = 0; c < channels; c += kChannels) {
+          const S* w = w_ + ((ky * p_.KX + kx) * p_.C + slab + c) * p_.O + o;
+          const int64_t many = std::min<int64_t>(kChannels, channels - c);
+          const bool copied = ragged || (p_.O > kPanel<S> && places >= kWorthCopying);
+          if (copied) copy(w, many, width);
+          const S* from = copied ? tile_ : w;
+          const int64_t w_stride = copied ? kPanel<S> : p_.O, which = c / kChannels;
+          if (vectors == 1) tap<1>(sums, stride, from, w_stride, ky, kx, which);
+          else if (vectors == 2) tap<2>(sums, stride, from, w_stride, ky, kx, which);
+          else if (vectors <= 4) tap<4>(sums, stride, from, w_stride, ky, kx, which);
+          else tap<kSums>(sums, stride, from, w_stride, ky, kx, which);
+        }
+    if (!ragged || slab + b_.slab < p_.C) return;
+    S* y = y_ + (image_ * p_.Ho + first_) * p_.Wo * p_.O + o;
+    for (int64_t i = 0; i < places; ++i) std::copy_n(sums_ + i * kPanel<S>, width, y + i * p_.O);
+  }
+
+  void begin(S* sums, int64_t stride, int64_t places, int64_t o, int64_t width) {
+    for (int64_t i = 0; i < places; ++i) {
+      if (bias_) std::copy_n(bias_ + o, width, sums + i * stride);
+      else std::fill_n(sums + i * stride, width, S(0));
+    }
+  }
+
+  void copy(const S* w, int64_t many, int64_t width) {
+    for (int64_t i = 0; i < many; ++i) {
+      if (width == kPanel<S>) {
+#pragma GCC unroll 8
+        for (int k = 0; k < kPanel<S>; k += kWidth<S>) store(tile_ + i * kPanel<S> + k, load(w + i * p_.O + k), false);
+      } else {
+        std::copy_n(w + i * p_.O, width, tile_ + i * kPanel<S>);
+      }
+    }
+  }
+
+  // One tap and one list of every place, for all outputs of the block.
+  template <int K>
+  void tap(S* sums, int64_t stride, const S* w, int64_t w_stride, int64_t ky, int64_t kx, int64_t which) {
+    const auto& r = p_.rule;
+    const int64_t shift = kx * r.dilation_x - r.padding_x;  // output j reads column j stride_x + shift
+    const int64_t begin = shift >= 0 ? 0 : (-shift + r.stride_x - 1) / r.stride_x;
+    const int64_t end = shift >= p_.W ? 0 : std::min(p_.Wo, (p_.W - 1 - shift) / r.stride_x + 1);
+    for (int64_t image = 0; image < images_; ++image)
+      for (int64_t row = 0; row < rows_; ++row) {
+        const int64_t from = (first_ + row) * r.stride_y + ky * r.dilation_y - r.padding_y;
+        if (from < 0 || from >= p_.H) continue;
+        const int32_t* lists = start_ + ((image * in_rows_ + from - in_first_) * p_.W + shift) * b_.lists + which;
+        S* sum = sums + (image * rows_ + row) * p_.Wo * stride;
+        for (int64_t j = begin; j < end; ++j) {
+          const int32_t* list = lists + j * r.stride_x * b_.lists;
+          const int32_t at = list[0], count = list[1] - at;
+          if (!count) continue;
+          if (w_stride == kPanel<S>) add_listed<E, K>(sum + j * stride, w, kPanel<S>, index_ + at, value_ + at, count);
+          else add_listed<E, K>(sum + j * stride, w, w_stride, index_ + at, value_ + at, count);
+        }
+      }
+  }
+};
+
+// Units [first, end) of the launch. scratch: blocks.bytes(), aligned to 64.
+template <class E>
+void gather(const Gather& p, const Blocks& blocks, int64_t first, int64_t end, void* scratch) {
+  if (p.dtype == Dtype::f64) {
+    Gathering<E, double> g(p, blocks, scratch);
+    for (int64_t unit = first; unit < end; ++unit) g.unit(unit);
+  } else {
+    Gathering<E, float> g(p, blocks, scratch);
+    for (int64_t unit = first; unit < end; ++unit) g.unit(unit);
+  }
+}
+
+}  // namespace snn

@@ -1,0 +1,35 @@
+// Compiled once per instruction set, with SNN_ISA = v4, v3 or baseline and the matching -march: equations x engines.
+#include "kernels.h"
+
+#include "simd.h"
+// simd.h comes first: the equations use them on types that have no namespace of their own.
+#include "../../equations/activations/qcfs.h"
+#include "../../equations/functions/layer_norm.h"
+#include "../../equations/functions/softmax.h"
+#include "../../equations/neurons/cos.h"
+#include "../../equations/neurons/iaf.h"
+#include "../../equations/synapses/conv.h"
+#include "calibrate.h"
+#include "elementwise.h"
+#include "gather.h"
+#include "multistep.h"
+#include "multistep_bwd.h"
+#include "rows.h"
+
+namespace snn {
+
+#define SNN_JOIN(a, b) a##b
+#define SNN_TABLE(isa) SNN_JOIN(kernels_, isa)
+
+extern const Kernels SNN_TABLE(SNN_ISA) = {
+#if defined(__AVX512BW__)
+    "x86-64-v4",
+#elif defined(__AVX2__)
+    "x86-64-v3",
+#else
+    "baseline",
+#endif
+    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, gather<Conv>, rows<Softmax>, rows<LayerNorm>,
+    elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
+
+}  // namespace snn

@@ -1,0 +1,27 @@
+// How stage one of dtheta is cut on the CPU: the engine, the op's allocation and the tests read it here.
+#pragma once
+#include <algorithm>
+
+#include "../../host_device.h"
+#include "../../params.h"
+#include "sizes.h"
+
+namespace snn {
+
+// A tile is: with one theta, kTile elements; with runs of 32 or more per theta, one run; otherwise `rows` rows of [C, inner], summed per theta, as
+// many as fill kTile elements. It leaves one number, or one per theta where it holds them all.
+struct Tiles {
+  bool runs;  // one theta per tile
+  int64_t rows, size, many, numbers;
+
+  SNN_HD explicit Tiles(const Elementwise& p) {
+    const bool one = p.C == 1;
+    runs = one || p.inner >= kUnit;
+    rows = std::max<int64_t>(1, kTile / (p.C * p.inner));
+    size = one ? kTile : runs ? p.inner : rows * p.C * p.inner;
+    many = (p.N + size - 1) / size;
+    numbers = runs ? many : many * p.C;
+  }
+};
+
+}  // namespace snn

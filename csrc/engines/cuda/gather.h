@@ -1,0 +1,64 @@
+// The gathering loop on CUDA: each output adds the weights of the inputs that are not zero. An equation gives add.
+//
+// A warp takes one place of one row and a panel of output channels, `many` to a thread. It reads 32 inputs at once; every non-zero among them, found by
+// a ballot, is the same for all lanes, so that no lane waits for another's branch, and its weights are read side by side.
+#pragma once
+#include "../../params.h"
+#include "lane.h"
+#include "launch.h"
+
+namespace snn::inline SNN_ISA {
+
+constexpr unsigned kWarp = 32, kAllLanes = 0xffffffffu;
+
+template <class E, class S, int many>
+__global__ void __launch_bounds__(128, 8) gather_kernel(const __grid_constant__ Gather p) {
+  const int64_t warp = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp, panels = (p.O + kWarp * many - 1) / (kWarp * many);
+  const int lane = threadIdx.x % kWarp;
+  const int64_t place = warp / panels, o = (warp - place * panels) * (kWarp * many) + lane;
+  if (place >= p.R * p.Ho * p.Wo) return;  // the whole warp
+  const int64_t row = place / (p.Ho * p.Wo);
+  const int inside = int(place - row * (p.Ho * p.Wo)), i = inside / int(p.Wo), j = inside - i * int(p.Wo);
+  S total[many];
+#pragma unroll
+  for (int m = 0; m < many; ++m) total[m] = p.bias && o + m * kWarp < p.O ? static_cast<const S*>(p.bias)[o + m * kWarp] : S(0);
+  for (int64_t ky = 0; ky < p.KY; ++ky) {
+    const int64_t y = i * p.rule.stride_y + ky * p.rule.dilation_y - p.rule.padding_y;
+    if (y < 0 || y >= p.H) continue;
+    for (int64_t kx = 0; kx < p.KX; ++kx) {
+      const int64_t x = j * p.rule.stride_x + kx * p.rule.dilation_x - p.rule.padding_x;
+      if (x < 0 || x >= p.W) continue;
+      const S* input = static_cast<const S*>(p.x) + ((row * p.H + y) * p.W + x) * p.C;
+      const S* weights = static_cast<const S*>(p.w) + (ky * p.KX + kx) * p.C * p.O + o;
+      for (int64_t c = 0; c < p.C; c += kWarp) {
+        for (unsigned on = __ballot_sync(kAllLanes, c + lane < p.C && input[c + lane] != S(0)); on; on &= on - 1) {
+          const int next = __ffs(int(on)) - 1;
+          const S one = input[c + next];  // in L1; the same word for all lanes
+          const S* w = weights + (c + next) * p.O;
+#pragma unroll
+          for (int m = 0; m < many; ++m)
+            if (o + m * kWarp < p.O) total[m] = E::add(total[m], one, w[m * kWarp]);
+        }
+      }
+    }
+  }
+  S* y = static_cast<S*>(p.y) + place * p.O + o;
+#pragma unroll
+  for (int m = 0; m < many; ++m)
+    if (o + m * kWarp < p.O) y[m * kWarp] = total[m];
+}
+
+template <class E, class S, int many>
+void gather_panels(const Gather& p, Stream stream) {
+  const int64_t panels = (p.O + kWarp * many - 1) / (kWarp * many);
+  launch(gather_kernel<E, S, many>, p.R * p.Ho * p.Wo * panels * kWarp, 128, stream, p);
+}
+
+template <class E>
+void gather(const Gather& p, Stream stream) {
+  const bool wide = p.O > kWarp;
+  if (p.dtype == Dtype::f64) wide ? gather_panels<E, double, 4>(p, stream) : gather_panels<E, double, 1>(p, stream);
+  else wide ? gather_panels<E, float, 4>(p, stream) : gather_panels<E, float, 1>(p, stream);
+}
+
+}  // namespace snn

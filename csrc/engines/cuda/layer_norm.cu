@@ -1,0 +1,10 @@
+// Layer norm x functions of rows over time.
+#define SNN_ISA device
+#include "kernels.h"
+
+#include "lane.h"
+// lane.h comes first: the equations use it on types that have no namespace of their own.
+#include "../../equations/functions/layer_norm.h"
+#include "rows.h"
+
+void snn::cuda::layer_norm_out(const Rows& p, void* stream) { rows<LayerNorm>(p, static_cast<Stream>(stream)); }

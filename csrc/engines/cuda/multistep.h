@@ -1,0 +1,205 @@
+// The time loop on CUDA. A thread takes `many` neighbouring neurons through all T steps, their state in registers.
+//
+// Bound by memory: x is read once and the spikes are written once, in words of 16 bytes where all rows allow it. Two batches of rows are
+// in registers: one is used while the next is on its way, all of it at once. Where neurons are too few to fill the chip with such words, a thread takes one neuron and keeps more rows
+// on their way. T, N, C and the strides are run-time numbers.
+#pragma once
+#include "../../dtype.h"
+#include "../../params.h"
+#include "../../switch.h"
+#include "lane.h"
+#include "launch.h"
+#include "pattern.h"
+
+namespace snn::inline SNN_ISA {
+
+constexpr int kThreads = 256;  // of a block, at most
+
+// Neurons per thread in 16-byte words of x.
+template <class X> constexpr int kWide = sizeof(X) == 8 ? 1 : 16 / int(sizeof(X));
+// Rows of x that are fetched together, while as many before them are used; a divisor or a multiple of kEvery. Rules with many branches have
+// long steps, which hide the latency themselves.
+template <class X, int many, bool plain> constexpr int kBatch = many > 1 ? 4 : !plain ? 8 : sizeof(X) == 4 ? 32 : 16;
+
+// The word of 32 neurons that this thread's `many` bits belong to; every thread of the warp must call it.
+template <int many>
+__device__ __forceinline__ uint32_t word_of(uint32_t bits, int lane) {
+  if constexpr (many == 1) {
+    return __ballot_sync(~0u, bits);
+  } else {
+    constexpr int sharing = 32 / many;
+    bits <<= many * (lane % sharing);
+#pragma unroll
+    for (int m = 1; m < sharing; m *= 2) bits |= __shfl_xor_sync(~0u, bits, m);
+    return bits;
+  }
+}
+
+// Writes the masked spikes s of one step. out: this thread's place in the row; plane: from positive to negative spikes of `bits`.
+template <class E, Spikes kind, class X, int many, class S>
+__device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const Lanes<S, many>& s, const Lanes<S, many>& theta, bool unit, int lane, bool writes,
+                                     int64_t plane) {
+  if constexpr (kind == Spikes::scaled) {
+    Pack<X, many> y;
+#pragma unroll
+    for (int j = 0; j < many; ++j) y.e[j] = narrow<X>(unit ? s.e[j] : s.e[j] * theta.e[j]);
+    store_once(out, y);
+  } else if constexpr (kind == Spikes::int8) {
+    Pack<int8_t, many> y;
+    if constexpr (many % 4 == 0) {
+      uint32_t* words = reinterpret_cast<uint32_t*>(&y);
+#pragma unroll
+      for (int j = 0; j < many; j += 4) words[j / 4] = spike_bytes<E::counts>(s.e[j], s.e[j + 1], s.e[j + 2], s.e[j + 3]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < many; ++j) y.e[j] = spike_byte(s.e[j]);
+    }
+    store_once(out, y);
+  } else if constexpr (kind == Spikes::bits) {
+    uint32_t up = 0, down = 0;
+#pragma unroll
+    for (int j = 0; j < many; ++j) {
+      up |= uint32_t(s.e[j] > S(0)) << j;
+      down |= uint32_t(s.e[j] < S(0)) << j;
+    }
+    up = word_of<many>(up, lane);
+    if constexpr (E::counts) down = word_of<many>(down, lane);
+    if (writes) {
+      __stcs(out, up);
+      if constexpr (E::counts) __stcs(out + plane, down);
+    }
+  }
+}
+
+// Blocks of kThreads that a multiprocessor holds at least: three where words of floats need no more than 80 registers.
+template <class X, int many, bool plain> constexpr int kBlocks = many == 4 && plain ? 3 : 2;
+
+template <class E, class X, Spikes kind, int many, class K>
+__global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>) multistep_fwd_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k) {
+  using S = Acc<X>;
+  using Y = typename Element<kind, X>::type;
+  constexpr bool bits = kind == Spikes::bits;
+  constexpr int batch = kBatch<X, many, K::plain>;
+  const int64_t mine = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many, W = (p.N + 31) / 32;
+  const bool inside = mine < p.N;  // then all `many` are: N is a multiple of it
+  if (!bits && !inside) return;
+  const int64_t i = inside ? mine : 0;  // threads outside live on for the words of their warp
+  const int lane = threadIdx.x % 32, T = int(p.T);
+  const X* x = static_cast<const X*>(p.x) + i;
+  const bool constant = p.x_stride == 0;
+  Pack<X, many> now[batch], next[batch];
+  const auto fetch = [&](Pack<X, many>* to, int rows) {
+    if (rows >= batch) {  // without predicates, so that all are issued before the first is waited for
+#pragma unroll
+      for (int r = 0; r < batch; ++r) to[r] = load_once<X, many>(x + r * p.x_stride);
+    } else {
+#pragma unroll
+      for (int r = 0; r < batch; ++r)
+        if (r < rows) to[r] = load_once<X, many>(x + r * p.x_stride);
+    }
+    x += batch * p.x_stride;
+  };
+  fetch(now, constant ? 1 : T);  // first of all: what follows has loads of its own to wait for
+  Lanes<S, many> v, n, theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, i), first;
+  Lanes<int32_t, many> net{};
+  n = Lanes<S, many>{};
+  bool on[many];
+  if (p.v) v = load_lanes<many>(static_cast<const S*>(p.v) + i);
+  if (E::counts && p.count && k.memory) n = load_lanes<many>(static_cast<const S*>(p.count) + i);
+  else if (p.count) net = load_lanes<many>(static_cast<const int32_t*>(p.count) + i);
+#pragma unroll
+  for (int j = 0; j < many; ++j) {
+    if (!p.v) v.e[j] = E::start(S(p.v0), theta.e[j], k);
+    n.e[j] = n.e[j] + S(net.e[j]);
+    on[j] = inside && (!p.mask || p.mask[i + j]);
+  }
+  first = n;
+  Y* out = static_cast<Y*>(p.s) + (bits ? mine / 32 : i);
+  const int64_t row = bits ? W : p.N, plane = p.T * W;
+  const bool writes = mine / 32 < W && lane % (32 / many) == 0;
+  S* kept = static_cast<S*>(p.kept) + i;
+
+  auto one_step = [&](const Pack<X, many>& current) {
+    Lanes<S, many> s;
+#pragma unroll
+    for (int j = 0; j < many; ++j) {
+      s.e[j] = E::step(v.e[j], n.e[j], widen(current.e[j]), theta.e[j], k);
+      s.e[j] = where(on[j], s.e[j], S(0));
+    }
+    emit<E, kind, X, many>(out, s, theta, p.unit, lane, writes, plane);
+    if constexpr (kind != Spikes::count) out += row;
+  };
+  auto keep = [&] {
+    store_lanes(kept, v);
+    if constexpr (E::counts) store_lanes(kept + p.N, n);
+    kept += (E::counts ? 2 : 1) * p.N;
+  };
+
+  if (constant) {
+#pragma unroll 1
+    for (int t = 0; t < T; ++t) {
+      if (p.kept && inside && t % kEvery == 0) keep();
+      one_step(now[0]);
+    }
+  } else {
+#pragma unroll 1
+    for (int t = 0; t < T; t += batch) {
+      fetch(next, T - t - batch);
+      const auto use = [&](auto whole) {
+#pragma unroll
+        for (int r = 0; r < batch; ++r)
+          if (decltype(whole)::value || t + r < T) {
+            if (r % kEvery == 0 && p.kept && inside && (batch % kEvery == 0 || t % kEvery == 0)) keep();
+            one_step(late(now[r]));
+          }
+      };
+      if (t + batch <= T) use(Constant<true>{});
+      else use(Constant<false>{});
+#pragma unroll
+      for (int r = 0; r < batch; ++r) now[r] = next[r];
+    }
+  }
+
+  if (!inside) return;
+  store_lanes(static_cast<S*>(p.v_end) + i, v);
+  if (E::counts && k.memory) {
+    store_lanes(static_cast<S*>(p.count_end) + i, n);
+  } else {
+#pragma unroll
+    for (int j = 0; j < many; ++j) net.e[j] = int32_t(n.e[j]);
+    store_lanes(static_cast<int32_t*>(p.count_end) + i, net);
+  }
+  if constexpr (kind == Spikes::count) {
+#pragma unroll
+    for (int j = 0; j < many; ++j) net.e[j] = on[j] ? int32_t(n.e[j] - first.e[j]) : 0;
+    store_lanes(out, net);
+  }
+}
+
+// Rows of neurons that lie on whole words: then a thread may take `many` at a time. 16 bytes serve every array but the shorter rows of int8.
+template <class X>
+bool in_words(const MultistepFwd& p) {
+  constexpr int many = kWide<X>;
+  return p.N % many == 0 && p.x_stride % many == 0 && on_words({p.x, p.s, p.v, p.v_end, p.count, p.count_end, p.kept});
+}
+
+template <template <bool> class E, class X>
+void multistep_fwd(const MultistepFwd& p, Stream stream) {
+  if (p.N == 0) return;
+  const Pattern pattern(p.theta, p.N, p.C, p.inner);
+  with(p.spikes, [&](auto kind) {
+    with(kWide<X> > 1 && in_words<X>(p) && fills(p.N / kWide<X>), [&](auto wide) {
+      with(p.rule.negative != Negative::none, [&](auto is_signed) {
+        using Eq = E<is_signed()>;
+        Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
+          constexpr int many = wide() ? kWide<X> : 1;
+          const int64_t threads = p.N / many;
+          auto kernel = multistep_fwd_kernel<Eq, X, kind(), many, std::decay_t<decltype(k)>>;
+          launch(kernel, threads, block_for(threads), stream, p, pattern, k);
+        });
+      });
+    });
+  });
+}
+
+}  // namespace snn

@@ -1,0 +1,40 @@
+// QCFS, one element: the C++ twin of snnfast/equations/activations/qcfs.py, where the equations stand.
+#pragma once
+#include "../../host_device.h"
+#include "../../params.h"
+
+namespace snn::inline SNN_ISA {
+
+struct QCFS {
+  template <class V, class S>
+  SNN_HD static V quantise(V z, S levels) {
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1));
+    z = where(z < zero, zero, z);
+    z = where(z > one, one, z);
+    return ratio(round_down(z * levels + S(0.5)), levels);
+  }
+
+  template <class V, class S>
+  SNN_HD static V fwd(V x, V theta, S levels) {
+    return quantise(x / theta, levels) * theta;
+  }
+
+  // Returns dx and puts this element's share of dtheta into dtheta.
+  template <class V, class S>
+  SNN_HD static V bwd(V& dtheta, V dy, V x, V theta, S levels, Grad grad) {
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1)), top = splat<V>(levels);
+    const V z = x / theta;
+    if (grad == Grad::qcfs) {
+      auto inside = (z >= zero) & (z <= one);
+      dtheta = where(inside, dy * (quantise(z, levels) - z), where(z > one, dy, zero));
+      return where(inside, dy, zero);
+    }
+    const V f = round_down(z * levels + S(0.5));
+    auto inside = (f >= zero) & (grad == Grad::srp ? f <= top : f < top);
+    auto above = grad == Grad::srp ? f > top : f >= top;
+    dtheta = where(inside, dy * (quantise(z, levels) - z), where(above, dy, zero));
+    return where(inside, dy, zero);
+  }
+};
+
+}  // namespace snn

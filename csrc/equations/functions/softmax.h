@@ -1,0 +1,18 @@
+// Softmax of a row: the C++ twin of snnfast/equations/functions/softmax.py, where the equation stands.
+#pragma once
+#include "exponential.h"
+
+namespace snn::inline SNN_ISA {
+
+struct Softmax {
+  template <class S, class Row>
+  SNN_HD static void apply(Row& row, S) {
+    using V = typename Row::V;
+    const V most = row.largest();
+    row.each([&](V x) { return exponential_below<S>(x - most); });
+    const V sum = row.total([](V e) { return e; });
+    row.each([&](V e) { return e / sum; });
+  }
+};
+
+}  // namespace snn

@@ -1,0 +1,193 @@
+// Integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/iaf.py, where the equations stand.
+// V is a lane: float or double on CUDA, a vector of them on CPU. Signed: with negative spikes.
+#pragma once
+#include "../../host_device.h"
+#include "../../params.h"
+#include "lif.h"
+
+namespace snn::inline SNN_ISA {
+
+template <class S>  // scalar of the lane
+struct IafNumbers {
+  using Scalar = S;
+  static constexpr bool plain = false;
+  bool normalised, strict, hard, snm, detach_reset, memory, leaky, decay_input, product;
+  Surrogate surrogate;
+  S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half, offset, rise, tau, keep;
+
+  SNN_HD explicit IafNumbers(const IafRule& r)
+      : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm),
+        detach_reset(r.detach_reset), memory(r.memory), leaky(r.tau != 0), decay_input(r.decay_input), product(r.product), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
+        gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
+        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)), tau(S(r.tau)), keep(S(1.0 - 1.0 / r.tau)) {}
+};
+
+// The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
+template <class S>
+struct PlainIafNumbers : IafNumbers<S> {
+  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false, leaky = false;
+  static constexpr S offset = S(0);
+  static constexpr Surrogate surrogate = Surrogate::zif;
+  SNN_HD explicit PlainIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
+  static bool fits(const IafRule& r) {
+    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && !r.memory && r.offset == 0 && r.tau == 0 && r.surrogate == Surrogate::zif;
+  }
+};
+
+template <bool Signed>
+struct IAF {
+  static constexpr bool counts = Signed;  // the count gates the spikes, so the backward needs it
+
+  // Calls f with the numbers of the rule, in the narrowest type that holds them; or in the general one alone, where speed is not worth the code.
+  template <class S, bool narrow = true, class F>
+  static void with_numbers(const IafRule& r, F&& f) {
+    if constexpr (narrow)
+      if (PlainIafNumbers<S>::fits(r)) return f(PlainIafNumbers<S>(r));
+    f(IafNumbers<S>(r));
+  }
+
+  template <class V, class K>
+  SNN_HD static V start(typename K::Scalar v0, V theta, const K& k) {
+    return k.normalised ? splat<V>(v0) : v0 * theta;
+  }
+
+  template <class V, class K>
+  SNN_HD static V charge(V v, V x, V theta, const K& k) {
+    return k.normalised ? v + x / theta : v + x;
+  }
+
+  template <class V, class K>
+  SNN_HD static V jump(V theta, const K& k) {
+    using S = typename K::Scalar;
+    return k.normalised ? splat<V>(S(1)) : theta;
+  }
+
+  // u, the potential before the reset; and what is compared with the upper threshold.
+  template <class V, class K>
+  SNN_HD static V drive(V v, V x, V theta, const K& k) {
+    if (k.leaky) return leak(v, x, k);
+    return charge(v, x, theta, k);
+  }
+
+  template <class V, class K>
+  SNN_HD static V lift(V u, V j, const K& k) {
+    return k.offset != 0 ? u + j * k.offset : u;
+  }
+
+  // Whether a potential u crosses the threshold upwards; downwards.
+  template <class V, class K>
+  SNN_HD static auto up(V u, V n, V j, const K& k) {
+    u = lift(u, j, k);
+    if constexpr (Signed) return (k.strict ? u > j : u >= j) & (n < splat<V>(k.p_max));
+    else return k.strict ? u > j : u >= j;
+  }
+
+  template <class V, class K>
+  SNN_HD static auto down(V u, V n, V j, const K& k) {
+    return (k.snm ? u <= -j : u < splat<V>(typename K::Scalar(0))) & (n > splat<V>(k.n_min));
+  }
+
+  // The spike of a potential u.
+  template <class V, class K>
+  SNN_HD static V fire(V u, V n, V j, const K& k) {
+    using S = typename K::Scalar;
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1)), s = where(up(u, n, j, k), one, zero);
+    if constexpr (Signed) return where(down(u, n, j, k), -one, s);
+    else return s;
+  }
+
+  template <class V, class K>
+  SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
+    using S = typename K::Scalar;
+    const V j = jump(theta, k), u = drive(v, x, theta, k), s = fire(u, n, j, k);
+    // lowered: u - s j, the way that costs an engine least.
+    if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
+    else if constexpr (Signed) v = lowered(u, s, up(u, n, j, k), down(u, n, j, k), j);
+    else v = lowered(u, s, up(u, n, j, k), j);
+    if (Signed && k.memory) n = n + s * theta;
+    else n = n + s;
+    return s;
+  }
+
+  template <class V, class K>
+  SNN_HD static V height(V a, V j, const K& k) {
+    using S = typename K::Scalar;
+    const V zero = splat<V>(S(0)), one = splat<V>(S(1));
+    V m = magnitude(a);
+    switch (k.surrogate) {
+      case Surrogate::zif:
+        m = k.gamma - m;
+        return where(m > zero, m, zero) * k.zif_scale;
+      case Surrogate::triangle:
+        m = j - m;
+        return where(m > zero, m, zero) / j / j;
+      case Surrogate::rectangle:
+        return where(m <= splat<V>(k.gamma), splat<V>(k.rectangle_height), zero);
+      case Surrogate::atan: {
+        const V w = a * k.atan_width;
+        return splat<V>(k.atan_half) / (w * w + one);
+      }
+      default: {
+        const V g = one / (exponential(a * -k.gamma) + one);
+        return g * (one - g) * k.gamma;
+      }
+    }
+  }
+
+  // One step of the adjoint: c is the gradient of v after the step on entry, before it on return; dy is masked; v and n are the
+  // state before the step. Adds to dtheta, returns dx.
+  template <class V, class K>
+  SNN_HD static V step_bwd(V& c, V& dtheta, V dy, V v, V n, V x, V theta, const K& k) {
+    using S = typename K::Scalar;
+    const V zero = splat<V>(S(0));
+    const V j = jump(theta, k);
+    const V u = drive(v, x, theta, k);
+    const V s = fire(u, n, j, k);
+    V h_up = height(lift(u, j, k) - j, j, k), g = dy * theta, du, direct;
+    if (!k.hard && !k.detach_reset) g = k.normalised ? g - c : (dy - c) * theta;
+    const V r = !k.hard || k.detach_reset ? zero : c * (k.v_reset - u);
+    du = k.hard ? where(s == zero, c, zero) : c;
+    direct = k.hard ? dy * s : (dy - c) * s;
+    // Without negative spikes h_down is 0: ds/du = h_up, ds/dtheta = -h_up.
+    V through;
+    if constexpr (Signed) {
+      h_up = where(n < splat<V>(k.p_max), h_up, zero);
+      const V h_down = where(n > splat<V>(k.n_min), k.snm ? height(u + j, j, k) : height(u, j, k), zero);
+      const V d_down = k.snm ? h_down : zero;
+      du = du + g * (h_up + h_down);
+      through = g * (d_down - risen(h_up, k));
+      if (k.hard) du = du + r * (h_up - h_down), through = through - r * (risen(h_up, k) + d_down);
+    } else {
+      du = du + g * h_up;
+      through = -(g * risen(h_up, k));
+      if (k.hard) du = du + r * h_up, through = through - r * risen(h_up, k);
+    }
+    c = du;
+    if (k.normalised) {
+      const V dx = du / theta;
+      dtheta = dtheta + (dy * s - dx * (x / theta));
+      return dx;
+    }
+    dtheta = dtheta + (direct + through);
+    if (k.leaky) {
+      V dx;
+      c = leak_bwd(dx, du, k);
+      return dx;
+    }
+    return du;
+  }
+
+  // h times d(threshold of u)/d(theta), which is 1 without an offset.
+  template <class V, class K>
+  SNN_HD static V risen(V h, const K& k) {
+    return k.offset != 0 ? h * k.rise : h;
+  }
+
+  template <class V, class K>
+  SNN_HD static V start_bwd(V c, typename K::Scalar v0, const K& k) {
+    using S = typename K::Scalar;
+    return k.normalised ? splat<V>(S(0)) : c * v0;
+  }
+};
+
+}  // namespace snn

@@ -1,0 +1,14 @@
+// A convolution over spikes: the C++ twin of snnfast/equations/synapses/conv.py, where the equation stands.
+#pragma once
+#include "../../host_device.h"
+
+namespace snn::inline SNN_ISA {
+
+struct Conv {
+  template <class V>
+  SNN_HD static V add(V total, V x, V w) {
+    return total + x * w;
+  }
+};
+
+}  // namespace snn

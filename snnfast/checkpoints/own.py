@@ -1,0 +1,135 @@
+"""Checkpoints: snnfast's own format, which holds all that is needed to use the network again, and the files that other programs left.
+
+Only safe loading (`weights_only=True`); the network is built without memory first, so that a file with wrong shapes costs nothing.
+"""
+
+import pickle
+
+import torch
+
+from snnfast import checks, models
+from snnfast.checkpoints import convolutional
+from snnfast.nn import is_quantised, threshold_of
+
+FORMAT = "snnfast-1"
+
+
+def save_checkpoint(path, net, /, **facts):
+    """Writes a network of `snnfast.models`, its configuration, and `facts` (preprocessing, training; plain values only)."""
+    if not hasattr(net, "config"):
+        raise TypeError(f"net must be a network of snnfast.models, got {type(net).__name__}")
+    for key, value in facts.items():
+        check_plain(key, value)
+    torch.save({"format": FORMAT, "config": net.config, "state_dict": net.state_dict(), "facts": facts}, path)
+
+
+def check_plain(key, value):
+    if isinstance(value, (list, tuple)):
+        for v in value:
+            check_plain(key, v)
+    elif isinstance(value, dict):
+        for k, v in value.items():
+            check_plain(f"{key}.{k}", v)
+    elif type(value) not in (int, float, str, bool, type(None)):
+        raise TypeError(
+            f"fact {key} is a {type(value).__name__}; safe loading takes numbers, strings, booleans, lists and dictionaries of them"
+        )
+
+
+def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="auto", threshold=None, signs=None, **options):
+    """A network from a file of `save_checkpoint` or of the QCFS, SRP, COS, older QCFS, CS-QCFS, MST and SpikeZIP programs.
+
+    Args:
+        path: the file.
+        arch: name of the network ("vgg16", "resnet20" ...); not needed where the names in the file are exactly those of one.
+        num_classes: checked against the file, where given.
+        levels: quantisation levels L it was trained with: no program but ours stores them.
+        family: "qcfs" (thresholds .thresh), "srp" (.up; COS and older QCFS too), "cs-qcfs" (.up per channel or layer), "mst", "spikezip", or "auto",
+            by the names.
+        threshold: for "cs-qcfs", "softplus" (theta = softplus(up)) or "raw" (theta = up); a file with a value <= 0 is softplus.
+        signs: for "spikezip", which levels have a sign: "authors" (all but those behind the softmax and fc1), "all" or "none".
+        options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes.
+
+    Returns:
+        The network in eval mode on the CPU; `net.facts` is what `save_checkpoint` was given ({} for other programs' files).
+
+    Raises:
+        FileNotFoundError; ValueError: not readable, not safe, another network, or something only you can know is missing. The message says which.
+    """
+    file = _safely(path)
+    if isinstance(file, dict) and file.get("format") == FORMAT:
+        config, state, facts = _own(file, path)
+        if family != "auto" or threshold is not None or signs is not None:
+            raise ValueError(
+                f"{path} is snnfast's own and says what its thresholds are: family, threshold and signs are for other programs' files"
+            )
+        given = dict(arch=arch, num_classes=num_classes, levels=levels, **options)
+        for name, value in given.items():
+            if value is not None and config.get(name) != value:
+                raise ValueError(f"{path} was saved with {name}={config.get(name)!r}, not {value!r}")
+    else:
+        config, state = convolutional.read(file, path, arch, num_classes, levels, family, threshold, signs, options)
+        facts = {}
+    try:
+        with torch.device("meta"):
+            net = models.build(config)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{path}: no network can be built: {error}") from error
+    _check_names(net.state_dict(), state, path, config["arch"])
+    like = {t.dtype for key, t in state.items() if t.is_floating_point()}
+    if len(like) > 1:
+        state = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+    net.load_state_dict({key: state[key].clone() for key in net.state_dict()}, assign=True)
+    net.requires_grad_(True)
+    for name, module in net.named_modules():
+        if is_quantised(module):
+            checks.positive(f"threshold of {name} in {path}", threshold_of(module))
+    net.facts = facts
+    return net.eval()
+
+
+def _safely(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            what = str(error).split("GLOBAL ")[-1].split(" was not")[0] if "GLOBAL" in str(error) else "Python objects"
+            raise ValueError(
+                f"{path} holds {what}, which safe loading refuses, because such a file can run any code. `snnfast extract {path} NEW` (or "
+                f"snnfast.extract) takes the weights out without running anything; then load NEW"
+            ) from None
+        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch.load raises many kinds: truncated, not a zip file, a folder
+        raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+
+
+def _own(file, path):
+    config, state, facts = (file.get(key) for key in ("config", "state_dict", "facts"))
+    if not all(isinstance(part, dict) for part in (config, state, facts)) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError(f"{path} is damaged: a checkpoint of snnfast has config, state_dict and facts")
+    convolutional.check_tensors({str(key): t for key, t in state.items()}, path)
+    return config, state, facts
+
+
+def _check_names(expected, state, path, arch):
+    """Every name with its shape, and no other; up to ten of what differs are listed, with the network that fits better."""
+    for key, t in expected.items():
+        if key.endswith("num_batches_tracked") and key not in state:
+            state[key] = torch.zeros(t.shape, dtype=t.dtype)  # files of torch before 0.4.1 have none
+    wrong = [f"{key} is missing" for key in expected if key not in state]
+    wrong += [f"{key} is not of {arch}" for key in state if key not in expected]
+    wrong += [
+        f"{key} has shape {tuple(state[key].shape)}, not {tuple(t.shape)}"
+        for key, t in expected.items()
+        if key in state and state[key].shape != t.shape
+    ]
+    if not wrong:
+        return
+    best, share = convolutional.fitting(state)
+    hint = f"; its names fit arch={best!r}" if best != arch and share > 0.9 else ""
+    if not hint and all(" has shape " in w for w in wrong):
+        hint = "; is it of another width, image_size or stem?"
+    more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+    raise ValueError(f"{path} is not a checkpoint of {arch}{hint}: {'; '.join(wrong[:10])}{more}")

@@ -1,0 +1,182 @@
+"""The arguments of the commands. Each help fits on a screen."""
+
+import argparse
+import functools
+
+from snnfast import models
+from snnfast.checkpoints import convolutional
+from snnfast.cli.demo import ARCHS
+from snnfast.conversion.functions import MODES
+from snnfast.conversion.method import MASKS, METHODS
+from snnfast.data import NAMES as DATA
+from snnfast.data import PREPROCESSING
+from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
+from snnfast.models.resnet import STEMS
+from snnfast.models.swin import WIRINGS
+from snnfast.models.tokens import NORMS
+from snnfast.models.vit import SIGNS
+from snnfast.runtime.number_formats import DTYPES
+from snnfast.runtime.sparse_products import KINDS
+from snnfast.training import recipes
+from snnfast.version import __version__
+
+FORMS = ("constant", "poisson", "analog", "rate")
+_Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
+
+
+def parser(commands):
+    """commands: function by name."""
+    p = argparse.ArgumentParser(
+        prog="snnfast", formatter_class=_Help, description="Spiking networks from trained ones, and their accuracy at any T."
+    )
+    p.add_argument("--version", action="version", version=__version__)
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    p.epilog = "exit codes: 0 done, 2 an error told in one line, 1 an unexpected one, 130 or 143 stopped (Ctrl-C, SIGTERM)"
+    found = p.add_subparsers(required=True, metavar="COMMAND")
+    for name, text, usage, add in (
+        ("demo", "train, convert and evaluate a small network on digits", "", _demo),
+        ("train", "train a network in one or two stages, then evaluate it as a spiking one", "--arch NAME --out FOLDER ", _train),
+        ("eval", "evaluate a checkpoint as a spiking network, at every T in one run", "CHECKPOINT ", _eval),
+        ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
+        ("trace", "store input, potential and spikes of chosen neurons, and draw them", "CHECKPOINT ", _trace),
+        ("extract", "take the weights out of a file that holds objects too, without running anything", "FILE NEW ", _extract),
+        ("info", "what was built, and which kernels serve which device", "", lambda p: None),
+    ):
+        usage = f"snnfast {name} {usage}[options]"
+        c = found.add_parser(name, help=text, usage=usage, description=text[0].upper() + text[1:] + ".", formatter_class=_Help)
+        next(a for a in c._actions if a.dest == "help").help = argparse.SUPPRESS  # who reads this knows it
+        add(c)
+        c.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        c.set_defaults(run=commands[name])
+    return p
+
+
+def _device(p):
+    p.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 ... (default cpu)")
+
+
+def _data(p, default):
+    p.add_argument("--data", choices=DATA, default=default, metavar="NAME",
+                   help=", ".join(DATA) + (f" (default {default})" if default else " (default: the checkpoint's)"))  # fmt: skip
+    p.add_argument("--data-dir", metavar="FOLDER", help="folder of its files; digits needs none")
+    p.add_argument("--download", action="store_true", help="let torchvision fetch CIFAR")
+    p.add_argument("--preprocessing", choices=tuple(PREPROCESSING), metavar="NAME",
+                   help=", ".join(PREPROCESSING) + f" (default: the {'data' if default else 'checkpoint'}'s)")  # fmt: skip
+    p.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images (0)")
+    _device(p)
+
+
+def _demo(p):
+    _device(p)
+    p.add_argument("--T", type=int, help="time steps of the evaluation (default 1024; 64 of a transformer or with several methods)")
+    p.add_argument(
+        "--methods", metavar="NAMES", help=f"'all', or names separated by commas: {', '.join(METHODS)} (default if; of a transformer stbif)"
+    )
+    p.add_argument("--arch", choices=tuple(ARCHS), default="vgg", help="the network (default vgg)")
+    p.add_argument("--out", metavar="FOLDER", help="folder for the results (default runs/digits, runs/digits-vit, runs/digits-swin)")
+    p.add_argument("--seed", type=int, default=0, metavar="N")
+
+
+def _train(p):
+    p.add_argument("--arch", choices=tuple(models.BY_NAME), required=True, metavar="NAME", help=", ".join(models.BY_NAME))
+    p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
+    p.add_argument("--recipe", choices=recipes.NAMES, default="thesis", metavar="NAME",
+                   help=f"published settings, {', '.join(recipes.NAMES)} (default thesis); the options below change them")  # fmt: skip
+    p.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --out")
+    _data(p, "digits")
+    p.add_argument("--epochs", type=int, nargs="+", metavar="N", help="of each stage")
+    p.add_argument("--lr", type=float, nargs="+", metavar="X", help="first learning rate of each stage")
+    p.add_argument("--stages", type=int, choices=(1, 2), help="1: stop after the layer-wise stage")
+    p.add_argument("--activation", choices=ACTIVATIONS, metavar="NAME", help=f"of stage one: {', '.join(ACTIVATIONS)}")
+    p.add_argument("--channel-num", type=int, metavar="N", help="stage two gives only the last N layers a threshold per channel")
+    p.add_argument("--levels", type=int, metavar="L", help="quantisation levels")
+    p.add_argument("--theta", type=float, metavar="X", help="first threshold")
+    p.add_argument("--batch-size", type=int, metavar="B")
+    p.add_argument("--width", type=float, default=1.0, metavar="X", help="factor on all channel counts")
+    p.add_argument("--stem", choices=STEMS, default="cifar", help="of a ResNet (default cifar)")
+    p.add_argument("--dropout", type=float, default=0.0, metavar="X", help="of a VGG")
+    p.add_argument("--amp", choices=("fp32", "bf16", "fp16"), default="fp32", help="mixed precision")
+    p.add_argument("--seed", type=int, default=0, metavar="N")
+    p.add_argument("--masking", type=float, metavar="X", help="share of spikes that is masked at random, in [0, 1)")
+    p.add_argument("--method", choices=METHODS, metavar="NAME", help="of the evaluation at the end")
+    p.add_argument("--mode", choices=MODES, help="its mode")
+    p.add_argument("--T", type=int, default=64, help="its time steps (default 64)")
+    own = p.add_argument_group("of a transformer")
+    own.add_argument("--patch-size", type=int, metavar="N", help="in pixels")
+    own.add_argument("--dim", type=int, metavar="N", help="features")
+    own.add_argument("--depth", type=int, nargs="+", metavar="N", help="blocks (of a Swin: of each stage)")
+    own.add_argument("--heads", type=int, nargs="+", metavar="N", help="attention heads (of a Swin: of each stage)")
+    own.add_argument("--window", type=int, metavar="N", help="tokens a side of a Swin's window")
+    own.add_argument("--norm", choices=NORMS, help="layer norm or batch norm (default ln)")
+    own.add_argument("--wiring", choices=WIRINGS, help="of a Swin: mst for the Masked Spiking Transformer")
+    own.add_argument("--drop-path", type=float, metavar="X", help="stochastic depth of the last block")
+
+
+def _checkpoint(p):
+    """A checkpoint, its data, its conversion."""
+    p.description += " CHECKPOINT: of snnfast, or of one of the programs that --family names."
+    p.add_argument("checkpoint", help=argparse.SUPPRESS)
+    _data(p, None)
+    p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if; differential: stbif)")
+    p.add_argument("--mode", choices=MODES, metavar="NAME", help="per_step or differential (default, where a softmax or the like is)")
+    p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
+
+
+def _conversion(p):
+    own = p.add_argument_group("of the method")
+    own.add_argument("--inputs", choices=FORMS, metavar="NAME", help=", ".join(FORMS) + ": form of the image")
+    own.add_argument("--input-steps", type=int, metavar="N", help="steps of rate input")
+    own.add_argument("--v0", type=float, metavar="X", help="start voltage in units of theta (0.5)")
+    own.add_argument("--tau", type=int, metavar="N", help="steps of SRP's first phase (4)")
+    own.add_argument("--mask", choices=MASKS, help="SRP's mask")
+    own.add_argument("--rho", type=int, metavar="N", help="inputs that COS calibrates on (4)")
+    own.add_argument("--max-shift", type=float, metavar="X", help="largest upward shift of COS, in units of theta")
+    own.add_argument("--parity", action="store_true", default=None, help="the arithmetic of the method's authors")
+    file = p.add_argument_group("what other programs' files do not say")
+    file.add_argument("--arch", choices=tuple(models.BY_NAME), metavar="NAME", help="of the network")
+    file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")
+    file.add_argument("--num-classes", type=int, metavar="N")
+    file.add_argument("--family", choices=convolutional.FAMILIES, default="auto", metavar="NAME", help=", ".join(convolutional.FAMILIES))
+    file.add_argument("--threshold", choices=convolutional.THRESHOLDS, metavar="NAME", help="of a CS-QCFS file: softplus(up) or up itself")
+    file.add_argument("--signs", choices=SIGNS, metavar="NAME", help="which levels of a SpikeZIP file have a sign: " + ", ".join(SIGNS))
+    file.add_argument("--image-size", type=int, metavar="N")
+    file.add_argument("--width", type=float, metavar="X")
+
+
+def _eval(p):
+    _checkpoint(p)
+    p.add_argument("--at", nargs="+", metavar="t", help="steps to read, or 'all' (default 1, 2, 4, ... T)")
+    p.add_argument("--out", metavar="FOLDER", help="for the results (default runs/eval/CHECKPOINT-METHOD-T)")
+    p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    p.add_argument("--memory", metavar="SIZE", help="what the process may take, such as 8GiB, or 'auto'")
+    p.add_argument("--batch-size", type=int, metavar="B", help="images at a time (default: chosen)")
+    p.add_argument("--chunk", type=int, metavar="t", help="steps at a time (default: chosen)")
+    p.add_argument("--dtype", choices=DTYPES, default="fp32", metavar="NAME", help=f"of matrix products: {', '.join(DTYPES)}")
+    p.add_argument("--products", choices=KINDS, metavar="NAME", help="sparse (skip zeros; the default on a CPU) or dense (torch's)")
+    p.add_argument("--deterministic", action="store_true", help="results that do not depend on batch, chunk, threads; slower")
+    p.add_argument("--cuda-graphs", action="store_true", help="capture the loop over time on a GPU")
+    p.add_argument("--images", type=int, metavar="N", help="only the first N images")
+    p.add_argument("--statistics", action="store_true", help="unevenness, firing rates, SOPs, energy, seconds per layer")
+    p.add_argument("--start-stop", action="store_true", help="read delayed outputs too: a matrix of first and last steps")
+    p.add_argument("--save-predictions", action="store_true", help="class and margin per image and step")
+    _conversion(p)
+
+
+def _compare(p):
+    p.add_argument("runs", nargs="+", metavar="RUN", help="folder of an evaluation, or NAME=FOLDER,FOLDER... of one method's seeds")
+    p.add_argument("--out", default="runs/compare", metavar="FOLDER", help="for compare.{csv,tex,pdf,png} (default runs/compare)")
+
+
+def _extract(p):
+    p.add_argument("file", help="a checkpoint that safe loading refuses")
+    p.add_argument("new", help="the file to write, which it takes")
+
+
+def _trace(p):
+    _checkpoint(p)
+    p.add_argument("--layers", nargs="+", metavar="NAME", help="neuron layers (default: all)")
+    p.add_argument("--images", type=int, nargs="+", default=[0], metavar="i", help="numbers of images of the test set (default 0)")
+    p.add_argument("--neurons", type=int, default=32, metavar="N", help="of each layer, spread over it; 0: all (default 32)")
+    p.add_argument("--out", default="runs/trace", metavar="FOLDER", help="for trace.npz and pictures (default runs/trace)")
+    _conversion(p)

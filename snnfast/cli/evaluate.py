@@ -1,0 +1,177 @@
+"""`snnfast eval`: a checkpoint's accuracy as a spiking network, at every T in one run."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from torch.utils.data import Subset
+
+from snnfast import checks
+from snnfast import data as data_sets
+from snnfast.checkpoints.own import load_checkpoint
+from snnfast.cli.progress import progress
+from snnfast.conversion.convert import convert
+from snnfast.evaluation.evaluate import Evaluation
+from snnfast.evaluation.progress_file import files_in, read
+from snnfast.reports.report import FILES
+from snnfast.runtime.network import check_at
+from snnfast.system import processes
+from snnfast.system.files import whole
+
+
+def load(args):
+    """The network of a command line, and the data set it is for."""
+    options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
+    net = load_checkpoint(
+        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, signs=args.signs, **options
+    ).float()
+    name = args.data or net.facts.get("data")
+    if not isinstance(name, str):
+        raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
+    own = net.facts.get("preprocessing") if name == net.facts.get("data") else None
+    data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=False)
+    if data.classes != net.config["num_classes"]:
+        raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
+    for what, theirs, own in (
+        ("channels", data.channels, net.config["in_channels"]),
+        ("pixels", data.image_size, net.config.get("image_size")),
+    ):
+        if own not in (None, theirs):
+            raise ValueError(f"images of {name} have {theirs} {what}, but the network in {args.checkpoint} takes {own}")
+    return net, name, data
+
+
+def converted(args, net):
+    names = ("mode", "inputs", "input_steps", "v0", "tau", "mask", "rho", "max_shift", "parity")
+    given = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
+    return convert(net, args.method, **given)
+
+
+def steps_of(args):
+    """--at as a list, or None for the default."""
+    if args.at is None:
+        return None
+    if args.at == ["all"]:
+        return list(range(1, args.T + 1))
+    try:
+        return check_at([int(t) for t in args.at], args.T)
+    except ValueError as error:
+        if "invalid literal" in str(error):
+            raise ValueError(f"--at takes steps, or 'all', got {' '.join(args.at)}") from None
+        raise
+
+
+def folder_of(args):
+    """--out, or a folder named by what is evaluated."""
+    out = Path(
+        args.out or Path("runs/eval") / f"{'-'.join(n for n in (Path(args.checkpoint).stem, args.method, args.mode) if n)}-T{args.T}"
+    )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, not a folder")
+    there = [*files_in(out), *(p for p in [out / "report.json"] if p.exists())]
+    if there and not (args.resume or args.overwrite):
+        raise ValueError(f"{out} holds a run already: --resume goes on with it, --overwrite replaces it")
+    return out
+
+
+def run(args, device):
+    joined = processes.start(device)
+    try:
+        return _run(args, device)
+    finally:
+        if joined:
+            processes.stop()
+
+
+def _run(args, device):
+    console = Console(quiet=processes.rank() > 0, highlight=False, markup=False)
+    checks.integer("T", args.T)
+    at = steps_of(args)
+    out = folder_of(args)
+    net, name, data = load(args)
+    images = data.test
+    if args.images is not None:
+        images = Subset(data.test, range(min(checks.integer("images", args.images), len(data.test))))
+    snn = converted(args, net)
+    evaluation = Evaluation(
+        snn, images, args.T, at, args.memory, ann=net, batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
+        products=args.products, deterministic=args.deterministic,
+        statistics=args.statistics, start_stop=args.start_stop, workers=args.workers, graphs=args.cuda_graphs,
+        progress=out, resume=args.resume, overwrite=args.overwrite,
+        on_plan=lambda plan: console.print(f"plan: {plan}", soft_wrap=True), on_note=lambda text: console.print(text, soft_wrap=True),
+    )  # fmt: skip
+    if processes.rank() == 0 and len(evaluation.done) < len(images):
+        for file in FILES:  # of the run that was here, or of its part
+            (out / file).unlink(missing_ok=True)
+    facts = dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"), config=net.config,
+                 training=net.facts.get("training"))  # fmt: skip
+    try:
+        _watched(console, evaluation, len(images), f"{snn.method.name}, T = {args.T}")
+    except KeyboardInterrupt:
+        _stopped(console, evaluation, len(images), args, out, facts)
+        raise
+    finally:
+        evaluation.close()
+    _tell(console, evaluation, args, out, facts)
+
+
+def _watched(console, evaluation, images, what):
+    """Runs with a progress bar."""
+    with progress(console) as bar:
+        task = bar.add_task(what, total=images * evaluation.T, completed=len(evaluation.done) * evaluation.T, note="")
+        evaluation.on_chunk = lambda n: bar.advance(task, n * processes.world())
+        if evaluation.done:
+            console.print(f"{len(evaluation.done)} of {images} images are done already")
+        evaluation.run()
+
+
+def _stopped(console, evaluation, images, args, out, facts):
+    """The report of what is done so far; of all processes, as far as their files tell."""
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sent, signal.SIG_IGN)  # torchrun sends more than one
+    evaluation.close()
+    if processes.rank() > 0:
+        return
+    if processes.world() > 1:
+        evaluation.finished = []
+        evaluation.earlier = _when_closed(out)
+    done = sum(len(record["index"]) for record, _, _ in evaluation.earlier + evaluation.finished)
+    console.print(f"stopped after {done} of {images} images; --resume goes on with --out {out}", soft_wrap=True)
+    if done:
+        _tell(console, evaluation, args, out, facts)
+
+
+def _when_closed(out, seconds=10.0):
+    """The batches in all files of a folder, as soon as the other processes have let go of theirs."""
+    began = time.monotonic()
+    while True:
+        try:
+            return [batch for path in files_in(out) for batch in read(path)[1]]
+        except ValueError:
+            if time.monotonic() - began > seconds:
+                return []
+            time.sleep(0.1)
+
+
+def _tell(console, evaluation, args, out, facts):
+    report = evaluation.report()
+    if processes.rank() > 0:
+        return
+    report.facts = facts
+    wrote = report.save(out)
+    if args.save_predictions:
+        kept = {key: report.record[key] for key in ("index", "label", "ann", "predicted", "margin", "confidence")}
+        with whole(out / "predictions.npz") as part:
+            np.savez_compressed(part, at=np.asarray(report.at), **kept)
+        wrote.append("predictions.npz")
+    console.print(report.table())
+    if report.totals:
+        total = report.totals
+        console.print(
+            f"firing rate {total['firing_rate']:.4f}, {total['SOPs'] / 1e6:.2f} M SOPs and {total['MACs'] / 1e6:.2f} M MACs per image"
+        )
+    for line in report.notes():
+        console.print(line, soft_wrap=True)
+    console.print(f"wrote {', '.join(wrote)} to {out}; cite citations.bib", soft_wrap=True)

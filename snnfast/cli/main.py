@@ -1,0 +1,110 @@
+"""The command `snnfast`."""
+
+import signal
+import sys
+import threading
+
+from snnfast.cli.arguments import parser as _parser
+from snnfast.ops import info
+
+
+def _info(args):
+    for key, value in info.info().items():
+        if isinstance(value, dict):
+            value = "; ".join(f"{k} {v}" for k, v in value.items())
+        print(f"{key:18s} {value}")
+
+
+def _device(name):
+    from snnfast import checks
+    from snnfast.system import processes
+
+    return checks.device("--device", processes.own_device(name))
+
+
+def _demo(args):
+    from snnfast.cli.demo import demo
+
+    methods = args.methods if args.methods in (None, "all") else tuple(m.strip() for m in args.methods.split(","))
+    demo(out=args.out, device=_device(args.device), T=args.T, seed=args.seed, methods=methods, arch=args.arch)
+
+
+def _train(args):
+    from snnfast.cli import train
+
+    train.train(args, _device(args.device))
+
+
+def _eval(args):
+    from snnfast.cli import evaluate
+
+    evaluate.run(args, _device(args.device))
+
+
+def _compare(args):
+    from snnfast.cli import compare
+
+    compare.run(args)
+
+
+def _trace(args):
+    from snnfast.cli import trace
+
+    trace.run(args, _device(args.device))
+
+
+def _extract(args):
+    from snnfast.checkpoints.extract import extract
+
+    many, left = extract(args.file, args.new)
+    print(f"wrote {many} tensors to {args.new}" + (f"; left out: {', '.join(left)}" if left else ""))
+
+
+def parser():
+    return _parser(dict(demo=_demo, train=_train, eval=_eval, compare=_compare, trace=_trace, extract=_extract, info=_info))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def _on_terminate(*_):
+    raise Terminated
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _on_terminate) if ours else None
+    try:
+        args.run(args)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        return _told(args, error, 2)
+    except KeyboardInterrupt as error:
+        print("snnfast: stopped", file=sys.stderr)
+        return 143 if isinstance(error, Terminated) else 130
+    except Exception as error:  # nothing known: torch's own errors and our mistakes
+        return _told(args, error, 1)
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _told(args, error, code):
+    """One line for the caller; the traceback with --debug."""
+    if args.debug:
+        raise error
+    if isinstance(error, ModuleNotFoundError):
+        extra = "train" if error.name in ("torchvision", "tensorboard") else "demo"
+        text = f"this needs {error.name}: pip install 'snnfast[{extra}]'"
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    if code == 1:
+        text = f"unexpected {type(error).__name__}: {text[:500]} (--debug shows where)"
+    print(f"snnfast: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

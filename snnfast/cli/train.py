@@ -1,0 +1,87 @@
+"""`snnfast train`: a network by a recipe, its checkpoints, its log and its spiking accuracy."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+from rich.console import Console
+
+from snnfast import checks, models
+from snnfast import data as data_sets
+from snnfast.cli.progress import progress
+from snnfast.conversion.convert import convert
+from snnfast.conversion.method import method_of
+from snnfast.evaluation.evaluate import evaluate
+from snnfast.training import loop, recipes
+
+
+def settings_of(args):
+    """The `Settings` of a command line: the recipe's, and what was given beside it."""
+    r = recipes.recipe(args.recipe, args.arch, args.data)
+    epochs, lr = tuple(args.epochs or r.epochs), tuple(args.lr or r.lr)
+    for name, given in (("epochs", args.epochs), ("lr", args.lr)):
+        if given and len(given) > (args.stages or 2):
+            raise ValueError(f"--{name} takes a number for each of {args.stages or 'one or two'} stages, got {len(given)}")
+    if args.stages == 2 and len(epochs) == 1:
+        if args.epochs:
+            raise ValueError(f"--stages 2 needs two numbers of --epochs, got {epochs[0]}")
+        epochs = (epochs[0], max(1, epochs[0] // 3))
+    epochs = epochs[: args.stages or 2]
+    lr = lr if len(lr) >= len(epochs) else (lr[0], lr[0] / 10)
+    asked = dict(activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size)
+    given = {key: value for key, value in asked.items() if value is not None}
+    kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(loop.Settings)}}
+    own = dict(arch=args.arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
+               width=args.width, amp=args.amp, seed=args.seed, stem=args.stem, dropout=args.dropout, options=_options(args))  # fmt: skip
+    return loop.Settings(**{**kept, **given, **own}), r
+
+
+def _options(args):
+    """Arguments of the network that were given."""
+    names = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "drop_path", "masking")
+    found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    stages = args.arch.startswith("swin")
+    for name in ("depth", "heads"):
+        if name in found and not stages and len(found[name]) > 1:
+            raise ValueError(f"--{name} takes one number for {args.arch}, got {' '.join(map(str, found[name]))}")
+        if name in found:
+            found[name] = list(found[name]) if stages else found[name][0]
+    return {"depths" if stages and name == "depth" else name: value for name, value in found.items()}
+
+
+def train(args, device):
+    console = Console()
+    settings, r = settings_of(args)
+    settings.check()
+    method = args.method or (r.method if models.CLASS_OF[args.arch].kind == "convolutional" else None)
+    if args.mode == "differential" and method not in (None, "stbif"):
+        raise ValueError(f"--mode differential runs with --method stbif, got {method}")
+    method_of(method or "if").check_T(checks.integer("T", args.T))
+    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
+    if not importlib.util.find_spec("tensorboard"):
+        console.print("tensorboard is not installed: the log is written to log.jsonl alone")
+    out = Path(args.out)
+    with progress(console) as bar:
+        task = bar.add_task(f"{args.arch}, {args.recipe}", total=sum(settings.epochs), note="")
+
+        def on_epoch(entry):
+            low = f", {entry['negative_thresholds']} thresholds <= 0" if entry["negative_thresholds"] else ""
+            done = sum(settings.epochs[: entry["stage"] - 1]) + entry["epoch"]
+            bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
+
+        net = loop.train(settings, data, out, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
+    snn = convert(net, method, mode=args.mode)
+    with progress(console) as bar:
+        task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")
+        report = evaluate(snn, data.test, args.T, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))
+    report.facts = dict(training=dataclasses.asdict(settings))
+    published, source = recipes.PUBLISHED.get((args.recipe, args.arch, args.data, settings.levels), (None, None))
+    console.print(report.table(published))
+    if published:
+        console.print(f"published: {source}")
+        report.facts["published"] = {str(t): a for t, a in published.items()}
+    report.save_json(out / "report.json")
+    report.plot(out / "accuracy.png")
+    console.print(
+        f"wrote {', '.join(str(out / f) for f in ('model.pt', 'best.pt', 'last.pt', 'log.jsonl', 'report.json', 'accuracy.png'))}"
+    )

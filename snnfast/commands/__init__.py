@@ -1,1 +1,0 @@
-"""What the commands of `snnfast` do, one file each."""

@@ -1,0 +1,268 @@
+"""ANN to SNN: fold the batch norms, put a neuron in place of every quantised activation."""
+
+import dataclasses
+
+import torch
+
+from snnfast import checks, nn
+from snnfast.conversion import functions, max_pooling, relu_thresholds
+from snnfast.conversion.method import Method, method_of, voltage_of
+from snnfast.graph import commutes
+from snnfast.graph.flow import Plan, has_functions
+from snnfast.graph.rewrite import put_in_place, replace, take_readout
+from snnfast.graph.trace import prepared
+from snnfast.graph.vocabulary import module_of
+from snnfast.ops.python_neuron import PythonNeuron
+from snnfast.runtime import linear_part
+from snnfast.runtime.network import SpikingNetwork
+
+
+def _put_neurons(gm, how):
+    """Puts an IF in place of every quantised activation, with its mask behind it; returns their names and levels."""
+    levels = {}
+    for name, m in list(gm.named_modules()):
+        if not nn.is_quantised(m):
+            continue
+        checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
+        (theta, low, high), options = nn.rungs_of(m), how.options
+        if how.differential:
+            options = {**options, "caps": (low, high)}
+        elif low < 0:
+            raise ValueError(f"{name} has levels below 0, which have a spiking form in mode='differential' alone")
+        else:
+            theta = nn.threshold_of(m)
+        levels[name] = high - low
+        replace(gm, name, _neuron(theta.detach(), name, options, getattr(m, "axis", 1)))
+        if getattr(m, "mask", None) is not None:
+            _mask(gm, name, m.mask)
+    return levels
+
+
+def _mask(gm, name, mask):
+    gm.add_submodule(f"{name}_mask", mask)
+    for node in [n for n in gm.graph.nodes if n.op == "call_module" and n.target == name]:
+        with gm.graph.inserting_after(node):
+            new = gm.graph.call_module(f"{name}_mask", ())
+        node.replace_all_uses_with(new)
+        new.args = (node,)
+
+
+def _neuron(theta, name, options, axis=1):
+    own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
+    return nn.IF(theta=theta, axis=axis if theta.dim() < 2 else None, **{**options, "v0": voltage_of(options["v0"], name, own)})
+
+
+def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):
+    """Puts an IF in place of every call of a ReLU, with thresholds from data; returns their names, which have no levels."""
+    nodes, taken = relu_thresholds.relu_nodes(gm), {n for n, m in gm.named_modules() if not isinstance(m, relu_thresholds.MODULES)}
+    found = relu_thresholds.thresholds(gm, nodes, batches, percentile, per_channel)
+    names = {}
+    for node in nodes:
+        name = relu_thresholds.name_of(node, taken)
+        theta = found[node].to(next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32))
+        put_in_place(gm, node, name, _neuron(theta, name, options))
+        names[name] = None
+    return names
+
+
+def _end_in_a_relu(gm, batches):
+    """Puts a ReLU behind the last layer, which becomes a neuron as the others do."""
+    if batches is None:
+        raise ValueError("output='spikes' needs calibrate=, images that set the threshold of the neuron behind the last layer")
+    last = next(n for n in gm.graph.nodes if n.op == "output")
+    with gm.graph.inserting_before(last):
+        last.args = (gm.graph.call_function(torch.relu, (last.args[0],)),)
+
+
+def _check_names(v0, levels):
+    unknown = set(v0) - set(levels) if isinstance(v0, dict) else ()
+    if unknown:
+        raise ValueError(f"v0 names {', '.join(sorted(unknown))}, which is no activation of net; its activations: {', '.join(levels)}")
+
+
+def _replace_max_pools(gm, form, poisson):
+    """Puts a spiking form in place of every max pooling that spikes reach."""
+    plan = Plan(gm, poisson)
+    for node in list(gm.graph.nodes):
+        if node not in plan.spiking:
+            continue
+        pool = max_pooling.replaced(node, gm, form)
+        if pool is not None:
+            put_in_place(gm, node, f"{node.name}_over_time", pool)
+
+
+def convert(
+    net, method=None, *, mode=None, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None,
+    percentile=99.9, per_channel=False, maxpool="difference", inputs=None, input_steps=None, amplitude=None, seed=0, output="values", **options,
+):  # fmt: skip
+    """A spiking network with the weights of `net`, which is not changed.
+
+    Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds, every ReLU one
+    with thresholds from data; the last linear layer has no neuron: its output is read, and a softmax behind it is taken of the mean output.
+
+    Args:
+        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` or ReLUs and whose other layers,
+            behind the first activation, commute with rates (`snnfast/graph/commutes.py` lists them). torchvision's and timm's VGGs and ResNets are.
+        method: "if", "stbif", "snm", "srp", "srp+stbif", "srp+snm" or "cos"; `snnfast/conversion/method.py` says what each does. Default: "if",
+            and "stbif" in mode "differential".
+        mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
+            each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
+            neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
+            network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if the network has such
+            functions and no method and no random masks are asked for, else "per_step".
+        v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name; 0.5 (the default) is optimal for QCFS.
+        parity: the arithmetic of the method's authors, for comparison with their programs.
+        tau: steps of SRP's first phase, >= 1 (4). They come on top of T.
+        mask: which neurons SRP lets emit: "authors" (v > 1e-3 theta after the first phase, as their program) or "paper" (v >= 0).
+        rho: inputs that COS calibrates on, >= 1 (4); runs need T >= rho.
+        max_shift: largest upward shift of COS, in units of theta; None as the authors have it.
+        caps: (n_min, p_max) of the net spike count, for methods with negative spikes; see `snnfast.iaf`.
+        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; `options` are fields of its Rule.
+        calibrate: images for the thresholds of ReLUs: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of `net`.
+        percentile: of a ReLU's non-zero activations, in (0, 100]; 100 is their maximum.
+        per_channel: whether ReLUs get a threshold per channel; "neuron": one per neuron, its maximum (SNM's authors), for images of that size alone.
+        maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/conversion/max_pooling.py`.
+        inputs: "constant", the image as a current at every step, or "poisson", random spikes; see `snnfast/runtime/inputs.py`. In mode "differential"
+            "analog", the image at the first step (the default), or "rate", in equal parts at the first `input_steps` steps.
+        input_steps: steps of "rate" input, >= 1; default: the levels of the first activation.
+        amplitude: of Poisson spikes; values beyond it saturate. Default: the largest |value| of the calibration images, or 1.
+        seed: of Poisson input.
+        output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
+            authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
+
+    Raises:
+        ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
+    """
+    if neuron is None and options:
+        raise TypeError(f"convert got unexpected options: {', '.join(options)}")
+    checks.choice("maxpool", maxpool, max_pooling.FORMS)
+    checks.choice("per_channel", per_channel, (False, True, "neuron"))
+    checks.choice("output", output, ("values", "spikes"))
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    relu_thresholds.check_percentile(percentile)
+    asked = _mode_asked(mode, inputs, input_steps, method)
+    how = method_of(method or ("stbif" if asked == "differential" else "if"), v0=v0, parity=parity, tau=tau, mask=mask, rho=rho,
+                    max_shift=max_shift, caps=caps)  # fmt: skip
+    if neuron is not None:
+        how = _own_neuron(how, neuron, options)
+    batches = None if calibrate is None else relu_thresholds.images_of(calibrate)
+    how = dataclasses.replace(how, amplitude=_amplitude(inputs, amplitude, batches), seed=checks.integer("seed", seed, 0))
+    gm = prepared(net, None if batches is None else batches[0][:1])
+    readout = take_readout(gm)
+    if asked is None and method is None and neuron is None and inputs is None and has_functions(gm):
+        asked = "per_step" if _has_masks(gm) else "differential"
+        how = how if asked == "per_step" else method_of("stbif", v0=v0, parity=parity, caps=caps)
+    if asked == "differential":
+        how = _differential(how, gm, neuron, input_steps if inputs == "rate" else 1, batches, output, maxpool)
+    if output == "spikes":
+        _end_in_a_relu(gm, batches)
+    # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
+    levels = {}
+    if batches is not None and relu_thresholds.relu_nodes(gm):
+        levels = _put_neurons_for_relus(gm, how.options, batches, percentile, per_channel)
+    levels = _put_neurons(gm, how) | levels
+    _check_names(how.options["v0"], levels)
+    if not levels:
+        raise ValueError(_nothing_to_fire(gm))
+    how = dataclasses.replace(how, readout=readout)
+    _replace_max_pools(gm, maxpool, how.amplitude is not None)
+    if how.differential:
+        functions.put(gm, Plan(gm))
+    _check_rates(gm, how, asked == "per_step")
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)
+
+
+def _nothing_to_fire(gm):
+    """Why a network without a single neuron is none."""
+    text = "net has no quantised activation (snnfast.nn.QCFS and its kin) and no ReLU to put neurons in place of"
+    if relu_thresholds.relu_nodes(gm):
+        return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
+    known = (*commutes.MODULES, torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d, torch.nn.Softmax, torch.nn.LogSoftmax)
+    others = [n for n in gm.graph.nodes if n.op == "call_module" and not isinstance(gm.get_submodule(n.target), known)]
+    return text + ("" if not others else f"; {', '.join(commutes.called(n, gm) for n in others[:5])} cannot fire")
+
+
+INPUTS = {"per_step": ("constant", "poisson"), "differential": ("analog", "rate")}
+
+
+def _mode_asked(mode, inputs, input_steps, method):
+    """The mode that mode or inputs ask for, or None."""
+    if mode is not None:
+        checks.choice("mode", mode, functions.MODES)
+    if inputs is not None:
+        checks.choice("inputs", inputs, (*INPUTS["per_step"], *INPUTS["differential"]))
+    of = next((name for name, kinds in INPUTS.items() if inputs in kinds), mode)
+    if mode not in (None, of):
+        raise ValueError(f"inputs={inputs!r} is of mode {of!r}; mode {mode!r} takes {' or '.join(map(repr, INPUTS[mode]))}")
+    if input_steps is not None and inputs != "rate":
+        raise ValueError("input_steps is of inputs='rate'")
+    if of == "differential" and method not in (None, "stbif"):
+        raise ValueError(
+            f"mode 'differential' runs with ST-BIF neurons, whose net count follows a falling sum too: method 'stbif', got {method!r}"
+        )
+    return of if mode is not None or of == "differential" or inputs == "poisson" else None
+
+
+def _has_masks(gm):
+    return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in gm.modules())
+
+
+def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
+    """The method of a differential run."""
+    if neuron is not None:
+        raise ValueError("mode 'differential' runs with ST-BIF neurons; neuron= is of mode 'per_step'")
+    if not isinstance(how.options["v0"], float) or how.options["v0"] != 0.5:
+        raise ValueError("in mode 'differential' neurons start at 0.5, which rounds to the nearest level: v0 is of mode 'per_step'")
+    if maxpool != "difference" and any(max_pooling.window_of(n, gm) for n in gm.graph.nodes):
+        raise ValueError(f"maxpool={maxpool!r} is another function than the network's: mode 'differential' takes 'difference'")
+    if _has_masks(gm):
+        raise ValueError(
+            "random masks take spikes that a sum never gets back, so mode 'differential' would not converge: use mode 'per_step'"
+        )
+    if "caps" in how.options:
+        raise ValueError("in mode 'differential' the caps of a neuron are the levels of its activation: caps is of mode 'per_step'")
+    if output == "spikes" or (batches is not None and relu_thresholds.relu_nodes(gm)):
+        raise ValueError(
+            "mode 'differential' needs quantised activations, whose levels its neurons have; a ReLU's neuron is of mode 'per_step'"
+        )
+    first = next((m for m in gm.modules() if nn.is_quantised(m)), None)
+    steps = checks.integer("input_steps", 1 if first is None else nn.levels_of(first)) if input_steps is None else input_steps
+    return dataclasses.replace(how, mode="differential", input_steps=checks.integer("input_steps", steps))
+
+
+def _own_neuron(how, neuron, options):
+    if not isinstance(neuron, PythonNeuron):
+        raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
+    neuron.rule(**options)
+    if how.parity or how.name != "if":
+        raise ValueError("method and parity are of integrate-and-fire; a neuron of one's own has its own rule and arithmetic")
+    return Method(f"if, neuron {neuron.__name__}", {"v0": how.options["v0"], "neuron": neuron, **options})
+
+
+def _amplitude(inputs, amplitude, batches):
+    """The amplitude of Poisson input, or None for a constant current."""
+    if inputs != "poisson":
+        if amplitude is not None:
+            raise ValueError("amplitude is of Poisson input: give inputs='poisson'")
+        return None
+    if amplitude is None:
+        amplitude = 1.0 if batches is None else max(float(b.abs().max()) for b in batches if b.numel())
+    return checks.number("amplitude", amplitude, positive=True)
+
+
+def _check_rates(gm, how, functions):
+    """Refuses, by name, what has no spiking form. functions: those that do not commute may be computed step by step."""
+    plan = Plan(gm, how.amplitude is not None)
+    for node in gm.graph.nodes:
+        if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):
+            raise ValueError(f"{commutes.called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
+        ours = node in plan.firing or node in plan.summing or isinstance(module_of(gm, node), nn.SpikeMask)
+        if node in plan.spiking and not ours and node.op not in ("output", "placeholder"):
+            commutes.check(node, gm, plan, functions)
+            if how.differential:
+                linear_part.check(node, gm, plan)
+        elif node.op == "call_method" and node.target.endswith("_"):
+            raise ValueError(f"{node.target} (node {node.name}) works in place on a value that every chunk of time uses again")

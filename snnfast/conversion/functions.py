@@ -1,0 +1,55 @@
+"""Functions that do not commute with rates, and their form over time.
+
+    per_step       f of each step's values: biased, with an error that stays however large T is (MST; Wang et al., ICCV 2023)
+    differential   out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t: the outputs of t steps sum to f of the summed inputs (SpikeZIP; You et al.,
+                   ICML 2024). A product of spikes and spikes is one of them: S_q(t) S_k(t)^T - S_q(t-1) S_k(t-1)^T, with S the running sums, one
+                   matrix product per step.
+
+A differential run gives the image, the biases and all other constants once: what is linear passes on the differences as it would pass on values, but
+without its bias (`linear_part.py`). With ST-BIF neurons, which after draining have emitted clamp(floor(sum x/theta + 1/2), n_min, p_max) spikes net,
+the summed output is then that of the quantised network.
+"""
+
+import torch
+
+from snnfast.graph.vocabulary import PRODUCTS, is_function, softmax_of
+from snnfast.nn.over_time import Call, Differential, FusedLayerNorm, FusedSoftmax
+from snnfast.ops.rows import MOST_COLUMNS
+
+m = torch.nn
+MODES = ("per_step", "differential")
+
+
+def _fused(gm, node):
+    """The kernel of a function of rows, or None. It has its own order of sums, so the result differs from torch's in the last places."""
+    layer = gm.get_submodule(node.target) if node.op == "call_module" else None
+    if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
+        return None
+    if type(layer) is m.LayerNorm and len(layer.normalized_shape) == 1 and layer.normalized_shape[0] <= MOST_COLUMNS:
+        return FusedLayerNorm(layer)
+    plain = layer is not None or (set(node.kwargs) <= {"dim"} and len(node.args) <= 2)  # without a dtype of its own
+    return FusedSoftmax() if softmax_of(gm, node) == ("softmax", -1) and plain else None
+
+
+def put(gm, plan):
+    """Puts a `Differential` in place of every function that spikes reach."""
+    for node in list(gm.graph.nodes):
+        if node not in plan.spiking or not is_function(node, gm, plan.spiking):
+            continue
+        inputs = node.all_input_nodes
+        if any(a in plan.without_values[0] for a in inputs):
+            raise ValueError(f"{node.name} uses a size of values that come over time: write the number in its place")
+        image = next((a for a in inputs if a in plan.from_image and a not in plan.spiking), None)
+        if image is not None:
+            raise ValueError(
+                f"{node.name} is a function of spikes and of {image.name}, which no spike reaches: it has no differential form"
+            )
+        name = type(gm.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(node.target, "__name__", node.target)
+        name = f"product ({name})" if node.target in PRODUCTS else name
+        target = f"{node.name}_over_time"
+        gm.add_submodule(target, Differential(Call(gm, node), name, [a in plan.spiking for a in inputs], _fused(gm, node)))
+        with gm.graph.inserting_before(node):
+            new = gm.graph.call_module(target, tuple(inputs))
+        plan.spiking.add(new)
+        node.replace_all_uses_with(new)
+        gm.graph.erase_node(node)

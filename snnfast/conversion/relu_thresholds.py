@@ -1,0 +1,137 @@
+"""Networks with plain ReLUs: neurons in their place, with thresholds taken from data.
+
+The threshold of a layer is the p-th percentile of its non-zero activations on the calibration images (Rueckauer et al., "Conversion of
+continuous-valued deep networks to efficient event-driven networks", Frontiers in Neuroscience 2017), for the layer or for each channel; 100 is the
+maximum (Diehl et al., IJCNN 2015). Spikes carry their threshold as amplitude, so that weights, biases and the shortcuts of residual blocks
+need no scaling.
+"""
+
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from snnfast import checks
+from snnfast.graph.vocabulary import called
+
+MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
+FUNCTIONS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
+# The histogram that a percentile is read from: bins of equal ratio, 0.4 % wide, over 24 octaves below the largest activation, so that one outlier
+# does not make them coarse.
+OCTAVES, BINS = 24, 4096
+
+
+def relu_nodes(gm):
+    """The nodes of a graph that are ReLUs, in order."""
+    found = []
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and isinstance(gm.get_submodule(node.target), MODULES):
+            found.append(node)
+        elif node.op in ("call_function", "call_method") and node.target in FUNCTIONS:
+            found.append(node)
+    return found
+
+
+def name_of(node, taken):
+    """A name for the neuron of a ReLU: that of its module at its first call, the node's otherwise."""
+    name = node.target if node.op == "call_module" and node.target not in taken else node.name
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def images_of(data):
+    """The calibration images as a list of batches: `data` is a tensor [B, ...] or an iterable of tensors or of (images, labels)."""
+    if not hasattr(data, "__iter__"):
+        raise TypeError(f"calibrate must be images [B, ...] or an iterable of batches, got {type(data).__name__}")
+    batches = [data] if isinstance(data, torch.Tensor) else list(data)
+    batches = [b[0] if isinstance(b, (tuple, list)) else b for b in batches]
+    for b in batches:
+        checks.tensor("calibrate", b)
+    batches = [b for b in batches if b.dim() and b.size(0)]
+    if not batches:
+        raise ValueError("calibrate gave no images")
+    return batches
+
+
+class _Record(fx.Interpreter):
+    """Runs the graph and hands the value of each asked node to `seen(node, value)`."""
+
+    def __init__(self, gm, nodes, seen):
+        super().__init__(gm)
+        self.nodes, self.seen = set(nodes), seen
+
+    def run_node(self, node):
+        value = super().run_node(node)
+        if node in self.nodes:
+            self.seen(node, value)
+        return value
+
+
+@torch.no_grad()
+def activations(gm, nodes, batches, seen):
+    for images in batches:
+        _Record(gm, nodes, seen).run(images)
+
+
+def check_percentile(percentile):
+    if not 0 < checks.number("percentile", percentile) <= 100:
+        raise ValueError(f"percentile must be in (0, 100], got {percentile}")
+
+
+def _by_channel(value, per_channel):
+    """[B, C, ...] -> [C, everything else], [neurons, B], or [1, everything] for the layer."""
+    if per_channel == "neuron":
+        return value.flatten(1).t()
+    return value.transpose(0, 1).flatten(1) if per_channel and value.dim() > 1 else value.reshape(1, -1)
+
+
+def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
+    """theta of each node, [1], [C], or the shape of one image's activations. Channels that are never active get the largest threshold of the others.
+
+    Two passes over the images: the largest activations, then a histogram of the non-zero ones below them.
+    """
+    check_percentile(percentile)
+    most, counts, shapes = {}, {}, {}
+    if per_channel == "neuron" and percentile != 100:
+        raise ValueError(f"thresholds per neuron are maxima: give percentile=100, not {percentile}")
+
+    def largest(node, value):
+        top = _by_channel(value, per_channel).amax(1).double()
+        shapes[node] = value.shape[1:]
+        most[node] = torch.maximum(most[node], top) if node in most else top
+
+    def count(node, value):
+        a, top = _by_channel(value, per_channel), most[node].clamp(min=1e-300)
+        below = (a.double() / top[:, None]).clamp(min=2.0**-OCTAVES).log2()  # -OCTAVES to 0
+        bins = ((below / OCTAVES + 1) * BINS).long().clamp(max=BINS - 1) + BINS * torch.arange(a.size(0), device=a.device)[:, None]
+        found = torch.bincount(bins[a > 0], minlength=a.size(0) * BINS).view(a.size(0), BINS)
+        counts[node] = counts.get(node, 0) + found
+
+    activations(gm, nodes, batches, largest)
+    for node in nodes:
+        if not torch.isfinite(most[node]).all():
+            raise ValueError(f"the activations of {called(node, gm)} are not finite on the calibration data")
+        if not (most[node] > 0).any():
+            raise ValueError(f"{called(node, gm)} is never active on the calibration data, so it has no threshold")
+    if percentile < 100:
+        activations(gm, nodes, batches, count)
+    found = {}
+    for node in nodes:
+        top = most[node]
+        theta = top if percentile == 100 else _percentile(counts[node], top, percentile)
+        dead = top <= 0
+        if dead.any():
+            theta = torch.where(dead, theta[~dead].max(), theta)
+        found[node] = theta.view(shapes[node]) if per_channel == "neuron" else theta
+    return found
+
+
+def _percentile(counts, top, percentile):
+    """The percentile of each row of a histogram, by equal ratios within a bin."""
+    below = counts.cumsum(1)
+    wanted = below[:, -1:].double() * (percentile / 100)
+    at = (below < wanted).sum(1, keepdim=True).clamp(max=counts.size(1) - 1)
+    before = below.gather(1, at) - counts.gather(1, at)
+    part = (wanted - before) / counts.gather(1, at).clamp(min=1)
+    return (top[:, None] * 2.0 ** (((at + part.clamp(0, 1)) / BINS - 1) * OCTAVES)).squeeze(1)

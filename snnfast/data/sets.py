@@ -1,0 +1,100 @@
+"""Data sets by name, with the preprocessing of the papers. `digits` is built in; the others are read through torchvision, from a folder.
+
+digits        scikit-learn's 1,797 handwritten digits, 8 x 8, upsampled
+cifar10, cifar100        torchvision's files below `root`
+tiny-imagenet            root/{wnids.txt, train/<id>/images/*, val/images/*, val/val_annotations.txt}, as it is handed out
+imagefolder   root/train/<class>/*, root/val/<class>/*: ImageNet and sets laid out like it
+"""
+
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from snnfast import checks
+from snnfast.data.augment import shift
+from snnfast.data.preprocessing import preprocessing_of
+
+NAMES = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagefolder")
+
+
+def digits(image_size=32, test_size=360, seed=0):
+    """8 x 8 digits, upsampled, in a fixed stratified split.
+
+    Returns:
+        (train, test): TensorDatasets of images [1, image_size, image_size], standardised with the training set's mean and deviation, and labels.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    index = np.arange(len(bunch.target))
+    train, test = train_test_split(index, test_size=test_size, random_state=seed, stratify=bunch.target)
+    x = torch.tensor(bunch.images / 16.0, dtype=torch.float32).unsqueeze(1)
+    x = torch.nn.functional.interpolate(x, size=(image_size, image_size), mode="bilinear", align_corners=False)
+    x = (x - x[train].mean()) / x[train].std()
+    y = torch.tensor(bunch.target)
+    return TensorDataset(x[train], y[train]), TensorDataset(x[test], y[test])
+
+
+class Data:
+    """What `load` returns: train and test sets of (image [C, H, W], label), `augment` for a batch (or None), and the facts a checkpoint keeps."""
+
+    def __init__(self, train, test, classes, image_size, channels, facts, augment=None):
+        self.train, self.test, self.classes, self.image_size, self.channels = train, test, classes, image_size, channels
+        self.facts, self.augment = facts, augment
+
+
+@functools.cache
+def declare_operators():
+    """torchvision's wheels for a torch with CUDA load beside one without it too, if two operators are declared that its import asks for and a
+    compiled library should bring. Nothing here calls them."""
+    if torch.version.cuda is None and "torchvision" not in sys.modules and importlib.util.find_spec("torchvision"):
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return library  # which lives as long as what it declared is to
+    return None
+
+
+def load(name, root=None, cutout=16, download=False, preprocessing=None, train=True):
+    """A data set by name.
+
+    Args:
+        name: "digits", "cifar10", "cifar100", "tiny-imagenet" or "imagefolder".
+        root: folder of the files; not needed for digits.
+        cutout: side of the square that training images lose, 0 for none.
+        download: whether torchvision may fetch CIFAR.
+        preprocessing: see `preprocessing_of`; digits have their own.
+        train: whether the training set is needed too; without it only the files of the test set have to be there.
+
+    Raises:
+        ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision or scikit-learn is not installed.
+    """
+    checks.choice("data", name, NAMES)
+    if name == "digits":
+        if preprocessing not in (None, "standardised"):
+            raise ValueError(f"digits have their own preprocessing, got preprocessing {preprocessing!r}")
+        own, test = digits()
+        return Data(own, test, 10, 32, 1, dict(data="digits", image_size=32, preprocessing="standardised"), lambda x: shift(x, 3))
+    if root is None:
+        raise ValueError(f"data {name!r} needs a folder: give --data-dir (root=)")
+    root = Path(root).expanduser()
+    if not root.is_dir() and not download:
+        raise ValueError(f"data folder {root} is not there")
+    if not importlib.util.find_spec("torchvision"):
+        raise ModuleNotFoundError("torchvision", name="torchvision")
+    declare_operators()
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # one built for another torch
+        raise ValueError(f"data {name!r} is read through torchvision, which does not load: {error}") from None
+    from snnfast.data import folders
+
+    default = "imagenet" if name == "imagefolder" else name
+    own, test, classes, size, kept = folders.read(name, root, cutout, download, preprocessing_of(preprocessing, default), train)
+    return Data(own, test, classes, size, 3, dict(data=name, image_size=size, preprocessing=kept))

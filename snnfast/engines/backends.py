@@ -1,0 +1,100 @@
+"""The only chooser: what is built, who serves which dispatch key. `snnfast info` prints what stands here.
+
+    CPU    the compiled library `snnfast._C` where it was built, else the reference in plain torch
+    CUDA   the compiled library `snnfast._CUDA` where it was built, else Triton where it is installed, else the reference
+           (SNNFAST_CUDA_PROVIDER=cuda|triton|reference)
+
+A neuron that is written in Python alone has no C++ kernel: on CUDA it runs on Triton where that is installed. The choice is made once, at
+import; the dispatcher does the rest.
+"""
+
+import importlib
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+
+def _load(name):
+    """The compiled module, or None and why not."""
+    if not importlib.util.find_spec(name):
+        told = Path(__file__).parents[1] / "not_built.txt"  # setup.py's, where it built nothing
+        return None, f"it was not built: {told.read_text().strip()}" if told.exists() else "it was not built"
+    try:
+        return importlib.import_module(name), None
+    except ImportError as error:  # built for another torch or Python
+        return None, f"it does not load: {error}"
+
+
+_C, _why = _load("snnfast._C")
+_warned = set()
+# The ops that have C++ kernels.
+COMPILED = (
+    "iaf_fwd", "iaf_out", "iaf_bwd", "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out",
+)  # fmt: skip
+has_triton = importlib.util.find_spec("triton") is not None
+
+
+def _choose_cuda():
+    """Who serves CUDA tensors, the CUDA library if it is the one, and why this one."""
+    asked = os.environ.get("SNNFAST_CUDA_PROVIDER") or None
+    if asked not in (None, "cuda", "triton", "reference"):
+        raise ValueError(f"SNNFAST_CUDA_PROVIDER must be 'cuda', 'triton' or 'reference', got {asked!r}")
+    library, why = _load("snnfast._CUDA") if asked in (None, "cuda") else (None, None)
+    if asked == "cuda" and library is None:
+        raise ImportError(f"SNNFAST_CUDA_PROVIDER=cuda, but the library snnfast._CUDA cannot be used: {why}")
+    if asked == "triton" and not has_triton:
+        raise ImportError("SNNFAST_CUDA_PROVIDER=triton, but the package triton is not installed")
+    if asked:
+        return asked, library, "SNNFAST_CUDA_PROVIDER asks for it"
+    if library:
+        return "cuda", library, "the compiled library is there"
+    why = f"the compiled CUDA library cannot be used ({why})"
+    return ("triton", None, why) if has_triton else ("reference", None, f"{why} and triton is not installed")
+
+
+provider, _CUDA, _cuda_why = _choose_cuda()
+
+
+def register(override):
+    """Lets the chosen providers override the reference; `override(op, key, function)` registers one kernel.
+
+    The compiled libraries registered theirs when they were imported, above.
+    """
+    if provider == "triton":
+        for name in COMPILED:
+            override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
+
+
+def register_python(override, stem, equation, differentiable):
+    """The Triton kernels of a neuron that is written in Python alone, for CUDA."""
+    if has_triton and provider != "reference":
+        for part in ("fwd", "out", *(("bwd",) if differentiable else ())):
+            override(f"{stem}_{part}", "CUDA", _triton(lambda kernels, part=part: getattr(kernels.multistep_of(equation), part)))
+
+
+def _triton(find):
+    """A kernel of the Triton column, found when it is first called: importing Triton takes 0.5 s."""
+    found = []
+
+    def kernel(*args):
+        if not found:
+            from snnfast.engines.triton import launch
+
+            found.append(find(launch))
+        return found[0](*args)
+
+    return kernel
+
+
+def warn_reference(op, device):
+    """Says once per op and device that the slow kernel runs where a fast one was expected."""
+    expected = device.type == "cuda" or (device.type == "cpu" and op in COMPILED)
+    if not expected or (op, device.type) in _warned:
+        return
+    _warned.add((op, device.type))
+    if device.type == "cpu":
+        why = f"the compiled library is missing ({_why})" if _C is None else "the compiled library was built without it"
+    else:
+        why = f"the provider of CUDA kernels is {provider}, because {_cuda_why}"
+    warnings.warn(f"snnfast::{op} on {device.type} runs on the reference kernel in plain torch, which is slow: {why}", stacklevel=3)

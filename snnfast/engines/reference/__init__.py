@@ -1,0 +1,31 @@
+"""The engines in plain torch: they define what every other backend must compute, bit for bit."""
+
+import torch
+
+from snnfast.engines.reference.rows import largest, root, total
+from snnfast.equations.activations import qcfs as _qcfs
+from snnfast.equations.bind import bind
+from snnfast.equations.functions import layer_norm as _layer_norm
+from snnfast.equations.functions import softmax as _softmax
+from snnfast.equations.neurons import cos as _cos
+from snnfast.equations.neurons import iaf as _iaf
+from snnfast.equations.synapses import conv as _conv
+
+
+def _where(c, a, b):
+    r = torch.where(c, a, b)
+    # Two Python numbers give torch's default dtype; spikes are exact in fp32 and promote with the state.
+    return r if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor) else r.float()
+
+
+# x/theta with x a tensor and theta a tensor is a true division on every device.
+_torch = dict(where=_where, div=torch.true_divide, floor=torch.floor, exp=torch.exp, root=root, total=total, largest=largest)
+
+
+def bound(module):
+    """The equation in `module`, bound to torch."""
+    return bind(module, **_torch)
+
+
+iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
+softmax, layer_norm = bound(_softmax), bound(_layer_norm)

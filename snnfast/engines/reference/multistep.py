@@ -1,0 +1,129 @@
+"""The time loop in plain torch: the semantics of every neuron op.
+
+x is [T, N], or [1, N] for a constant current; per-neuron arrays are [N] in the memory order of one step; theta is [C] and
+neuron i has theta[(i // inner) % C]. The state (v, n) is in theta's dtype: fp32, or fp64 for fp64 input; between calls n is int32, unless it is a
+float memory.
+"""
+
+import torch
+
+from snnfast.equations.bind import remembers, signed
+
+EVERY = 16  # on a GPU the forward keeps the state before every 16th step for the backward
+
+
+def spread(theta, inner, N):
+    """[C] -> [N] (a view where theta is one number)."""
+    if theta.numel() == 1:
+        return theta.expand(N)
+    return theta.repeat_interleave(inner).repeat(N // (theta.numel() * inner))
+
+
+def pack_bits(on):
+    """[..., N] bool -> [..., ceil(N/32)] int32; neuron 32 w + j is bit j of word w; the tail is zero."""
+    words = -(-on.size(-1) // 32)
+    on = torch.nn.functional.pad(on.to(torch.int64), (0, 32 * words - on.size(-1))).unflatten(-1, (words, 32))
+    w = (on << torch.arange(32, device=on.device)).sum(-1)
+    return torch.where(w >= 2**31, w - 2**32, w).to(torch.int32)
+
+
+def spikes_spec(T, N, dtype, spikes, signed):
+    """Shape and dtype of the spikes of T steps of N neurons in the form `spikes`, for input of `dtype`."""
+    words = -(-N // 32)
+    if spikes in ("scaled", "unit"):
+        return (T, N), dtype
+    if spikes == "int8":
+        return (T, N), torch.int8
+    if spikes == "bits":
+        return ((2, T, words) if signed else (T, words)), torch.int32
+    return (N,), torch.int32
+
+
+def allocate(x, T, spikes, signed):
+    shape, dtype = spikes_spec(T, x.size(1), x.dtype, spikes, signed)
+    return x.new_empty(shape, dtype=dtype)
+
+
+def start(eq, x, theta, v, count, inner, v0, k):
+    th = spread(theta, inner, x.size(1))
+    v = eq.start(v0, th, k) if v is None else v.clone()
+    n = torch.zeros_like(v) if count is None else count.to(v.dtype)
+    return th, v, n
+
+
+def count_like(x, theta, k):
+    """An empty [N] for the count between calls."""
+    return x.new_empty((x.size(1),), dtype=theta.dtype if remembers(k) else torch.int32)
+
+
+def row(x, t, dtype):
+    return x[t if x.size(0) > 1 else 0].to(dtype)
+
+
+def kept_shape(T, N, every, gates):
+    """Shape of the states kept for the backward: [ceil(T/every), 1 or 2 (v; n where it gates), N], or nothing."""
+    return (-(-T // every) if every else 0, 2 if gates else 1, N)
+
+
+def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
+    """Runs T steps, writes the spikes to s, returns the final v, count and the kept states."""
+    th, v, n = start(eq, x, theta, v, count, inner, v0, k)
+    first = n
+    kept = v.new_empty(kept_shape(T, x.size(1), every, eq.gates(k)))
+    for t in range(T):
+        if every and t % every == 0:
+            kept[t // every] = torch.stack((v, n))[: kept.size(1)]
+        v, n, spike = eq.step(v, n, row(x, t, th.dtype), th, k)
+        if mask is not None:
+            spike = torch.where(mask, spike, 0.0)
+        if spikes == "scaled":
+            s[t] = spike * th
+        elif spikes in ("unit", "int8"):
+            s[t] = spike
+        elif spikes == "bits" and not signed(k):
+            s[t] = pack_bits(spike > 0)
+        elif spikes == "bits":
+            s[:, t] = pack_bits(torch.stack((spike > 0, spike < 0)))
+    if spikes == "count":
+        s.copy_(n - first if mask is None else torch.where(mask, n - first, 0.0))
+    return v, n if remembers(k) else n.to(torch.int32), kept
+
+
+def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
+    s = allocate(x, T, spikes, signed(k))
+    return s, *fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
+
+
+def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=EVERY):
+    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N].
+
+    `kept` is what `fwd` kept; where that is nothing, the states are computed again.
+    """
+    started = v is None
+    th, v, n = start(eq, x, theta, v, count, inner, v0, k)
+    if kept.size(0) == 0:
+        kept = fwd(eq, x, theta, v, count, None, T, inner, v0, "count", every, k)[3]
+    n0, per_step = n, x.size(0) > 1 or T == 1
+    c = torch.zeros_like(th) if dv is None else dv.to(th.dtype)
+    dtheta = torch.zeros_like(th).contiguous()
+    dx = x.new_zeros(x.shape) if per_step else torch.zeros_like(dtheta)
+    for r in range(kept.size(0) - 1, -1, -1):
+        v = kept[r, 0]
+        n = kept[r, 1] if kept.size(1) > 1 else n0
+        states = []
+        for t in range(r * every, min(T, (r + 1) * every)):
+            states.append((t, v, n))
+            v, n, _ = eq.step(v, n, row(x, t, th.dtype), th, k)
+        for t, v, n in reversed(states):
+            dy = torch.zeros_like(th) if ds is None else ds[t].to(th.dtype)
+            if mask is not None:
+                dy = torch.where(mask, dy, 0.0)
+            c, dx_t, dtheta_t = eq.step_bwd(c, dy, v, n, row(x, t, th.dtype), th, k)
+            dtheta = dtheta + dtheta_t
+            if per_step:
+                dx[t] = dx_t
+            else:
+                dx = dx + dx_t
+    if started:
+        dtheta = dtheta + eq.start_bwd(c, v0, th, k)
+    return dx.reshape(x.shape).to(x.dtype), c, dtheta

@@ -1,0 +1,234 @@
+"""The ops of the Triton column: allocation and launches, with the signatures of the schemas in `snnfast/ops`."""
+
+import contextlib
+import functools
+
+import torch
+import triton
+
+from snnfast.engines.reference import gather as product
+from snnfast.engines.reference import multistep as form
+from snnfast.engines.triton import (
+    OPTIONS,
+    bound,
+    calibrate,
+    conv,
+    cos,
+    elementwise,
+    gather,
+    iaf,
+    kernel,
+    layer_norm,
+    multistep,
+    qcfs,
+    rows,
+    softmax,
+)  # fmt: skip
+from snnfast.equations.bind import signed
+
+_qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
+_qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
+_cos_fwd = kernel(calibrate.fwd_kernel, cos, calibrate.RUN_TIME)
+_conv_fwd = kernel(gather.fwd_kernel, conv, gather.RUN_TIME)
+_softmax = kernel(rows.run_kernel, softmax, rows.RUN_TIME)
+_layer_norm = kernel(rows.run_kernel, layer_norm, rows.RUN_TIME)
+
+EVERY = form.EVERY
+
+
+def _shape(N):
+    """Neurons per block, warps, and rows of x on their way, for N neurons: three forms, whatever N and T are.
+
+    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip,
+    and more rows on their way. Counted, not yet measured.
+    """
+    if N >= 1 << 18:
+        return dict(BLOCK=512, num_warps=4, STEPS=4)
+    if N >= 1 << 15:
+        return dict(BLOCK=128, num_warps=4, STEPS=8)
+    return dict(BLOCK=32, num_warps=1, STEPS=16)
+
+
+def backward_shape(N, bytes_per_element, gates, aligned):
+    """The form of a backward launch. One neuron to a thread, for a segment's potentials, x and ds fill its registers; two halves, where rows lie on
+    whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few registers to fit more blocks."""
+    pairs = aligned and N >= 1 << 18 and bytes_per_element == 2 and not gates
+    return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=255 if bytes_per_element == 8 else 168 if gates or pairs else 128)
+
+
+def _on(x):
+    """Launches go to the tensor's device."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _rounded(*results):
+    """Yields the tensors for a kernel to write. Triton's interpreter truncates fp32 to bf16 where its compiler rounds to nearest, so
+    under the interpreter bf16 results are written in fp32 and rounded by torch."""
+    if not triton.knobs.runtime.interpret:
+        yield results
+        return
+    wide = [r.float() if r.dtype == torch.bfloat16 else r for r in results]
+    yield wide
+    for r, w in zip(results, wide):
+        r.copy_(w)
+
+
+def _blocks(N, BLOCK):
+    return (-(-N // BLOCK),)
+
+
+def _new_state(x, theta, k):
+    return theta.new_empty((x.size(1),)), form.count_like(x, theta, k)
+
+
+class Multistep:
+    """fwd, out and bwd of a neuron whose equation is bound to Triton (`snnfast.engines.triton.bound`)."""
+
+    def __init__(self, equation):
+        self.Rule, self.gates = equation.Rule, equation.gates
+        self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
+        self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
+
+    def _launch(self, s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
+        N = x.size(1)
+        kept = theta.new_empty(form.kept_shape(T, N, every, self.gates(k)))
+        x_stride, shape = x.stride(0) if x.size(0) > 1 else 0, _shape(N)
+        if N:
+            with _on(x), _rounded(s) as (s,):
+                self.fwd_kernel[_blocks(N, shape["BLOCK"])](
+                    x, theta, v, count, mask, s, v_end, count_end, kept, x_stride, T, N, -(-N // 32), theta.numel(), inner,
+                    v0=v0, k=k, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
+                    signed=signed(k), gates=self.gates(k), every=every, aligned=N % 16 == 0 and x_stride % 16 == 0, **shape, **OPTIONS,
+                )  # fmt: skip
+        return kept
+
+    def fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
+        k = self.Rule(*rule)
+        s = form.allocate(x, T, spikes, signed(k))
+        v_end, count_end = _new_state(x, theta, k)
+        kept = self._launch(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
+        return s, v_end, count_end, kept
+
+    def out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
+        self._launch(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, 0, self.Rule(*rule))
+
+    def bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
+        k = self.Rule(*rule)
+        N = x.size(1)
+        if kept.size(0) == 0:
+            net = form.allocate(x, T, "count", signed(k))
+            kept = self._launch(net, *_new_state(x, theta, k), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
+        dx = x.new_empty(x.shape)
+        dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
+        if N:
+            ds_stride, x_stride = ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0
+            aligned = N % 16 == 0 and x_stride % 16 == 0 and ds_stride % 16 == 0
+            shape = backward_shape(N, x.element_size(), self.gates(k), aligned)
+            with _on(x), _rounded(dx) as (to,):
+                self.bwd_kernel[_blocks(N, shape["BLOCK"])](
+                    ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta, ds_stride, x_stride, T, N, theta.numel(), inner,
+                    v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
+                    has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY,
+                    **shape, **OPTIONS,
+                )  # fmt: skip
+        return dx, dv_start, dtheta
+
+
+@functools.cache
+def multistep_of(module):
+    """The kernels of a neuron that is written in Python alone."""
+    return Multistep(bound(module))
+
+
+_iaf = Multistep(iaf)
+iaf_fwd, iaf_out, iaf_bwd = _iaf.fwd, _iaf.out, _iaf.bwd
+
+
+def cos_fwd(x, theta, T, inner, v0, *rule, BLOCK=128):
+    N = x.size(1)
+    v0_out = theta.new_empty((N,))
+    if N:
+        with _on(x):
+            stride = x.stride(0) if x.size(0) > 1 else 0
+            _cos_fwd[_blocks(N, BLOCK)](
+                x, theta, v0_out, stride, T, N, theta.numel(), inner, v0=v0, k=cos.Rule(*rule), BLOCK=BLOCK, **OPTIONS
+            )
+    return v0_out
+
+
+TILE = 8192  # elements of a program of qcfs_bwd
+
+
+def _elementwise(x, C, inner):
+    """The compile-time facts of an element-wise launch: snnfast/engines/triton/elementwise.py. 16 bytes of each array to a thread."""
+    inner = x.numel() if C == 1 else inner
+    aligned = x.numel() % 16 == 0 and inner % 16 == 0
+    # The indices of a last tile, and of a block's last elements, which may lie past N, fit 32 bits too.
+    return dict(one=C == 1, small=x.numel() + 2 * TILE < 1 << 31, aligned=aligned, BLOCK=2048 // x.element_size())
+
+
+def qcfs_fwd(x, theta, inner, levels, grad):
+    y = torch.empty_like(x)
+    N, C = x.numel(), theta.numel()
+    if N:
+        facts = _elementwise(x, C, inner)
+        with _on(x), _rounded(y) as (to,):
+            _qcfs_fwd[_blocks(N, facts["BLOCK"])](x, theta, to, N, C, inner, k=qcfs.Rule(levels, grad), **facts, **OPTIONS)
+    return y
+
+
+def qcfs_bwd(dy, x, theta, inner, levels, grad):
+    N, C = x.numel(), theta.numel()
+    dx = torch.empty_like(x)
+    if not N:
+        return dx, torch.zeros_like(theta)
+    inner = N if C == 1 else inner
+    outer = N // (C * inner)
+    tiles = -(-outer * inner // TILE)
+    partial = theta.new_empty((tiles, C))
+    facts = _elementwise(x, C, inner)
+    with _on(x), _rounded(dx) as (to,):
+        _qcfs_bwd[(tiles * C,)](dy, x, theta, to, partial, N, C, inner, outer, k=qcfs.Rule(levels, grad), TILE=TILE, **facts, **OPTIONS)
+    return dx, partial.sum(0)
+
+
+def conv_fwd(x, w, bias, *rule):
+    y = x.new_empty(product.spec(x, w, rule))
+    conv_out(x, w, bias, y, *rule)
+    return y
+
+
+def conv_out(x, w, bias, out, *rule):
+    shape = dict(PLACES=16, PANEL=64)
+    programs = -(-out.numel() // max(1, out.size(3)) // shape["PLACES"]) * -(-out.size(3) // shape["PANEL"])
+    if programs:
+        with _on(x):
+            _conv_fwd[(programs,)](
+                x, w, bias, out, *x.shape, *w.shape[:2], w.size(3), *out.shape[1:3], *rule, has_bias=bias is not None, **shape, **OPTIONS
+            )
+
+
+def rows_shape(C, wide):
+    """Rows of a program, columns of a row, and warps, so many that nothing spills. wide: fp64."""
+    columns = max(16, triton.next_power_of_2(C))
+    many = 8 if columns > 1024 or (wide and columns <= 256) else 4
+    return dict(ROWS=max(1, (256 if wide else 512) // columns), WIDE=columns, num_warps=many)
+
+
+def _rows(run, x, w, b, total, last, out, k):
+    T, R, C = x.shape
+    shape = rows_shape(C, k.wide)
+    if x.numel():
+        with _on(x):
+            run[(-(-R // shape["ROWS"]),)](
+                x, total, last, out, w, b, T, R, C, k=k, has_w=w is not None, has_b=b is not None, **shape, **OPTIONS,
+            )  # fmt: skip
+
+
+def softmax_out(x, total, last, out):
+    _rows(_softmax, x, None, None, total, last, out, softmax.Rule(x.dtype == torch.float64))
+
+
+def layer_norm_out(x, weight, bias, total, last, out, eps):
+    _rows(_layer_norm, x, weight, bias, total, last, out, layer_norm.Rule(x.dtype == torch.float64, eps))

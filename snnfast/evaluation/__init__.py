@@ -1,0 +1,1 @@
+"""Accuracy after every number of time steps, and what goes with it."""

@@ -1,0 +1,125 @@
+"""The finished batches of an evaluation in a file that is whole after a kill at any moment (SQLite's transactions).
+
+One process writes a file and holds it as long as it runs; files are read only while nobody holds them.
+"""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+from snnfast.evaluation import per_image
+
+
+@contextlib.contextmanager
+def _told(path, done="written"):
+    """SQLite's errors as one line for the caller."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "locked" in text:
+            raise ValueError(f"{path} is in use: another evaluation writes to this folder") from None
+        if any(word in text for word in ("full", "I/O", "readonly", "unable to open")):
+            raise OSError(f"{path} cannot be {done}: {text}") from None
+        raise ValueError(f"{path} is not a progress file, or is damaged: {text}") from None
+
+
+class Store:
+    """The file that one process writes.
+
+    identity: what the results depend on, a dictionary of plain values; a file of another one is refused, or emptied with `replace`.
+    machine: kept from the first start.
+    """
+
+    def __init__(self, path, identity, machine=None, replace=False):
+        self.path, new = Path(path), not Path(path).exists()
+        with _told(self.path):
+            self.db = sqlite3.connect(self.path, timeout=0.5)
+        try:
+            with _told(self.path):
+                known = self._begin(json.dumps(identity), json.dumps(machine), replace)
+            compare(json.loads(known[0]), identity, self.path)
+        except BaseException:
+            self.db.close()
+            if new and self.path.exists() and self.path.stat().st_size == 0:
+                self.path.unlink()
+            raise
+        self.machine = json.loads(known[1])
+
+    def _begin(self, identity, machine, replace):
+        self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with self.db:
+            self.db.execute("BEGIN EXCLUSIVE")
+            self.db.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT, machine TEXT)")
+            self.db.execute("CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, record BLOB, facts TEXT, seconds REAL)")
+            if replace:
+                self.db.execute("DELETE FROM run")
+                self.db.execute("DELETE FROM batches")
+            if self.db.execute("SELECT 1 FROM run").fetchone() is None:
+                self.db.execute("INSERT INTO run VALUES (?, ?)", (identity, machine))
+            return self.db.execute("SELECT identity, machine FROM run").fetchone()
+
+    def put(self, record, facts, seconds):
+        """A finished batch: there as a whole, or not at all. facts: plain values."""
+        if not self.path.exists():  # SQLite would write on to a file that has no name any more
+            raise OSError(f"{self.path} was removed while the run went on: nothing more can be kept")
+        with _told(self.path), self.db:
+            self.db.execute(
+                "INSERT INTO batches (record, facts, seconds) VALUES (?, ?, ?)", (per_image.to_bytes(record), json.dumps(facts), seconds)
+            )
+
+    def batches(self):
+        """(record, facts, seconds) of every finished batch."""
+        with _told(self.path):
+            return _batches(self.db)
+
+    def close(self):
+        self.db.close()
+
+
+def compare(known, identity, path):
+    """Raises if a file is of another run."""
+    identity = json.loads(json.dumps(identity))
+    changed = [k for k in {**known, **identity} if known.get(k) != identity.get(k)]
+    if changed:
+        told = "; ".join(f"{k} was {known.get(k)!r}, is {identity.get(k)!r}" for k in changed)
+        raise ValueError(f"{path.parent} holds another run: {told}. Give another folder")
+
+
+def _batches(db):
+    rows = db.execute("SELECT record, facts, seconds FROM batches ORDER BY id").fetchall()
+    return [(per_image.from_bytes(record), json.loads(facts), seconds) for record, facts, seconds in rows]
+
+
+def read(path):
+    """(identity, batches) of a file that nobody writes; (None, []) where the process died before its first word.
+
+    Opened for writing where the system allows it: a process that was killed inside a write left half of it, which SQLite takes back first.
+    """
+    with _told(path, "read"), contextlib.closing(sqlite3.connect(Path(path).resolve().as_uri() + "?mode=rw", uri=True, timeout=0.5)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():
+            return None, []
+        known = db.execute("SELECT identity FROM run").fetchone()
+        return known and json.loads(known[0]), _batches(db)
+
+
+def records_in(folder):
+    """The records of all finished batches in a folder; [] where there are none."""
+    return [record for path in files_in(folder) for record, _, _ in read(path)[1]]
+
+
+def remove(path):
+    """Deletes a file that nobody writes."""
+    with _told(path), contextlib.closing(sqlite3.connect(path, timeout=0.5)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        db.rollback()
+    Path(path).unlink(missing_ok=True)
+
+
+def file_of(folder, rank=0):
+    return Path(folder) / ("progress.sqlite" if rank == 0 else f"progress-{rank}.sqlite")
+
+
+def files_in(folder):
+    return sorted(Path(folder).glob("progress*.sqlite"))

@@ -1,0 +1,294 @@
+"""What a run's spikes cost and where they differ from the quantised network, per layer, collected in the run itself with a few numbers per neuron.
+
+Unevenness (Bu et al., ICLR 2022, section 4.3), on whole counts: alpha = clamp(floor(L z + 1/2), 0, L) is the level that the quantised network gives a
+neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha/L, else
+
+    case 1   alpha = 0, but it fired           case 2   alpha > 0, and too many           case 3   alpha > 0, and too few
+
+Firing rate: spikes of either sign per neuron and step. SOPs: spikes times fan-out, the fan-out of a layer being its multiplications per input
+element, borders averaged in. A layer that takes the image itself counts as MACs, once, one that takes another layer's output as MACs at every step;
+spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ
+per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
+"""
+
+import copy
+import math
+
+import torch
+from torch import fx
+
+from snnfast import checks, nn
+from snnfast.graph.vocabulary import is_product, weight_of
+from snnfast.nn.masking import rows_are
+from snnfast.ops.qcfs import qcfs
+from snnfast.runtime.execution import Execution
+from snnfast.runtime.network import powers_of_two
+from snnfast.runtime.number_formats import faithful, formats
+from snnfast.system.files import save_rows
+
+FIELDS = (
+    "layer", "neurons", "levels", "spikes", "firing_rate", "right_zero", "right_above", "case1", "case2", "case3", "SOPs", "MACs", "energy_pJ",
+    "theta_min", "theta_max", "theta_spread",
+)  # fmt: skip
+
+
+class QuantisedPass:
+    """One pass of a spiking network's graph with the activation in place of every neuron.
+
+    fixed: what a run has computed already, the layers before the first neuron.  rungs: thresholds are the size of one level.
+    alpha: each neuron's level. work: (multiplications, input elements) per image, of each product. logits: what the quantised network answers.
+    """
+
+    def __init__(self, gm, plan, levels, image, execution, fixed=(), rungs=False):
+        self.gm, self.levels, self.rungs, self.alpha, self.work, env = gm, levels, rungs, {}, {}, {}
+        interpreter = fx.Interpreter(gm, garbage_collect_values=False)
+        interpreter.args_iter = iter([image])
+        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes}
+        for node in gm.graph.nodes:
+            if node.op == "output":
+                self.logits = env[node.args[0]]
+                return
+            if node in fixed:
+                env[node] = fixed[node]
+            else:
+                env[node] = self._value(node, env, interpreter, execution, plan, image.size(0))
+            if is_product(node, gm):
+                self._count(node, env)
+            for a in node.all_input_nodes:
+                if last[a] is node:
+                    env.pop(a, None)
+
+    def _value(self, node, env, interpreter, execution, plan, images):
+        layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(layer, nn.IF):
+            x = env[node.all_input_nodes[0]]
+            theta, L = layer.theta_for(x), self.levels.get(node.target)
+            if L is None:
+                return torch.minimum(x.relu(), theta.to(x.dtype))
+            if self.rungs:
+                low, high = layer.options["caps"]
+                self.alpha[node] = torch.floor(x / theta + 0.5).clamp(low, high).to(torch.int32)
+                return self.alpha[node] * theta
+            y = qcfs(x, theta, L)
+            self.alpha[node] = (y / theta * L).round().to(torch.int32)
+            return y
+        return execution.node(interpreter, node, env, plan.per_row, images)
+
+    def _count(self, node, env):
+        """Per image. A transposed convolution multiplies per input, the others per output."""
+        layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
+        inputs, weight = env[node.all_input_nodes[0]], weight_of(node, self.gm, env)
+        many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else env[node]
+        self.work[node] = (many[0].numel() * weight[0].numel(), inputs[0].numel())
+
+
+class Statistics:
+    """Collects over the batches of an evaluation; `rows()` and `totals()` give what was found, means over the images seen.
+
+    energy_ac, energy_mac: pJ of an accumulate and of a multiply-accumulate.
+    """
+
+    def __init__(self, snn, energy_ac=0.9, energy_mac=4.6):
+        self.gm, self.levels, self.plan, self.images, self.T = snn.gm, snn.levels, snn.plan(), 0, None
+        self.energy_ac, self.energy_mac = checks.number("energy_ac", energy_ac, True), checks.number("energy_mac", energy_mac, True)
+        self.neurons = dict.fromkeys(self.plan.firing, 0)
+        self.spikes = {}  # by step: of each layer, in that many steps
+        self.image_spikes = {}  # by step
+        self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
+        self.work, self.poisson = {}, snn.method.amplitude is not None
+        self.differential = snn.method.differential
+        self.executions = {}  # of the quantised network, by device and whether shapes are fixed
+
+    def empty(self):
+        """Statistics of the same network and energies that have seen nothing."""
+        new = copy.copy(self)
+        new.T, new.images, new.spikes, new.image_spikes, new.work = None, 0, {}, {}, {}
+        new.neurons = dict.fromkeys(self.plan.firing, 0)
+        new.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
+        return new
+
+    def marks(self, T, least=0):
+        """The steps at which spikes are counted: powers of two from `least` on, and T."""
+        self._check_T(T)
+        return [t for t in powers_of_two(T) if t >= least]
+
+    # ---- a batch's numbers as plain values, for a file; sums of them are exact, so batches may come in any order
+
+    def state(self):
+        """Everything that was counted, as dictionaries, lists and whole numbers."""
+        by_name = lambda found: {node.name: int(many) for node, many in found.items()}
+        return dict(
+            T=self.T, images=self.images, neurons=by_name(self.neurons), spikes={str(t): by_name(s) for t, s in self.spikes.items()},
+            image_spikes={str(t): int(s) for t, s in self.image_spikes.items()},
+            cases={node.name: c.tolist() for node, c in self.cases.items()}, work={node.name: list(w) for node, w in self.work.items()},
+        )  # fmt: skip
+
+    def add(self, state):
+        """Takes in what `state()` of other statistics of this network gave."""
+        self._check_T(state["T"])
+        self.T = state["T"]
+        nodes = {node.name: node for node in self.gm.graph.nodes}
+        self.images += state["images"]
+        self.work = self.work or {nodes[name]: tuple(w) for name, w in state["work"].items()}
+        for name, many in state["neurons"].items():
+            self.neurons[nodes[name]] += many
+            self.cases[nodes[name]] += torch.tensor(state["cases"][name])
+        for t, spikes in state["spikes"].items():
+            self._count(int(t), {nodes[name]: many for name, many in spikes.items()}, state["image_spikes"][t])
+
+    def _check_T(self, T):
+        if self.T not in (None, T):
+            raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
+
+    def _count(self, t, spikes, of_image):
+        known = self.spikes.setdefault(t, dict.fromkeys(self.plan.firing, 0))
+        for node, many in spikes.items():
+            known[node] += many
+        self.image_spikes[t] = self.image_spikes.get(t, 0) + of_image
+
+    def sources(self):
+        """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
+        nothing where the image is a constant current."""
+        carried = {}
+        for node in self.gm.graph.nodes:
+            if node in self.plan.firing:
+                carried[node] = {node}
+            elif node in self.work:
+                carried[node] = {"layer"} if node in self.plan.spiking else set()
+            elif node.op == "placeholder":
+                carried[node] = {"image"} if self.poisson else set()
+            else:
+                carried[node] = set().union(*(carried[a] for a in node.all_input_nodes)) if node.all_input_nodes else set()
+        return {node: carried[node.all_input_nodes[0]] for node in self.work}
+
+    # ---- called by the run of one batch
+
+    def begin(self, run):
+        """Before the first step: the levels of the quantised network for this batch."""
+        key = (run.image.device, run.execution.deterministic, run.execution.products)
+        if key not in self.executions:
+            self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
+        fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
+        with formats(faithful(run.execution.dtype), run.execution.deterministic), rows_are(run.first):
+            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential)
+        self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
+        self.done = 0  # steps
+
+    def mark(self, run, steps, node):
+        """A neuron layer has done so many steps of the chunk at hand."""
+        spikes, _ = self.marked.setdefault(self.done + steps, ({}, self.from_image + run.image_inside.get(steps, 0)))
+        spikes[node] = self._spikes(run, node)
+
+    def chunk(self, run, done):
+        """After a chunk, `done` steps in all."""
+        for t in {self.done + steps for steps in run.marks} - set(self.marked):  # the chunk did not run: nothing came any more
+            self.marked[t] = (self._all_spikes(run), self.from_image)
+        self.done, self.from_image = done, self.from_image + run.image_spikes
+        if done & (done - 1) == 0:  # a mark
+            self.marked[done] = (self._all_spikes(run), self.from_image)
+
+    def _all_spikes(self, run):
+        return {node: self._spikes(run, node) for node in self.plan.firing}
+
+    def _spikes(self, run, node):
+        """Spikes of either sign so far: counted by the run where they have a sign, else the net count."""
+        if self.gm.get_submodule(node.target).is_signed():
+            return int(run.signed[node])
+        return int(self._net(run, node).sum(dtype=torch.int64))
+
+    def _net(self, run, node):
+        N, mask = run.states[node].count, run.options[node].get("mask")
+        if N.is_floating_point():  # a float memory: the sum of s theta
+            N = (N / self.gm.get_submodule(node.target).theta_for(N)).round().to(torch.int32)
+        return N if mask is None else N * mask
+
+    def end(self, run, T):
+        self._check_T(T)
+        self.T = T
+        self.images += run.B
+        if T not in self.marked:
+            self.marked[T] = (self._all_spikes(run), self.from_image)
+        for t, (spikes, of_image) in self.marked.items():
+            self._count(t, spikes, of_image)
+        for node in self.plan.firing:
+            N = self._net(run, node)
+            self.neurons[node] += N.numel()
+            if node in self.alpha:
+                scale = (1, 1) if self.differential else (self.levels[node.target], T)
+                self.cases[node] += _cases(self.alpha[node], N, *scale)
+        self.alpha = {}
+
+    # ---- results
+
+    def rows(self):
+        """One dictionary per layer with the keys FIELDS, in the order of the graph: neurons, spikes, SOPs, MACs and energy per image, cases in %."""
+        if not self.images:
+            raise ValueError("no image was seen")
+        sources = self.sources()
+        fed = self._spikes_into_layers(sources, self.T)
+        found = []
+        for node in self.plan.firing:
+            theta = self.gm.get_submodule(node.target).theta
+            low, high = float(theta.min()), float(theta.max())
+            neurons, spikes = self.neurons[node], self.spikes[self.T][node]
+            row = dict(layer=node.target, neurons=neurons / self.images, levels=self.levels.get(node.target), spikes=spikes / self.images)
+            row["firing_rate"] = spikes / (neurons * self.T) if neurons else 0.0
+            shares = (100 * self.cases[node].double() / max(1, neurons)).tolist() if self.levels.get(node.target) else [None] * 5
+            row |= dict(zip(("right_zero", "right_above", "case1", "case2", "case3"), shares))
+            row |= dict(SOPs=fed[node] / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
+            found.append(row | {"energy_pJ": row["SOPs"] * self.energy_ac})
+        macs = self._macs(sources, self.T)
+        sops, spikes = fed["image"] / self.images, self.image_spikes[self.T] / self.images
+        image = dict.fromkeys(FIELDS) | dict(layer="image", spikes=spikes, SOPs=sops, MACs=macs)
+        image["energy_pJ"] = macs * self.energy_mac + sops * self.energy_ac
+        return [image, *found]
+
+    def _macs(self, sources, t):
+        """Per image, in t steps."""
+        once = sum(work for node, (work, _) in self.work.items() if not sources[node])
+        return once + t * sum(work for node, (work, _) in self.work.items() if "layer" in sources[node])
+
+    def over_time(self):
+        """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs and energy_pJ per image."""
+        sources, found = self.sources(), []
+        for t in sorted(self.spikes):
+            sops, macs = sum(self._spikes_into_layers(sources, t).values()) / self.images, self._macs(sources, t)
+            energy = sops * self.energy_ac + macs * self.energy_mac
+            found.append(dict(t=t, spikes=sum(self.spikes[t].values()) / self.images, SOPs=sops, MACs=macs, energy_pJ=energy))
+        return found
+
+    def _spikes_into_layers(self, sources, t):
+        """SOPs caused by each neuron layer and by the image's spikes in t steps, over all images. What takes another layer's output is MACs."""
+        found = dict.fromkeys([*self.plan.firing, "image"], 0.0)
+        for node, (work, inputs) in self.work.items():
+            for source in sources[node] if "layer" not in sources[node] else ():
+                found[source] += (self.image_spikes[t] if source == "image" else self.spikes[t][source]) * work / inputs
+        return found
+
+    def totals(self):
+        """Sums per image, the firing rate over all neurons, the largest and the mean threshold spread of a layer."""
+        rows = self.rows()
+        layers = rows[1:]
+        spreads = [r["theta_spread"] for r in layers]
+        neurons = sum(r["neurons"] for r in layers)
+        return dict(
+            T=self.T, images=self.images, neurons=neurons, spikes=sum(r["spikes"] for r in layers),
+            firing_rate=sum(r["spikes"] for r in layers) / (neurons * self.T) if neurons else 0.0, SOPs=sum(r["SOPs"] for r in rows),
+            MACs=rows[0]["MACs"], energy_pJ=sum(r["energy_pJ"] for r in rows), theta_spread_max=max(spreads),
+            theta_spread_mean=math.fsum(spreads) / len(spreads), energy_ac_pJ=self.energy_ac, energy_mac_pJ=self.energy_mac,
+        )  # fmt: skip
+
+    def save_csv(self, path):
+        """The rows as a table, one line per layer."""
+        save_rows(path, self.rows())
+
+
+def _cases(alpha, N, L, T):
+    """How many neurons are right at zero, right above it, and in cases 1, 2, 3: N/T against alpha/L."""
+    whole = torch.int64 if L * T >= 1 << 30 else torch.int32
+    excess, zero = (N.to(whole) * L).sub_(alpha.to(whole) * T), alpha == 0
+    many, few = excess > 0, excess < 0
+    zeros, more, less, fired, silenced = (int(torch.count_nonzero(k)) for k in (zero, many, few, many & zero, few & zero))
+    right_zero = zeros - fired - silenced
+    # A net count below zero where the level is zero is too few as well: it needs n_min < 0.
+    return torch.tensor([right_zero, alpha.numel() - right_zero - more - less, fired, more - fired, less])

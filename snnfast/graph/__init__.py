@@ -1,0 +1,1 @@
+"""Networks as graphs: what a node is, and how nodes are replaced."""

@@ -1,0 +1,80 @@
+"""How values flow through a graph: which nodes fire, which keep sums over time, which a spike reaches, and which follow from the image alone."""
+
+import functools
+
+import torch
+
+from snnfast import nn
+from snnfast.graph.vocabulary import FUNCTION_MODULES, FUNCTIONS, is_function, is_size, module_of
+from snnfast.nn.over_time import Differential, Pool
+from snnfast.ops.conv import DTYPES
+
+
+class Plan:
+    """Which nodes of a graph fire, which keep sums over time, which a spike reaches, and which follow from the image alone.
+
+    poisson: the image itself comes as spikes.
+    """
+
+    def __init__(self, gm, poisson=False):
+        self.gm, self.firing, self.summing, self.spiking, self.from_image = gm, [], [], set(), set()
+        for node in gm.graph.nodes:
+            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), (Pool, Differential)):
+                self.summing.append(node)
+            fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
+            if fires:
+                self.firing.append(node)
+            if fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
+                self.spiking.add(node)
+            elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
+                self.from_image.add(node)
+        self.per_row = self.spiking | self.from_image
+        self.linear = sum(m.weight.numel() for m in gm.modules() if isinstance(m, torch.nn.Linear))
+
+    @functools.cached_property
+    def without_values(self):
+        """Of the nodes that spikes reach: those that are sizes, dtypes and numbers made of them, and the constants that are made with these."""
+        sizes, constants = set(), set()
+        for node in self.gm.graph.nodes:
+            inputs = node.all_input_nodes
+            if node not in self.spiking or node in self.firing or node.op in ("placeholder", "output"):
+                continue
+            if is_size(node) or (inputs and all(a in sizes for a in inputs)):
+                sizes.add(node)
+            elif not any(a in self.spiking and a not in sizes and a not in constants for a in inputs):
+                constants.add(node)
+        return sizes, constants
+
+
+def served(module):
+    """Whether a layer can be computed sparsely."""
+    if type(module) is torch.nn.Linear:
+        return module.weight.dtype in DTYPES
+    if type(module) is not torch.nn.Conv2d or module.weight.dtype not in DTYPES:
+        return False
+    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def unspiking(gm):
+    """Layers whose input has no zeros to skip: it comes from a function that does not commute with rates, and passed no neuron since."""
+    found, dense = set(), set()
+    for node in gm.graph.nodes:
+        module = gm.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(module, nn.IF) or served(module):
+            if served(module) and any(a in dense for a in node.all_input_nodes):
+                found.add(node)
+            continue
+        function = isinstance(module, (Differential, *FUNCTION_MODULES)) or node.target in FUNCTIONS
+        if function or any(a in dense for a in node.all_input_nodes):
+            dense.add(node)
+    return found
+
+
+def has_functions(gm):
+    """Whether a function that does not commute with rates stands behind an activation."""
+    reached = set()
+    for node in gm.graph.nodes:
+        layer = module_of(gm, node)
+        if layer is not None and nn.is_quantised(layer) or any(a in reached for a in node.all_input_nodes):
+            reached.add(node)
+    return any(node in reached and is_function(node, gm, reached) for node in gm.graph.nodes)

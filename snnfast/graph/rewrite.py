@@ -1,0 +1,70 @@
+"""Changes of a graph: a layer or a node replaced, batch norms folded, dropout taken out, a softmax taken off the end."""
+
+import collections
+
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from snnfast.graph.vocabulary import module_of, softmax_of
+
+
+def replace(gm, name, module):
+    parent, _, child = name.rpartition(".")
+    setattr(gm.get_submodule(parent), child, module)
+
+
+def put_in_place(gm, node, name, module):
+    """Puts a call of `module`, under `name`, in place of a node, on the node's first input."""
+    gm.add_submodule(name, module)
+    with gm.graph.inserting_before(node):
+        new = gm.graph.call_module(name, (node.all_input_nodes[0],))
+    node.replace_all_uses_with(new)
+    gm.graph.erase_node(node)
+
+
+def fold_batch_norms(gm):
+    """Folds every batch norm that follows a convolution into it, in place (W gamma/sqrt(var + eps), ...).
+
+    One whose layer is used elsewhere too stays as the affine map that it is in eval mode, and so does one behind a linear layer, which may run along
+    another dimension than that layer's features, and one behind a weight that is computed (weight_norm).
+    """
+    calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
+    for node in list(gm.graph.nodes):
+        bn = module_of(gm, node)
+        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or bn.running_mean is None:
+            continue
+        before = node.all_input_nodes[0]
+        layer = module_of(gm, before)
+        if type(layer) is not torch.nn.Conv2d or "weight" not in layer._parameters or len(before.users) != 1 or calls[before.target] != 1:
+            continue
+        replace(gm, before.target, torch.nn.utils.fuse_conv_bn_eval(layer, bn))
+        node.replace_all_uses_with(before)
+        gm.graph.erase_node(node)
+
+
+_DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+
+
+def drop_dropout(gm):
+    """Takes out the dropouts, which do nothing in eval mode."""
+    for node in list(gm.graph.nodes):
+        training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+        off = node.op == "call_function" and node.target in _DROPOUT and training is False
+        if off or isinstance(module_of(gm, node), torch.nn.modules.dropout._DropoutNd):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            gm.graph.erase_node(node)
+
+
+def take_readout(gm):
+    """Takes a softmax over the classes off the end of the graph; returns its name and dimension: it is a function of the mean output."""
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    last = output.args[0]
+    if not isinstance(last, fx.Node) or last.op == "placeholder":
+        return None
+    found = softmax_of(gm, last)
+    if found is None or found[1] not in (1, -1):
+        return None
+    output.args = (last.all_input_nodes[0],)
+    gm.graph.erase_node(last)
+    return found

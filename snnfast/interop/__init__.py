@@ -1,0 +1,1 @@
+"""Other people's models with the kernels of snnfast."""

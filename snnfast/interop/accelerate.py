@@ -1,0 +1,161 @@
+"""`accelerate`: fused neurons and activations in networks that were built with other people's code, in place."""
+
+import copy
+import sys
+
+import torch
+
+from snnfast.interop import authors
+
+_NEURON_LIKE = ("neuron", "node", "lif", "spik", "mplayer", "qcfs", "scaler")
+
+
+class Accelerated:
+    """What `accelerate` did. replaced: (name, class, what it was known as, a note); left: (name, class, why)."""
+
+    def __init__(self, changed, replaced, left):
+        self._changed, self.replaced, self.left = changed, replaced, left
+
+    def undo(self):
+        """Gives every module its own class back."""
+        for module, cls in self._changed:
+            module.__class__ = cls
+        self._changed = []
+
+    def __str__(self):
+        lines = [f"replaced {len(self.replaced)}, left {len(self.left)}"]
+        lines += [f"  {name} ({cls}): {kind}" + (f"; {note}" if note else "") for name, cls, kind, note in self.replaced]
+        lines += [f"  {name} ({cls}) is left: {why}" for name, cls, why in self.left]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def accelerate(model):
+    """Replaces, in place, the neurons and activations in a model that was built with the QCFS, SRP or COS authors' code or with SpikingJelly.
+
+    Outputs stay the same bit for bit in fp32 on a CPU; parameters, buffers and the keys of the state dict stay, and so do `set_T`, `set_L`,
+    `reset` and `functional.reset_net`. A module keeps its object and gets a class over its own. Before that, a copy of it runs on a probe in both
+    forms; one whose outputs differ in a bit is left as it is.
+
+    Args:
+        model: a torch.nn.Module. SpikingJelly's neurons must be in multi-step mode.
+
+    Returns:
+        `Accelerated`: what was replaced and what was left, with the reason; `undo()` takes all of it back. A model can be copied and its state dict
+        saved as before; to pickle the model itself, undo first.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    changed, replaced, left, inside = [], [], [], set()
+    spikingjelly = _spikingjelly()
+    for name, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        if hasattr(module, "fused_over"):  # by an earlier call
+            inside |= {id(m) for m in module.modules()}
+            continue
+        cls = type(module)
+        candidates, why, note = _candidates(module, spikingjelly)
+        fused, problem, reasons = None, why, []
+        for candidate in candidates:
+            fused = _over(cls, candidate)
+            problem = _differs(module, fused)
+            if problem is None:
+                break
+            reasons.append(problem)
+        problem = problem and (reasons or [why])[0]  # of the likeliest form
+        if fused is not None and problem is None:
+            module.__class__ = fused
+            changed.append((module, cls))
+            replaced.append((name, cls.__name__, candidate.kind, note))
+            inside |= {id(m) for m in module.modules()}
+        elif problem is not None:
+            left.append((name, cls.__name__, problem))
+            inside |= {id(m) for m in module.modules()}
+        elif cls.__name__.endswith("VoltageScaler"):
+            left.append((name, cls.__name__, "one multiplication, which its neighbours' kernels do not take in"))
+        elif any(word in cls.__name__.lower() for word in _NEURON_LIKE) and not cls.__module__.startswith("snnfast"):
+            left.append(
+                (name, cls.__name__, "not a module of the QCFS, SRP or COS programs, nor one of SpikingJelly's that has a fused form")
+            )
+    return Accelerated(changed, replaced, left)
+
+
+def _spikingjelly():
+    """The fused forms of SpikingJelly's neurons, if the model can hold any: only if SpikingJelly has been imported."""
+    if "spikingjelly.activation_based.neuron" not in sys.modules:
+        return None
+    from snnfast.interop import spikingjelly
+
+    return spikingjelly
+
+
+def _candidates(module, spikingjelly):
+    """(fused classes that may fit, why it is left although it is known, a note)."""
+    if spikingjelly:
+        ours = spikingjelly.known().get(type(module))
+        if ours:
+            why = spikingjelly.why_not(module)
+            return ([], why, "") if why else ([ours], None, spikingjelly.note(module))
+        if isinstance(module, tuple(spikingjelly.known())):
+            return [], "a subclass of SpikingJelly's, whose own code is not known", ""
+    if type(module).__module__.startswith(("snnfast", "torch.", "spikingjelly.")):
+        return [], None, ""
+    return [fused for fused in authors.KNOWN if fused.fits(module)], None, ""
+
+
+def _over(cls, fused):
+    """A class over `cls` whose forward is the fused one."""
+    return type(f"Fused{cls.__name__}", (fused, cls), {"__module__": cls.__module__, "fused_over": cls})
+
+
+def _differs(module, fused):
+    """None if a copy of the module gives the same outputs in both forms; else what is different."""
+    try:
+        probes = fused.probes(module)
+        for settings, calls in probes:
+            one, other = _copy(module, settings), _copy(module, settings)
+            other.__class__ = fused
+            with torch.no_grad():
+                for x in calls:
+                    a, b = one(x.clone()), other(x.clone())
+                    if a.shape != b.shape or not torch.equal(a, b):
+                        return f"its outputs differ from those of the program it looks like ({fused.kind})"
+            if fused.differentiable and _gradients_differ(_copy(module, settings), other, calls[0]):
+                return f"its gradients differ from those of the program it looks like ({fused.kind})"
+        return None if probes else "its settings leave nothing to compare on"
+    except Exception as error:  # whatever their code raises on the probe
+        return f"it could not be run on a probe: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _copy(module, settings):
+    """A copy on the CPU with these attributes, in the module and in what it is made of, at its start."""
+    made = copy.deepcopy(module).cpu().float()
+    for m in made.modules():
+        for name, value in settings.items():
+            if hasattr(m, name):
+                setattr(m, name, value)
+    if hasattr(made, "reset"):
+        made.reset()
+    return made
+
+
+def _gradients_differ(one, other, x):
+    """Whether the gradients of x vanish at other places, or differ by more than rounding."""
+    grads = []
+    for m in (one, other):
+        if hasattr(m, "reset"):
+            m.reset()
+        leaf = x.clone().requires_grad_()
+        try:
+            y = m(leaf)
+            (grad,) = torch.autograd.grad(y.sum(), leaf)
+        except RuntimeError:
+            if m is one:
+                return False  # theirs has no gradient to differ from
+            raise
+        grads.append(grad)
+    a, b = grads
+    # Their programs multiply by theta/L and L/theta, and T steps of an adjoint sum in another order.
+    return not torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max())) or not torch.equal(a.abs() > 1e-5, b.abs() > 1e-5)

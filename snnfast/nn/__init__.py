@@ -1,0 +1,22 @@
+"""Layers: the neurons IF and LIF, and the quantised activations that they stand for."""
+
+from snnfast.nn.masking import SpikeMask, rows_are  # noqa: F401
+from snnfast.nn.neurons import IF, LIF, is_quantised, levels_of, qcfs_neuron, rungs_of, threshold_of  # noqa: F401
+from snnfast.nn.quantised import (  # noqa: F401
+    CEQCFS,
+    CQCFS,
+    CSQCFS,
+    EQCFS,
+    HEQCFS,
+    HQCFS,
+    HSQCFS,
+    LSQ,
+    NEQCFS,
+    NQCFS,
+    NSQCFS,
+    QCFS,
+    SQCFS,
+    Quantised,
+    inverse_softplus,
+    spread,
+)

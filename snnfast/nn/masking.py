@@ -1,0 +1,66 @@
+"""Random spike masking: y = x [r > masking], r uniform in [0, 1), without rescaling, in training and evaluation (Wang et al., ICCV 2023).
+
+The numbers come from a counter as those of Poisson input do (`poisson.py`): each is a hash of (seed, layer, step, image, position), the same on every
+device and however time and images are cut into chunks and batches.
+"""
+
+import contextlib
+import threading
+
+import torch
+from torch import nn
+
+from snnfast import checks
+from snnfast.nn.random import uniform
+
+LAYERS = 1 << 20  # more than a network has: layers of one seed draw other numbers than those of the next
+
+
+_rows = threading.local()  # .numbers: which image each row is
+
+
+@contextlib.contextmanager
+def rows_are(numbers):
+    """Inside, rows of a batch count as the images `numbers` [B], or as that number and the next ones, in this thread."""
+    before, _rows.numbers = getattr(_rows, "numbers", None), numbers
+    try:
+        yield
+    finally:
+        _rows.numbers = before
+
+
+class SpikeMask(nn.Module):
+    """Masks a share of the spikes: x [B, ...] -> the same shape.
+
+    As a layer of a quantised network the rows of x count as images 0, 1, ... (an evaluation says which they are) and the step is 0; in training
+    it is drawn by torch, so that every batch sees another mask. In a run over time the run gives both.
+
+    Args:
+        masking: share that is masked, in [0, 1).
+        seed: of the numbers.
+        layer: number of this layer among those with the same seed.
+    """
+
+    def __init__(self, masking, seed=0, layer=0):
+        super().__init__()
+        self.masking, self.seed, self.layer = (
+            checks.share("masking", masking),
+            checks.integer("seed", seed, 0),
+            checks.integer("layer", layer, 0),
+        )
+
+    def kept(self, shape, t, first, device):
+        """Where images first, first + 1, ... (or those that a tensor [B] names) keep their spikes at step t: bool [B, ...]."""
+        return uniform(shape, self.seed * LAYERS + self.layer, t, first, device) > self.masking
+
+    def over_time(self, x, t, first):
+        """Steps t, t + 1, ... of the images from `first` on: x [steps, B, ...]."""
+        return torch.stack([torch.where(self.kept(step.shape, t + i, first, x.device), step, 0) for i, step in enumerate(x)])
+
+    def forward(self, x):
+        t = int(torch.randint(1 << 62, ())) if self.training else 0
+        numbers = getattr(_rows, "numbers", None)
+        return torch.where(self.kept(x.shape, t, 0 if numbers is None else numbers, x.device), x, 0)
+
+    def extra_repr(self):
+        return f"masking={self.masking}, seed={self.seed}, layer={self.layer}"

@@ -1,0 +1,215 @@
+"""Layers: parameters and one call each. IF, the neuron that the quantised activations (`quantised.py`) stand for, and LIF, with a leak."""
+
+import inspect
+
+import torch
+from torch import nn
+
+from snnfast import checks
+from snnfast.equations.bind import signed
+from snnfast.nn.masking import SpikeMask  # noqa: F401
+from snnfast.nn.quantised import (  # noqa: F401
+    CEQCFS,
+    CQCFS,
+    CSQCFS,
+    EQCFS,
+    HEQCFS,
+    HQCFS,
+    HSQCFS,
+    LSQ,
+    NEQCFS,
+    NQCFS,
+    NSQCFS,
+    QCFS,
+    SQCFS,
+    Quantised,
+    inverse_softplus,
+    spread,
+)  # fmt: skip
+from snnfast.ops.cos import cos_start
+from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
+from snnfast.ops.neuron import SPIKES
+from snnfast.ops.python_neuron import PythonNeuron
+from snnfast.ops.qcfs import qcfs
+
+
+def qcfs_neuron(x, thresh, T, L, gama):
+    """The QCFS authors' layer: with T = 0 the activation with L levels, with T > 0 the neuron on [T*B, ...], time first and merged; thresh then
+    gets no gradient, as in their code."""
+    if T == 0:
+        return qcfs(x, thresh, L)
+    if x.dim() == 0 or x.size(0) % T:
+        raise ValueError(f"x of shape {tuple(x.shape)} has no multiple of T = {T} rows; its first axis is time and batch merged")
+    s, _ = iaf(x.unflatten(0, (T, -1)), thresh.detach(), gamma=gama)
+    return s.flatten(0, 1)
+
+
+_RULE = tuple(inspect.signature(rule_of).parameters)
+
+
+class IF(nn.Module):
+    """The integrate-and-fire neuron as a layer, in one of two forms.
+
+    ``IF(theta=...)``: x [T, ...] -> spikes [T, ...], scaled by theta. The keywords are those of `snnfast.iaf`. Each call starts from
+    v0, unless `carry` is set: then it goes on from the state that the call before left in `self.state`, until `reset()`.
+    `theta` is a number or a tensor that broadcasts over one step, or with `channelwise` a vector [C] along dimension 1 of a step [B, C, ...];
+    it is kept as a buffer and checked to be > 0; `axis` is another dimension than 1 for it, such as -1 for features or -3 for attention heads.
+    `neuron` is a neuron of `snnfast.neuron` in place of `snnfast.iaf`; the keywords are then its own.
+    `by_number`: on CUDA and in normalised units, divide by a single theta as torch divides by a Python number there, by a product with its
+    reciprocal, which is what SRP's and COS's programs run.
+
+    ``IF(T=0, L=8, thresh=8.0, tau=1.0, gama=1.0)``: the constructor of the QCFS authors' layer, for use in their models. With
+    T = 0 it is QCFS with L levels; with T > 0 it takes [T*B, ...] (time first, merged) and gives the spikes in the same form. T and L may be
+    set as attributes. `thresh` is a parameter; as in their code it gets no gradient while T > 0. `tau` is kept and unused, as there.
+    """
+
+    def __init__(
+        self,
+        T=0,
+        L=8,
+        thresh=8.0,
+        tau=1.0,
+        gama=1.0,
+        *,
+        theta=None,
+        channelwise=False,
+        axis=None,
+        carry=False,
+        neuron=None,
+        by_number=False,
+        **options,
+    ):
+        super().__init__()
+        self.T, self.L, self.tau, self.gama = checks.integer("T", T, 0), checks.integer("L", L), tau, checks.number("gama", gama, True)
+        self.own = theta is not None
+        if self.own and (T, L, thresh, tau, gama) != (0, 8, 8.0, 1.0, 1.0):
+            raise ValueError("IF takes either theta=... or the QCFS authors' arguments T, L, thresh, tau, gama, not both")
+        given = [
+            *options,
+            *(name for name, value in (("carry", carry), ("neuron", neuron), ("channelwise", channelwise), ("axis", axis)) if value),
+        ]
+        if not self.own and given:
+            raise ValueError(f"{', '.join(given)}: only IF(theta=...) takes options of snnfast.iaf")
+        self.neuron = iaf if neuron is None else neuron
+        if self.neuron is not iaf and not isinstance(neuron, PythonNeuron):
+            raise TypeError(f"neuron must be what snnfast.neuron returned, got {type(neuron).__name__}")
+        self._check(options)
+        self.options = {k: v for k, v in options.items() if not isinstance(v, torch.Tensor)}
+        self.axis, self.carry, self.state = 1 if channelwise and axis is None else axis, carry, None
+        for k, v in options.items():
+            if isinstance(v, torch.Tensor):
+                self.register_buffer(k, v.detach().clone())  # v0, mask
+        if self.own:
+            theta = torch.as_tensor(theta, dtype=None if isinstance(theta, torch.Tensor) else torch.get_default_dtype())
+            self.register_buffer("theta", checks.positive("theta", theta.detach().clone()))
+            self.number = self.theta.item() if by_number and self.theta.numel() == 1 else None
+        else:
+            self.thresh = nn.Parameter(torch.tensor([checks.number("thresh", thresh, True)]))
+
+    def _check(self, options):
+        """Runs nothing, but refuses what the first call would refuse."""
+        allowed, make = (_RULE, rule_of) if self.neuron is iaf else (self.neuron.Rule._fields, self.neuron.rule)
+        rule = {k: v for k, v in options.items() if k not in ("v0", "mask", "spikes")}
+        unknown = set(rule) - set(allowed)
+        if unknown:
+            raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
+        make(**rule)
+        checks.choice("spikes", options.get("spikes", "scaled"), SPIKES)
+        v0, mask = options.get("v0", 0.5), options.get("mask")
+        if not isinstance(v0, torch.Tensor):
+            checks.number("v0", v0)
+        if mask is not None:
+            checks.tensor("mask", mask, (torch.bool,))
+
+    def reset(self):
+        """Forgets the state: the next call starts from v0."""
+        self.state = None
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """A loaded theta is checked as a given one is."""
+        if self.own and f"{prefix}theta" in state_dict:
+            checks.positive(f"{prefix}theta", state_dict[f"{prefix}theta"])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def __getstate__(self):
+        """A copy or a file of the layer starts without a carried state."""
+        return {**self.__dict__, "state": None}
+
+    def theta_for(self, step):
+        """The threshold as it broadcasts over one step [...]."""
+        return self.theta if self.axis is None else spread(self.theta, step, self.axis)
+
+    def fire(self, x, T=None, **run):
+        """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
+        `run`: state, out, state_out, and options that differ in this call."""
+        tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
+        options = {**self.options, **tensors, **run}
+        if self.neuron is not iaf:
+            return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **options)
+        rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
+        call = dict.fromkeys(("mask", "state", "out", "state_out")) | {"spikes": "scaled", "v0": 0.5} | options
+        if self.number is not None and x.is_cuda and call["spikes"] == "scaled":
+            s, state = OPS(*in_units(x, self.number), rule=rule, T=T, **call)
+            return s.mul_(self.number), state
+        return OPS(x, self.theta_for(x if T is not None else x[0]), rule=rule, T=T, **call)
+
+    def is_signed(self):
+        """Whether it emits negative spikes."""
+        if self.neuron is iaf:
+            return self.options.get("negative") is not None
+        return signed(self.neuron.rule(**{k: v for k, v in self.options.items() if k in self.neuron.Rule._fields}))
+
+    def not_idle(self, state):
+        """How many neurons would fire at the next step without any current: a tensor []."""
+        s, _ = self.fire(torch.zeros_like(state.v), T=1, state=state, spikes="int8")
+        return torch.count_nonzero(s)
+
+    def calibrate(self, x, T=None, max_shift=None):
+        """The start voltages that COS calibrates on the inputs x [rho, ...], or on T = rho steps of a constant current x [...]."""
+        theta = self.theta_for(x if T is not None else x[0])
+        if self.number is not None:
+            x, theta = in_units(x, self.number)
+        return cos_start(x, theta, T=T, unit=self.options.get("unit", "volts"), max_shift=max_shift)
+
+    def forward(self, x):
+        if self.own:
+            s, state = self.fire(x, state=self.state if self.carry else None)
+            if self.carry:
+                self.state = state
+            return s
+        return qcfs_neuron(x, self.thresh, self.T, self.L, self.gama)
+
+    def extra_repr(self):
+        if self.own:
+            name = "" if self.neuron is iaf else f", neuron={self.neuron.__name__}"
+            return f"thresholds={self.theta.numel()}{name}" + "".join(f", {k}={v!r}" for k, v in self.options.items())
+        return f"T={self.T}, L={self.L}, gama={self.gama}"
+
+
+class LIF(IF):
+    """The leaky neuron as a layer: x [T, ...] -> spikes [T, ...], with the keywords of `snnfast.lif` and, of `IF`, `channelwise` and `carry`."""
+
+    def __init__(self, tau=2.0, theta=1.0, *, v0=0.0, **options):
+        super().__init__(theta=theta, v0=v0, **options)
+        rule_of(**{k: v for k, v in self.options.items() if k in _RULE}, tau=tau)
+        self.options["tau"] = tau
+
+
+def is_quantised(module):
+    """A module that `convert` turns into IF."""
+    return isinstance(module, Quantised) or (isinstance(module, IF) and not module.own)
+
+
+def threshold_of(module):
+    """theta of a quantised activation, [1] or [C]."""
+    return module.threshold() if isinstance(module, Quantised) else module.thresh
+
+
+def rungs_of(module):
+    """(size of a level, lowest level, highest level) of a quantised activation."""
+    return module.rungs() if isinstance(module, Quantised) else (module.thresh / module.L, 0, module.L)
+
+
+def levels_of(module):
+    """Quantisation levels of a quantised activation."""
+    return module.levels if isinstance(module, Quantised) else module.L

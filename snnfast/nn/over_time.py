@@ -1,0 +1,157 @@
+"""Layers that keep a running sum over time: a function of values that come step by step, and max pooling.
+
+out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t: the outputs of t steps sum to f of the summed inputs
+"""
+
+import torch
+from torch.nn import functional as F
+
+from snnfast.ops.rows import DTYPES as FUSED_DTYPES
+from snnfast.ops.rows import layer_norm_over_time, softmax_over_time
+
+
+def fresh(device):
+    """Memory that nobody shares: (numel, dtype) -> a flat tensor."""
+    return lambda numel, dtype: torch.empty(numel, dtype=dtype, device=device)
+
+
+def is_silent(*values):
+    """Whether nothing changes. Only a CPU is asked, which need not wait for the answer."""
+    return all(x.device.type == "cpu" and not x[:1].any() and not x.any() for x in values)  # the first row mostly tells
+
+
+class Differential(torch.nn.Module):
+    """A function over time. forward(*inputs) is the function; `over_time` runs steps of it.
+
+    function: of the inputs.  name: what it is, for people.  running: for each input, whether it comes over time; the others are constants.
+    fused: the kernel that does the same, (x, state, out) -> (y, state), or None.
+    """
+
+    def __init__(self, function, name, running, fused=None):
+        super().__init__()
+        self.function, self.name, self.running, self.fused = function, name, tuple(running), fused
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+    def over_time(self, inputs, state, take=None, call=None):
+        """inputs: [t, B, ...] each, or a constant; state: (running sums, f of them), None at the start; the sums are updated in place.
+
+        Returns ([t, B, ...], state). Sums are kept in the inputs' dtype, and the function is called for each step: nothing depends on how time is
+        cut. take: gives memory for the result, (numel, dtype) -> a flat tensor. call: what calls the function, (function, running, inputs) -> its
+        value, where there are no kernels that depend on their rows alone.
+        """
+        take = take or fresh(inputs[0].device)
+        if self.fused is not None and inputs[0].dtype in FUSED_DTYPES:
+            (x,) = inputs
+            return self.fused(x, state, take(x.numel(), x.dtype).view(x.shape))
+        steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), None
+        y = None
+        for t in range(steps):
+            now = [x[t] if runs else x for x, runs in zip(inputs, self.running)]
+            if out is not None and is_silent(*(x for x, runs in zip(now, self.running) if runs)):
+                out[t].zero_()
+                continue
+            if state is None:
+                state = [x.clone() if runs else x for x, runs in zip(now, self.running)], None
+            else:
+                for total, x, runs in zip(state[0], now, self.running):
+                    if runs:
+                        total.add_(x)
+            last = state[1] if y is None else y
+            y = self.function(*state[0]) if call is None else call(self.function, self.running, state[0])
+            out = take(steps * y.numel(), y.dtype).view(steps, *y.shape) if out is None else out
+            out[t].copy_(y) if last is None else torch.sub(y, last, out=out[t])
+        if y is not None:
+            state = state[0], y if state[1] is None else state[1].copy_(y)
+        return out, state
+
+    def extra_repr(self):
+        return self.name
+
+
+class Call(torch.nn.Module):
+    """What a node of a graph computes, as a function of its inputs in the order of `all_input_nodes`."""
+
+    def __init__(self, gm, node):
+        super().__init__()
+        self.module = gm.get_submodule(node.target) if node.op == "call_module" else None
+        places = {a: i for i, a in enumerate(node.all_input_nodes)}
+        self.op, self.target = node.op, node.target
+        self.args, self.kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _Place(places[n]))
+
+    def forward(self, *inputs):
+        args, kwargs = torch.fx.node.map_aggregate((self.args, self.kwargs), lambda a: inputs[a.index] if isinstance(a, _Place) else a)
+        if self.op == "call_module":
+            return self.module(*args, **kwargs)
+        if self.op == "call_method":
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        return self.target(*args, **kwargs)
+
+
+class _Place:
+    """Where an input goes in a node's arguments."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def __repr__(self):  # which a network's identity is made of
+        return f"input {self.index}"
+
+
+class FusedSoftmax:
+    def __call__(self, x, state, out):
+        return softmax_over_time(x, state, out=out)
+
+
+class FusedLayerNorm:
+    """layer: a torch.nn.LayerNorm over the last dimension."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x, state, out):
+        return layer_norm_over_time(x, self.layer.weight, self.layer.bias, self.layer.eps, state, out=out)
+
+
+class Pool(torch.nn.Module):
+    """A max pooling over time: `over_time([x [t, B, C, ...]], state)` gives (y [t, B, C, ...], state), state None at the start and
+    later updated in place.
+
+    Sums are kept in fp64, step by step, so that the result does not depend on how time is cut.
+    """
+
+    def __init__(self, dims, form, kernel_size, stride, padding, dilation, ceil_mode):
+        super().__init__()
+        self.dims, self.form = dims, form
+        self.window = dict(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+
+    def _max(self, x, **options):
+        return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dims - 1](x, **self.window, **options)
+
+    def forward(self, x):
+        """Of values: the maximum."""
+        return self._max(x)
+
+    def over_time(self, inputs, state, take=None, call=None):
+        """take: gives the memory of the result, (numel, dtype) -> a flat tensor."""
+        (x,) = inputs
+        take = take or fresh(x.device)
+        total, last = (torch.zeros_like(x[0], dtype=torch.float64), None) if state is None else state
+        out = now = None
+        for t, step in enumerate(x):
+            total.add_(step)
+            if self.form == "difference":
+                before, now = last if now is None else now, self._max(total)
+                y = now if before is None else now - before
+            else:
+                _, winner = self._max(total, return_indices=True)
+                y = step.flatten(-self.dims).gather(-1, winner.flatten(-self.dims)).view(winner.shape)
+            out = take(len(x) * y.numel(), x.dtype).view(len(x), *y.shape) if out is None else out
+            out[t].copy_(y)
+        if now is not None:
+            last = now if last is None else last.copy_(now)
+        return out, (total, last)
+
+    def extra_repr(self):
+        return ", ".join([self.form, *(f"{k}={v}" for k, v in self.window.items())])

@@ -1,0 +1,213 @@
+"""The quantised activations that neurons stand for, as layers: a parameter and one call each.
+
+                 one per layer    per channel    per attention head    per feature
+    theta        QCFS             CQCFS          HQCFS                 NQCFS
+    softplus     SQCFS            CSQCFS         HSQCFS                NSQCFS
+    exp          EQCFS            CEQCFS         HEQCFS                NEQCFS
+
+The thresholds of a layer lie along one axis of its input: channels along 1 [B, C, ...], heads along -3 [..., H, tokens, D], features along -1.
+"""
+
+import torch
+from torch import nn
+
+from snnfast import checks
+from snnfast.ops.qcfs import cs_qcfs, qcfs
+
+
+def inverse_softplus(theta):
+    """lam with softplus(lam) = theta: theta + log(-expm1(-theta)), defined for theta > 0."""
+    theta = torch.as_tensor(theta, dtype=torch.get_default_dtype())
+    checks.positive("theta", theta)
+    return theta + torch.log(-torch.expm1(-theta))
+
+
+_ALONG = {1: "channel need [B, {}, ...]", -3: "head need [..., {}, tokens, D]", -1: "feature need [..., {}]"}
+
+
+def spread(t, x, axis=1):
+    """Thresholds [C] -> a shape in which they broadcast along `axis` of x; a single one stays as it is."""
+    if t.numel() == 1:
+        return t
+    place = axis if axis >= 0 else x.dim() + axis
+    if not 0 <= place < x.dim() or x.size(place) != t.numel():
+        raise ValueError(f"x has shape {tuple(x.shape)}; {t.numel()} thresholds per {_ALONG[axis].format(t.numel())}")
+    return t.view(-1, *(1,) * (x.dim() - 1 - place))
+
+
+class Quantised(nn.Module):
+    """What the quantised activations share; each adds its parameter and `threshold()`, which gives theta, [1] or [C].
+
+    Args:
+        levels: L >= 1.
+        theta: first threshold > 0.
+        grad: see `snnfast.qcfs`.
+        many: number of thresholds, along `axis` of the input; None: one.
+
+    Attributes:
+        mask: a `snnfast.nn.SpikeMask` behind the activation, or None.
+    """
+
+    axis = 1
+
+    def __init__(self, levels, theta, grad, many=None, name="channels"):
+        super().__init__()
+        self.levels = checks.integer("levels", levels)
+        self.grad = checks.choice("grad", grad, ("qcfs", "srp", "paper"))
+        checks.number("theta", theta, positive=True)
+        self.shape = (1,) if many is None else (checks.integer(name, many),)
+        self.mask = None
+
+    def forward(self, x):
+        y = self.quantised(x)
+        return y if self.mask is None else self.mask(y)
+
+    def rungs(self):
+        """(size of a level, [1] or [C]; lowest level; highest level): y = size * a whole number between the two."""
+        return self.threshold() / self.levels, 0, self.levels
+
+    def extra_repr(self):
+        return f"levels={self.levels}, thresholds={self.shape[0]}, grad={self.grad!r}"
+
+
+class QCFS(Quantised):
+    """y = theta floor(L clamp(x/theta, 0, 1) + 1/2)/L with one theta (Bu et al., ICLR 2022). Parameter `thresh` [1], as in its authors' files."""
+
+    def __init__(self, levels=8, theta=8.0, grad="qcfs", channels=None, **many):
+        super().__init__(levels, theta, grad, channels, **many)
+        self.thresh = nn.Parameter(torch.full(self.shape, float(theta)))
+
+    def threshold(self):
+        return self.thresh
+
+    def quantised(self, x):
+        return qcfs(x, spread(self.thresh, x, self.axis), self.levels, self.grad)
+
+
+class SQCFS(Quantised):
+    """QCFS with theta = softplus(lam), which stays > 0. Parameter `lam` [1]; `theta` gives the first threshold."""
+
+    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None, **many):
+        super().__init__(levels, theta, grad, channels, **many)
+        self.lam = nn.Parameter(inverse_softplus(theta).expand(self.shape).clone())
+
+    def threshold(self):
+        return nn.functional.softplus(self.lam)
+
+    def quantised(self, x):
+        return cs_qcfs(x, spread(self.lam, x, self.axis), self.levels, self.grad)
+
+
+class EQCFS(Quantised):
+    """QCFS with theta = exp(lam). Parameter `lam` [1]; `theta` gives the first threshold."""
+
+    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None, **many):
+        super().__init__(levels, theta, grad, channels, **many)
+        self.lam = nn.Parameter(torch.full(self.shape, float(theta)).log())
+
+    def threshold(self):
+        return self.lam.exp()
+
+    def quantised(self, x):
+        return qcfs(x, spread(self.threshold(), x, self.axis), self.levels, self.grad)
+
+
+class CQCFS(QCFS):
+    """QCFS with a theta per channel. Parameter `thresh` [C]."""
+
+    def __init__(self, channels, levels=8, theta=8.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, channels)
+
+
+class CSQCFS(SQCFS):
+    """QCFS with theta = softplus(lam) per channel. Parameter `lam` [C]."""
+
+    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, channels)
+
+
+class CEQCFS(EQCFS):
+    """QCFS with theta = exp(lam) per channel. Parameter `lam` [C]."""
+
+    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, channels)
+
+
+class _PerHead:
+    """For x [..., heads, tokens, D]."""
+
+    axis = -3
+
+    def __init__(self, heads, levels=16, theta=3.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, heads, name="heads")
+
+
+class _PerFeature:
+    """For x [..., features]."""
+
+    axis = -1
+
+    def __init__(self, features, levels=16, theta=3.0, grad="qcfs"):
+        super().__init__(levels, theta, grad, features, name="features")
+
+
+class HQCFS(_PerHead, QCFS):
+    """QCFS with a theta per attention head, for x [..., heads, tokens, D]. Parameter `thresh` [heads]."""
+
+
+class HSQCFS(_PerHead, SQCFS):
+    """QCFS with theta = softplus(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads]."""
+
+
+class HEQCFS(_PerHead, EQCFS):
+    """QCFS with theta = exp(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads]."""
+
+
+class NQCFS(_PerFeature, QCFS):
+    """QCFS with a theta per feature, for x [..., features]. Parameter `thresh` [features]."""
+
+
+class NSQCFS(_PerFeature, SQCFS):
+    """QCFS with theta = softplus(lam) per feature, for x [..., features]. Parameter `lam` [features]."""
+
+
+class NEQCFS(_PerFeature, EQCFS):
+    """QCFS with theta = exp(lam) per feature, for x [..., features]. Parameter `lam` [features]."""
+
+
+class LSQ(Quantised):
+    """y = s clamp(floor(x/s + 1/2), n_min, p_max), a learned step s (Esser et al., "Learned step size quantization", ICLR 2020).
+
+    The levels are SpikeZIP's (You et al., "SpikeZIP-TF", ICML 2024): with a sign n_min = -levels/2 and p_max = levels/2 - 1, without one 0 and
+    levels - 1. Parameter `s` [], as in its authors' files.
+
+    Args:
+        levels: how many there are, >= 2; even with a sign.
+        signed: whether there are levels below 0.
+        theta: first largest value, p_max s.
+    """
+
+    def __init__(self, levels=16, signed=False, theta=3.0):
+        super().__init__(checks.integer("levels", levels, 2), theta, "srp")
+        self.signed = checks.yes_or_no("signed", signed)
+        if signed and levels % 2:
+            raise ValueError(f"levels must be even where they have a sign, got {levels}")
+        self.n_min, self.p_max = (-(levels // 2), levels // 2 - 1) if signed else (0, levels - 1)
+        self.s = nn.Parameter(torch.tensor(theta / max(1, self.p_max)))
+
+    def threshold(self):
+        return self.s.reshape(1) * max(1, self.p_max)
+
+    def rungs(self):
+        return self.s.reshape(1), self.n_min, self.p_max
+
+    def quantised(self, x):
+        s = self.s
+        if self.training and x.numel():  # the paper's scale of its gradient
+            scale = (max(1, self.p_max) * x.numel()) ** -0.5
+            s = s * scale + (s * (1 - scale)).detach()
+        z = x / s + 0.5
+        return (z + (z.floor() - z).detach()).clamp(self.n_min, self.p_max) * s
+
+    def extra_repr(self):
+        return f"levels={self.levels}, signed={self.signed}"

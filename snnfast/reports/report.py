@@ -1,0 +1,184 @@
+"""What an evaluation found: as a table, JSON, CSV and pictures."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from snnfast.reports import citations, plots
+from snnfast.runtime.network import not_idle_note
+from snnfast.system.files import save_rows, save_text, whole
+from snnfast.system.memory import told
+
+
+@dataclasses.dataclass
+class Report:
+    """What is known after t steps, for each t of `at`.
+
+    accuracy, top5: in %. error: standard error of the accuracy, in %. loss: mean cross-entropy. distance: mean over images of the root mean square
+    difference between mean output and the quantised network's output; agreement: images with the same class as it, in % (both [] without `ann`).
+    ann: accuracy of the network before conversion, or None. seconds: computing time of all batches, of all processes, before and after a resume.
+    complete: False where it was stopped early.
+    method: name and settings of the conversion. layers, totals, energy: `Statistics.rows()`, `.totals()`, `.over_time()`, where they were asked for.
+    profile: seconds and bytes per node of the graph. memory: plan, budget and measured peak, in bytes. speed: images and image-steps per second.
+    early_exit, start_stop: see `snnfast.records`. not_idle: of a differential run, neurons that would fire after T steps, and all, of all images.
+    settings, machine, facts: what the run was.
+    """
+
+    at: list
+    accuracy: list
+    images: int
+    seconds: float
+    ann: float | None = None
+    device: str = "cpu"
+    method: dict = dataclasses.field(default_factory=dict)
+    layers: list = dataclasses.field(default_factory=list)
+    totals: dict = dataclasses.field(default_factory=dict)
+    facts: dict = dataclasses.field(default_factory=dict)
+    top5: list = dataclasses.field(default_factory=list)
+    error: list = dataclasses.field(default_factory=list)
+    loss: list = dataclasses.field(default_factory=list)
+    distance: list = dataclasses.field(default_factory=list)
+    agreement: list = dataclasses.field(default_factory=list)
+    energy: list = dataclasses.field(default_factory=list)
+    early_exit: list = dataclasses.field(default_factory=list)
+    start_stop: dict = dataclasses.field(default_factory=dict)
+    not_idle: list = dataclasses.field(default_factory=list)
+    profile: list = dataclasses.field(default_factory=list)
+    memory: dict = dataclasses.field(default_factory=dict)
+    speed: dict = dataclasses.field(default_factory=dict)
+    settings: dict = dataclasses.field(default_factory=dict)
+    machine: dict = dataclasses.field(default_factory=dict)
+    complete: bool = True
+
+    def at_step(self, t):
+        """Accuracy at step t, in %."""
+        return self.accuracy[self.at.index(t)]
+
+    def rows(self):
+        """(name, accuracy in %) of the network, then of each t."""
+        first = [] if self.ann is None else [("ANN", self.ann)]
+        return first + [(f"T = {t}", a) for t, a in zip(self.at, self.accuracy)]
+
+    def columns(self):
+        """One dictionary per asked t: what `report.csv` holds."""
+        energy = {row["t"]: row for row in self.energy}
+        found = []
+        for i, t in enumerate(self.at):
+            row = dict(t=t, accuracy=self.accuracy[i])
+            for key in ("error", "top5", "loss", "distance", "agreement"):
+                row[key] = getattr(self, key)[i] if getattr(self, key) else None
+            row |= {key: energy.get(t, {}).get(key) for key in ("spikes", "SOPs", "MACs", "energy_pJ")}
+            found.append(row | dict(ann=self.ann, images=self.images))
+        return found
+
+    def table(self, published=None):
+        """A rich table. published: accuracies of a paper by t, to stand beside the own ones."""
+        from rich.table import Table
+
+        table = Table(title=f"Accuracy of {self.images} images" + ("" if self.complete else ", stopped early"))
+        heads = ["accuracy %"] + (["difference"] if self.ann is not None else []) + (["top-5 %", "loss"] if self.loss else [])
+        heads += (["distance"] if self.distance else []) + (["published %"] if published else [])
+        table.add_column("")
+        for head in heads:
+            table.add_column(head, justify="right")
+        if self.ann is not None:
+            table.add_row("ANN", f"{self.ann:.2f}")
+        for row in self.columns():
+            cells = [f"{row['accuracy']:.2f}"] + ([f"{row['accuracy'] - self.ann:+.2f}"] if self.ann is not None else [])
+            cells += [f"{row['top5']:.2f}", f"{row['loss']:.4f}"] if self.loss else []
+            cells += [f"{row['distance']:.4g}"] if self.distance else []
+            cells += [f"{published[row['t']]:.2f}" if row["t"] in published else ""] if published else []
+            table.add_row(f"T = {row['t']}", *cells)
+        return table
+
+    def notes(self):
+        """What a reader has to know beside the numbers, as lines."""
+        lines = []
+        if self.speed:
+            lines.append(
+                f"{self.seconds:.1f} s: {self.speed['images_per_second']:.1f} images/s, {self.speed['image_steps_per_second']:.0f} image-steps/s"
+            )
+        if self.not_idle and self.not_idle[0]:
+            lines.append(not_idle_note(*self.not_idle))
+        if self.memory:
+            limit = f" of {told(self.memory['budget'])}" if self.memory["budget"] else ""
+            lines.append(f"peak memory {told(self.memory['peak'])}{limit}; estimated {told(self.memory['estimate'])}")
+        if self.settings:
+            lines.append("settings: " + ", ".join(f"{k} {v}" for k, v in {**self.method, **self.settings}.items()))
+        if self.machine:
+            lines.append("machine: " + ", ".join(f"{k} {v}" for k, v in self.machine.items()))
+        return lines
+
+    def bibtex(self):
+        """BibTeX of the methods used."""
+        return citations.bibtex(self.method.get("method", "if"), self.settings.get("quantised", True), bool(self.energy))
+
+    # ---- files
+
+    def save_json(self, path):
+        save_text(path, json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
+
+    def save_csv(self, path):
+        """One line per asked t."""
+        save_rows(path, self.columns())
+
+    def plot(self, path):
+        """Accuracy against T (log axis), with the network's line."""
+        with whole(path) as part:
+            plots.curves({self.method.get("method", "SNN"): self}, part)
+
+    def save(self, folder):
+        """Writes what there is of FILES, report.json last, and returns the names."""
+        folder, name = Path(folder), self.method.get("method", "SNN")
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = {
+            "accuracy.png": (self.at, lambda path: plots.curves({name: self}, path)),
+            "early_exit.png": (self.early_exit, lambda path: plots.early_exit(self, path)),
+            "start_stop.png": (self.start_stop, lambda path: plots.start_stop(self, path)),
+            "layers.png": (self.layers, lambda path: plots.layers(self, path)),
+            "energy.png": (self.energy, lambda path: plots.energy({name: self}, path)),
+        }
+        tables = {"report.csv": self.columns(), "layers.csv": self.layers, "profile.csv": self.profile}
+        for file in (tables := {file: rows for file, rows in tables.items() if rows}):
+            save_rows(folder / file, tables[file])
+        for file in (drawn := [file for file, (there, _) in pictures.items() if there]):
+            with whole(folder / file) as part:
+                pictures[file][1](part)
+        save_text(folder / "citations.bib", self.bibtex() + "\n")
+        self.save_json(folder / "report.json")
+        return ["report.json", *tables, *drawn, "citations.bib"]
+
+
+# What `Report.save` may write, and the command beside it.
+FILES = ("report.json", "report.csv", "accuracy.png", "citations.bib", "early_exit.png", "start_stop.png", "layers.csv", "profile.csv", "layers.png",
+         "energy.png", "predictions.npz")  # fmt: skip
+
+
+def load_report(path):
+    """A `Report` from report.json, or from a folder that holds it."""
+    path = Path(path)
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        file = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there: give the folder of an evaluation, or its report.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"{path} is not a report of snnfast") from None
+    known = {f.name for f in dataclasses.fields(Report)}
+    if not isinstance(file, dict) or not {"at", "accuracy", "images"} <= set(file):
+        raise ValueError(f"{path} is not a report of snnfast")
+    return Report(**{k: v for k, v in file.items() if k in known})
+
+
+def methods_table(reports):
+    """One rich table of several reports by name: a row per t, a column per report."""
+    from rich.table import Table
+
+    first = next(iter(reports.values()))
+    table = Table(title=f"Accuracy of {first.images} images, %" + ("" if first.ann is None else f" (ANN {first.ann:.2f})"))
+    table.add_column("T", justify="right")
+    for name in reports:
+        table.add_column(name, justify="right")
+    for t in sorted({t for r in reports.values() for t in r.at}):
+        table.add_row(str(t), *(f"{r.at_step(t):.2f}" if t in r.at else "" for r in reports.values()))
+    return table

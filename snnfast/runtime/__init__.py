@@ -1,0 +1,1 @@
+"""A spiking network on its way through time, chunk by chunk."""

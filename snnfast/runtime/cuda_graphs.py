@@ -1,0 +1,83 @@
+"""CUDA graphs for the loop over chunks: captured once for a batch's shape, replayed for every later chunk of the same length.
+
+A graph reads and writes fixed memory: the currents of the image, the states of the neurons, the buffers for spikes. The first chunks of the first
+batch run as they are and leave that memory behind; a later batch runs its first chunk in its own memory (which may start from other values: SRP's
+masks, COS's voltages), copies what it has into the fixed one, and goes on there.
+"""
+
+import torch
+
+from snnfast.nn.masking import SpikeMask
+
+WARM = 2  # chunks that run as they are before one is captured: from the second on nothing is allocated that stays
+
+
+def _cuda(function):
+    """(replay, what function returned) of a captured call."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph.replay, result
+
+
+class Graphs:
+    """For one run at a time. capture: makes of a function (replay, result); tests give their own."""
+
+    def __init__(self, capture=_cuda):
+        self.capture, self.graphs, self.owners, self.refused = capture, {}, {}, None
+
+    def why_not(self, run):
+        """Why a run cannot be captured, or None."""
+        if run.method.amplitude is not None:
+            return "Poisson input draws other numbers at every step"
+        if run.plan.summing or run.method.differential:
+            return "functions over time keep sums that change"
+        if any(isinstance(m, SpikeMask) for m in run.gm.modules()):
+            return "random masks draw other numbers at every step"
+        if run.observe or run.execution.clock:
+            return "something looks into every chunk"
+        if run.counting and any(run.gm.get_submodule(n.target).is_signed() for n in run.plan.firing):
+            return "negative spikes are counted chunk by chunk"
+        return None
+
+    def chunk(self, run, steps):
+        """What `run.chunk(steps)` gives."""
+        self.refused = self.refused or self.why_not(run)
+        key = (tuple(run.image.shape), run.image.dtype, steps)
+        if self.refused or not run.eager:
+            run.eager += 1
+            return run.chunk(steps)
+        if key in self.graphs:
+            fixed, replay, y = self.graphs[key]
+            if self.owners.get(key) is not run:
+                adopt(fixed, run)
+                self.owners = {key: run}
+            replay()
+            run.t += steps
+            return y.clone()
+        if run.eager >= WARM and not any(k[:2] == key[:2] for k in self.graphs):
+            t = run.t
+            replay, y = self.capture(lambda: run.chunk(steps))
+            self.graphs[key], self.owners, run.t = (run, replay, y), {key: run}, t + steps
+            replay()
+            return y.clone()
+        run.eager += 1
+        return run.chunk(steps)
+
+
+def adopt(fixed, run):
+    """Copies the values of `run` into the memory of `fixed`, a run of the same shape, and lets `run` go on there."""
+    for mine, theirs in ((fixed.fixed, run.fixed), (_masks(fixed), _masks(run))):
+        for node, value in theirs.items():
+            if isinstance(value, torch.Tensor) and value is not mine[node]:
+                mine[node].copy_(value)
+    for node, state in run.states.items():
+        for mine, theirs in zip(fixed.states[node], state):
+            if isinstance(theirs, torch.Tensor):
+                mine.copy_(theirs)
+    run.fixed, run.states, run.options, run.arena, run.layouts = fixed.fixed, fixed.states, fixed.options, fixed.arena, fixed.layouts
+
+
+def _masks(run):
+    return {node: options["mask"] for node, options in run.options.items() if "mask" in options}

@@ -1,0 +1,189 @@
+"""How a run computes the nodes between its neurons: the format of matrix products, shapes that do not depend on the batch, and a clock."""
+
+import contextlib
+import operator
+import time
+
+import torch
+
+from snnfast.graph.flow import served, unspiking
+from snnfast.ops.layout import layout_of
+from snnfast.runtime import linear_part
+from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
+from snnfast.runtime.number_formats import HALF, HalfProducts, check_dtype
+from snnfast.runtime.sparse_products import SparseProduct, lay, products_of
+
+# Functions of elements, which write to memory that is given.
+INTO = {
+    operator.add: torch.add,
+    operator.sub: torch.sub,
+    operator.mul: torch.mul,
+    torch.add: torch.add,
+    torch.sub: torch.sub,
+    torch.mul: torch.mul,
+}
+
+
+def into(function, args, take):
+    """function(*args) in memory that `take` gives, or None where it is not of two operands of one dtype, of which one has the result's layout."""
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if len(args) != 2 or not isinstance(args[0], torch.Tensor) or not isinstance(args[1], (torch.Tensor, int, float)):
+        return None
+    like = max(tensors, key=torch.Tensor.numel)
+    layout = layout_of(like)
+    if not layout.dense or not like.is_floating_point() or any(t.dtype != like.dtype for t in tensors):
+        return None
+    if torch.broadcast_shapes(*(t.shape for t in tensors)) != like.shape:
+        return None
+    return function(*args, out=layout.unvector(take(layout.N, like.dtype)))
+
+
+class Clock:
+    """Seconds per node, summed over a run. On a GPU events are recorded, and read when the sums are asked for."""
+
+    def __init__(self, device):
+        self.on_gpu, self.seconds, self.events = torch.device(device).type == "cuda", {}, []
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        if self.on_gpu:
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            first.record()
+            yield
+            last.record()
+            self.events.append((name, first, last))
+            if len(self.events) >= 1 << 12:
+                self._read()
+        else:
+            began = time.perf_counter()
+            yield
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def _read(self):
+        torch.cuda.synchronize()
+        for name, first, last in self.events:
+            self.seconds[name] = self.seconds.get(name, 0.0) + first.elapsed_time(last) / 1e3
+        self.events = []
+
+    def take(self):
+        """Seconds by node name since the last call."""
+        if self.events:
+            self._read()
+        taken, self.seconds = self.seconds, {}
+        return taken
+
+
+class Execution:
+    """Computes one node after another for the runs of one network.
+
+    dtype: of matrix products, see `snnfast/runtime/number_formats.py`.  deterministic: see `snnfast/runtime/fixed_shapes.py`.  timed: whether
+    `clock` runs. graphs: a `snnfast.runtime.cuda_graphs.Graphs`, which serves one run at a time, or None.  products: see
+    `snnfast/runtime/sparse_products.py`.
+    """
+
+    def __init__(self, gm, device="cpu", dtype="fp32", deterministic=False, timed=False, graphs=None, products=None):
+        device = torch.device(device)
+        check_dtype(dtype, device)
+        self.gm, self.dtype, self.deterministic, self.graphs = gm, dtype, deterministic, graphs
+        self.half = HalfProducts(gm, dtype) if dtype in HALF else None
+        self.fixed = FixedShapes(gm, device) if deterministic else None
+        self.clock = Clock(device) if timed else None
+        self.products, self.sparse = products_of(products, dtype, device), {}
+        self.linear_parts = {}  # of modules, by name
+        self.unspiking = unspiking(gm)
+        lay(gm, self.products)
+
+    def module(self, node, constants=True):
+        """The module that a node calls. constants: with its bias."""
+        module = self.gm.get_submodule(node.target)
+        if constants:
+            return module
+        if node.target not in self.linear_parts:
+            self.linear_parts[node.target] = linear_part.module_without_constant(module)
+        return self.linear_parts[node.target]
+
+    def sparse_product(self, node, constants=True):
+        """The `SparseProduct` of a node, or None where torch computes it."""
+        if self.products == "dense" or node in self.unspiking:
+            return None
+        if (node, constants) not in self.sparse:
+            module = self.module(node, constants) if node.op == "call_module" else None
+            self.sparse[node, constants] = SparseProduct(module) if served(module) else None
+        return self.sparse[node, constants]
+
+    def chunk(self, run, steps):
+        """The next `steps` steps of a run."""
+        return self.graphs.chunk(run, steps) if self.graphs else run.chunk(steps)
+
+    def timed(self, node):
+        return self.clock(node.name) if self.clock else contextlib.nullcontext()
+
+    def node(self, interpreter, node, env, per_row=(), rows=0, take=None, constants=True):
+        """The value of a node. per_row: the nodes whose values have a row for each of `rows` images (times steps).
+
+        take: what gives the memory of a sparse product's result, (numel, dtype) -> a flat tensor.  constants: False for its linear part alone.
+        """
+        if product := self.sparse_product(node, constants):
+            return product(env[node.all_input_nodes[0]], take)
+        if take and node.target in INTO and not self.half and not node.kwargs:
+            args = [env[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
+            if constants or not linear_part.has_number(node):
+                value = into(INTO[node.target], args, take)
+                if value is not None:
+                    return value
+        interpreter.env = env
+        if self.half is None and self.fixed is None and constants:
+            return interpreter.run_node(node)
+        args, kwargs = interpreter.fetch_args_kwargs_from_env(node)
+        if not constants:
+            args, kwargs = linear_part.without_constant(node, self.gm, args, kwargs)
+        if node.op == "call_module":
+            module = self.module(node, constants)
+            function = self.half.module(node, module) if self.half else module
+        else:
+            function = lambda *a, **k: getattr(interpreter, node.op)(node.target, a, k)
+        if self.half and node.op != "placeholder":
+            args, kwargs = self.half.arguments(node, args, kwargs)
+        if self.fixed is None or not is_sensitive(node, self.gm):
+            return function(*args, **kwargs)
+        return self._in_fixed_shapes(node, function, args, kwargs, per_row, rows)
+
+    def in_fixed_shapes(self, node, rows, function, per_row, inputs):
+        """function(*inputs) of a node, those that `per_row` says have a row for each of `rows` images."""
+        changing = [x for x, has_rows in zip(inputs, per_row) if has_rows]
+        if any(x.size(0) != rows for x in changing):
+            return function(*inputs)
+
+        def on(*slices):
+            slices = iter(slices)
+            return function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row)))
+
+        return self.fixed.call(node, on, changing, rows)
+
+    def write(self, node, x, out, constants):
+        """Writes a layer of x [B, ...] to `out`, without memory of its own; False, and nothing is written, where torch cannot."""
+        module = self.module(node, constants)
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        if type(module) is not torch.nn.Linear or self.half or self.fixed or hooks or not out.is_contiguous():
+            return False
+        x, out, weight = x.reshape(-1, x.size(-1)), out.view(-1, out.size(-1)), module.weight.t()
+        torch.mm(x, weight, out=out) if module.bias is None else torch.addmm(module.bias, x, weight, out=out)
+        return True
+
+    def _in_fixed_shapes(self, node, function, args, kwargs, per_row, rows):
+        """The arguments that have a row per image are sliced; the others go into every call as they are."""
+        places = [i for i, a in enumerate(node.args) if isinstance(a, torch.fx.Node) and a in per_row and isinstance(args[i], torch.Tensor)]
+        names = [k for k, a in node.kwargs.items() if isinstance(a, torch.fx.Node) and a in per_row and isinstance(kwargs[k], torch.Tensor)]
+        if not places and not names:
+            return function(*args, **kwargs)
+        if any(t.size(0) != rows for t in [*(args[i] for i in places), *(kwargs[k] for k in names)]):
+            return function(*args, **kwargs)  # no rows of images, which the run refuses by name
+
+        def on(*slices):
+            new, more = list(args), dict(kwargs)
+            for i, t in zip(places, slices):
+                new[i] = t
+            more.update(zip(names, slices[len(places) :]))
+            return function(*new, **more)
+
+        return self.fixed.call(node, on, [args[i] for i in places] + [kwargs[k] for k in names], rows)

@@ -1,0 +1,185 @@
+"""A spiking network run chunk by chunk in time, so that its memory does not grow with T."""
+
+import math
+import warnings
+
+import torch
+from torch import fx
+
+from snnfast import checks
+from snnfast.graph.flow import Plan
+from snnfast.runtime.run import Run
+from snnfast.system import heap
+
+
+class SpikingNetwork(torch.nn.Module):
+    """What `snnfast.convert` returns.
+
+    The image is a constant current. Nodes of the graph that no spike reaches (the first convolution) are computed once per batch; the others
+    once per chunk of time, on time and batch merged [chunk * B, ...], with each neuron's state carried from chunk to chunk. State and buffers
+    belong to the run, not to the network: runs may be interleaved, abandoned or threaded.
+
+    Attributes:
+        gm: the graph, a torch.fx.GraphModule.
+        levels: quantisation levels of the activation that each neuron stands for, by its name.
+        method: the `snnfast.conversion.method.Method` it runs by.
+    """
+
+    def __init__(self, gm, levels, method):
+        super().__init__()
+        self.gm, self.levels, self.method = gm, dict(levels), method
+        output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+        if not isinstance(output, fx.Node):
+            raise ValueError("net must return one tensor, the logits")
+        if output not in self.plan().spiking:
+            raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
+
+    def plan(self):
+        return Plan(self.gm, self.method.amplitude is not None)
+
+    def neurons(self):
+        """(name, IF) of every neuron layer, in the order of the graph."""
+        return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
+
+    def chunks(self, x, T, chunk=None, first=0, statistics=None, **how):
+        """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all.
+
+        Args:
+            x: images [B, ...]; the same current at every step.
+            T: number of steps; those of SRP's first phase come before them, and are not given out.
+            chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
+                whatever T is. The neurons' spikes do not depend on it.
+            first: number of the first image in its data set, or a tensor [B] with the number of each: Poisson input depends on it.
+            statistics: a `snnfast.evaluation.statistics.Statistics` that collects from this run.
+            how: `execution`, a `snnfast.runtime.execution.Execution` of this network; `observe`, see `snnfast.runtime.run.Run`; and of a
+                differential run `stop`, whether to compute nothing more once no neuron fires any more (default: on a CPU, where asking costs
+                nothing), and `on_end`, called with (neurons that are not idle after T steps, all neurons) in place of a warning where some are not.
+        """
+        return (y for y, _ in self.run(x, T, chunk, first, statistics, **how))
+
+    def run(self, x, T, chunk=None, first=0, statistics=None, **how):
+        """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
+        checks.tensor("x", x)
+        checks.integer("T", T)
+        self.method.check_T(T)
+        if chunk is not None:
+            checks.integer("chunk", chunk)
+        if x.dim() < 1 or x.size(0) == 0:
+            raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
+        if isinstance(first, torch.Tensor):
+            checks.tensor("first", first, (torch.int64,))
+            if first.shape != x.shape[:1]:
+                raise ValueError(f"first must have a number for each of {x.size(0)} images, got shape {tuple(first.shape)}")
+        else:
+            checks.integer("first", first, 0)
+        if statistics is not None and statistics.gm is not self.gm:
+            raise ValueError("statistics are of another network: make them of this one")
+        return self._run(x, T, chunk, first, statistics, **how)
+
+    @torch.no_grad()
+    def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None):
+        run = Run(self.gm, x, self.method, first, execution, observe)
+        chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.rho) if statistics else []
+        stop, y = self.method.differential and (x.device.type == "cpu" if stop is None else stop), None
+        run.first_phase(chunk)
+        if statistics:
+            statistics.begin(run)
+            run.counting, run.on_mark = True, statistics.mark
+        while done < T:
+            steps = min(T - done, chunk if done else max(chunk, self.method.rho))
+            boundary = self.method.part(done)[1]
+            steps = min(steps, boundary - done) if boundary else steps
+            if statistics:  # which reads the spikes so far at its marks
+                if run.execution.graphs:  # a captured chunk runs as a whole
+                    steps = min(steps, next(m for m in marks if m > done) - done)
+                run.marks = [m - done for m in marks if done < m < done + steps]
+            if stop and run.is_idle():
+                y = y[:1].new_zeros(1).expand(steps, *y.shape[1:])
+            else:
+                y = run.execution.chunk(run, steps)
+            done += steps
+            if statistics:
+                statistics.chunk(run, done)
+                if done == T:
+                    statistics.end(run, T)
+            yield y, {n.name: s for n, s in run.states.items()}
+            if x.device.type == "cpu":
+                heap.release()
+        if self.method.differential:
+            (on_end or _warn)(*run.not_idle())
+
+    def logits(self, x, T, at=None, chunk=None):
+        """Logits over time.
+
+        Args:
+            x, T, chunk: as in `chunks`.
+            at: None, or increasing steps in 1..T.
+
+        Returns:
+            at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for
+            each asked t, [len(at), B, classes]: what the network answers when it is read at t; of a differential run the sum. Summed in fp64,
+            step by step, so that it does not depend on `chunk`.
+        """
+        if at is None:
+            return torch.cat(list(self.chunks(x, T, chunk)))
+        checks.integer("T", T)
+        return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
+
+    def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
+        """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
+        grow with T."""
+        for t, total, dtype in self.sums(x, T, at, chunk, first, statistics, **how):
+            yield t, self.read(self.method.answer(total, t).to(dtype))
+
+    def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
+        """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs); the sum is changed later.
+
+        on_steps: called with the number of steps of every chunk that is done.
+        """
+        asked, total, t = set(at), None, 0
+        for y in self.chunks(x, T, chunk, first, statistics, **how):
+            if on_steps:
+                on_steps(len(y))
+            for step in y:
+                t += 1
+                total = step.to(torch.float64, copy=True) if total is None else total.add_(step)
+                if t in asked:
+                    yield t, total, y.dtype
+
+    def read(self, mean):
+        """What the network answers with this mean output: itself, or its softmax where the network ends in one."""
+        if self.method.readout is None:
+            return mean
+        name, dim = self.method.readout
+        return getattr(torch, name)(mean, dim)
+
+    def forward(self, x, T=32, chunk=None):
+        """Mean logits of T steps, in a differential run their sum, [B, classes]."""
+        return self.logits(x, T, [T], chunk)[0]
+
+
+def _warn(busy, neurons):
+    if busy:
+        warnings.warn(not_idle_note(busy, neurons), stacklevel=2)
+
+
+def check_at(at, T):
+    """The asked steps as a list: increasing whole numbers in 1..T."""
+    if not isinstance(at, (list, tuple, range)):
+        raise TypeError(f"at must be a list of steps, got {type(at).__name__}")
+    at = list(at)
+    for t in at:
+        checks.integer("at", t)
+    if not at or at != sorted(set(at)) or at[-1] > T:
+        raise ValueError(f"at must be increasing steps between 1 and T = {T}, got {at}")
+    return at
+
+
+def powers_of_two(T):
+    """1, 2, 4, ..., T: the steps at which a report is read by default."""
+    return sorted({2**i for i in range(math.floor(math.log2(T)) + 1)} | {T})
+
+
+def not_idle_note(busy, neurons):
+    """What a run that was too short has to say."""
+    return f"T is too small: {busy} of {neurons} neurons are not idle yet, so the outputs are not those of the quantised network"

@@ -1,0 +1,277 @@
+"""One batch on its way through time: which nodes of the graph fire, what is fixed, the state of every neuron."""
+
+import functools
+
+import torch
+from torch import fx
+
+from snnfast import nn
+from snnfast.graph.flow import Plan
+from snnfast.graph.vocabulary import called
+from snnfast.nn.over_time import is_silent
+from snnfast.ops.layout import layout_of
+from snnfast.runtime import inputs, linear_part
+from snnfast.runtime.arena import Arena, Slabs
+from snnfast.runtime.execution import Execution
+
+# Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+IDLE_STEPS = 12  # of a chunk of a differential run, after which it asks whether it is idle: longer ones gain little
+
+
+def default_chunk(kind, neurons, linear=0, differential=False):
+    """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device.
+
+    linear: weights of linear layers, which are read once per chunk: up to twice as many steps, until their share is that of the neurons in flight.
+    Measured (`bench/choices.py`): VGG-16 gains 10 %; ResNet-18, with hardly any, would gain 5 % and take twice the memory.
+    differential: twice as many too, up to `IDLE_STEPS`.
+    """
+    elements = CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"])
+    if differential:
+        return max(1, min(2 * elements // max(1, neurons), IDLE_STEPS))
+    return max(1, min(max(elements, linear // 4), 2 * elements) // max(1, neurons))
+
+
+def nonzeros(s):
+    """How many elements of s [t, B, ...] are not zero. Sums of ones in fp32, where they are exact: torch's own count takes ten times as long."""
+    if s.dim() < 3 or s[0, 0].numel() > 1 << 24:
+        return int(torch.count_nonzero(s))
+    ones = (step.sign().abs_().sum(list(range(1, step.dim())), dtype=torch.float32) for step in s)
+    return sum(int(each.sum(dtype=torch.float64)) for each in ones)
+
+
+class Run:
+    """One batch on its way through time: the fixed values of the graph, the state of every neuron, the memory for spikes and currents.
+
+    first: number of the first image in its data set, or a tensor [B] with the number of each.  execution: how nodes are computed.
+    observe: called with (node, current, spikes) of every neuron layer in every chunk, both [t, B, ...]; they are overwritten later.
+    """
+
+    def __init__(self, gm, x, method, first=0, execution=None, observe=None):
+        self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
+        self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
+        self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
+        self.marks, self.on_mark = [], None  # steps of this chunk after which they ask, and whom each layer tells then
+        self.image_inside = {}  # spikes of the image in this chunk, by mark
+        self.sums, self.layouts = {}, {}  # running sums of functions over time; the layout of each neuron's step
+        self.fired = []  # of a differential run: for each neuron layer, whether anything fired in the last step
+        self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
+        self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
+        self.execution, self.observe = execution or Execution(gm, x.device), observe
+        self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
+        self.states, self.arena, self.slabs, self.longest = {}, Arena(x.device), Slabs(x.device), 0
+        self.eager = 0  # chunks that ran as they are, where CUDA graphs are asked for
+        self.last_use = {}
+        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
+        for value, node in last.items():
+            self.last_use.setdefault(node, []).append(value)
+        self.fixed = self._fixed_values()  # what no spike reaches, as far as spikes need it
+
+    def _fixed_values(self):
+        nodes = [n for n in self.gm.graph.nodes if n not in self.plan.spiking and n.op != "output"]
+        kept = {a for n in self.plan.spiking for a in n.all_input_nodes}
+        last = {a: n for n in nodes for a in n.all_input_nodes}
+        env, self.interpreter.args_iter = {}, iter([self.image])
+        for node in nodes:
+            with self.execution.timed(node):
+                env[node] = self.execution.node(self.interpreter, node, env, self.plan.from_image, self.B)
+            for a in node.all_input_nodes:
+                if last[a] is node and a not in kept:
+                    env.pop(a, None)
+        return {n: v for n, v in env.items() if n in kept}
+
+    def _evaluate(self, node, env, rows):
+        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows, self.arena.take, constants=self.part[1])
+
+    def default_chunk(self):
+        currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
+        neurons = max(currents, default=self.image.numel())
+        return default_chunk(self.image.device.type, neurons, self.plan.linear, self.method.differential)
+
+    def first_phase(self, chunk):
+        """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
+        if not self.method.tau:
+            return
+        self.options, observe, self.observe = dict.fromkeys(self.plan.firing, self.method.first()), self.observe, None
+        for done in range(0, self.method.tau, chunk):
+            self.chunk(min(chunk, self.method.tau - done))
+        self.sums, self.observe = {}, observe
+        for node in self.plan.firing:
+            v = self.states.pop(node).v
+            # Poisson input goes on: the second phase sees new spikes.
+            self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
+        self.slabs = Slabs(self.image.device)
+
+    def chunk(self, steps):
+        """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
+        env = {}
+        self.part = self.method.part(self.t)[0], self.t == 0 or not self.method.differential
+        self.t += steps
+        self.fired = []
+        if steps > self.longest:  # buffers of shorter chunks would stay beside those of this one
+            self.arena.free.clear()
+            self.longest = steps
+        for node in self.gm.graph.nodes:
+            if node.op == "output":
+                return self._logits(env[node.args[0]].unflatten(0, (steps, self.B)))
+            if node not in self.plan.spiking:
+                continue
+            with self.execution.timed(node):
+                env[node] = self._value(node, env, steps)
+            for dead in self.last_use.get(node, ()):
+                env.pop(dead, None)
+            if self.slabs.wanted and node in env:
+                self.slabs.let_go(self._on_heap(node, env[node], steps))
+            self.arena.give_back(env.values())
+
+    def _on_heap(self, node, value, steps):
+        """Bytes that a node took from the heap and not from the arena."""
+        if not isinstance(value, torch.Tensor) or node in self.plan.firing:
+            return 0
+        if node in self.plan.summing:  # of each step
+            return value.nbytes if getattr(self.gm.get_submodule(node.target), "fused", None) is None else 0
+        if node in self.execution.unspiking:  # of the first step
+            return value.nbytes // steps
+        return 0 if self.arena.holds(value) else value.nbytes
+
+    def _logits(self, y):
+        # A network that ends in a neuron answers in memory that the next chunk reuses.
+        y = y.clone() if self.arena.holds(y) else y
+        self.arena.give_back([])
+        return y.float() if self.execution.half else y
+
+    def _value(self, node, env, steps):
+        if node.op == "placeholder":
+            return self._image_spikes(steps)
+        if node in self.plan.firing:
+            return self._fire(node, env, steps)
+        inputs = {a: self._over_time(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
+        module = self.gm.get_submodule(node.target) if node.op == "call_module" else None
+        if node in self.plan.summing:
+            return self._sum(node, module, inputs, steps)
+        if isinstance(module, nn.SpikeMask):
+            (x,) = inputs.values()
+            return module.over_time(x.unflatten(0, (steps, self.B)), self.t - steps, self.first).flatten(0, 1)
+        if node in self.execution.unspiking:
+            return self._step_by_step(node, inputs, steps)
+        value = self._evaluate(node, inputs, steps * self.B)
+        if isinstance(value, torch.Tensor):
+            self._check_images(node, value, steps * self.B)
+        return value
+
+    def _over_time(self, node, env, steps, joined=False):
+        """An input of a node that spikes reach. joined: it is added to the others, or lies beside them."""
+        if node in self.plan.spiking:
+            return env[node]
+        value, (share, first) = self.fixed[node], self.part
+        if not isinstance(value, torch.Tensor):
+            return value
+        image = node in self.plan.from_image
+        if joined and (share != 1 if image else not first):
+            value = value * share if image and share else torch.zeros_like(value)
+        if not image:
+            return value  # a parameter
+        self._check_images(node, value, self.B)
+        return value if steps == 1 else torch.cat([value] * steps)  # which keeps its layout
+
+    def _check_images(self, node, value, many):
+        if value.dim() == 0 or value.size(0) != many:
+            raise ValueError(
+                f"{called(node, self.gm)} does not give a value per image: shape {tuple(value.shape)} where time and batch are {many}; images, "
+                "and with them time steps, would be mixed"
+            )
+
+    def _image_spikes(self, steps):
+        method = self.method
+        s = inputs.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first)
+        self.image_spikes = nonzeros(s) if self.counting else 0
+        self.image_inside = {mark: nonzeros(s[:mark]) for mark in self.marks}
+        return s.flatten(0, 1)
+
+    def _step_by_step(self, node, inputs, steps):
+        """A layer that torch computes, in calls whose shape does not depend on the chunk; of a step without input there is nothing to compute."""
+        ((source, x),) = inputs.items()
+        out = None
+        for t, part in enumerate(x.split(self.B)):
+            if out is None:
+                y = self._evaluate(node, {source: part}, self.B)
+                layout = layout_of(y)
+                out = layout.unrows(self.arena.take(steps * layout.N, y.dtype).view(steps, layout.N))
+                out[0].copy_(y)
+            if not self.part[1] and is_silent(part):
+                out[t].zero_()
+            elif t and not self.execution.write(node, part, out[t], self.part[1]):
+                out[t].copy_(self._evaluate(node, {source: part}, self.B))
+        return out.flatten(0, 1)
+
+    def _sum(self, node, module, inputs, steps):
+        """A function over time, of values that come over time; a constant beside them stays as it is."""
+        values = [x.unflatten(0, (steps, self.B)) if a in self.plan.spiking else x for a, x in inputs.items()]
+        call = None if self.execution.fixed is None else functools.partial(self.execution.in_fixed_shapes, node, self.B)
+        state = self.sums.get(node)
+        y, new = module.over_time(values, state, self.arena.take, call)
+        if state is None:
+            new = torch.utils._pytree.tree_map(lambda part: self.slabs.keep(part) if isinstance(part, torch.Tensor) else part, new)
+        self.sums[node] = new
+        return y.flatten(0, 1)
+
+    def _fire(self, node, env, steps):
+        """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to memory that layers and chunks reuse."""
+        neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
+        constant = source not in self.plan.spiking
+        current = self._image_current(source) if constant else env[source].unflatten(0, (steps, self.B))
+        like = current if constant else current[0]
+        layout = layout_of(like)
+        first = self.layouts.setdefault(node, layout)
+        if layout.order != first.order:  # a library changed its layout with the length of a chunk; the state keeps the first
+            current = first.unrows(first.rows(current.unsqueeze(0) if constant else current).contiguous())
+            current, layout = current[0] if constant else current, first
+        if not layout.dense:  # the kernels take rows
+            current = self.arena.take(current.numel(), like.dtype).view(current.shape).copy_(current)
+        s = layout.unrows(self.arena.take(steps * layout.N, like.dtype).view(steps, layout.N))
+        ends = [*self.marks, steps]
+        for begin, end in zip([0, *ends], ends):
+            self._advance(node, neuron, current if constant else current[begin:end], end - begin if constant else None, s[begin:end])
+            if end < steps:
+                self.on_mark(self, end, node)
+        if self.method.differential:
+            self.fired.append(s[-1].any())
+        if self.observe:
+            self.observe(node, current.expand(steps, *current.shape) if constant else current, s)
+        return s.flatten(0, 1)
+
+    def _advance(self, node, neuron, current, T, out):
+        """A neuron layer and its state by some steps: of `current` [t, B, ...], or T steps of a constant one."""
+        # From the second call on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
+        state, options = self.states.get(node), self.options[node]
+        if self.method.rho and state is None:
+            options = {"v0": self._calibrated(neuron, current, T is not None)}
+        s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
+        self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
+        if self.counting and neuron.is_signed():
+            self.signed[node] = self.signed.get(node, 0) + nonzeros(s)
+
+    def _image_current(self, source):
+        """What a neuron gets that no other stands before, at every step of this chunk."""
+        share = self.part[0]
+        value = self.fixed[source]
+        return value if share == 1 else value * share if share else torch.zeros_like(value)  # an infinity times 0 is none
+
+    def is_idle(self):
+        """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""
+        return self.method.part(self.t)[0] == 0 and self.fired and not any(bool(s) for s in self.fired)
+
+    def not_idle(self):
+        """How many neurons would fire again if nothing came any more, and how many there are. Waits for the device."""
+        busy = total = 0
+        if self.method.part(self.t)[0]:  # the image is not in: none is
+            total = sum(state.v.numel() for state in self.states.values())
+            return total, total
+        for node, state in self.states.items():
+            busy, total = busy + self.gm.get_submodule(node.target).not_idle(state), total + state.v.numel()
+        return int(busy), total
+
+    def _calibrated(self, neuron, current, constant):
+        """COS: this layer's start voltages, from its first rho inputs; the layers below have theirs already."""
+        rho = self.method.rho
+        return neuron.calibrate(current if constant else current[:rho], rho if constant else None, self.method.max_shift)

@@ -1,0 +1,75 @@
+"""Matrix products that skip what is silent: which layers of a graph `snnfast.spike_conv2d` and `spike_linear` compute.
+
+sparse   convolutions and linear layers add the weights of the inputs that are not zero, in a specified order
+         (`snnfast/equations/synapses/conv.py`): results depend on no batch, chunk or thread, and the time is that of the spikes
+dense    torch's own products, which multiply by the zeros too
+
+The default is sparse on a CPU and dense on a GPU and in number formats other than fp32, which are those of libraries. What `sparse` does not serve
+(groups, other paddings than zeros, layers that are called as functions) stays with torch, and so does a layer behind a function such as layer norm,
+whose values are not zero. Over time torch computes such a layer step by step: its result does not depend on the chunk, but it may on the batch.
+"""
+
+import functools
+import math
+
+import torch
+
+from snnfast import checks
+from snnfast.engines.reference import gather
+from snnfast.graph.flow import served
+from snnfast.nn.over_time import fresh
+from snnfast.ops.conv import Rule, is_relaid, relaid, spike_conv2d, spike_linear
+
+KINDS = ("sparse", "dense")
+
+
+def products_of(products, dtype, device):
+    """The kind that is asked for, or the default of this device and format."""
+    if products is None:
+        return "sparse" if dtype == "fp32" and torch.device(device).type == "cpu" else "dense"
+    checks.choice("products", products, KINDS)
+    if products == "sparse" and dtype != "fp32":
+        raise ValueError(
+            f"products 'sparse' are in the format of the network, so they need dtype 'fp32', got {dtype!r}: give products='dense'"
+        )
+    return products
+
+
+def lay(gm, products):
+    """Lays the weights of a graph in the memory order that its products read; their values and shapes stay."""
+    for module in gm.modules():
+        if not served(module):
+            continue
+        w = module.weight.data
+        if products == "sparse":
+            module.weight.data = relaid(w)
+        elif is_relaid(w) and not w.is_contiguous():  # a library would sort them in every call
+            module.weight.data = w.contiguous()
+
+
+class SparseProduct:
+    """A layer of a graph."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, x, take=None):
+        """take(numel, dtype) gives the memory of the result, if not torch."""
+        take = take or fresh(x.device)
+        m = self.module
+        if not (m._forward_hooks or m._forward_pre_hooks):
+            return self._product(take, x)
+        m.forward = functools.partial(self._product, take)  # the hooks see what they would see of torch's
+        try:
+            return m(x)
+        finally:
+            del m.forward
+
+    def _product(self, take, x):
+        m = self.module
+        if isinstance(m, torch.nn.Linear):
+            shape = (*x.shape[:-1], m.out_features)
+            return spike_linear(x, m.weight, m.bias, out=take(math.prod(shape), x.dtype).view(shape))
+        shape = gather.spec(x.permute(0, 2, 3, 1), m.weight.permute(2, 3, 1, 0), Rule(*m.stride, *m.padding, *m.dilation))
+        out = take(math.prod(shape), x.dtype).view(shape).permute(0, 3, 1, 2)
+        return spike_conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, out=out)

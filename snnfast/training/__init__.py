@@ -1,0 +1,3 @@
+"""Training of quantised networks."""
+
+from snnfast.training.fit import fit  # noqa: F401

@@ -1,0 +1,42 @@
+"""Training of quantised networks: SGD with momentum and a cosine schedule, the recipe of the QCFS line of papers, or AdamW for transformers."""
+
+from torch.nn import functional as F
+
+from snnfast.training.optimisers import optimiser_of, parameter_groups, warmed_cosine
+
+
+def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu", on_epoch=None, optimiser="sgd", warmup=0):
+    """Trains `net` in place and leaves it in eval mode.
+
+    Args:
+        loader: batches (images [B, ...], labels [B]).
+        epochs, lr: length and first learning rate of the cosine schedule, which ends at 0.
+        augment: function of the images of a batch.
+        on_epoch: called after each epoch with (epoch, mean loss, training accuracy in %).
+        optimiser: "sgd", with momentum 0.9, or "adamw".  warmup: epochs in which the rate rises to lr, before the cosine.
+
+    Returns:
+        Mean loss of each epoch.
+    """
+    optimiser = optimiser_of(optimiser, parameter_groups(net, weight_decay), lr, nesterov=True)
+    schedule = warmed_cosine(optimiser, epochs, warmup)
+    losses = []
+    net.to(device).train()
+    for epoch in range(epochs):
+        total = correct = seen = 0
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            logits = net(x if augment is None else augment(x))
+            loss = F.cross_entropy(logits, y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += loss.detach() * len(y)
+            correct += (logits.detach().argmax(1) == y).sum()
+            seen += len(y)
+        schedule.step()
+        losses.append(float(total) / seen)
+        if on_epoch:
+            on_epoch(epoch, losses[-1], 100 * float(correct) / seen)
+    net.eval()
+    return losses

@@ -1,0 +1,293 @@
+"""Two-stage training that survives a kill: from nothing to a network, its checkpoints, its log, and its spiking accuracy.
+
+A folder holds all of it: `last.pt` (everything that resuming needs, written after each epoch), `best.pt` and `model.pt` (snnfast's own format: the
+best epoch and the end), `log.jsonl` (a line per epoch), `tensorboard/`, `report.json` and `accuracy.png`.
+"""
+
+import dataclasses
+import importlib.util
+import inspect
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from snnfast import checks, models, nn
+from snnfast.checkpoints.own import save_checkpoint
+from snnfast.models.activation import FINE, FINE_OF
+from snnfast.models.channelwise import to_channelwise
+from snnfast.nn.masking import rows_are
+from snnfast.system.files import save_text, whole
+from snnfast.training.optimisers import OPTIMISERS, optimiser_of, parameter_groups, warmed_cosine
+
+AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a training is; a resumed one must have the same. epochs and lr hold a number per stage; stage two has several thresholds in a layer.
+
+    optimiser: "sgd", with momentum 0.9, or "adamw"; both with a cosine schedule, after `warmup` epochs in which the rate rises.
+    options: further arguments of the network, such as patch_size or dim.
+    """
+
+    arch: str
+    data: str
+    activation: str
+    levels: int
+    theta: float
+    epochs: tuple
+    lr: tuple
+    batch_size: int
+    weight_decay: float = 5e-4
+    decay_all: bool = False
+    grad: str = "qcfs"
+    channel_num: int | None = None
+    width: float = 1.0
+    stem: str = "cifar"
+    dropout: float = 0.0
+    amp: str = "fp32"
+    seed: int = 0
+    recipe: str = ""
+    optimiser: str = "sgd"
+    warmup: int = 0
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def check(self):
+        checks.choice("arch", self.arch, tuple(models.BY_NAME))
+        checks.choice("amp", self.amp, tuple(AMP))
+        checks.choice("optimiser", self.optimiser, OPTIMISERS)
+        checks.integer("warmup", self.warmup, 0)
+        for e in self.epochs:
+            checks.integer("epochs", e, 0)
+        for lr in self.lr:
+            if checks.number("lr", lr) < 0:
+                raise ValueError(f"lr must be >= 0, got {lr}")
+        checks.integer("batch_size", self.batch_size)
+        if self.channel_num is not None:
+            checks.integer("channel_num", self.channel_num, 0)
+        if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
+            raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
+        if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in FINE:
+            raise ValueError("channel_num is of channel-wise thresholds: it needs a second stage, or a channel-wise activation")
+        if self.dropout and not self.arch.startswith("vgg"):
+            raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
+        if self.stem != "cifar" and not self.arch.startswith("resnet"):
+            raise ValueError(f"stem is of the ResNets, {self.arch} has none")
+        known = inspect.signature(models.BY_NAME[self.arch]).parameters
+        unknown = [name for name in self.options if name not in known]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: {self.arch} has no such argument")
+        finer = FINE_OF[models.CLASS_OF[self.arch].kind]
+        if len(self.epochs) == 2 and self.activation not in finer:
+            raise ValueError(f"two stages start layer-wise ({', '.join(finer)}), got activation {self.activation!r}")
+
+
+def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoch=None):
+    """Trains by `settings` (a `Settings`) on `data` (a `snnfast.data.Data`) into the folder `out`.
+
+    on_epoch: called with the log entry of each epoch, a dictionary. With `resume` it goes on after the last finished epoch in `out`: nothing is lost
+    but the epoch that was running, and on a CPU the result is that of a training that was never stopped.
+
+    Returns:
+        The network in eval mode, on the CPU.
+    """
+    settings.check()
+    run = Training(settings, data, Path(out), device, workers)
+    run.restore() if resume else run.start()
+    while run.stage < len(settings.epochs):
+        while run.epoch < settings.epochs[run.stage]:
+            entry = run.one_epoch()
+            run.save(entry)
+            if on_epoch:
+                on_epoch(entry)
+        run.next_stage()
+    if run.writer:
+        run.writer.close()
+    net = run.net.cpu().eval()
+    with whole(run.out / "model.pt") as part:
+        save_checkpoint(part, net, **run.facts(run.entries[-1]["test_accuracy"] if run.entries else None))
+    return net
+
+
+def _own_arguments(settings, image_size):
+    """Arguments that only this kind of network has; sizes of patches and windows that fit the images."""
+    if settings.arch.startswith("vgg"):
+        own = dict(image_size=image_size, dropout=settings.dropout)
+    elif settings.arch.startswith("resnet"):
+        own = dict(stem=settings.stem)
+    elif settings.arch.startswith("swin"):
+        own = dict(image_size=image_size, **(dict(patch_size=2, window=4) if image_size <= 64 else {}))
+    else:
+        own = dict(image_size=image_size, **(dict(patch_size=4) if image_size <= 64 else {}))
+    return own | settings.options
+
+
+_STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler", "rng", "stage", "epoch", "best", "entries")  # of last.pt
+
+
+class Training:
+    """One training on its way."""
+
+    def __init__(self, settings, data, out, device, workers):
+        self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
+        self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
+        self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
+        own = _own_arguments(settings, data.image_size)
+        own |= dict(channel_num=settings.channel_num) if settings.activation in FINE else {}
+        torch.manual_seed(settings.seed)
+        self.net = models.BY_NAME[settings.arch](
+            num_classes=data.classes, levels=settings.levels, activation=settings.activation, theta=settings.theta, width=settings.width,
+            in_channels=data.channels, **own,
+        )  # fmt: skip
+        self._prepare()
+
+    def _prepare(self):
+        """Optimiser and schedule of the stage at hand."""
+        s, stage = self.settings, self.stage
+        for m in self.net.modules():
+            if isinstance(m, nn.Quantised):
+                m.grad = s.grad
+        self.net.to(self.device)
+        self.optimiser = optimiser_of(s.optimiser, parameter_groups(self.net, s.weight_decay, s.decay_all), s.lr[stage])
+        self.schedule = warmed_cosine(self.optimiser, s.epochs[stage], s.warmup)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=s.amp == "fp16")
+
+    # ---- the folder
+
+    def start(self):
+        if (self.out / "last.pt").exists():
+            raise ValueError(f"{self.out} holds a training already: give --resume to go on with it, or another folder")
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def restore(self):
+        """Goes on after the last finished epoch; a folder without one starts anew."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not (self.out / "last.pt").exists():
+            return
+        try:
+            file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
+            missing = set(_STATE) - set(file)
+        except Exception as error:  # torch.load raises many kinds
+            told = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{self.out / 'last.pt'} is not readable, so nothing can be resumed: {told}") from error
+        if missing:
+            raise ValueError(f"{self.out / 'last.pt'} is not the state of a training: it has no {', '.join(sorted(missing))}")
+        mine = self.plain
+        changed = [k for k in mine if mine[k] != file["settings"].get(k)]
+        if changed:
+            told = "; ".join(f"{k} was {file['settings'].get(k)!r}, is {mine[k]!r}" for k in changed)
+            raise ValueError(f"{self.out} holds another training: {told}")
+        self.stage, self.epoch, self.best = file["stage"], file["epoch"], file["best"]
+        if file["config"] != self.net.config:
+            self.net = models.build(file["config"])
+        self.net.load_state_dict(file["state_dict"])
+        self._prepare()
+        self.optimiser.load_state_dict(file["optimiser"])
+        self.schedule.load_state_dict(file["schedule"])
+        self.scaler.load_state_dict(file["scaler"])
+        torch.set_rng_state(file["rng"])
+        self.entries = file["entries"]
+        self._write_log()
+
+    def save(self, entry):
+        """After an epoch. The state holds the lines of the log too, so that the two never tell different stories."""
+        self.entries.append(entry)
+        self._tensorboard(entry)
+        if entry["test_accuracy"] > self.best:
+            self.best = entry["test_accuracy"]
+            with whole(self.out / "best.pt") as part:
+                save_checkpoint(part, self.net, **self.facts(self.best))
+        state = dict(
+            settings=self.plain, config=self.net.config, state_dict=self.net.state_dict(),
+            optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
+            stage=self.stage, epoch=self.epoch, best=self.best, entries=self.entries,
+        )  # fmt: skip
+        with whole(self.out / "last.pt") as part:
+            torch.save(state, part)
+        self._write_log()
+
+    def _write_log(self):
+        save_text(self.out / "log.jsonl", "".join(json.dumps(e) + "\n" for e in self.entries))
+
+    def _done(self):
+        return sum(self.settings.epochs[: self.stage]) + self.epoch
+
+    def _tensorboard(self, entry):
+        if not importlib.util.find_spec("tensorboard"):
+            return  # `snnfast train` says so
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(self.out / "tensorboard")
+        for key in ("loss", "train_accuracy", "test_accuracy", "lr", "negative_thresholds", "theta_spread_max"):
+            self.writer.add_scalar(key, entry[key], self._done())
+        self.writer.flush()
+
+    def facts(self, test_accuracy):
+        """What a checkpoint keeps beside weights and configuration."""
+        return self.data.facts | dict(training=self.plain, test_accuracy=test_accuracy)
+
+    # ---- one epoch
+
+    def one_epoch(self):
+        """Trains an epoch and measures it. Its order and augmentation follow from the seed, the stage and the epoch alone."""
+        began, seed = time.perf_counter(), self.settings.seed * 1_000_003 + self.stage * 10_007 + self.epoch
+        torch.manual_seed(seed)
+        loader = DataLoader(
+            self.data.train, self.settings.batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed), num_workers=self.workers,
+            drop_last=len(self.data.train) > self.settings.batch_size,
+        )  # fmt: skip
+        lr = self.optimiser.param_groups[0]["lr"]
+        self.net.train()
+        total = correct = seen = 0
+        for x, y in loader:
+            loss, right = self._step(x.to(self.device), y.to(self.device))
+            total, correct, seen = total + loss * len(y), correct + right, seen + len(y)
+        if not torch.isfinite(total):
+            raise ValueError(
+                f"the loss is {float(total)} in stage {self.stage + 1}, epoch {self.epoch + 1}: a smaller learning rate may help"
+            )
+        self.schedule.step()
+        self.epoch += 1
+        thresholds = [nn.threshold_of(m).detach() for m in self.net.modules() if isinstance(m, nn.Quantised)]
+        spreads = [float((t.max() - t.min()) / t.min()) for t in thresholds]
+        return dict(
+            stage=self.stage + 1, epoch=self.epoch, lr=lr, loss=float(total) / seen, train_accuracy=100 * float(correct) / seen,
+            test_accuracy=accuracy(self.net, self.data.test, self.device), negative_thresholds=sum(int((t <= 0).sum()) for t in thresholds),
+            theta_spread_max=max(spreads), seconds=time.perf_counter() - began,
+        )  # fmt: skip
+
+    def _step(self, x, y):
+        s = self.settings
+        with torch.autocast(self.device.type, AMP[s.amp], enabled=AMP[s.amp] is not None):
+            logits = self.net(x if self.data.augment is None else self.data.augment(x))
+            loss = F.cross_entropy(logits, y)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+
+    def next_stage(self):
+        """Stage two starts from the function that stage one ended with."""
+        self.stage, self.epoch = self.stage + 1, 0
+        if self.stage < len(self.settings.epochs):
+            self.net = to_channelwise(self.net, self.settings.channel_num)
+            self.best = -1.0  # the best of the stage that the model comes from
+            self._prepare()
+
+
+@torch.no_grad()
+def accuracy(net, data, device, batch_size=500):
+    """Top-1 accuracy in %."""
+    net.eval()
+    right = seen = 0
+    for x, y in DataLoader(data, batch_size):
+        with rows_are(torch.arange(seen, seen + len(y))):
+            right += int((net(x.to(device)).argmax(1).cpu() == y).sum())
+        seen += len(y)
+    return 100 * right / len(data)
