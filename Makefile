@@ -22,7 +22,7 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
+TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
 # What would bring another torch with it, so without what it depends on: networks and neurons of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
@@ -144,6 +144,7 @@ info: $(READY)
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" > build/imports.log || (cat build/imports.log; exit 1)
 
 clean:
 	rm -rf build snnfast/_C*.so runs
