@@ -85,7 +85,7 @@ class CMakeBuild(build_ext):
             str(build),
         ]
         configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-        for option, default in (("SNNFAST_CUDA", "auto"), ("SNNFAST_CUDA_ARCHS", "80;90")):
+        for option, default in (("SNNFAST_CUDA", "auto"), ("SNNFAST_CUDA_ARCHS", "auto")):
             configure.append(f"-D{option}={os.environ.get(option) or default}")
         # By the environment: a variable that differs from a build folder's would make CMake forget the others.
         subprocess.run([*configure, f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}"], check=True, env={**os.environ, "CXX": cxx})

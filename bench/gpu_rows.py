@@ -9,13 +9,12 @@ import torch
 from eager import loop, qcfs_eager
 
 import snnfast
-from snnfast.engines.reference.multistep import allocate
+from snnfast.engines.form import EVERY, SPIKES, allocate
 from snnfast.ops import iaf as op
 from snnfast.ops import info
 from snnfast.ops import qcfs as qop
-from snnfast.ops.neuron import EVERY
 
-RULE = tuple(op.rule_of())
+RULE, SCALED = op.OPS.eq.numbers.pack(op.rule_of()), SPIKES.index("scaled")
 BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 OUTPUT_BYTES = {"int8": 1, "bits": 1 / 8, "count": 0}
@@ -66,12 +65,12 @@ def forward(by, kernels, device, T, N, dtype, spikes, goal=None, array=False, co
         neuron = (None, None, None)
 
         def run():
-            kernels[0](x, th, *neuron, out, *state, T, 1, 0.5, spikes, *RULE)
+            kernels[0](x, th, *neuron, out, *state, T, 1, 0.5, SPIKES.index(spikes), RULE)
 
         def check():
             run()
             n = min(N, 4096) // 32 * 32
-            s, v, count, _ = op.OPS.reference_fwd(x[:, :n], th if not array else th[:n], *neuron, T, 1, 0.5, spikes, 0, *RULE)
+            s, v, count, _ = op.OPS.reference_fwd(x[:, :n], th if not array else th[:n], *neuron, T, 1, 0.5, SPIKES.index(spikes), 0, RULE)
             got = out[:n] if spikes == "count" else out[:, : n // 32] if spikes == "bits" else out[:, :n]
             return torch.equal(got, s) and torch.equal(state[0][:n], v) and torch.equal(state[1][:n], count)
 
@@ -89,14 +88,14 @@ def forward_backward(by, kernels, device, T, N, dtype, goal):
         neuron = (None, None, None)
 
         def run():
-            s, v, count, kept = kernels[1](x, th, *neuron, T, 1, 0.5, "scaled", EVERY, *RULE)
-            return s, *kernels[2](dy, None, x, th, *neuron, kept, T, 1, 0.5, *RULE)
+            s, v, count, kept = kernels[1](x, th, *neuron, T, 1, 0.5, SCALED, EVERY, RULE)
+            return s, *kernels[2](dy, None, x, th, *neuron, kept, T, 1, 0.5, RULE)
 
         def check():
             s, dx, dv, dtheta = run()
             n = min(N, 1024)
             part, empty = x[:, :n].contiguous(), torch.empty(0, 1, n, device=device)
-            expected = op.OPS.reference_bwd(dy[:, :n].contiguous(), None, part, th, *neuron, empty, T, 1, 0.5, *RULE)
+            expected = op.OPS.reference_bwd(dy[:, :n].contiguous(), None, part, th, *neuron, empty, T, 1, 0.5, RULE)
             return torch.equal(dx[:, :n], expected[0]) and torch.equal(dtheta[:n], expected[2])
 
         return run, check
@@ -114,14 +113,14 @@ def activation(by, kernels, device, shape, dtype, goal, channelwise=False):
         th, inner = (torch.rand(C, device=device) + 0.5, H * W) if channelwise else (torch.full((1,), 0.75, device=device), 1)
 
         def run():
-            return kernels[3](x, th, inner, 4, "qcfs"), *kernels[4](dy, x, th, inner, 4, "qcfs")
+            return kernels[3](x, th, inner, [4.0, 0.0]), *kernels[4](dy, x, th, inner, [4.0, 0.0])
 
         def check():
             y, dx, dtheta = run()
-            expected, total = qop._bwd(dy, x, th, inner, 4, "qcfs")
+            expected, total = qop._bwd(dy, x, th, inner, [4.0, 0.0])
             # A sum of many terms in another order.
             near = torch.allclose(dtheta, total, rtol=1e-3, atol=1e-5 * float(dy.abs().sum()))
-            return torch.equal(y, qop._fwd(x, th, inner, 4, "qcfs")) and torch.equal(dx, expected) and near
+            return torch.equal(y, qop._fwd(x, th, inner, [4.0, 0.0])) and torch.equal(dx, expected) and near
 
         return run, check
 

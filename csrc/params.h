@@ -7,26 +7,13 @@ namespace snn {
 
 enum class Dtype : int { f32, f16, bf16, f64 };
 enum class Spikes : int { scaled, int8, bits, count };
-enum class Negative : int { none, stbif, snm };
-enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid };
-enum class Grad : int { qcfs, srp, paper };
 
 constexpr int kEvery = 16;  // the forward may keep the state before every 16th step for the backward; EVERY in snnfast/engines/reference/multistep.py
 
-// The numbers of an integrate-and-fire launch: snnfast/equations/neurons/iaf.py, class Rule.
-struct IafRule {
-  bool normalised, strict, hard;
-  double v_reset;
-  Negative negative;
-  double n_min, p_max;
-  Surrogate surrogate;
-  double gamma;
-  bool detach_reset;
-  bool memory;
-  double offset;
-  double tau;  // 0: no leak
-  bool decay_input, product;
-};
+// The numbers of an equation: the fields of its class Rule in Python, in their order. A flag is 0 or 1, a choice its place among the choices.
+// Only the equation knows what they mean.
+constexpr int kMostNumbers = 16;
+struct Rule { double of[kMostNumbers]; };
 
 // Per neuron: neuron i has theta[(i / inner) % C]. A null v starts at v0, a null count at 0, a null mask emits everything.
 struct Multistep {
@@ -35,11 +22,13 @@ struct Multistep {
   int64_t x_stride;
   const void* theta;     // acc [C]
   const void* v;         // acc [N] or null
-  const void* count;     // int32 [N] or null; with rule.memory acc [N], a float memory
+  const void* count;     // int32 [N] or null; of an equation that remembers acc [N], a float memory
   const bool* mask;      // [N] or null
   int64_t T, N, C, inner;
   double v0;
-  IafRule rule;
+  Rule rule;
+  bool is_signed;        // with negative spikes
+  bool remembers;
 };
 
 struct MultistepFwd : Multistep {
@@ -62,12 +51,6 @@ struct MultistepBwd : Multistep {
   void* dtheta;    // acc [N], per neuron
 };
 
-// The numbers of a calibration: snnfast/equations/neurons/cos.py, class Rule.
-struct CosRule {
-  bool normalised;
-  double max_shift;
-};
-
 struct Calibrate {
   Dtype dtype;        // of x
   const void* x;      // [T, N] at row stride x_stride, or [1, N] with x_stride 0
@@ -75,7 +58,7 @@ struct Calibrate {
   const void* theta;  // acc [C]; neuron i has theta[(i / inner) % C]
   int64_t T, N, C, inner;
   double v0;
-  CosRule rule;
+  Rule rule;
   void* v0_out;       // acc [N]
 };
 
@@ -85,12 +68,18 @@ struct Elementwise {
   const void* x;      // [N]
   const void* theta;  // acc [C]
   int64_t N, C, inner;
-  int64_t levels;
-  Grad grad;
-  void* y;            // forward: [N]
-  const void* dy;     // backward: [N]
-  void* dx;           // backward: [N]
-  void* partial;      // backward: acc [tiles], stage one of dtheta
+  Rule rule;
+};
+
+struct ElementwiseFwd : Elementwise {
+  void* y;  // [N]
+};
+
+struct ElementwiseBwd : Elementwise {
+  const void* dy;  // [N]
+  void* dx;        // [N]
+  void* partial;   // acc [as many as backend::partials says]: stage one of dtheta
+  void* dtheta;    // acc [C]
 };
 
 // The numbers of a convolution: snnfast/equations/synapses/conv.py, class Rule.
@@ -119,7 +108,7 @@ struct Rows {
   const void* b;  // [C] or null
   void* y;        // [T, R, C]
   int64_t T, R, C;
-  double eps;
+  Rule rule;
 };
 
 constexpr int kMostColumns = 4096;  // MOST_COLUMNS in snnfast/ops/rows.py

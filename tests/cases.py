@@ -9,6 +9,8 @@ import random
 
 import torch
 
+from snnfast.engines.form import SPIKES
+from snnfast.equations.neurons.iaf import Rule
 from snnfast.ops import iaf as op
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -94,22 +96,23 @@ class Case:
         mask = rand(N) < 0.7 if row["masked"] else None
         self.neuron = [t if t is None else t.to(device) for t in (x.to(dtype), theta, v, count, mask)]
         caps = (-2.0, 3.0) if signed else (0.0, float("inf"))
-        self.rule = (
+        self.rule = Rule(
             row["unit"] == "normalised" and not row["leak"], row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
             row["surrogate"], 1.3, row["detach"], self.memory, row["offset"], 2.7 if row["leak"] else 0.0,
             row["leak"] == "input", row["leak"] == "product",
         )  # fmt: skip
+        self.numbers = op.OPS.eq.numbers.pack(self.rule)
         self.ds = randn(T, N).to(dtype).to(device)
         self.dv = randn(N).to(acc).to(device) if row["carried"] else None
 
     def fwd(self, spikes, every=0):
-        return (*self.neuron, self.T, self.inner, 0.3, spikes, every, *self.rule)
+        return (*self.neuron, self.T, self.inner, 0.3, SPIKES.index(spikes), every, self.numbers)
 
     def out(self, spikes, out, state):
-        return (*self.neuron, out, *state, self.T, self.inner, 0.3, spikes, *self.rule)
+        return (*self.neuron, out, *state, self.T, self.inner, 0.3, SPIKES.index(spikes), self.numbers)
 
     def bwd(self, kept):
-        return (self.ds, self.dv, *self.neuron, kept, self.T, self.inner, 0.3, *self.rule)
+        return (self.ds, self.dv, *self.neuron, kept, self.T, self.inner, 0.3, self.numbers)
 
 
 def same(a, b):
@@ -167,8 +170,7 @@ def cos_args(row, device="cpu"):
         T,
         case.inner,
         0.3 if T == 4 else 0.5,
-        unit == "normalised",
-        1.75 if T == 9 else float("inf"),
+        [float(unit == "normalised"), 1.75 if T == 9 else float("inf")],
     )
 
 

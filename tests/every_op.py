@@ -12,10 +12,10 @@ from test_backends import QCFS, check_cos, check_qcfs, check_row
 from test_conv import check_conv
 from test_rows import ROWS, check_rows
 
+from snnfast.engines.form import EVERY
 from snnfast.ops import conv, cos, rows
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
-from snnfast.ops.neuron import EVERY
 
 
 def kernels(stand_in):

@@ -10,10 +10,10 @@ import sys
 import torch
 
 import snnfast
+from snnfast.engines.form import EVERY, SPIKES
 from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
-from snnfast.ops.neuron import EVERY, SPIKES
 
 RULES = (
     op.rule_of(), op.rule_of(negative="stbif", unit="normalised", surrogate="atan"), op.rule_of(tau=2.7, offset=0.25),
@@ -32,10 +32,11 @@ def neurons():
         for spikes in SPIKES if dtype == torch.float32 else ("scaled", "bits"):
             if spikes == "count" and rule.memory:
                 continue
-            *_, kept = op.iaf_fwd(x, theta, None, None, None, T, 1, 0.5, spikes, EVERY, *rule)
+            numbers = op.OPS.eq.numbers.pack(rule)
+            *_, kept = op.iaf_fwd(x, theta, None, None, None, T, 1, 0.5, SPIKES.index(spikes), EVERY, numbers)
             launches += 1
-        op.iaf_bwd(x, None, x, theta, None, None, None, kept, T, 1, 0.5, *rule)
-        cos.cos_fwd(x, theta, T, 1, 0.5, *cos.rule_of(max_shift=2.0))
+        op.iaf_bwd(x, None, x, theta, None, None, None, kept, T, 1, 0.5, numbers)
+        cos.cos_fwd(x, theta, T, 1, 0.5, [0.0, 2.0])
         launches += 2
     return launches
 
@@ -56,8 +57,8 @@ def shared():
         (torch.float32, torch.bfloat16), ((1, 1, 70_001), (5, 300, 7), (37, 1, 301), (64, 4, 99))
     ):
         x, theta = torch.randn(C * inner * outer, device="cuda").to(dtype), torch.rand(C, device="cuda") + 0.5
-        qop.qcfs_fwd(x, theta, inner, 4, "qcfs")
-        qop.qcfs_bwd(x, x, theta, inner, 4, "qcfs")
+        qop.qcfs_fwd(x, theta, inner, [4.0, 0.0])
+        qop.qcfs_bwd(x, x, theta, inner, [4.0, 0.0])
         launches += 2
     # Rows of a warp, and of several, which meet at barriers in shared memory.
     for dtype, C in itertools.product((torch.float32, torch.float64), (37, 200, 500, 1000, 2000, 4000)):

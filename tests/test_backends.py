@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import DEVICE, isas, threads
 
+from snnfast.engines import reference
+from snnfast.engines.form import EVERY, SPIKES
 from snnfast.ops import cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
-from snnfast.ops.neuron import EVERY, SPIKES
 
 NATIVE = cases.sample(250, seed=1)
 TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 300), (34, 64)])
@@ -107,7 +108,7 @@ def check_qcfs(dtype, C, inner, grad, levels, fwd, bwd, device="cpu"):
     x = torch.where(torch.rand(N, generator=g) < 0.4, (x * 16).round() / 16, x).to(cases.DTYPES[dtype])
     dy = torch.randn(N, generator=g).to(x)
     theta = ((torch.rand(C, generator=g) * 8).round() / 8 + 0.375).to(acc)
-    rest = (inner, levels, grad)
+    rest = (inner, reference.qcfs.numbers.pack(reference.qcfs.Rule(levels, grad)))
     there = [t.to(device) for t in (dy, x, theta)]
     assert cases.same(fwd(*there[1:], *rest).cpu(), qop._fwd(x, theta, *rest))
     dx, dtheta = at_home(bwd(*there, *rest))

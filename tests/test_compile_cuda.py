@@ -10,7 +10,7 @@ from sass import loads_between_waits
 BUILD = Path(__file__).parents[1] / "build"
 DTYPES = ("f32", "f16", "bf16", "f64")
 FORWARD, BACKWARD = ([f"iaf_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd"))
-UNITS = (*FORWARD, *BACKWARD, "cos", "qcfs", "conv", "softmax", "layer_norm")
+UNITS = (*FORWARD, *BACKWARD, "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "softmax_out", "layer_norm_out")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def test_no_spills_and_no_local_memory(objects, unit):
     expected = (
         dict.fromkeys(FORWARD, 4 * 2 * 2 * 2)
         | dict.fromkeys(BACKWARD, 2 * 2 * 2)
-        | dict(iaf_fwd_f64=4 * 2, iaf_bwd_f32=2 * 2, iaf_bwd_f64=2, cos=4, qcfs=4 * 3 * 2 + 4, conv=2 * 2, softmax=2 * 8, layer_norm=2 * 8)
+        | dict(iaf_fwd_f64=4 * 2, iaf_bwd_f32=2 * 2, iaf_bwd_f64=2, cos_fwd=4, qcfs_fwd=4 * 2, qcfs_bwd=4 * 2 * 2 + 4, conv_fwd=2 * 2)
+        | dict(softmax_out=2 * 8, layer_norm_out=2 * 8)
     )
     expected = expected[unit]
     assert archs and len(found) == expected * len(archs), (len(found), archs)
@@ -108,7 +109,7 @@ def test_loads_and_stores_are_128_bits_wide(objects, cuobjdump):
     # The plain fp32 kernels, by the head of their mangled names: 4 neurons, or 4 elements, to a thread.
     wide = {
         "iaf_fwd_f32": ("multistep_fwd_kernel", "IAFILb0EEEfLNS_6SpikesE0ELi4ENS0_15Plain"),
-        "qcfs": ("elementwise_fwd_kernel", "QCFSEfLi4E"),
+        "qcfs_fwd": ("elementwise_fwd_kernel", "QCFSEfLi4E"),
     }
     for unit, words in wide.items():
         (name,) = [n for n, _ in kernels(cuobjdump("-ptx", objects[unit])) if all(w in n for w in words)]

@@ -12,11 +12,11 @@ from test_conv import check_conv
 from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
 
+from snnfast.engines.form import EVERY
 from snnfast.ops import conv, cos
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
-from snnfast.ops.neuron import EVERY
 
 # Beside the sizes of the other columns, some that fill 16-byte words: the host has one multiprocessor.
 ROWS = cases.sample(50, seed=3, sizes=[*cases.SIZES, (5, 2048), (19, 4096)])

@@ -1,13 +1,16 @@
 """The definitions: written out once more as scalar loops, closed forms, and what the authors' programs recorded."""
 
+import importlib
 import math
+import re
+from pathlib import Path
 
-import cases
 import numpy as np
 import pytest
 import torch
 
 import snnfast
+from snnfast.equations.rule import kind_of
 
 F = np.float32
 
@@ -212,14 +215,15 @@ def test_recorded_activations(golden):
         assert torch.allclose(th.grad, dtheta, rtol=2e-4)
 
 
-def test_twins_name_the_same_rules():
-    """The Python rule and the C++ rule have the same fields in the same order."""
-    from pathlib import Path
-
-    text = (Path(__file__).parents[1] / "csrc" / "params.h").read_text()
-    body = text[text.index("struct IafRule") : text.index("};", text.index("struct IafRule"))]
-    from snnfast.engines.reference import iaf
-
-    places = [body.index(f) for f in iaf.Rule._fields]
-    assert places == sorted(places)
-    assert len(cases.KNOBS["surrogate"]) == 5
+@pytest.mark.parametrize("stem", ["neurons/iaf", "neurons/cos", "activations/qcfs"])
+def test_twins_read_the_same_rules(stem):
+    """The C++ twin takes each field of the Python rule from its place among the numbers, and each text of a choice from its place among the texts."""
+    equation = importlib.import_module(f"snnfast.equations.{stem.replace('/', '.')}")
+    text = (Path(__file__).parents[1] / f"csrc/equations/{stem}.h").read_text()
+    places = {name: int(i) for name, i in re.findall(r"(\w+)(?: = |\()(?:\w+\()*r(?:\.of)?\[(\d+)\]", text)}
+    assert places == {name: i for i, name in enumerate(equation.Rule._fields)}
+    assert int(re.search(r"int fields = (\d+);", text).group(1)) == len(equation.Rule._fields)
+    for name in equation.Rule._fields:
+        kind = kind_of(equation.Rule, name)
+        if isinstance(kind, tuple):
+            assert re.search(rf"enum class {name.capitalize()} : int {{ (.*) }};", text).group(1) == ", ".join(kind)

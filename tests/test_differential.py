@@ -102,7 +102,7 @@ def test_a_drained_neuron_in_every_column(dtype):
     expected = torch.floor(x.double().sum(0) / spread + 0.5).clamp(-4, 3)
     rule = op.rule_of(negative="stbif", caps=(-4, 3))
     for name, fwd in columns():
-        *_, count, _ = fwd(x, theta, None, None, None, 25, 3, 0.5, "int8", 0, *rule)
+        *_, count, _ = fwd(x, theta, None, None, None, 25, 3, 0.5, 2, 0, op.OPS.eq.numbers.pack(rule))
         assert torch.equal(count.double(), expected), name
 
 

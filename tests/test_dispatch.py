@@ -13,8 +13,8 @@ from torch.library import opcheck
 
 import snnfast
 from snnfast.engines import reference
+from snnfast.engines.form import SPIKES
 from snnfast.ops.iaf import OPS, rule_of
-from snnfast.ops.neuron import SPIKES
 
 RULE = (False, False, False, 0.0, "none", 0.0, float("inf"), "zif", 1.0, False, False, 0.0, 0.0, True, True)
 SIGNED = (True, True, True, 0.125, "snm", -2.0, 3.0, "atan", 1.3, True, False, 0.375, 0.0, True, True)
@@ -28,19 +28,22 @@ def test_opcheck_iaf(rule, spikes):
     grad = spikes == "scaled"
     x, theta = torch.randn(6, 40, requires_grad=grad), (torch.rand(40) + 0.5).requires_grad_(grad)
     v, count, mask = torch.randn(40, requires_grad=grad), torch.zeros(40, dtype=torch.int32), torch.rand(40) < 0.5
-    opcheck(torch.ops.snnfast.iaf_fwd.default, (x, theta, v, count, mask, 6, 1, 0.5, spikes, 0, *rule))
-    opcheck(torch.ops.snnfast.iaf_fwd.default, (x[:1], theta[:1], None, None, None, 6, 1, 0.3, spikes, 0, *rule))
+    opcheck(torch.ops.snnfast.iaf_fwd.default, (x, theta, v, count, mask, 6, 1, 0.5, SPIKES.index(spikes), 0, OPS.eq.numbers.pack(rule)))
+    opcheck(
+        torch.ops.snnfast.iaf_fwd.default,
+        (x[:1], theta[:1], None, None, None, 6, 1, 0.3, SPIKES.index(spikes), 0, OPS.eq.numbers.pack(rule)),
+    )
 
 
 def test_opcheck_others():
     x, theta = torch.randn(6, 40), torch.rand(40) + 0.5
     out, kept, v, count = torch.zeros(6, 40), torch.zeros(0, 1, 40), torch.zeros(40), torch.zeros(40, dtype=torch.int32)
     # The op writes every element of out, so that poisoned memory cannot show in the comparison.
-    opcheck(torch.ops.snnfast.iaf_out.default, (x, theta, None, None, None, out, v, count, 6, 1, 0.5, "scaled", *RULE))
-    opcheck(torch.ops.snnfast.iaf_bwd.default, (x, None, x, theta, None, None, None, kept, 6, 1, 0.5, *RULE))
+    opcheck(torch.ops.snnfast.iaf_out.default, (x, theta, None, None, None, out, v, count, 6, 1, 0.5, 0, OPS.eq.numbers.pack(RULE)))
+    opcheck(torch.ops.snnfast.iaf_bwd.default, (x, None, x, theta, None, None, None, kept, 6, 1, 0.5, OPS.eq.numbers.pack(RULE)))
     a = torch.randn(80, requires_grad=True)
-    opcheck(torch.ops.snnfast.qcfs_fwd.default, (a, theta.requires_grad_(), 1, 4, "qcfs"))
-    opcheck(torch.ops.snnfast.qcfs_bwd.default, (a.detach(), a.detach(), theta.detach(), 1, 4, "srp"))
+    opcheck(torch.ops.snnfast.qcfs_fwd.default, (a, theta.requires_grad_(), 1, [4.0, 0.0]))
+    opcheck(torch.ops.snnfast.qcfs_bwd.default, (a.detach(), a.detach(), theta.detach(), 1, [4.0, 1.0]))
 
 
 def test_compile_fullgraph():
@@ -85,7 +88,9 @@ def test_the_short_way_to_a_gradient_is_the_registered_one():
         assert "iaf_fwd_short" in s.grad_fn.next_functions[0][0].name()
         return s, state.v
 
-    registered = grads(lambda x, theta, v: torch.ops.snnfast.iaf_fwd(x, theta, v, count, None, 6, 1, 0.0, "scaled", 0, *rule)[:2])
+    registered = grads(
+        lambda x, theta, v: torch.ops.snnfast.iaf_fwd(x, theta, v, count, None, 6, 1, 0.0, 0, 0, OPS.eq.numbers.pack(rule))[:2]
+    )
     assert all(torch.equal(a, b) for a, b in zip(grads(short), registered, strict=True))
     several = torch.randn(3, 6, 40, requires_grad=True)
     mapped = torch.func.vmap(lambda x: snnfast.iaf(x, 0.75)[0])(several)

@@ -14,11 +14,11 @@ from test_rows import check_rows
 
 import snnfast
 from snnfast.engines import backends
+from snnfast.engines.form import EVERY
 from snnfast.ops import conv, cos, info
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
-from snnfast.ops.neuron import EVERY
 from snnfast.runtime.cuda_graphs import Graphs
 from snnfast.runtime.execution import Execution
 
@@ -115,16 +115,16 @@ def test_current_stream():
 
 def test_cuda_graph():
     x, th, dy = torch.randn(20, 4096, device="cuda"), torch.rand(4096, device="cuda") + 0.5, torch.randn(20, 4096, device="cuda")
-    rule = tuple(op.rule_of())
+    rule = op.OPS.eq.numbers.pack(op.rule_of())
 
     def step():
-        s, v, n, kept = op.iaf_fwd(x, th, None, None, None, 20, 1, 0.5, "scaled", EVERY, *rule)
+        s, v, n, kept = op.iaf_fwd(x, th, None, None, None, 20, 1, 0.5, 0, EVERY, rule)
         return (
             s,
             v,
             n,
-            *op.iaf_bwd(dy, None, x, th, None, None, None, kept, 20, 1, 0.5, *rule),
-            *qop.qcfs_bwd(dy[0], x[0], th, 1, 4, "qcfs"),
+            *op.iaf_bwd(dy, None, x, th, None, None, None, kept, 20, 1, 0.5, rule),
+            *qop.qcfs_bwd(dy[0], x[0], th, 1, [4.0, 0.0]),
         )
 
     step()

@@ -13,7 +13,7 @@ import torch
 from conftest import DEVICE
 
 import snnfast
-from snnfast.ops.neuron import EVERY, SPIKES
+from snnfast.engines.form import EVERY, SPIKES
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -95,12 +95,12 @@ def test_triton_equals_the_reference(lif, dtype, every):
     T, N = 21, 70
     x, theta = (torch.randn(T, N) + 0.3).to(cases.DTYPES[dtype]).to(DEVICE), (torch.rand(N) + 0.5).to(DEVICE)
     theta = theta.double() if dtype == "fp64" else theta
-    neuron, rule = (x, theta, None, None, torch.rand(N, device=DEVICE) < 0.8), (0.75, 1.3)
+    neuron, rule = (x, theta, None, None, torch.rand(N, device=DEVICE) < 0.8), [0.75, 1.3]
     for spikes in SPIKES:
-        expected = lif.ops.reference_fwd(*neuron, T, 1, 0.4, spikes, every, *rule)
-        cases.assert_same(column.fwd(*neuron, T, 1, 0.4, spikes, every, *rule), expected, spikes)
-    kept = lif.ops.reference_fwd(*neuron, T, 1, 0.4, "scaled", every, *rule)[3]
-    backward = (torch.randn_like(x), None, *neuron, kept, T, 1, 0.4, *rule)
+        expected = lif.ops.reference_fwd(*neuron, T, 1, 0.4, SPIKES.index(spikes), every, rule)
+        cases.assert_same(column.fwd(*neuron, T, 1, 0.4, SPIKES.index(spikes), every, rule), expected, spikes)
+    kept = lif.ops.reference_fwd(*neuron, T, 1, 0.4, 0, every, rule)[3]
+    backward = (torch.randn_like(x), None, *neuron, kept, T, 1, 0.4, rule)
     cases.assert_same(column.bwd(*backward), lif.ops.reference_bwd(*backward), "backward")
 
 
@@ -127,7 +127,7 @@ def test_converts_and_evaluates(lif, tiny):
 
 def test_opcheck_and_compile(lif):
     x, theta = torch.randn(5, 6, requires_grad=True), torch.rand(6) + 0.5
-    torch.library.opcheck(lif.ops.fwd, (x, theta, None, None, None, 5, 1, 0.5, "scaled", 0, 0.9, 1.0))
+    torch.library.opcheck(lif.ops.fwd, (x, theta, None, None, None, 5, 1, 0.5, 0, 0, [0.9, 1.0]))
     compiled = torch.compile(lambda x: lif(x, theta, decay=0.75)[0], fullgraph=True)
     assert torch.equal(compiled(x), lif(x, theta, decay=0.75)[0])
 
@@ -160,8 +160,8 @@ def test_the_count_reaches_every_segment_of_the_backward(tmp_path):
     start = torch.zeros(3, device=DEVICE), torch.ones(3, dtype=torch.int32, device=DEVICE)
     for every in (0, EVERY):
         neuron = (x.to(DEVICE), ones, *start, None, 40, 1, 0.5)
-        kept = column.fwd(*neuron, "scaled", every, 2.0)[3]
-        backward = (x.to(DEVICE), None, *neuron[:5], kept, *neuron[5:], 2.0)
+        kept = column.fwd(*neuron, 0, every, [2.0])[3]
+        backward = (x.to(DEVICE), None, *neuron[:5], kept, *neuron[5:], [2.0])
         cases.assert_same(column.bwd(*backward), capped.ops.reference_bwd(*backward), "backward")
 
 

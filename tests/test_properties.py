@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import snnfast
-from snnfast.ops.neuron import SPIKES
+from snnfast.engines.form import SPIKES
 
 KNOBS = [
     dict(),

@@ -137,7 +137,7 @@ def here_ops(cuda):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"snnfast::{op}", "CPU")
     from snnfast.ops.iaf import OPS, rule_of
 
-    expected = OPS.reference_fwd(x.view(21, 60), theta.view(5), None, None, None, 21, 12, 0.5, "scaled", 0, *rule_of())[0]
+    expected = OPS.reference_fwd(x.view(21, 60), theta.view(5), None, None, None, 21, 12, 0.5, 0, 0, OPS.eq.numbers.pack(rule_of()))[0]
     assert torch.equal(found[0].view(21, 60), expected) and all(torch.isfinite(g).all() for g in gradients)
 
     class Net(torch.nn.Module):

@@ -1,9 +1,10 @@
 // What the op files share: invariants of the canonical form, element types, allocation.
 // Messages to the caller stand in snnfast/ops/*.py; what is checked here can only be broken by a call that went round them.
 #pragma once
+#include <algorithm>
 #include <initializer_list>
 #include <optional>
-#include <string>
+#include <vector>
 
 #include <torch/headeronly/util/Exception.h>
 
@@ -61,11 +62,12 @@ inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarT
                   " does not divide ", N, " elements");
 }
 
-template <class E>
-E choose(const char* name, const std::string& given, std::initializer_list<std::pair<const char*, E>> table) {
-  for (const auto& [key, value] : table)
-    if (given == key) return value;
-  STD_TORCH_CHECK(false, "snnfast: unknown ", name, " '", given, "'");
+// The numbers of a rule of an equation with so many fields.
+inline Rule rule_of(const std::vector<double>& numbers, int fields) {
+  STD_TORCH_CHECK(numbers.size() == size_t(fields), "snnfast: the rule has ", fields, " numbers, got ", numbers.size());
+  Rule rule{};
+  std::copy(numbers.begin(), numbers.end(), rule.of);
+  return rule;
 }
 
 }  // namespace snn

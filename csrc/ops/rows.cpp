@@ -40,7 +40,7 @@ void layer_norm_out(const Tensor& x, Maybe weight, Maybe bias, const Tensor& tot
   if (bias) check_vector("bias", *bias, p.C, x.scalar_type());
   p.w = weight ? weight->data_ptr() : nullptr;
   p.b = bias ? bias->data_ptr() : nullptr;
-  p.eps = eps;
+  p.rule.of[0] = eps;
   if (p.R && p.T) backend::layer_norm_out(p, x);
 }
 

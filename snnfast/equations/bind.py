@@ -7,6 +7,7 @@ copies) as globals, so that one source serves torch and Triton.
 import types
 
 from snnfast.equations.neurons import defaults
+from snnfast.equations.rule import Numbers
 
 
 def functions(module):
@@ -22,7 +23,7 @@ def _shared(module):
 
 
 def bind(module, wrap=lambda f: f, **names):
-    """A namespace with `module`'s functions, bound to `names` and passed through `wrap`, and its Rule.
+    """A namespace with `module`'s functions, bound to `names` and passed through `wrap`, its Rule, and the `Numbers` that pack it.
 
     A neuron (it has `step`) without `start` or `start_bwd` gets those of `snnfast.equations.neurons.defaults`.
     """
@@ -36,7 +37,7 @@ def bind(module, wrap=lambda f: f, **names):
         scope[name] = wrap(copy)
     # Whether the backward needs the count: always, but for an equation that says when not.
     gates = getattr(module, "gates", lambda rule: True)
-    return types.SimpleNamespace(**{n: scope[n] for n in own}, Rule=module.Rule, gates=gates)
+    return types.SimpleNamespace(**{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates)
 
 
 def signed(rule):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from snnfast import checks
+from snnfast.engines.form import SPIKES
 from snnfast.equations.bind import signed
 from snnfast.nn.masking import SpikeMask  # noqa: F401
 from snnfast.nn.quantised import (  # noqa: F401
@@ -28,7 +29,6 @@ from snnfast.nn.quantised import (  # noqa: F401
 )  # fmt: skip
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
-from snnfast.ops.neuron import SPIKES
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.ops.qcfs import qcfs
 

@@ -7,7 +7,6 @@ from snnfast.engines import reference
 from snnfast.engines.reference import gather
 from snnfast.equations.synapses.conv import Rule
 from snnfast.ops import library
-from snnfast.ops.neuron import rule_schema
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -20,8 +19,9 @@ def _out(x, w, bias, out, *rule):
     out.copy_(_fwd(x, w, bias, *rule))
 
 
-conv_fwd = library.define(f"conv_fwd(Tensor x, Tensor w, Tensor? bias{rule_schema(Rule)}) -> Tensor", _fwd)
-conv_out = library.define(f"conv_out(Tensor x, Tensor w, Tensor? bias, Tensor(a!) out{rule_schema(Rule)}) -> ()", _out)
+_RULE = "".join(f", int {name}" for name in Rule._fields)
+conv_fwd = library.define(f"conv_fwd(Tensor x, Tensor w, Tensor? bias{_RULE}) -> Tensor", _fwd)
+conv_out = library.define(f"conv_out(Tensor x, Tensor w, Tensor? bias, Tensor(a!) out{_RULE}) -> ()", _out)
 library.fake("conv_fwd", lambda x, w, bias, *rule: x.new_empty(gather.spec(x, w, rule)))
 library.fake("conv_out", lambda *args: None)
 

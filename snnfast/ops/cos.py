@@ -8,14 +8,14 @@ from snnfast.engines.reference import calibrate
 from snnfast.equations.neurons.cos import Rule
 from snnfast.ops import library
 from snnfast.ops.layout import layout_of, threshold
-from snnfast.ops.neuron import rule_schema, steps_of
+from snnfast.ops.neuron import steps_of
 
 
-def _fwd(x, theta, T, inner, v0, *rule):
-    return calibrate.fwd(reference.cos, x, theta, T, inner, v0, Rule(*rule))
+def _fwd(x, theta, T, inner, v0, rule):
+    return calibrate.fwd(reference.cos, x, theta, T, inner, v0, reference.cos.numbers.unpack(rule))
 
 
-cos_fwd = library.define(f"cos_fwd(Tensor x, Tensor theta, int T, int inner, float v0{rule_schema(Rule)}) -> Tensor", _fwd)
+cos_fwd = library.define("cos_fwd(Tensor x, Tensor theta, int T, int inner, float v0, float[] rule) -> Tensor", _fwd)
 library.fake("cos_fwd", lambda x, theta, T, *rest: theta.new_empty((x.size(1),)))
 
 
@@ -50,4 +50,4 @@ def cos_start(x, theta, *, T=None, unit="volts", max_shift=None):
     rule = rule_of(unit, max_shift)
     layout = layout_of(x, skip=1)
     th, inner = threshold("theta", theta, x, layout)
-    return layout.unvector(cos_fwd(layout.rows(x), th, T, inner, 0.5, *rule))
+    return layout.unvector(cos_fwd(layout.rows(x), th, T, inner, 0.5, reference.cos.numbers.pack(rule)))

@@ -37,20 +37,37 @@ def fake(name, function):
 _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
+def _is_plain():
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed())
+
+
+def without_gradient(op):
+    """The op, called past torch's Python code for registered gradients, which takes longer than a small neuron, where no gradient is recorded: the
+    caller says so by torch.no_grad() or by tensors that need none."""
+
+    def call(*args):
+        if not _is_plain():
+            return op(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
+
+    return call
+
+
 def autograd(name, backward, setup):
     """Registers the op's gradient. Returns the op with it by a shorter way: the registered one reads the schema's arguments one by one in every call,
     which for a neuron's takes longer than a small neuron."""
     torch.library.register_autograd(f"snnfast::{name}", backward, setup_context=setup, lib=_library)
     op = getattr(torch.ops.snnfast, name).default
+    kernel = without_gradient(op)
 
     def forward(ctx, *args):
-        output = op(*args)
+        output = kernel(*args)
         setup(ctx, args, output)
         return output
 
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
-    plain = lambda: not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed())
-    return lambda *args: short.apply(*args) if plain() else op(*args)
+    return lambda *args: short.apply(*args) if _is_plain() else op(*args)
 
 
 def once_differentiable(name):

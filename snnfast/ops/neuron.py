@@ -1,24 +1,20 @@
 """What the ops of every neuron share: schemas, fakes, autograd, and the way from a caller's tensors to a launch."""
 
-from typing import NamedTuple, get_type_hints
+from typing import NamedTuple
 
 import torch
 
 from snnfast import checks
-from snnfast.engines import reference
+from snnfast.engines import form, reference
 from snnfast.engines.reference import multistep
 from snnfast.equations.bind import functions, remembers, signed
 from snnfast.ops import library
 from snnfast.ops.layout import accumulator, layout_of, threshold
 
 MOST_STEPS = 1 << 24
-EVERY = multistep.EVERY
-SPIKES = ("scaled", "unit", "int8", "bits", "count")
-DENSE = ("scaled", "unit", "int8")  # forms with an element per neuron and step
 
 _NEURON = "Tensor x, Tensor theta, Tensor? v, Tensor? count, Tensor? mask"
 _LAUNCH = "int T, int inner, float v0"
-_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
 
 
 class IAFState(NamedTuple):
@@ -33,12 +29,6 @@ class IAFState(NamedTuple):
     count: torch.Tensor
 
 
-def rule_schema(Rule):
-    """The fields of a rule as the arguments of a schema, each with a comma before it."""
-    hints = get_type_hints(Rule)
-    return "".join(f", {_TYPES[hints[name]]} {name}" for name in Rule._fields)
-
-
 class Neuron:
     """The ops snnfast::<stem>_fwd, _out, _bwd of an equation, with the reference as their kernel, and the call that uses them.
 
@@ -49,47 +39,50 @@ class Neuron:
 
     def __init__(self, stem, equation):
         self.stem, self.eq = stem, reference.bound(equation)
-        rule = rule_schema(self.eq.Rule)
         self.fwd = library.define(
-            f"{stem}_fwd({_NEURON}, {_LAUNCH}, str spikes, int every{rule}) -> (Tensor s, Tensor v_end, Tensor count_end, Tensor kept)",
+            f"{stem}_fwd({_NEURON}, {_LAUNCH}, int spikes, int every, float[] rule) -> (Tensor s, Tensor v_end, Tensor count_end, Tensor kept)",
             self.reference_fwd,
         )
         self.out = library.define(
-            f"{stem}_out({_NEURON}, Tensor(a!) out, Tensor(b!) v_end, Tensor(c!) count_end, {_LAUNCH}, str spikes{rule}) -> ()",
+            f"{stem}_out({_NEURON}, Tensor(a!) out, Tensor(b!) v_end, Tensor(c!) count_end, {_LAUNCH}, int spikes, float[] rule) -> ()",
             self.reference_out,
         )
         library.fake(f"{stem}_fwd", self._fake_fwd)
         library.fake(f"{stem}_out", lambda *args: None)
+        self.plain = library.without_gradient(self.fwd)
         self.bwd = self.trained = None  # trained: fwd with its gradient
         if "step_bwd" in functions(equation):
             self.bwd = library.define(
-                f"{stem}_bwd(Tensor? ds, Tensor? dv, {_NEURON}, Tensor kept, {_LAUNCH}{rule}) -> (Tensor dx, Tensor dv_start, Tensor dtheta)",
+                f"{stem}_bwd(Tensor? ds, Tensor? dv, {_NEURON}, Tensor kept, {_LAUNCH}, float[] rule) -> (Tensor dx, Tensor dv_start, Tensor dtheta)",
                 self.reference_bwd,
             )
             library.fake(f"{stem}_bwd", self._fake_bwd)
             self.trained = library.autograd(f"{stem}_fwd", self._backward, self._setup)
             library.once_differentiable(f"{stem}_bwd")
+            self.plain_bwd = library.without_gradient(self.bwd)
 
     # ---- the reference kernels
 
-    def reference_fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
-        return multistep.fwd(self.eq, x, theta, v, count, mask, T, inner, v0, spikes, every, self.eq.Rule(*rule))
+    def reference_fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, rule):
+        k = self.eq.numbers.unpack(rule)
+        return multistep.fwd(self.eq, x, theta, v, count, mask, T, inner, v0, form.SPIKES[spikes], every, k)
 
-    def reference_out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
-        k = self.eq.Rule(*rule)
-        v, count, _ = multistep.fwd_into(self.eq, out, x, theta, v, count, mask, T, inner, v0, spikes, 0, k)
+    def reference_out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, rule):
+        k = self.eq.numbers.unpack(rule)
+        v, count, _ = multistep.fwd_into(self.eq, out, x, theta, v, count, mask, T, inner, v0, form.SPIKES[spikes], 0, k)
         v_end.copy_(v)
         count_end.copy_(count)
 
-    def reference_bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
-        return multistep.bwd(self.eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, self.eq.Rule(*rule), EVERY)
+    def reference_bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, rule):
+        return multistep.bwd(self.eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, self.eq.numbers.unpack(rule))
 
     # ---- shapes and autograd
 
-    def _fake_fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
-        k = self.eq.Rule(*rule)
-        kept = theta.new_empty(multistep.kept_shape(T, x.size(1), every, self.eq.gates(k)))
-        return multistep.allocate(x, T, spikes, signed(k)), theta.new_empty((x.size(1),)), multistep.count_like(x, theta, k), kept
+    def _fake_fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, rule):
+        k = self.eq.numbers.unpack(rule)
+        kept = theta.new_empty(form.kept_shape(T, x.size(1), every, self.eq.gates(k)))
+        s = form.allocate(x, T, form.SPIKES[spikes], signed(k))
+        return s, theta.new_empty((x.size(1),)), form.count_like(x, theta, k), kept
 
     @staticmethod
     def _fake_bwd(ds, dv, x, theta, *rest):
@@ -97,12 +90,13 @@ class Neuron:
 
     @staticmethod
     def _setup(ctx, inputs, output):
-        x, theta, v, count, mask, T, inner, v0, spikes, every, *rule = inputs
+        x, theta, v, count, mask, T, inner, v0, spikes, every, rule = inputs
         ctx.save_for_backward(x, theta, v, count, mask, output[3])
-        ctx.launch = (T, inner, v0, *rule)
-        ctx.scaled = spikes == "scaled"
+        ctx.launch = (T, inner, v0, rule)
+        kind = form.SPIKES[spikes]
+        ctx.scaled = kind == "scaled"
         s, _, count, kept = output
-        ctx.mark_non_differentiable(*((s, count, kept) if spikes == "unit" else (count, kept)))
+        ctx.mark_non_differentiable(*((s, count, kept) if kind == "unit" else (count, kept)))
         ctx.set_materialize_grads(False)
 
     def _backward(self, ctx, ds, dv, dcount, dkept):
@@ -114,7 +108,8 @@ class Neuron:
             ds = ds.contiguous()
         if dv is not None:
             dv = dv.contiguous()
-        dx, dv_start, dtheta = self.bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
+        bwd = self.bwd if torch.is_grad_enabled() else self.plain_bwd  # enabled: a second derivative is asked for, which is refused
+        dx, dv_start, dtheta = bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
         if ctx.needs_input_grad[1]:
             C = theta.size(0)
             shape = (1, 1, x.size(1)) if C == 1 else (x.size(1) // (C * inner), C, inner)
@@ -128,7 +123,7 @@ class Neuron:
     def __call__(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
         """Runs the neuron; the arguments are those of `snnfast.iaf`, `rule` a Rule of the equation."""
         x, T = steps_of(x, T)
-        checks.choice("spikes", spikes, SPIKES)
+        checks.choice("spikes", spikes, form.SPIKES)
         if spikes == "count" and remembers(rule):
             raise ValueError("spikes='count' needs whole counts, which memory=True replaces by a float memory")
         layout = layout_of(x, skip=1)
@@ -148,14 +143,14 @@ class Neuron:
             s = _out_rows(out, layout, x, T, spikes, signed(rule))
             checks.disjoint(out, x=x, theta=th, **{"state.v": v, "state.count": count}, mask=mask)
             v_end, count_end = _state_out(state_out, layout, rows, th, rule)
-            self.out(rows, th, v, count, mask, s, v_end, count_end, T, inner, v0, spikes, *rule)
+            self.out(rows, th, v, count, mask, s, v_end, count_end, T, inner, v0, form.SPIKES.index(spikes), self.eq.numbers.pack(rule))
             return out, IAFState(layout.unvector(v_end), layout.unvector(count_end)) if state_out is None else state_out
         if state_out is not None:
             raise ValueError("state_out goes with out=")
-        every = EVERY if grad and x.is_cuda else 0
-        s, v, count, _ = (self.trained if grad else self.fwd)(rows, th, v, count, mask, T, inner, v0, spikes, every, *rule)
+        every, kind, numbers = form.EVERY if grad and x.is_cuda else 0, form.SPIKES.index(spikes), self.eq.numbers.pack(rule)
+        s, v, count, _ = (self.trained if grad else self.plain)(rows, th, v, count, mask, T, inner, v0, kind, every, numbers)
         state = IAFState(layout.unvector(v), layout.unvector(count))
-        if spikes in DENSE:
+        if spikes in form.DENSE:
             s = layout.unrows(s)
         elif spikes == "count":
             s = layout.unvector(s)
@@ -203,9 +198,9 @@ def _start(x, layout, theta, v0, state, eq, rule):
 
 def _out_rows(out, layout, x, T, spikes, signed):
     """`out` as the kernel sees it; its shape, dtype, device and layout must be those of the result."""
-    shape, dtype = multistep.spikes_spec(T, layout.N, x.dtype, spikes, signed)
+    shape, dtype = form.spikes_spec(T, layout.N, x.dtype, spikes, signed)
     checks.tensor("out", out, (dtype,), x.device)
-    if spikes in DENSE:
+    if spikes in form.DENSE:
         shape = (T, *layout.shape)
     elif spikes == "count":
         shape = layout.shape
@@ -224,7 +219,7 @@ def _out_rows(out, layout, x, T, spikes, signed):
 
 def _state_out(state_out, layout, x, theta, rule):
     """The vectors that receive the final state: new ones, or views of `state_out`'s tensors."""
-    new = theta.new_empty((layout.N,)), multistep.count_like(x, theta, rule)
+    new = theta.new_empty((layout.N,)), form.count_like(x, theta, rule)
     if state_out is None:
         return new
     vectors = []

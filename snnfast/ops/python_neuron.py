@@ -8,6 +8,7 @@ import typing
 from snnfast import checks
 from snnfast.engines import backends
 from snnfast.equations.bind import functions
+from snnfast.equations.rule import kind_of
 from snnfast.ops import library
 from snnfast.ops.neuron import Neuron
 
@@ -26,7 +27,7 @@ def neuron(equation):
     The module defines, as `snnfast/equations/neurons/iaf.py` does, in bare operators and the names `where(c, a, b)`, `div(a, b)`, `floor(a)`,
     `exp(a)`, which need no import (a bare `/` on fp32 is not a true division on a GPU):
 
-        class Rule(typing.NamedTuple)                 numbers of a launch: fields of type bool, int, float or str, each with a default; a field
+        class Rule(typing.NamedTuple)                 numbers of a launch: fields of type bool, int, float or Literal, each with a default; a field
                                                       `negative` other than "none" says that spikes may be -1
         step(v, n, x, theta, k)                       -> (v, n, s): potential and net spike count after the step, spike s; k is the Rule
         step_bwd(c, dy, v, n, x, theta, k)            -> (c, dx, dtheta): the adjoint; v, n before the step; without it there is no gradient
@@ -73,15 +74,17 @@ def _check(equation):
     Rule = getattr(equation, "Rule", None)
     if not (isinstance(Rule, type) and issubclass(Rule, tuple) and hasattr(Rule, "_fields")):
         raise ValueError(f"{where} must define class Rule(typing.NamedTuple), if need be without fields")
-    hints = typing.get_type_hints(Rule)
     for field in Rule._fields:
-        kind = hints.get(field)
-        if kind not in (bool, int, float, str):
-            raise TypeError(f"{where}: field {field} of Rule is {kind}; allowed: bool, int, float, str")
+        kind = kind_of(Rule, field)
+        if kind is None:
+            given = typing.get_type_hints(Rule).get(field)
+            raise TypeError(f"{where}: field {field} of Rule is {given}; allowed: bool, int, float, typing.Literal of texts")
         if field not in Rule._field_defaults:
             raise ValueError(f"{where}: field {field} of Rule needs a default")
-        if field == "negative" and kind is not str:
-            raise TypeError(f"{where}: field negative of Rule names the rule of negative spikes, a str; it is {kind.__name__}")
+        if isinstance(kind, tuple) and Rule._field_defaults[field] not in kind:
+            raise ValueError(f"{where}: field {field} of Rule is {Rule._field_defaults[field]!r} by default; it allows {', '.join(kind)}")
+        if field == "negative" and not isinstance(kind, tuple):
+            raise TypeError(f"{where}: field negative of Rule names the rule of negative spikes, a Literal; it is {kind.__name__}")
         if field in _TAKEN:
             raise ValueError(f"{where}: field {field} of Rule has the name of an argument of every neuron")
     stem = equation.__name__.rpartition(".")[2]
@@ -97,8 +100,7 @@ class PythonNeuron:
 
     def __init__(self, equation, stem):
         self.__name__, self.Rule, self._module = stem, equation.Rule, equation.__name__
-        self.step, hints = equation.step, typing.get_type_hints(self.Rule)
-        self._types = {field: hints[field] for field in self.Rule._fields}
+        self.step, self._types = equation.step, {field: kind_of(self.Rule, field) for field in self.Rule._fields}
         self.ops = Neuron(stem, equation)
         backends.register_python(library.override, stem, equation, differentiable=self.ops.bwd is not None)
 
@@ -111,6 +113,8 @@ class PythonNeuron:
             kind = self._types[name]
             if kind is float:
                 value = value if value in (checks.INF, -checks.INF) else checks.number(name, value)
+            elif isinstance(kind, tuple):
+                checks.choice(name, value, kind)
             elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
             given[name] = value

@@ -5,27 +5,26 @@ import torch
 from snnfast import checks
 from snnfast.engines import reference
 from snnfast.engines.reference import elementwise
+from snnfast.equations.activations.qcfs import Rule
 from snnfast.ops import library
 from snnfast.ops.layout import layout_of, threshold
 
 GRADS = ("qcfs", "srp", "paper")
 
 
-def _fwd(x, theta, inner, levels, grad):
-    return elementwise.fwd(reference.qcfs, x, theta, inner, reference.qcfs.Rule(levels, grad))
+def _fwd(x, theta, inner, rule):
+    return elementwise.fwd(reference.qcfs, x, theta, inner, reference.qcfs.numbers.unpack(rule))
 
 
-def _bwd(dy, x, theta, inner, levels, grad):
-    return elementwise.bwd(reference.qcfs, dy, x, theta, inner, reference.qcfs.Rule(levels, grad))
+def _bwd(dy, x, theta, inner, rule):
+    return elementwise.bwd(reference.qcfs, dy, x, theta, inner, reference.qcfs.numbers.unpack(rule))
 
 
-qcfs_fwd = library.define("qcfs_fwd(Tensor x, Tensor theta, int inner, int levels, str grad) -> Tensor", _fwd)
-qcfs_bwd = library.define(
-    "qcfs_bwd(Tensor dy, Tensor x, Tensor theta, int inner, int levels, str grad) -> (Tensor dx, Tensor dtheta)", _bwd
-)
+qcfs_fwd = library.define("qcfs_fwd(Tensor x, Tensor theta, int inner, float[] rule) -> Tensor", _fwd)
+qcfs_bwd = library.define("qcfs_bwd(Tensor dy, Tensor x, Tensor theta, int inner, float[] rule) -> (Tensor dx, Tensor dtheta)", _bwd)
 
-library.fake("qcfs_fwd", lambda x, theta, inner, levels, grad: x.new_empty(x.shape))
-library.fake("qcfs_bwd", lambda dy, x, theta, inner, levels, grad: (x.new_empty(x.shape), theta.new_empty(theta.shape)))
+library.fake("qcfs_fwd", lambda x, theta, inner, rule: x.new_empty(x.shape))
+library.fake("qcfs_bwd", lambda dy, x, theta, inner, rule: (x.new_empty(x.shape), theta.new_empty(theta.shape)))
 
 
 def _setup(ctx, inputs, output):
@@ -35,11 +34,13 @@ def _setup(ctx, inputs, output):
 
 def _backward(ctx, dy):
     x, theta = ctx.saved_tensors
-    dx, dtheta = qcfs_bwd(dy.contiguous(), x, theta, *ctx.launch)
-    return dx, dtheta, None, None, None
+    bwd = qcfs_bwd if torch.is_grad_enabled() else _plain_bwd  # enabled: a second derivative is asked for, which is refused
+    dx, dtheta = bwd(dy.contiguous(), x, theta, *ctx.launch)
+    return dx, dtheta, None, None
 
 
-library.autograd("qcfs_fwd", _backward, _setup)
+_trained = library.autograd("qcfs_fwd", _backward, _setup)
+_plain, _plain_bwd = library.without_gradient(qcfs_fwd), library.without_gradient(qcfs_bwd)
 library.once_differentiable("qcfs_bwd")
 
 
@@ -50,7 +51,9 @@ def _qcfs(name, x, theta, levels, grad):
     checks.choice("grad", grad, GRADS)
     layout = layout_of(x)
     th, inner = threshold(name, theta, x, layout)
-    return layout.unvector(qcfs_fwd(layout.vector(x), th, inner, levels, grad))
+    numbers, vector = reference.qcfs.numbers.pack(Rule(levels, grad)), layout.vector(x)
+    fwd = _trained if torch.is_grad_enabled() and (vector.requires_grad or th.requires_grad) else _plain
+    return layout.unvector(fwd(vector, th, inner, numbers))
 
 
 def qcfs(x, theta, levels, grad="qcfs"):

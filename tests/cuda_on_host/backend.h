@@ -15,14 +15,11 @@ using torch::stable::Tensor;
 constexpr bool keeps = true;
 
 inline void prepare(void*, int64_t) {}
-inline void iaf_fwd(const MultistepFwd& p, const Tensor&) { cuda::iaf_fwd(p, nullptr); }
-inline void iaf_bwd(const MultistepBwd& p, const Tensor&) { cuda::iaf_bwd(p, nullptr); }
-inline void cos_fwd(const Calibrate& p, const Tensor&) { cuda::cos_fwd(p, nullptr); }
-inline void conv_fwd(const Gather& p, const Tensor&) { cuda::conv_fwd(p, nullptr); }
-inline void softmax_out(const Rows& p, const Tensor&) { cuda::softmax_out(p, nullptr); }
-inline void layer_norm_out(const Rows& p, const Tensor&) { cuda::layer_norm_out(p, nullptr); }
-inline void qcfs_fwd(const Elementwise& p, const Tensor&) { cuda::qcfs_fwd(p, nullptr); }
-inline int64_t qcfs_partials(const Elementwise& p) { return cuda::qcfs_partials(p); }
-inline void qcfs_bwd(const Elementwise& p, void* dtheta, const Tensor&) { cuda::qcfs_bwd(p, dtheta, nullptr); }
+inline int64_t partials(const Elementwise& p) { return cuda::Reduction::numbers_of(p); }
+
+#define SNN_LAUNCH_OF(op, params, engine, equation) \
+  inline void op(const params& p, const Tensor&) { cuda::op(p, nullptr); }
+SNN_OPS(SNN_LAUNCH_OF)
+#undef SNN_LAUNCH_OF
 
 }  // namespace snn::backend

@@ -131,18 +131,23 @@ int compare(const char* kernel, int number, F&& launch) {
   return bad;
 }
 
-IafRule random_rule() {
-  const Negative negative = Negative(pick(3));
-  const bool caps = negative != Negative::none;
-  if (pick(3) == 0) return {false, false, false, 0.0, negative, caps ? -2.0 : 0.0, caps ? 3.0 : HUGE_VAL, Surrogate::zif, 1.3, false, false, 0.0, 0.0, false, false};
-  return {pick(2) == 0, pick(2) == 0, pick(2) == 0, 0.125, negative, caps ? -2.0 : 0.0, caps ? 3.0 : HUGE_VAL, Surrogate(pick(5)), 1.3, pick(2) == 0, caps && pick(3) == 0, pick(3) ? 0.0 : 0.375, pick(3) ? 0.0 : 2.7, pick(2) == 0, pick(2) == 0};
+// In the order of class Rule of snnfast/equations/neurons/iaf.py.
+Rule random_rule() {
+  const int negative = pick(3);
+  const bool caps = negative != 0;
+  const double low = caps ? -2.0 : 0.0, high = caps ? 3.0 : HUGE_VAL;
+  if (pick(3) == 0) return {{0, 0, 0, 0.0, double(negative), low, high, 0, 1.3, 0, 0, 0.0, 0.0, 0, 0}};
+  const auto flag = [] { return double(pick(2) == 0); };
+  return {{flag(), flag(), flag(), 0.125, double(negative), low, high, double(pick(5)), 1.3, flag(), double(caps && pick(3) == 0), pick(3) ? 0.0 : 0.375,
+           pick(3) ? 0.0 : 2.7, flag(), flag()}};
 }
 
 int iaf_case(int number) {
   const auto [T, N] = kSizes[pick(std::size(kSizes))];
   const Dtype d = Dtype(pick(4)), acc = d == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const bool constant = pick(3) == 0, carried = pick(2), masked = pick(2);
-  const IafRule rule = random_rule();
+  const Rule rule = random_rule();
+  const bool is_signed = rule.of[4] != 0, remembers = rule.of[10] != 0;
   const bool unit = pick(3) == 0;
   const auto memory = numbers(acc, N);
   const int64_t channels = N % 5 == 0 ? 5 : N % 4 == 0 ? 4 : 1, C = (int64_t[]){1, channels, N}[pick(3)];
@@ -152,12 +157,12 @@ int iaf_case(int number) {
   std::vector<char> mask(N);
   for (auto& c : count) c = pick(6) - 2;
   for (auto& m : mask) m = pick(3) > 0;
-  Multistep p{d, x.data(), constant ? 0 : N, theta.data(), carried ? v.data() : nullptr, !carried ? nullptr : rule.memory ? static_cast<const void*>(memory.data()) : count.data(),
-              masked ? reinterpret_cast<const bool*>(mask.data()) : nullptr, T, N, C, C == N ? 1 : N / C, 0.3, rule};
-  const int64_t words = (N + kUnit - 1) / kUnit, planes = p.rule.negative == Negative::none ? 1 : 2;
+  Multistep p{d, x.data(), constant ? 0 : N, theta.data(), carried ? v.data() : nullptr, !carried ? nullptr : remembers ? static_cast<const void*>(memory.data()) : count.data(),
+              masked ? reinterpret_cast<const bool*>(mask.data()) : nullptr, T, N, C, C == N ? 1 : N / C, 0.3, rule, is_signed, remembers};
+  const int64_t words = (N + kUnit - 1) / kUnit, planes = is_signed ? 2 : 1;
   int bad = 0;
   for (const Spikes kind : {Spikes::scaled, Spikes::int8, Spikes::bits, Spikes::count})
-    if (!(rule.memory && kind == Spikes::count)) bad += compare("iaf_fwd", number, [&](const Kernels& k) {
+    if (!(remembers && kind == Spikes::count)) bad += compare("iaf_fwd", number, [&](const Kernels& k) {
       std::vector<Result> r;
       MultistepFwd f{};
       static_cast<Multistep&>(f) = p;
@@ -166,7 +171,7 @@ int iaf_case(int number) {
       f.s = kind == Spikes::scaled ? room(r, d, T * N) : kind == Spikes::int8 ? room(r, Dtype::f32, (T * N + 3) / 4)
           : room(r, Dtype::f32, kind == Spikes::bits ? planes * T * words : N);
       f.v_end = room(r, acc, N);
-      f.count_end = room(r, rule.memory ? acc : Dtype::f32, N);
+      f.count_end = room(r, remembers ? acc : Dtype::f32, N);
       k.iaf_fwd(f, 0, N);
       return r;
     });
@@ -217,7 +222,7 @@ int rows_case(int number) {
   const bool norm = pick(2), weighted = pick(2);
   return compare(norm ? "layer_norm_out" : "softmax_out", number, [&](const Kernels& k) {
     std::vector<Result> r;
-    Rows p{d, x.data(), nullptr, nullptr, weighted ? w.data() : nullptr, weighted ? b.data() : nullptr, nullptr, T, R, C, 0.3};
+    Rows p{d, x.data(), nullptr, nullptr, weighted ? w.data() : nullptr, weighted ? b.data() : nullptr, nullptr, T, R, C, {{0.3}}};
     p.y = room(r, d, T * R * C), p.total = room(r, d, R * C), p.last = room(r, d, R * C);
     std::memcpy(p.total, total.data(), total.size());
     std::memcpy(p.last, last.data(), last.size());
@@ -232,7 +237,7 @@ int cos_case(int number) {
   const bool constant = pick(3) == 0;
   const auto x = numbers(d, constant ? N : T * N), theta = numbers(acc, N, 0.4, 1.5, false);
   const int64_t C = pick(2) ? N : 1;
-  Calibrate p{d, x.data(), constant ? 0 : N, theta.data(), T, N, C, 1, 0.5, {pick(2) == 0, pick(2) ? 1.75 : HUGE_VAL}, nullptr};
+  Calibrate p{d, x.data(), constant ? 0 : N, theta.data(), T, N, C, 1, 0.5, {{double(pick(2) == 0), pick(2) ? 1.75 : HUGE_VAL}}, nullptr};
   return compare("cos_fwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
     Calibrate f = p;
@@ -248,18 +253,18 @@ int qcfs_case(int number) {
   const Dtype d = Dtype(pick(4)), acc = d == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   const int64_t N = C == 1 ? 6007 : C * inner * 3;
   const auto x = numbers(d, N), dy = numbers(d, N), theta = numbers(acc, C, 0.4, 1.5, false);
-  Elementwise p{d, x.data(), theta.data(), N, C, inner, 1 + pick(16), Grad(pick(3)), nullptr, dy.data(), nullptr, nullptr};
+  const Elementwise p{d, x.data(), theta.data(), N, C, inner, {{double(1 + pick(16)), double(pick(3))}}};
   const Tiles tiles(p);
   int bad = compare("qcfs_fwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
-    Elementwise f = p;
+    ElementwiseFwd f{p, nullptr};
     f.y = room(r, d, N);
     k.qcfs_fwd(f, 0, N);
     return r;
   });
   bad += compare("qcfs_bwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
-    Elementwise b = p;
+    ElementwiseBwd b{p, dy.data(), nullptr, nullptr, nullptr};
     b.dx = room(r, d, N);
     b.partial = room(r, acc, tiles.numbers);
     k.qcfs_bwd(b, 0, tiles.many);

@@ -40,42 +40,39 @@ inline void prepare(void* p, int64_t bytes) {
 #endif
 }
 
-// ---- the launches; the tensor tells the device
+// ---- the pieces of a launch
 
-inline void iaf_fwd(const MultistepFwd& p, const Tensor&) {
-  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().iaf_fwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
+inline void run(KernelOf<MultistepFwd>::type kernel, const MultistepFwd& p) {
+  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
 }
 
-inline void iaf_bwd(const MultistepBwd& p, const Tensor&) {
-  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().iaf_bwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
+inline void run(KernelOf<MultistepBwd>::type kernel, const MultistepBwd& p) {
+  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
 }
 
-inline void cos_fwd(const Calibrate& p, const Tensor&) {
-  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernels().cos_fwd(p, first * kUnit, std::min(p.N, end * kUnit)); });
+inline void run(KernelOf<Calibrate>::type kernel, const Calibrate& p) {
+  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
 }
 
-inline void qcfs_fwd(const Elementwise& p, const Tensor&) {
-  parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernels().qcfs_fwd(p, first * kTile, std::min(p.N, end * kTile)); });
+inline void run(KernelOf<ElementwiseFwd>::type kernel, const ElementwiseFwd& p) {
+  parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernel(p, first * kTile, std::min(p.N, end * kTile)); });
 }
 
-inline void conv_fwd(const Gather& p, const Tensor&) {
+inline void run(KernelOf<Gather>::type kernel, const Gather& p) {
   const Blocks blocks(p, torch::stable::get_num_threads());
   torch::stable::parallel_for(0, blocks.units(), 1, [&](int64_t first, int64_t end) {
     const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, blocks.bytes()), &std::free);
     if (!scratch) throw std::bad_alloc();
-    kernels().conv_fwd(p, blocks, first, end, scratch.get());
+    kernel(p, blocks, first, end, scratch.get());
   });
 }
 
-inline void softmax_out(const Rows& p, const Tensor&) {
-  parallel(p.R, p.T * p.C, [&](int64_t first, int64_t end) { kernels().softmax_out(p, first, end); });
+inline void run(KernelOf<Rows>::type kernel, const Rows& p) {
+  parallel(p.R, p.T * p.C, [&](int64_t first, int64_t end) { kernel(p, first, end); });
 }
 
-inline void layer_norm_out(const Rows& p, const Tensor&) {
-  parallel(p.R, p.T * p.C, [&](int64_t first, int64_t end) { kernels().layer_norm_out(p, first, end); });
-}
-
-inline int64_t qcfs_partials(const Elementwise& p) { return Tiles(p).numbers; }
+// How many numbers `partial` holds.
+inline int64_t partials(const Elementwise& p) { return Tiles(p).numbers; }
 
 // Stage two: adds what the tiles of stage one found for each threshold, in the order of the tiles.
 template <class S>
@@ -86,11 +83,18 @@ void join(S* dtheta, const S* partial, int64_t C, int64_t tiles_per_threshold) {
   for (int64_t c = 0; c < C; ++c) dtheta[c] = S(sum[c]);
 }
 
-inline void qcfs_bwd(const Elementwise& p, void* dtheta, const Tensor&) {
+inline void run(KernelOf<ElementwiseBwd>::type kernel, const ElementwiseBwd& p) {
   const Tiles tiles(p);
-  parallel(tiles.many, tiles.size, [&](int64_t first, int64_t end) { kernels().qcfs_bwd(p, first, end); });
-  if (p.dtype == Dtype::f64) join(static_cast<double*>(dtheta), static_cast<const double*>(p.partial), p.C, tiles.numbers / p.C);
-  else join(static_cast<float*>(dtheta), static_cast<const float*>(p.partial), p.C, tiles.numbers / p.C);
+  parallel(tiles.many, tiles.size, [&](int64_t first, int64_t end) { kernel(p, first, end); });
+  if (p.dtype == Dtype::f64) join(static_cast<double*>(p.dtheta), static_cast<const double*>(p.partial), p.C, tiles.numbers / p.C);
+  else join(static_cast<float*>(p.dtheta), static_cast<const float*>(p.partial), p.C, tiles.numbers / p.C);
 }
+
+// ---- the launches; the tensor tells the device
+
+#define SNN_LAUNCH_OF(op, params, engine, equation) \
+  inline void op(const params& p, const Tensor&) { run(kernels().op, p); }
+SNN_OPS(SNN_LAUNCH_OF)
+#undef SNN_LAUNCH_OF
 
 }  // namespace snn::backend

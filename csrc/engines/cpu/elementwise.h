@@ -43,8 +43,9 @@ SNN_HD void store_part(X* p, Lane<Acc<X>> v, int many, bool stream) {
 }
 
 template <class A, class X, bool array>
-void fwd_range(const Elementwise& p, int64_t first, int64_t end) {
+void fwd_range(const ElementwiseFwd& p, int64_t first, int64_t end) {
   using S = Acc<X>;
+  const typename A::template Numbers<S> k(p.rule);
   using V = Lane<S>;
   const X* x = static_cast<const X*>(p.x);
   X* y = static_cast<X*>(p.y);
@@ -56,15 +57,15 @@ void fwd_range(const Elementwise& p, int64_t first, int64_t end) {
     if constexpr (array) spread(theta, p, at, count);
     lanes<S>(count, [&](int i, int many) __attribute__((always_inline)) {
       const V th = array ? load(theta + i) : one;
-      store_part(y + at + i, A::fwd(load_part(x + at + i, many), th, S(p.levels)), many, stream);
+      store_part(y + at + i, A::fwd(load_part(x + at + i, many), th, k), many, stream);
     });
   }
   fence(stream);
 }
 
 // Elements [first, first + count), count <= kTile: writes dx, and dtheta's shares to `share`.
-template <class A, class X, bool array>
-inline void bwd_tile(const Elementwise& p, Acc<X>* theta, Acc<X>* share, int64_t first, int count, bool stream) {
+template <class A, class X, bool array, class K>
+inline void bwd_tile(const ElementwiseBwd& p, const K& k, Acc<X>* theta, Acc<X>* share, int64_t first, int count, bool stream) {
   using S = Acc<X>;
   using V = Lane<S>;
   const X *x = static_cast<const X*>(p.x) + first, *dy = static_cast<const X*>(p.dy) + first;
@@ -74,7 +75,7 @@ inline void bwd_tile(const Elementwise& p, Acc<X>* theta, Acc<X>* share, int64_t
   lanes<S>(count, [&](int i, int many) __attribute__((always_inline)) {
     V d;
     const V th = array ? load(theta + i) : one;
-    store_part(dx + i, A::bwd(d, load_part(dy + i, many), load_part(x + i, many), th, S(p.levels), p.grad), many, stream);
+    store_part(dx + i, A::bwd(d, load_part(dy + i, many), load_part(x + i, many), th, k), many, stream);
     store_part<S>(share + i, d, many, false);
   });
 }
@@ -97,8 +98,9 @@ inline S ordered_sum(const S* a, int count) {
 
 // Stage one over tiles [first, end).
 template <class A, class X, bool array>
-void bwd_range(const Elementwise& p, int64_t first, int64_t end) {
+void bwd_range(const ElementwiseBwd& p, int64_t first, int64_t end) {
   using S = Acc<X>;
+  const typename A::template Numbers<S> k(p.rule);
   const Tiles tiles(p);
   alignas(64) S theta[kTile + kWidth<S>] = {}, share[kTile + kWidth<S>];
   S* partial = static_cast<S*>(p.partial);
@@ -110,7 +112,7 @@ void bwd_range(const Elementwise& p, int64_t first, int64_t end) {
     if (!tiles.runs) std::fill(partial + tile * p.C, partial + (tile + 1) * p.C, S(0));
     for (int64_t at = begin; at < stop; at += kTile) {
       const int count = int(std::min<int64_t>(kTile, stop - at));
-      bwd_tile<A, X, array>(p, theta, share, at, count, stream);
+      bwd_tile<A, X, array>(p, k, theta, share, at, count, stream);
       if (tiles.runs) {
         total += ordered_sum(share, count);
         continue;
@@ -140,7 +142,7 @@ void bwd_range(const Elementwise& p, int64_t first, int64_t end) {
 }
 
 template <class A>
-void elementwise_fwd(const Elementwise& p, int64_t first, int64_t end) {
+void elementwise_fwd(const ElementwiseFwd& p, int64_t first, int64_t end) {
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     with(p.C > 1, [&](auto array) { fwd_range<A, X, array()>(p, first, end); });
@@ -148,7 +150,7 @@ void elementwise_fwd(const Elementwise& p, int64_t first, int64_t end) {
 }
 
 template <class A>
-void elementwise_bwd(const Elementwise& p, int64_t first, int64_t end) {
+void elementwise_bwd(const ElementwiseBwd& p, int64_t first, int64_t end) {
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     with(p.C > 1, [&](auto array) { bwd_range<A, X, array()>(p, first, end); });

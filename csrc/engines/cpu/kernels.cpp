@@ -29,7 +29,7 @@ extern const Kernels SNN_TABLE(SNN_ISA) = {
 #else
     "baseline",
 #endif
-    multistep_fwd<IAF>, multistep_bwd<IAF>, calibrate<COS>, gather<Conv>, rows<Softmax>, rows<LayerNorm>,
-    elementwise_fwd<QCFS>, elementwise_bwd<QCFS>};
+#define SNN_ENTRY(op, params, engine, equation) engine<equation>,
+    SNN_OPS(SNN_ENTRY)};
 
 }  // namespace snn

@@ -1,20 +1,20 @@
 // The CPU kernels, compiled once per instruction set from kernels.cpp, and the choice among them.
 #pragma once
+#include "../../ops/table.h"
 #include "../../params.h"
 #include "blocks.h"
 
 namespace snn {
 
+// A kernel runs a piece of a launch, [first, end) of: neurons, first a multiple of 32; elements, first a multiple of kTile; tiles of stage one; rows.
+template <class P> struct KernelOf { using type = void (*)(const P&, int64_t first, int64_t end); };
+template <> struct KernelOf<Gather> { using type = void (*)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch); };  // units of Blocks
+
 struct Kernels {
   const char* isa;
-  void (*iaf_fwd)(const MultistepFwd&, int64_t first, int64_t end);  // neurons; first is a multiple of 32
-  void (*iaf_bwd)(const MultistepBwd&, int64_t first, int64_t end);
-  void (*cos_fwd)(const Calibrate&, int64_t first, int64_t end);
-  void (*conv_fwd)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch);  // units of Blocks
-  void (*softmax_out)(const Rows&, int64_t first, int64_t end);  // rows
-  void (*layer_norm_out)(const Rows&, int64_t first, int64_t end);
-  void (*qcfs_fwd)(const Elementwise&, int64_t first, int64_t end);  // elements; first is a multiple of kTile
-  void (*qcfs_bwd)(const Elementwise&, int64_t first, int64_t end);  // tiles of stage one
+#define SNN_KERNEL(op, params, engine, equation) KernelOf<params>::type op;
+  SNN_OPS(SNN_KERNEL)
+#undef SNN_KERNEL
 };
 
 extern const Kernels kernels_v4, kernels_v3, kernels_baseline;

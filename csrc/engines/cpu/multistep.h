@@ -79,7 +79,7 @@ inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, in
   }
   std::fill(b.n + (p.count ? count : 0), b.n + padded, S(0));
   if (!p.count) return;
-  if (p.rule.memory) std::memcpy(b.n, static_cast<const S*>(p.count) + first, sizeof(S) * count);
+  if (p.remembers) std::memcpy(b.n, static_cast<const S*>(p.count) + first, sizeof(S) * count);
   else convert(b.n, static_cast<const int32_t*>(p.count) + first, count);
 }
 
@@ -179,7 +179,7 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
     net_spikes(static_cast<int32_t*>(p.s) + first, b.n, before ? before + first : nullptr, p.mask ? p.mask + first : nullptr, count);
   }
   // Last, because count_end may be count.
-  if (p.rule.memory) std::memcpy(static_cast<S*>(p.count_end) + first, b.n, sizeof(S) * count);
+  if (p.remembers) std::memcpy(static_cast<S*>(p.count_end) + first, b.n, sizeof(S) * count);
   else convert(static_cast<int32_t*>(p.count_end) + first, b.n, count);
 }
 
@@ -189,7 +189,7 @@ void multistep_fwd(const MultistepFwd& p, int64_t first, int64_t end) {
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     with(p.spikes, [&](auto kind) {
-      with(p.rule.negative != Negative::none, [&](auto is_signed) {
+      with(p.is_signed, [&](auto is_signed) {
         using Eq = E<is_signed()>;
         Eq::template with_numbers<Acc<X>>(p.rule, [&](const auto& k) {
           for (int64_t i = first; i < end; i += kBlock) run_block<Eq, X, kind()>(p, k, i, int(std::min<int64_t>(kBlock, end - i)));

@@ -194,7 +194,7 @@ void multistep_bwd(const MultistepBwd& p, int64_t first, int64_t end) {
     using X = typename decltype(x)::type;
     const int64_t row = p.N * int64_t(sizeof(X));
     const bool stream = p.T * row > kStreamBytes && row % 64 == 0 && reinterpret_cast<uintptr_t>(p.dx) % 64 == 0;
-    with(p.rule.negative != Negative::none, [&](auto is_signed) {
+    with(p.is_signed, [&](auto is_signed) {
       using Eq = E<is_signed()>;
       Adjoint<Acc<X>> a(p, Eq::counts);
       Eq::template with_numbers<Acc<X>>(p.rule, [&](const auto& k) {

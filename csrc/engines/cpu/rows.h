@@ -89,6 +89,7 @@ class Row {
 template <class F, class S>
 void rows_range(const Rows& p, int64_t first, int64_t end) {
   const int C = int(p.C);
+  const typename F::template Numbers<S> k(p.rule);
   Row<S> row(C, static_cast<const S*>(p.w), static_cast<const S*>(p.b));
   for (int64_t r = first; r < end; ++r) {
     S *total = static_cast<S*>(p.total) + r * C, *last = static_cast<S*>(p.last) + r * C;
@@ -100,7 +101,7 @@ void rows_range(const Rows& p, int64_t first, int64_t end) {
         store_part(total + i, sum, many, false);
         store_part(row.a + i, sum, many, false);
       });
-      F::apply(row, S(p.eps));
+      F::template apply<S>(row, k);
       lanes<S>(C, [&](int i, int many) __attribute__((always_inline)) {
         const Lane<S> now = load_part(static_cast<const S*>(row.a) + i, many);
         store_part(y + i, now - load_part(last + i, many), many, false);

@@ -34,14 +34,12 @@ class OnDevice {
   void* stream_ = nullptr;
 };
 
-inline void iaf_fwd(const MultistepFwd& p, const Tensor& x) { cuda::iaf_fwd(p, OnDevice(x).stream()); }
-inline void iaf_bwd(const MultistepBwd& p, const Tensor& x) { cuda::iaf_bwd(p, OnDevice(x).stream()); }
-inline void cos_fwd(const Calibrate& p, const Tensor& x) { cuda::cos_fwd(p, OnDevice(x).stream()); }
-inline void conv_fwd(const Gather& p, const Tensor& x) { cuda::conv_fwd(p, OnDevice(x).stream()); }
-inline void softmax_out(const Rows& p, const Tensor& x) { cuda::softmax_out(p, OnDevice(x).stream()); }
-inline void layer_norm_out(const Rows& p, const Tensor& x) { cuda::layer_norm_out(p, OnDevice(x).stream()); }
-inline void qcfs_fwd(const Elementwise& p, const Tensor& x) { cuda::qcfs_fwd(p, OnDevice(x).stream()); }
-inline int64_t qcfs_partials(const Elementwise& p) { return cuda::qcfs_partials(p); }
-inline void qcfs_bwd(const Elementwise& p, void* dtheta, const Tensor& x) { cuda::qcfs_bwd(p, dtheta, OnDevice(x).stream()); }
+#define SNN_LAUNCH_OF(op, params, engine, equation) \
+  inline void op(const params& p, const Tensor& x) { cuda::op(p, OnDevice(x).stream()); }
+SNN_OPS(SNN_LAUNCH_OF)
+#undef SNN_LAUNCH_OF
+
+// How many numbers `partial` holds.
+inline int64_t partials(const Elementwise& p) { return cuda::Reduction::numbers_of(p); }
 
 }  // namespace snn::backend

@@ -12,25 +12,23 @@
 #include "lane.h"
 #include "launch.h"
 #include "pattern.h"
+#include "reduction.h"
 
 namespace snn::inline SNN_ISA {
 
+using cuda::Reduction;
+
 constexpr int kWords = 4;                // 16-byte words of one thread on their way
 constexpr int kElementThreads = 256;
-constexpr int64_t kSpan = 2048;          // elements of a warp, at least
-constexpr int64_t kTiles = 1 << 14;      // warps that a run is cut into, at most
-constexpr int64_t kShortRun = 256;       // below, a warp would idle
-constexpr int64_t kColumnThreads = 1 << 17;
 
 template <class X> constexpr int kWord = 16 / int(sizeof(X));
 
-template <class A, class X, int many>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(const __grid_constant__ Elementwise p, const __grid_constant__ Pattern pattern) {
+template <class A, class X, int many, class K>
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(const __grid_constant__ ElementwiseFwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   const X* x = static_cast<const X*>(p.x);
   X* y = static_cast<X*>(p.y);
   const S* theta = static_cast<const S*>(p.theta);
-  const S levels = S(p.levels);
   const int64_t first = (int64_t(blockIdx.x) * kWords * kElementThreads + threadIdx.x) * many;
   constexpr int64_t apart = int64_t(kElementThreads) * many;
   Pack<X, many> in[kWords];
@@ -44,31 +42,31 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(con
       const Lanes<S, many> th = thresholds<many>(theta, pattern, i);
       Pack<X, many> out;
 #pragma unroll
-      for (int j = 0; j < many; ++j) out.e[j] = narrow<X>(A::fwd(S(widen(in[w].e[j])), th.e[j], levels));
+      for (int j = 0; j < many; ++j) out.e[j] = narrow<X>(A::fwd(S(widen(in[w].e[j])), th.e[j], k));
       store_once(y + i, out);
     } else {
-      for (int64_t e = i; e < p.N; ++e) y[e] = narrow<X>(A::fwd(S(widen(x[e])), theta[pattern(e)], levels));
+      for (int64_t e = i; e < p.N; ++e) y[e] = narrow<X>(A::fwd(S(widen(x[e])), theta[pattern(e)], k));
     }
   }
 }
 
 // dx of one word; adds the shares of dtheta to `sum`.
-template <class A, class X, int many, class S>
-__device__ __forceinline__ void bwd_word(Lanes<S, many>& sum, X* dx, const Pack<X, many>& dy, const Pack<X, many>& x, const Lanes<S, many>& theta, S levels,
-                                         Grad grad) {
+template <class A, class X, int many, class S, class K>
+__device__ __forceinline__ void bwd_word(Lanes<S, many>& sum, X* dx, const Pack<X, many>& dy, const Pack<X, many>& x, const Lanes<S, many>& theta,
+                                         const K& k) {
   Pack<X, many> out;
 #pragma unroll
   for (int j = 0; j < many; ++j) {
     S share;
-    out.e[j] = narrow<X>(A::bwd(share, S(widen(dy.e[j])), S(widen(x.e[j])), theta.e[j], levels, grad));
+    out.e[j] = narrow<X>(A::bwd(share, S(widen(dy.e[j])), S(widen(x.e[j])), theta.e[j], k));
     sum.e[j] += share;
   }
   store_once(dx, out);
 }
 
-template <class A, class X, int many>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kernel(const __grid_constant__ Elementwise p, int64_t runs, int64_t inner, int64_t per_run,
-                                                                               int64_t span) {
+template <class A, class X, int many, class K>
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kernel(const __grid_constant__ ElementwiseBwd p, const K k, int64_t runs, int64_t inner,
+                                                                               int64_t per_run, int64_t span) {
   using S = Acc<X>;
   const int64_t tile = int64_t(blockIdx.x) * (kElementThreads / 32) + threadIdx.x / 32;
   if (tile >= runs * per_run) return;
@@ -76,7 +74,7 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kerne
   const int64_t run = tile / per_run, at = (tile % per_run) * span, count = inner - at < span ? inner - at : span, base = run * inner + at;
   const X *x = static_cast<const X*>(p.x) + base, *dy = static_cast<const X*>(p.dy) + base;
   X* dx = static_cast<X*>(p.dx) + base;
-  const S levels = S(p.levels), one = static_cast<const S*>(p.theta)[run % p.C];
+  const S one = static_cast<const S*>(p.theta)[run % p.C];
   Lanes<S, many> theta, sum{};
 #pragma unroll
   for (int j = 0; j < many; ++j) theta.e[j] = one;
@@ -91,11 +89,11 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kerne
     for (int w = 0; w < kWords; ++w) {
       const int64_t e = i + w * 32 * many;
       if (e + many <= count) {
-        bwd_word<A>(sum, dx + e, dys[w], xs[w], theta, levels, p.grad);
+        bwd_word<A>(sum, dx + e, dys[w], xs[w], theta, k);
       } else {
         for (int64_t q = e; q < count; ++q) {
           S share;
-          dx[q] = narrow<X>(A::bwd(share, S(widen(dy[q])), S(widen(x[q])), one, levels, p.grad));
+          dx[q] = narrow<X>(A::bwd(share, S(widen(dy[q])), S(widen(x[q])), one, k));
           sum.e[0] += share;
         }
       }
@@ -109,16 +107,15 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kerne
   if (lane == 0) static_cast<S*>(p.partial)[tile] = total;
 }
 
-template <class A, class X, int many>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_columns_kernel(const __grid_constant__ Elementwise p, const __grid_constant__ Pattern pattern,
-                                                                                  int64_t columns, int64_t outer, int64_t rows) {
+template <class A, class X, int many, class K>
+__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_columns_kernel(const __grid_constant__ ElementwiseBwd p, const __grid_constant__ Pattern pattern,
+                                                                                  const K k, int64_t columns, int64_t outer, int64_t rows) {
   using S = Acc<X>;
   const int64_t words = columns / many, id = int64_t(blockIdx.x) * kElementThreads + threadIdx.x, chunk = id / words, column = id % words * many;
   const int64_t begin = chunk * rows, end = outer < begin + rows ? outer : begin + rows;
   if (begin >= outer) return;
   const X *x = static_cast<const X*>(p.x) + column, *dy = static_cast<const X*>(p.dy) + column;
   X* dx = static_cast<X*>(p.dx) + column;
-  const S levels = S(p.levels);
   const Lanes<S, many> theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, column);
   Lanes<S, many> sum{};
   for (int64_t row = begin; row < end; row += kWords) {
@@ -128,7 +125,7 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_columns_ke
       if (row + w < end) xs[w] = load_once<X, many>(x + (row + w) * columns), dys[w] = load_once<X, many>(dy + (row + w) * columns);
 #pragma unroll
     for (int w = 0; w < kWords; ++w)
-      if (row + w < end) bwd_word<A>(sum, dx + (row + w) * columns, dys[w], xs[w], theta, levels, p.grad);
+      if (row + w < end) bwd_word<A>(sum, dx + (row + w) * columns, dys[w], xs[w], theta, k);
   }
   store_lanes(static_cast<S*>(p.partial) + chunk * columns + column, sum);
 }
@@ -174,7 +171,7 @@ void join(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner, 
 }
 
 template <class A>
-void elementwise_fwd(const Elementwise& p, Stream stream) {
+void elementwise_fwd(const ElementwiseFwd& p, Stream stream) {
   if (p.N == 0) return;
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
@@ -182,55 +179,34 @@ void elementwise_fwd(const Elementwise& p, Stream stream) {
     with(on_words({p.x, p.y}), [&](auto wide) {
       constexpr int many = wide() ? kWord<X> : 1;
       constexpr int each = kWords * many;
-      launch(elementwise_fwd_kernel<A, X, many>, (p.N + each - 1) / each, kElementThreads, stream, p, pattern);
+      using K = typename A::template Numbers<Acc<X>>;
+      launch(elementwise_fwd_kernel<A, X, many, K>, (p.N + each - 1) / each, kElementThreads, stream, p, pattern, K(p.rule));
     });
   });
 }
 
-// Stage one: its form, and the shape [outer, C, inner] of what it leaves.
-struct Reduction {
-  bool runs;
-  int64_t outer, inner, rows = 0, span = 0;
-
-  explicit Reduction(const Elementwise& p) {
-    const int64_t length = p.C == 1 ? p.N : p.inner;
-    runs = p.C == 1 || p.inner >= kShortRun;
-    outer = p.N / (p.C * length);
-    inner = p.inner;
-    if (runs) {
-      span = std::max(kSpan, (length + kTiles - 1) / kTiles / kSpan * kSpan);
-      inner = (length + span - 1) / span;
-      return;
-    }
-    // Few rows for a thread where there are few columns; at least 8, at most 64.
-    rows = std::clamp<int64_t>(outer * p.C * p.inner / (4 * kColumnThreads), 8, 64);
-    outer = (outer + rows - 1) / rows;
-  }
-  int64_t numbers(int64_t C) const { return outer * C * inner; }
-};
-
-inline int64_t elementwise_partials(const Elementwise& p) { return p.N ? Reduction(p).numbers(p.C) : 0; }
-
 template <class A>
-void elementwise_bwd(const Elementwise& p, void* dtheta, Stream stream) {
-  if (p.N == 0) return check(cudaMemsetAsync(dtheta, 0, p.C * (p.dtype == Dtype::f64 ? 8 : 4), stream), "clearing dtheta");
+void elementwise_bwd(const ElementwiseBwd& p, Stream stream) {
+  if (p.N == 0) return check(cudaMemsetAsync(p.dtheta, 0, p.C * (p.dtype == Dtype::f64 ? 8 : 4), stream), "clearing dtheta");
   const Reduction r(p);
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with_dtype(p.dtype, [&](auto x) {
     using X = typename decltype(x)::type;
     using S = Acc<X>;
+    using K = typename A::template Numbers<S>;
+    const K k(p.rule);
     const int64_t length = p.C == 1 ? p.N : p.inner, columns = p.C * p.inner;
     with(on_words({p.x, p.dy, p.dx, p.partial}) && (r.runs ? p.C == 1 || length % kWord<X> == 0 : columns % kWord<X> == 0), [&](auto wide) {
       constexpr int many = wide() ? kWord<X> : 1;
       if (r.runs) {
         const int64_t runs = p.N / length;
-        launch(elementwise_bwd_runs_kernel<A, X, many>, 32 * runs * r.inner, kElementThreads, stream, p, runs, length, r.inner, r.span);
+        launch(elementwise_bwd_runs_kernel<A, X, many, K>, 32 * runs * r.inner, kElementThreads, stream, p, k, runs, length, r.inner, r.span);
       } else {
-        launch(elementwise_bwd_columns_kernel<A, X, many>, r.outer * (columns / many), kElementThreads, stream, p, pattern, columns, p.N / columns,
+        launch(elementwise_bwd_columns_kernel<A, X, many, K>, r.outer * (columns / many), kElementThreads, stream, p, pattern, k, columns, p.N / columns,
                r.rows);
       }
     });
-    join(static_cast<S*>(dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner, stream);
+    join(static_cast<S*>(p.dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner, stream);
   });
 }
 

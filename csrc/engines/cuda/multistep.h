@@ -189,7 +189,7 @@ void multistep_fwd(const MultistepFwd& p, Stream stream) {
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with(p.spikes, [&](auto kind) {
     with(kWide<X> > 1 && in_words<X>(p) && fills(p.N / kWide<X>), [&](auto wide) {
-      with(p.rule.negative != Negative::none, [&](auto is_signed) {
+      with(p.is_signed, [&](auto is_signed) {
         using Eq = E<is_signed()>;
         Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
           constexpr int many = wide() ? kWide<X> : 1;

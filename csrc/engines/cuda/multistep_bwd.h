@@ -108,7 +108,7 @@ void multistep_bwd(const MultistepBwd& p, Stream stream) {
   if (p.N == 0) return;
   const Pattern pattern(p.theta, p.N, p.C, p.inner);
   with(kPair<X> > 1 && in_words<X>(p) && fills(p.N / kPair<X>), [&](auto wide) {
-    with(p.rule.negative != Negative::none, [&](auto is_signed) {
+    with(p.is_signed, [&](auto is_signed) {
       using Eq = E<is_signed()>;
       Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
         constexpr int many = wide() ? kPair<X> : 1;

@@ -77,7 +77,7 @@ struct Row {
 };
 
 template <class F, class S, int K, int threads>
-__global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock) rows_kernel(const __grid_constant__ Rows p) {
+__global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock) rows_kernel(const __grid_constant__ Rows p, const typename F::template Numbers<S> k) {
   __shared__ S shared[threads > 32 ? threads : 1];
   const int64_t r = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / threads;
   if (r >= p.R) return;  // all threads of the row
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock) rows_kerne
       if (i * threads + row.lane < row.C) total[i] = total[i] + x[i * threads];
       row.a[i] = total[i];
     }
-    F::apply(row, S(p.eps));
+    F::template apply<S>(row, k);
 #pragma unroll
     for (int i = 0; i < K; ++i) {
       if (i * threads + row.lane < row.C) y[i * threads] = row.a[i] - last[i];
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock) rows_kerne
 
 template <class F, class S, int K, int threads>
 void rows_of(const Rows& p, Stream stream) {
-  launch(rows_kernel<F, S, K, threads>, p.R * threads, threads > 32 ? threads : kRowBlock, stream, p);
+  launch(rows_kernel<F, S, K, threads>, p.R * threads, threads > 32 ? threads : kRowBlock, stream, p, typename F::template Numbers<S>(p.rule));
 }
 
 // K columns to a thread: few enough for registers, and as few threads as hold the row.

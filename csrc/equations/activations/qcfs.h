@@ -5,7 +5,21 @@
 
 namespace snn::inline SNN_ISA {
 
+enum class Grad : int { qcfs, srp, paper };
+
+// The fields of class Rule in Python: levels, grad.
+template <class S>
+struct QcfsNumbers {
+  using Scalar = S;
+  S levels;
+  Grad grad;
+  SNN_HD explicit QcfsNumbers(const Rule& r) : levels(S(r.of[0])), grad(Grad(int(r.of[1]))) {}
+};
+
 struct QCFS {
+  static constexpr int fields = 2;  // of class Rule
+  template <class S> using Numbers = QcfsNumbers<S>;
+
   template <class V, class S>
   SNN_HD static V quantise(V z, S levels) {
     const V zero = splat<V>(S(0)), one = splat<V>(S(1));
@@ -14,24 +28,26 @@ struct QCFS {
     return ratio(round_down(z * levels + S(0.5)), levels);
   }
 
-  template <class V, class S>
-  SNN_HD static V fwd(V x, V theta, S levels) {
-    return quantise(x / theta, levels) * theta;
+  template <class V, class K>
+  SNN_HD static V fwd(V x, V theta, const K& k) {
+    return quantise(x / theta, k.levels) * theta;
   }
 
   // Returns dx and puts this element's share of dtheta into dtheta.
-  template <class V, class S>
-  SNN_HD static V bwd(V& dtheta, V dy, V x, V theta, S levels, Grad grad) {
+  template <class V, class K>
+  SNN_HD static V bwd(V& dtheta, V dy, V x, V theta, const K& k) {
+    using S = typename K::Scalar;
+    const S levels = k.levels;
     const V zero = splat<V>(S(0)), one = splat<V>(S(1)), top = splat<V>(levels);
     const V z = x / theta;
-    if (grad == Grad::qcfs) {
+    if (k.grad == Grad::qcfs) {
       auto inside = (z >= zero) & (z <= one);
       dtheta = where(inside, dy * (quantise(z, levels) - z), where(z > one, dy, zero));
       return where(inside, dy, zero);
     }
     const V f = round_down(z * levels + S(0.5));
-    auto inside = (f >= zero) & (grad == Grad::srp ? f <= top : f < top);
-    auto above = grad == Grad::srp ? f > top : f >= top;
+    auto inside = (f >= zero) & (k.grad == Grad::srp ? f <= top : f < top);
+    auto above = k.grad == Grad::srp ? f > top : f >= top;
     dtheta = where(inside, dy * (quantise(z, levels) - z), where(above, dy, zero));
     return where(inside, dy, zero);
   }

@@ -9,10 +9,11 @@ struct CosNumbers {
   using Scalar = S;
   bool normalised;
   S max_shift;
-  SNN_HD explicit CosNumbers(const CosRule& r) : normalised(r.normalised), max_shift(S(r.max_shift)) {}
+  SNN_HD explicit CosNumbers(const Rule& r) : normalised(r.of[0] != 0), max_shift(S(r.of[1])) {}
 };
 
 struct COS {
+  static constexpr int fields = 2;  // of class Rule: normalised, max_shift
   template <class S> using Numbers = CosNumbers<S>;
 
   template <class V, class K>

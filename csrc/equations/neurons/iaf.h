@@ -7,6 +7,31 @@
 
 namespace snn::inline SNN_ISA {
 
+enum class Negative : int { none, stbif, snm };
+enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid };
+
+// The fields of class Rule in Python, in their order.
+struct IafRule {
+  bool normalised, strict, hard;
+  double v_reset;
+  Negative negative;
+  double n_min, p_max;
+  Surrogate surrogate;
+  double gamma;
+  bool detach_reset, memory;
+  double offset, tau;  // tau 0: no leak
+  bool decay_input, product;
+
+  SNN_HD explicit IafRule(const Rule& rule) {
+    const double* r = rule.of;
+    normalised = r[0] != 0, strict = r[1] != 0, hard = r[2] != 0, v_reset = r[3];
+    negative = Negative(int(r[4])), n_min = r[5], p_max = r[6];
+    surrogate = Surrogate(int(r[7])), gamma = r[8], detach_reset = r[9] != 0;
+    memory = r[10] != 0, offset = r[11];
+    tau = r[12], decay_input = r[13] != 0, product = r[14] != 0;
+  }
+};
+
 template <class S>  // scalar of the lane
 struct IafNumbers {
   using Scalar = S;
@@ -17,9 +42,11 @@ struct IafNumbers {
 
   SNN_HD explicit IafNumbers(const IafRule& r)
       : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm),
-        detach_reset(r.detach_reset), memory(r.memory), leaky(r.tau != 0), decay_input(r.decay_input), product(r.product), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
+        detach_reset(r.detach_reset), memory(r.memory), leaky(r.tau != 0), decay_input(r.decay_input), product(r.product),
+        surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
         gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
-        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)), tau(S(r.tau)), keep(S(1.0 - 1.0 / r.tau)) {}
+        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)),
+        tau(S(r.tau)), keep(S(1.0 - 1.0 / r.tau)) {}
 };
 
 // The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
@@ -36,11 +63,16 @@ struct PlainIafNumbers : IafNumbers<S> {
 
 template <bool Signed>
 struct IAF {
+  static constexpr int fields = 15;       // of class Rule
   static constexpr bool counts = Signed;  // the count gates the spikes, so the backward needs it
+
+  static bool is_signed(const Rule& r) { return IafRule(r).negative != Negative::none; }
+  static bool remembers(const Rule& r) { return IafRule(r).memory; }  // the count is a float memory
 
   // Calls f with the numbers of the rule, in the narrowest type that holds them; or in the general one alone, where speed is not worth the code.
   template <class S, bool narrow = true, class F>
-  static void with_numbers(const IafRule& r, F&& f) {
+  static void with_numbers(const Rule& rule, F&& f) {
+    const IafRule r(rule);
     if constexpr (narrow)
       if (PlainIafNumbers<S>::fits(r)) return f(PlainIafNumbers<S>(r));
     f(IafNumbers<S>(r));

@@ -7,9 +7,8 @@ float memory.
 
 import torch
 
+from snnfast.engines.form import EVERY, allocate, kept_shape
 from snnfast.equations.bind import remembers, signed
-
-EVERY = 16  # on a GPU the forward keeps the state before every 16th step for the backward
 
 
 def spread(theta, inner, N):
@@ -27,23 +26,6 @@ def pack_bits(on):
     return torch.where(w >= 2**31, w - 2**32, w).to(torch.int32)
 
 
-def spikes_spec(T, N, dtype, spikes, signed):
-    """Shape and dtype of the spikes of T steps of N neurons in the form `spikes`, for input of `dtype`."""
-    words = -(-N // 32)
-    if spikes in ("scaled", "unit"):
-        return (T, N), dtype
-    if spikes == "int8":
-        return (T, N), torch.int8
-    if spikes == "bits":
-        return ((2, T, words) if signed else (T, words)), torch.int32
-    return (N,), torch.int32
-
-
-def allocate(x, T, spikes, signed):
-    shape, dtype = spikes_spec(T, x.size(1), x.dtype, spikes, signed)
-    return x.new_empty(shape, dtype=dtype)
-
-
 def start(eq, x, theta, v, count, inner, v0, k):
     th = spread(theta, inner, x.size(1))
     v = eq.start(v0, th, k) if v is None else v.clone()
@@ -51,18 +33,8 @@ def start(eq, x, theta, v, count, inner, v0, k):
     return th, v, n
 
 
-def count_like(x, theta, k):
-    """An empty [N] for the count between calls."""
-    return x.new_empty((x.size(1),), dtype=theta.dtype if remembers(k) else torch.int32)
-
-
 def row(x, t, dtype):
     return x[t if x.size(0) > 1 else 0].to(dtype)
-
-
-def kept_shape(T, N, every, gates):
-    """Shape of the states kept for the backward: [ceil(T/every), 1 or 2 (v; n where it gates), N], or nothing."""
-    return (-(-T // every) if every else 0, 2 if gates else 1, N)
 
 
 def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):

@@ -6,8 +6,8 @@ import functools
 import torch
 import triton
 
+from snnfast.engines import form
 from snnfast.engines.reference import gather as product
-from snnfast.engines.reference import multistep as form
 from snnfast.engines.triton import (
     OPTIONS,
     bound,
@@ -86,7 +86,7 @@ class Multistep:
     """fwd, out and bwd of a neuron whose equation is bound to Triton (`snnfast.engines.triton.bound`)."""
 
     def __init__(self, equation):
-        self.Rule, self.gates = equation.Rule, equation.gates
+        self.numbers, self.gates = equation.numbers, equation.gates
         self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
         self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
 
@@ -103,18 +103,19 @@ class Multistep:
                 )  # fmt: skip
         return kept
 
-    def fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, *rule):
-        k = self.Rule(*rule)
+    def fwd(self, x, theta, v, count, mask, T, inner, v0, spikes, every, rule):
+        k, spikes = self.numbers.unpack(rule), form.SPIKES[spikes]
         s = form.allocate(x, T, spikes, signed(k))
         v_end, count_end = _new_state(x, theta, k)
         kept = self._launch(s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k)
         return s, v_end, count_end, kept
 
-    def out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, *rule):
-        self._launch(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, 0, self.Rule(*rule))
+    def out(self, x, theta, v, count, mask, out, v_end, count_end, T, inner, v0, spikes, rule):
+        k = self.numbers.unpack(rule)
+        self._launch(out, v_end, count_end, x, theta, v, count, mask, T, inner, v0, form.SPIKES[spikes], 0, k)
 
-    def bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, *rule):
-        k = self.Rule(*rule)
+    def bwd(self, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, rule):
+        k = self.numbers.unpack(rule)
         N = x.size(1)
         if kept.size(0) == 0:
             net = form.allocate(x, T, "count", signed(k))
@@ -145,14 +146,14 @@ _iaf = Multistep(iaf)
 iaf_fwd, iaf_out, iaf_bwd = _iaf.fwd, _iaf.out, _iaf.bwd
 
 
-def cos_fwd(x, theta, T, inner, v0, *rule, BLOCK=128):
+def cos_fwd(x, theta, T, inner, v0, rule, BLOCK=128):
     N = x.size(1)
     v0_out = theta.new_empty((N,))
     if N:
         with _on(x):
             stride = x.stride(0) if x.size(0) > 1 else 0
             _cos_fwd[_blocks(N, BLOCK)](
-                x, theta, v0_out, stride, T, N, theta.numel(), inner, v0=v0, k=cos.Rule(*rule), BLOCK=BLOCK, **OPTIONS
+                x, theta, v0_out, stride, T, N, theta.numel(), inner, v0=v0, k=cos.numbers.unpack(rule), BLOCK=BLOCK, **OPTIONS
             )
     return v0_out
 
@@ -168,17 +169,17 @@ def _elementwise(x, C, inner):
     return dict(one=C == 1, small=x.numel() + 2 * TILE < 1 << 31, aligned=aligned, BLOCK=2048 // x.element_size())
 
 
-def qcfs_fwd(x, theta, inner, levels, grad):
+def qcfs_fwd(x, theta, inner, rule):
     y = torch.empty_like(x)
     N, C = x.numel(), theta.numel()
     if N:
         facts = _elementwise(x, C, inner)
         with _on(x), _rounded(y) as (to,):
-            _qcfs_fwd[_blocks(N, facts["BLOCK"])](x, theta, to, N, C, inner, k=qcfs.Rule(levels, grad), **facts, **OPTIONS)
+            _qcfs_fwd[_blocks(N, facts["BLOCK"])](x, theta, to, N, C, inner, k=qcfs.numbers.unpack(rule), **facts, **OPTIONS)
     return y
 
 
-def qcfs_bwd(dy, x, theta, inner, levels, grad):
+def qcfs_bwd(dy, x, theta, inner, rule):
     N, C = x.numel(), theta.numel()
     dx = torch.empty_like(x)
     if not N:
@@ -189,7 +190,7 @@ def qcfs_bwd(dy, x, theta, inner, levels, grad):
     partial = theta.new_empty((tiles, C))
     facts = _elementwise(x, C, inner)
     with _on(x), _rounded(dx) as (to,):
-        _qcfs_bwd[(tiles * C,)](dy, x, theta, to, partial, N, C, inner, outer, k=qcfs.Rule(levels, grad), TILE=TILE, **facts, **OPTIONS)
+        _qcfs_bwd[(tiles * C,)](dy, x, theta, to, partial, N, C, inner, outer, k=qcfs.numbers.unpack(rule), TILE=TILE, **facts, **OPTIONS)
     return dx, partial.sum(0)
 
 

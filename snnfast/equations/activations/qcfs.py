@@ -14,14 +14,14 @@ is the knob `grad`, with z = x/theta and k = floor(L z + 1/2):
 Written in bare operators and `where`, `div`, `floor`, which every engine binds to its own; C++ twin: `csrc/equations/activations/qcfs.h`.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Rule(NamedTuple):
     """The numbers of one launch."""
 
     levels: int = 4
-    grad: str = "qcfs"
+    grad: Literal["qcfs", "srp", "paper"] = "qcfs"
 
 
 def quantise(z, theta, k):

@@ -18,7 +18,7 @@ The functions are written in bare operators and the names `where`, `div`, `exp`,
 Shapes: every lane argument has the shape of a block of neurons; `k` is one `Rule` for the launch.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from snnfast.equations.neurons.lif import leak, leak_bwd
 
@@ -30,10 +30,10 @@ class Rule(NamedTuple):
     strict: bool = False
     hard: bool = False
     v_reset: float = 0.0
-    negative: str = "none"
+    negative: Literal["none", "stbif", "snm"] = "none"
     n_min: float = 0.0
     p_max: float = float("inf")
-    surrogate: str = "zif"
+    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif"
     gamma: float = 1.0
     detach_reset: bool = False
     memory: bool = False

@@ -1,0 +1,31 @@
+// One row of ops/table.h: its engine on its equation. Compiled once per row, and per dtype for the time loops; CMake says which:
+// SNN_OP, SNN_PARAMS, SNN_ENGINE, SNN_EQUATION, and SNN_DTYPE or nothing.
+#define SNN_ISA device
+#include "kernels.h"
+
+#include "lane.h"
+// lane.h comes first: the equations use it on types that have no namespace of their own.
+#include "../../equations/activations/qcfs.h"
+#include "../../equations/functions/layer_norm.h"
+#include "../../equations/functions/softmax.h"
+#include "../../equations/neurons/cos.h"
+#include "../../equations/neurons/iaf.h"
+#include "../../equations/synapses/conv.h"
+#include "calibrate.h"
+#include "elementwise.h"
+#include "gather.h"
+#include "multistep.h"
+#include "multistep_bwd.h"
+#include "rows.h"
+
+namespace snn::cuda {
+
+#ifdef SNN_DTYPE
+void SNN_OP(For<Dtype::SNN_DTYPE>, const SNN_PARAMS& p, void* stream) {
+  SNN_ENGINE<SNN_EQUATION, ElementOf<Dtype::SNN_DTYPE>::type>(p, static_cast<Stream>(stream));
+}
+#else
+void SNN_OP(ForAll, const SNN_PARAMS& p, void* stream) { SNN_ENGINE<SNN_EQUATION>(p, static_cast<Stream>(stream)); }
+#endif
+
+}  // namespace snn::cuda

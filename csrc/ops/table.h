@@ -1,0 +1,14 @@
+// The one list of ops. A row: the op's kernel, what crosses into it, the engine that runs it, the equation.
+// Of each row are made: a place in the CPU's table of kernels and the launch that cuts it into pieces (engines/cpu), a CUDA unit and its launch
+// (engines/cuda; CMake reads the rows here), and the launches of the tests' CUDA column on the host.
+#pragma once
+
+#define SNN_OPS(X)                                         \
+  X(iaf_fwd, MultistepFwd, multistep_fwd, IAF)             \
+  X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)             \
+  X(cos_fwd, Calibrate, calibrate, COS)                    \
+  X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS)       \
+  X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS)       \
+  X(conv_fwd, Gather, gather, Conv)                        \
+  X(softmax_out, Rows, rows, Softmax)                      \
+  X(layer_norm_out, Rows, rows, LayerNorm)
