@@ -112,7 +112,7 @@ test-sanitizers: $(READY)
 	PATH="$(abspath $(dir $(PY))):$$PATH" cmake -G Ninja -S . -B $(SANITIZED) -DSNNFAST_SANITIZE=ON -DPython_EXECUTABLE="$(abspath $(PY))" > /dev/null
 	PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build $(SANITIZED) --target _cuda_on_host planted
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	$(PY) -m pytest tests/test_sanitizers.py tests/test_cuda_on_host.py --on-host $(SANITIZED) -p no:cacheprovider $(ARGS)
+	$(PY) -m pytest tests/engines/test_sanitizers.py tests/engines/test_cuda_on_host.py --on-host $(SANITIZED) -p no:cacheprovider $(ARGS)
 
 # What travels to a machine with a GPU, built here without one: _C and _CUDA for every Python from 3.10 and every torch from 2.10 on.
 gpu-kit: $(READY)

@@ -87,7 +87,7 @@ def first(stand_in):
     here = ["--stand-in"] if stand_in else []
     yield Step("library", [sys.executable, __file__, "--library", *here], 170)
     yield Step("every op once", [sys.executable, "tests/every_op.py", *here], 40)
-    tests = "tests/test_cuda_on_host.py" if stand_in else "tests/test_gpu.py"
+    tests = "tests/engines/test_cuda_on_host.py" if stand_in else "tests/engines/test_gpu.py"
     yield Step("tests", pytest(tests, *(["-k", "test_cos or test_rows"] if stand_in else [])), 90, "tests.log")
     yield Step("copies before", gpu("--by", "copies", "--seconds", "35", stand_in=stand_in), 45)
     for number in ("1", "2"):
@@ -110,9 +110,9 @@ def second(stand_in):
     network = [sys.executable, "bench/models.py", "--arch", "vgg16", "--ways", "snnfast", "--rounds", "1", *size]
     yield Step("VGG-16, T = 1024, 200 images", network, 110)
     few = "test_cos_triton" if stand_in else "cos_triton or qcfs_triton"
-    yield Step("Triton equality, activations", pytest("tests/test_backends.py", "-k", few, workers=14), 40, "tests.log")
-    if not stand_in:  # interpreted in tests/test_backends.py
-        yield Step("Triton equality, neurons", pytest("tests/test_backends.py", "-k", "test_triton", workers=14), 60, "tests.log")
+    yield Step("Triton equality, activations", pytest("tests/engines/test_backends.py", "-k", few, workers=14), 40, "tests.log")
+    if not stand_in:  # interpreted in tests/engines/test_backends.py
+        yield Step("Triton equality, neurons", pytest("tests/engines/test_backends.py", "-k", "test_triton", workers=14), 60, "tests.log")
     yield Step("CUDA rows, round 3", gpu("--by", "cuda", "--round", "3", "--seconds", "58", stand_in=stand_in), 70)
 
 

@@ -15,7 +15,15 @@ from gpu_tables import table
 from snnfast.system.memory import told
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "bench/README.md", "bench/gpu-predictions.md")
+PAGES = (
+    "README.md",
+    "docs/ops.md",
+    "docs/networks.md",
+    "docs/evaluation.md",
+    "docs/install.md",
+    "bench/README.md",
+    "bench/gpu-predictions.md",
+)
 MARKED = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AVX512, AVX2 = "amd-epyc-family-26-model-2-x86-64-v4", "amd-epyc-x86-64-v3"
 

@@ -5,9 +5,13 @@
 
 import sys
 import time
+from pathlib import Path
 
 import cases
 import torch
+
+sys.path.append(str(Path(__file__).parent / "engines"))
+
 from test_backends import QCFS, check_cos, check_qcfs, check_row
 from test_conv import check_conv
 from test_rows import ROWS, check_rows

@@ -1,7 +1,7 @@
 """The CUDA column without a GPU: its kernels, compiled for the host, equal the reference bit for bit over the case table.
 
 `tests/cuda_on_host/cuda_runtime.h` runs a block's threads as fibers; every index, word, ballot and sum is the device's. What this cannot show: speed,
-ptxas (tests/test_compile_only.py), streams, and races between blocks (there is nothing that blocks share).
+ptxas (tests/engines/test_compile_only.py), streams, and races between blocks (there is nothing that blocks share).
 """
 
 import cases

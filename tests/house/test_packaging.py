@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tomllib
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OP = """
 import warnings, torch
 with warnings.catch_warnings(record=True) as said:

@@ -1,4 +1,4 @@
-"""A neuron written once in Python: the README's example runs on the reference and on Triton, has its gradient, converts and evaluates."""
+"""A neuron written once in Python: the example of docs/ops.md runs on the reference and on Triton, has its gradient, converts and evaluates."""
 
 import copy
 import importlib
@@ -15,7 +15,7 @@ from conftest import DEVICE
 import snnfast
 from snnfast.engines.form import EVERY, SPIKES
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/ops.md").read_text()
 
 
 def module(folder, name, text):
@@ -31,7 +31,7 @@ def module(folder, name, text):
 
 @pytest.fixture(scope="module")
 def lif(tmp_path_factory):
-    (text,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "def step(" in block]
+    (text,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "def step(" in block]
     assert len(text.strip().splitlines()) <= 20
     return snnfast.neuron(module(tmp_path_factory.mktemp("neuron"), "lif", text))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from on_host import on_host_library
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
 import gpu  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sass import loads_between_waits
 
-BUILD = Path(__file__).parents[1] / "build"
+BUILD = Path(__file__).parents[2] / "build"
 DTYPES = ("f32", "f16", "bf16", "f64")
 FORWARD, BACKWARD = ([f"iaf_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd"))
 UNITS = (*FORWARD, *BACKWARD, "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "softmax_out", "layer_norm_out")

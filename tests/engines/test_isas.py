@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import isas
 
-BUILD = Path(__file__).parents[1] / "build"
+BUILD = Path(__file__).parents[2] / "build"
 
 
 def test_instruction_sets_agree():

@@ -219,7 +219,7 @@ def test_recorded_activations(golden):
 def test_twins_read_the_same_rules(stem):
     """The C++ twin takes each field of the Python rule from its place among the numbers, and each text of a choice from its place among the texts."""
     equation = importlib.import_module(f"snnfast.equations.{stem.replace('/', '.')}")
-    text = (Path(__file__).parents[1] / f"csrc/equations/{stem}.h").read_text()
+    text = (Path(__file__).parents[2] / f"csrc/equations/{stem}.h").read_text()
     places = {name: int(i) for name, i in re.findall(r"(\w+)(?: = |\()(?:\w+\()*r(?:\.of)?\[(\d+)\]", text)}
     assert places == {name: i for i, name in enumerate(equation.Rule._fields)}
     assert int(re.search(r"int fields = (\d+);", text).group(1)) == len(equation.Rule._fields)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import HAS_CUDA
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def ran(script, *options, **variables):
