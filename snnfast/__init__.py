@@ -2,7 +2,7 @@
 
 import torch  # noqa: F401  (the compiled library finds torch's symbols through it)
 
-from snnfast import data, models, nn, train, training
+from snnfast import conversion, data, evaluation, models, nn, train, training
 from snnfast.checkpoints.extract import extract
 from snnfast.checkpoints.own import load_checkpoint, save_checkpoint
 from snnfast.conversion.convert import convert
@@ -26,9 +26,9 @@ from snnfast.version import __version__  # noqa: F401
 backends.register(_library.override)
 
 __all__ = [
-    "Accelerated", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "convert", "cos_start", "cs_qcfs", "data", "evaluate",
-    "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "models", "neuron", "nn", "qcfs", "save_checkpoint",
-    "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
+    "Accelerated", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start", "cs_qcfs",
+    "data", "evaluate", "evaluation", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "models", "neuron", "nn",
+    "qcfs", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from snnfast import checks
 from snnfast.checkpoints.own import save_checkpoint
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
-from snnfast.conversion.method import METHODS, method_of
+from snnfast.conversion.methods import METHODS, method_of
 from snnfast.data import digits, shift
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.models import swin_tiny, vgg11, vit_tiny

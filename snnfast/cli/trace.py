@@ -31,7 +31,7 @@ def run(args, device):
         for j, i in enumerate(args.images):
             wrote.append(f"{name}-image{i}.png")
             raster.plot(
-                f"{name}, image {i} of class {int(labels[j])}", layer, j, out / wrote[-1], snn.method.options.get("unit") == "normalised"
+                f"{name}, image {i} of class {int(labels[j])}", layer, j, out / wrote[-1], snn.method.neuron().get("unit") == "normalised"
             )
     for name, layer in found.items():
         console.print(f"{name}: {layer['s'].shape[2]} neurons, {np.abs(layer['s']).mean():.4f} spikes per neuron and step")

@@ -10,7 +10,7 @@ from snnfast import checks, models
 from snnfast import data as data_sets
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
-from snnfast.conversion.method import method_of
+from snnfast.conversion.methods import method_of
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.training import loop, recipes
 

@@ -6,7 +6,9 @@ import torch
 
 from snnfast import checks, nn
 from snnfast.conversion import functions, max_pooling, relu_thresholds
-from snnfast.conversion.method import Method, method_of, voltage_of
+from snnfast.conversion.method import method_of, voltage_of
+from snnfast.conversion.method import options as options_of_methods
+from snnfast.conversion.methods import OwnNeuron
 from snnfast.graph import commutes
 from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.rewrite import put_in_place, replace, take_readout
@@ -14,18 +16,19 @@ from snnfast.graph.trace import prepared
 from snnfast.graph.vocabulary import module_of
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.runtime import linear_part
+from snnfast.runtime.clock import Clock
 from snnfast.runtime.network import SpikingNetwork
 
 
-def _put_neurons(gm, how):
+def _put_neurons(gm, keywords, differential):
     """Puts an IF in place of every quantised activation, with its mask behind it; returns their names and levels."""
     levels = {}
     for name, m in list(gm.named_modules()):
         if not nn.is_quantised(m):
             continue
         checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
-        (theta, low, high), options = nn.rungs_of(m), how.options
-        if how.differential:
+        (theta, low, high), options = nn.rungs_of(m), keywords
+        if differential:
             options = {**options, "caps": (low, high)}
         elif low < 0:
             raise ValueError(f"{name} has levels below 0, which have a spiking form in mode='differential' alone")
@@ -92,8 +95,8 @@ def _replace_max_pools(gm, form, poisson):
 
 
 def convert(
-    net, method=None, *, mode=None, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None, neuron=None, calibrate=None,
-    percentile=99.9, per_channel=False, maxpool="difference", inputs=None, input_steps=None, amplitude=None, seed=0, output="values", **options,
+    net, method=None, *, mode=None, neuron=None, calibrate=None, percentile=99.9, per_channel=False, maxpool="difference", inputs=None,
+    input_steps=None, amplitude=None, seed=0, output="values", **options,
 ):  # fmt: skip
     """A spiking network with the weights of `net`, which is not changed.
 
@@ -103,21 +106,14 @@ def convert(
     Args:
         net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` or ReLUs and whose other layers,
             behind the first activation, commute with rates (`snnfast/graph/commutes.py` lists them). torchvision's and timm's VGGs and ResNets are.
-        method: "if", "stbif", "snm", "srp", "srp+stbif", "srp+snm" or "cos"; `snnfast/conversion/method.py` says what each does. Default: "if",
-            and "stbif" in mode "differential".
+        method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
+            "srp+stbif", "srp+snm" or "cos". Default: "if", and "stbif" in mode "differential".
         mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
             neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
             network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if the network has such
             functions and no method and no random masks are asked for, else "per_step".
-        v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name; 0.5 (the default) is optimal for QCFS.
-        parity: the arithmetic of the method's authors, for comparison with their programs.
-        tau: steps of SRP's first phase, >= 1 (4). They come on top of T.
-        mask: which neurons SRP lets emit: "authors" (v > 1e-3 theta after the first phase, as their program) or "paper" (v >= 0).
-        rho: inputs that COS calibrates on, >= 1 (4); runs need T >= rho.
-        max_shift: largest upward shift of COS, in units of theta; None as the authors have it.
-        caps: (n_min, p_max) of the net spike count, for methods with negative spikes; see `snnfast.iaf`.
-        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; `options` are fields of its Rule.
+        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
         calibrate: images for the thresholds of ReLUs: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of `net`.
         percentile: of a ReLU's non-zero activations, in (0, 100]; 100 is their maximum.
         per_channel: whether ReLUs get a threshold per channel; "neuron": one per neuron, its maximum (SNM's authors), for images of that size alone.
@@ -129,12 +125,13 @@ def convert(
         seed: of Poisson input.
         output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
             authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
+        options: fields of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have them. `v0` is the start
+            voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
 
     Raises:
         ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
     """
-    if neuron is None and options:
-        raise TypeError(f"convert got unexpected options: {', '.join(options)}")
+    options, rule = _shared_out(options, neuron)
     checks.choice("maxpool", maxpool, max_pooling.FORMS)
     checks.choice("per_channel", per_channel, (False, True, "neuron"))
     checks.choice("output", output, ("values", "spikes"))
@@ -142,37 +139,36 @@ def convert(
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     relu_thresholds.check_percentile(percentile)
     asked = _mode_asked(mode, inputs, input_steps, method)
-    how = method_of(method or ("stbif" if asked == "differential" else "if"), v0=v0, parity=parity, tau=tau, mask=mask, rho=rho,
-                    max_shift=max_shift, caps=caps)  # fmt: skip
+    how = method_of(method or ("stbif" if asked == "differential" else "if"), **options)
     if neuron is not None:
-        how = _own_neuron(how, neuron, options)
+        how = _own_neuron(how, neuron, rule)
     batches = None if calibrate is None else relu_thresholds.images_of(calibrate)
-    how = dataclasses.replace(how, amplitude=_amplitude(inputs, amplitude, batches), seed=checks.integer("seed", seed, 0))
+    amplitude, seed = _amplitude(inputs, amplitude, batches), checks.integer("seed", seed, 0)
     gm = prepared(net, None if batches is None else batches[0][:1])
-    readout = take_readout(gm)
+    clock = Clock(amplitude, seed, readout=take_readout(gm))
     if asked is None and method is None and neuron is None and inputs is None and has_functions(gm):
         asked = "per_step" if _has_masks(gm) else "differential"
-        how = how if asked == "per_step" else method_of("stbif", v0=v0, parity=parity, caps=caps)
+        how = how if asked == "per_step" else method_of("stbif", **options)
     if asked == "differential":
-        how = _differential(how, gm, neuron, input_steps if inputs == "rate" else 1, batches, output, maxpool)
+        steps = _differential(how, gm, neuron, input_steps if inputs == "rate" else 1, batches, output, maxpool)
+        clock = dataclasses.replace(clock, mode="differential", input_steps=steps)
     if output == "spikes":
         _end_in_a_relu(gm, batches)
     # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
     levels = {}
     if batches is not None and relu_thresholds.relu_nodes(gm):
-        levels = _put_neurons_for_relus(gm, how.options, batches, percentile, per_channel)
-    levels = _put_neurons(gm, how) | levels
-    _check_names(how.options["v0"], levels)
+        levels = _put_neurons_for_relus(gm, how.neuron(), batches, percentile, per_channel)
+    levels = _put_neurons(gm, how.neuron(), clock.differential) | levels
+    _check_names(how.neuron()["v0"], levels)
     if not levels:
         raise ValueError(_nothing_to_fire(gm))
-    how = dataclasses.replace(how, readout=readout)
-    _replace_max_pools(gm, maxpool, how.amplitude is not None)
-    if how.differential:
+    _replace_max_pools(gm, maxpool, clock.poisson)
+    if clock.differential:
         functions.put(gm, Plan(gm))
-    _check_rates(gm, how, asked == "per_step")
+    _check_rates(gm, clock, asked == "per_step")
     gm.delete_all_unused_submodules()
     gm.recompile()
-    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how)
+    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how, clock)
 
 
 def _nothing_to_fire(gm):
@@ -211,10 +207,11 @@ def _has_masks(gm):
 
 
 def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
-    """The method of a differential run."""
+    """Refuses what a differential run cannot be; the steps over which the image comes in."""
     if neuron is not None:
         raise ValueError("mode 'differential' runs with ST-BIF neurons; neuron= is of mode 'per_step'")
-    if not isinstance(how.options["v0"], float) or how.options["v0"] != 0.5:
+    keywords = how.neuron()
+    if not isinstance(keywords["v0"], float) or keywords["v0"] != 0.5:
         raise ValueError("in mode 'differential' neurons start at 0.5, which rounds to the nearest level: v0 is of mode 'per_step'")
     if maxpool != "difference" and any(max_pooling.window_of(n, gm) for n in gm.graph.nodes):
         raise ValueError(f"maxpool={maxpool!r} is another function than the network's: mode 'differential' takes 'difference'")
@@ -222,7 +219,7 @@ def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
         raise ValueError(
             "random masks take spikes that a sum never gets back, so mode 'differential' would not converge: use mode 'per_step'"
         )
-    if "caps" in how.options:
+    if "caps" in keywords:
         raise ValueError("in mode 'differential' the caps of a neuron are the levels of its activation: caps is of mode 'per_step'")
     if output == "spikes" or (batches is not None and relu_thresholds.relu_nodes(gm)):
         raise ValueError(
@@ -230,7 +227,7 @@ def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
         )
     first = next((m for m in gm.modules() if nn.is_quantised(m)), None)
     steps = checks.integer("input_steps", 1 if first is None else nn.levels_of(first)) if input_steps is None else input_steps
-    return dataclasses.replace(how, mode="differential", input_steps=checks.integer("input_steps", steps))
+    return checks.integer("input_steps", steps)
 
 
 def _own_neuron(how, neuron, options):
@@ -239,7 +236,19 @@ def _own_neuron(how, neuron, options):
     neuron.rule(**options)
     if how.parity or how.name != "if":
         raise ValueError("method and parity are of integrate-and-fire; a neuron of one's own has its own rule and arithmetic")
-    return Method(f"if, neuron {neuron.__name__}", {"v0": how.options["v0"], "neuron": neuron, **options})
+    return OwnNeuron(v0=how.v0, of=neuron, rule=options)
+
+
+def _shared_out(options, neuron):
+    """(fields of the method, fields of a neuron's own Rule) of convert's options."""
+    own = () if not isinstance(neuron, PythonNeuron) else neuron.Rule._fields
+    known = options_of_methods()
+    rule = {k: v for k, v in options.items() if k in own or (neuron is not None and k not in known)}
+    rest = {k: v for k, v in options.items() if k not in rule}
+    unknown = [k for k in rest if k not in known]
+    if unknown:
+        raise TypeError(f"convert got unexpected options: {', '.join(unknown)}")
+    return rest, rule
 
 
 def _amplitude(inputs, amplitude, batches):
@@ -253,16 +262,16 @@ def _amplitude(inputs, amplitude, batches):
     return checks.number("amplitude", amplitude, positive=True)
 
 
-def _check_rates(gm, how, functions):
-    """Refuses, by name, what has no spiking form. functions: those that do not commute may be computed step by step."""
-    plan = Plan(gm, how.amplitude is not None)
+def _check_rates(gm, clock, per_step):
+    """Refuses, by name, what has no spiking form. per_step: functions that do not commute may be computed step by step."""
+    plan = Plan(gm, clock.poisson)
     for node in gm.graph.nodes:
         if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):
             raise ValueError(f"{commutes.called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
         ours = node in plan.firing or node in plan.summing or isinstance(module_of(gm, node), nn.SpikeMask)
         if node in plan.spiking and not ours and node.op not in ("output", "placeholder"):
-            commutes.check(node, gm, plan, functions)
-            if how.differential:
+            commutes.check(node, gm, plan, per_step)
+            if clock.differential:
                 linear_part.check(node, gm, plan)
         elif node.op == "call_method" and node.target.endswith("_"):
             raise ValueError(f"{node.target} (node {node.name}) works in place on a value that every chunk of time uses again")

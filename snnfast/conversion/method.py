@@ -1,95 +1,105 @@
-"""The conversion methods: which neuron they put in place of an activation, and what a run does before it counts.
+"""What a conversion method is: the neuron it puts in place of an activation, and what a run does before it counts.
 
-    if           the plain neuron (Bu et al., ICLR 2022)
-    stbif, snm   with negative spikes (You et al., ICML 2024; Wang et al., IJCAI 2022)
-    srp          tau steps first; then neurons whose potential ended at or below 0 emit nothing (Hao et al., AAAI 2023)
-    srp+stbif, srp+snm    the same, with negative spikes in the second phase
-    cos          each layer's start voltage is calibrated on its first rho inputs (Hao et al., ICLR 2023)
+A method is an object that owns all it does; its options are its fields. Each has a file in `conversion/methods`, and a name:
+
+    if           the plain neuron                                                           `IF`
+    stbif, snm   with negative spikes                                                       `STBIF`, `SNM`
+    srp          tau steps first; then neurons whose potential ended at or below 0 emit nothing    `SRP`
+    srp+stbif, srp+snm    the same, with negative spikes in the second phase                `SRP(negative="stbif")`
+    cos          each layer's start voltage is calibrated on its first rho inputs           `COS`
 
 `parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for snm volts, a start at 0 and the
 float memory. All else is the same function.
 """
 
 import dataclasses
+from typing import Any, ClassVar
 
 import torch
 
 from snnfast import checks
-from snnfast.ops.cos import rule_of as cos_rule_of
 from snnfast.ops.iaf import rule_of
 
-METHODS = ("if", "stbif", "snm", "srp", "srp+stbif", "srp+snm", "cos")
-MASKS = ("authors", "paper")
+REGISTRY: dict[str, Any] = {}  # name -> what makes the method from its fields
 
 
-@dataclasses.dataclass(frozen=True)
+def register(name, **fields):
+    """Makes a class of methods known under a name, with these fields set."""
+
+    def known(cls):
+        REGISTRY[name] = (cls, fields)
+        return cls
+
+    return known
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """What `convert` makes of its arguments.
+    """What every method has.
 
-    Attributes:
-        options: keywords of `snnfast.nn.IF` for the steps that count.
-        tau: steps of SRP's first phase, 0 without it.  mask: "authors" (v > 1e-3 theta) or "paper" (v >= 0).
-        rho: inputs that COS calibrates on, 0 without it.  max_shift: see `snnfast.cos_start`.
-        amplitude: of Poisson input, or None where the image is a constant current.  seed: of its random numbers.
-        readout: ("softmax" or "log_softmax", dimension) where the network ends in one: it is taken of the mean output.
-        mode: "per_step", a run answers with the mean of its outputs; or "differential", with their sum, see `snnfast/conversion/functions.py`.
-        input_steps: of a differential run, in which the image comes in equal parts; 1: at once.
+    Args:
+        v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name. None: the method's own.
+        parity: the arithmetic of the method's authors, for comparison with their programs.
     """
 
-    name: str
-    options: dict
+    v0: Any = None
     parity: bool = False
-    tau: int = 0
-    mask: str = "authors"
-    rho: int = 0
-    max_shift: float | None = None
-    amplitude: float | None = None
-    seed: int = 0
-    readout: tuple | None = None
-    mode: str = "per_step"
-    input_steps: int = 1
+
+    citation: ClassVar[str] = ""  # BibTeX of the method, beside that of the activations
+    least_T: ClassVar[int] = 0  # inputs that each layer sees at once, before its first step
+    rehearsal: ClassVar[int] = 0  # steps that a run takes before it counts
+    bytes_per_neuron: ClassVar[int] = 0  # beside the potential and the count
+
+    def __post_init__(self):
+        rule_of(**{k: v for k, v in self.neuron().items() if k not in ("v0", "by_number")})
 
     @property
-    def differential(self):
-        return self.mode == "differential"
+    def name(self):
+        """The name in reports and on the command line."""
+        return next(
+            name for name, (cls, own) in REGISTRY.items() if cls is type(self) and all(getattr(self, k) == v for k, v in own.items())
+        )
 
-    def answer(self, total, t):
-        """What the sum of the first t outputs says, as a tensor of its own."""
-        return total.clone() if self.differential else total / t
+    def neuron(self):
+        """Keywords of `snnfast.nn.IF` for the steps that count."""
+        return {"unit": "normalised" if self.parity else "volts", "v0": 0.5 if self.v0 is None else self.v0}
 
-    def part(self, t):
-        """(share of the image that step t = 0, 1, ... gets, the first step from t on at which that changes or constants end, or None)."""
-        if not self.differential:
-            return 1.0, None
-        if t < self.input_steps:
-            return 1.0 / self.input_steps, 1 if t == 0 else self.input_steps
-        return 0.0, None
+    def before(self, run, chunk):
+        """What `run` does before its first step that counts, `chunk` steps at a time."""
 
-    def first(self):
-        """What differs in SRP's first phase: the plain neuron."""
-        return {"negative": None, "caps": None, "memory": False} if "negative" in self.options else {}
+    def start(self, neuron, current, constant):
+        """Options of one neuron layer for its first call, from its current: [t, B, ...], or [B, ...] of a constant one."""
+        return {}
 
-    def kept(self, v, theta):
-        """SRP's mask from the potentials after the first phase: where neurons may emit in the second."""
-        if self.mask == "paper":
-            return v >= 0
-        return v > (1e-3 if self.options["unit"] == "normalised" else 1e-3 * theta)
+    def citations(self):
+        """BibTeX entries."""
+        return (self.citation,) if self.citation else ()
+
+    def own_facts(self):
+        """Settings beside v0 and caps, for a report."""
+        return {}
 
     def facts(self):
         """Name and settings, for a report: plain values."""
-        found = {"method": self.name, "parity": self.parity}
-        if self.differential:
-            found |= {"mode": self.mode, "input": "analog" if self.input_steps == 1 else f"rate, {self.input_steps} steps"}
-        found |= {"tau": self.tau, "mask": self.mask} if self.tau else {}
-        found |= {"input": "poisson", "amplitude": self.amplitude, "seed": self.seed} if self.amplitude else {}
-        found |= {"rho": self.rho, "max_shift": self.max_shift} if self.rho else {}
-        told = ("caps",) if self.rho else ("v0", "caps")  # COS has start voltages of its own
-        own = {k: v for k, v in self.options.items() if k in told}
-        return found | {k: {n: _plain(e) for n, e in v.items()} if isinstance(v, dict) else _plain(v) for k, v in own.items()}
+        told = {k: v for k, v in self.neuron().items() if k in self.told}
+        return {
+            "method": self.name,
+            "parity": self.parity,
+            **self.own_facts(),
+            **{k: {n: _plain(e) for n, e in v.items()} if isinstance(v, dict) else _plain(v) for k, v in told.items()},
+        }
+
+    told: ClassVar[tuple] = ("v0", "caps")  # of the neuron's keywords, those that a report names
 
     def check_T(self, T):
-        if T < self.rho:
-            raise ValueError(f"T must be >= rho = {self.rho}, the inputs that COS calibrates on; got T = {T}")
+        if T < self.least_T:
+            raise ValueError(f"T must be >= {self.least_T}, the inputs that {self.name} looks at first; got T = {T}")
+
+
+def signed(method, negative, caps):
+    """Keywords of a neuron with negative spikes."""
+    memory = method.parity and negative == "snm" and caps is None
+    return {"negative": negative} | ({} if caps is None else {"caps": caps}) | ({"memory": True} if memory else {})
 
 
 def _plain(value):
@@ -97,29 +107,25 @@ def _plain(value):
     return f"tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else value
 
 
-def method_of(name="if", *, v0=None, parity=False, tau=None, mask=None, rho=None, max_shift=None, caps=None):
-    """Checks `convert`'s arguments; see there."""
-    checks.choice("method", name, METHODS)
-    _, _, negative = name.rpartition("+")
-    srp, negative = name.startswith("srp"), negative if negative in ("stbif", "snm") else None
-    for argument, value, fits in (("tau", tau, srp), ("mask", mask, srp), ("rho", rho, name == "cos"), ("max_shift", max_shift, name == "cos"),
-                                  ("caps", caps, negative), ("v0", v0, name != "cos")):  # fmt: skip
-        if value is not None and not fits:
-            raise ValueError(f"{argument} is an option of other methods, not of {name!r}")
-    alone = parity and name == "snm"
-    options = {"unit": "normalised" if parity and not alone else "volts", "v0": (0.0 if alone else 0.5) if v0 is None else v0}
-    if negative:
-        options |= {"negative": negative} | ({} if caps is None else {"caps": caps})
-        if parity and negative == "snm" and caps is None:
-            options["memory"] = True
-    rule_of(**{k: v for k, v in options.items() if k != "v0"})
-    if parity and (srp or name == "cos"):
-        options["by_number"] = True  # their programs hold thresholds as Python numbers
-    tau = (checks.integer("tau", 4 if tau is None else tau)) if srp else 0
-    mask = checks.choice("mask", "authors" if mask is None else mask, MASKS)
-    rho = checks.integer("rho", 4 if rho is None else rho) if name == "cos" else 0
-    cos_rule_of(max_shift=max_shift)
-    return Method(name, options, parity, tau, mask, rho, max_shift)
+def options():
+    """The fields that methods by name take: all, but for those that a name says itself."""
+    named = {field for _, own in REGISTRY.values() for field in own}
+    return {f.name for cls, _ in REGISTRY.values() for f in dataclasses.fields(cls)} - named
+
+
+def method_of(method="if", **given):
+    """A `Method`: itself, or made from its name and fields. Fields that are None count as not given."""
+    given = {k: v for k, v in given.items() if v is not None and (k, v) != ("parity", False)}
+    if isinstance(method, Method):
+        if given:
+            raise ValueError(f"{', '.join(given)}: give the fields of a method to it, {type(method).__name__}({next(iter(given))}=...)")
+        return method
+    cls, own = REGISTRY[checks.choice("method", method, tuple(REGISTRY))]
+    fits = {f.name for f in dataclasses.fields(cls)} - set(own)
+    for name in given:
+        if name not in fits:
+            raise ValueError(f"{name} is an option of other methods, not of {method!r}")
+    return cls(**own, **given)
 
 
 def voltage_of(v0, layer, default=0.5):

@@ -94,7 +94,7 @@ class Evaluation:
             self.statistics.marks(T)  # which knows whether this T fits
         if (resume or overwrite) and progress is None:
             raise ValueError("resume and overwrite are of a folder of finished batches: give progress=")
-        if start_stop and snn.method.differential:
+        if start_stop and snn.clock.differential:
             raise ValueError("start_stop reads means of later steps; in mode 'differential' the sum from the first step on is the answer")
         if start_stop and len(self.at) > MOST_WINDOWS:
             raise ValueError(f"start_stop reads every pair of steps: give at= with at most {MOST_WINDOWS} of them, got {len(self.at)}")
@@ -140,7 +140,7 @@ class Evaluation:
         return dict(
             network=fingerprint.of_network(self.snn, self.ann), data=self.source.identity(), snnfast=__version__, T=self.T, at=self.at,
             dtype=self.dtype, deterministic=bool(self.deterministic), start_stop=bool(self.start_stop),
-            statistics=self.statistics is not None, device=self.device.type, method=self.snn.method.facts(),
+            statistics=self.statistics is not None, device=self.device.type, method=self.snn.facts(),
             torch=torch.__version__, products=self.execution.products,
         )  # fmt: skip
 
@@ -229,7 +229,7 @@ class Evaluation:
         heap.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        chunk, least = self.plan.chunk, self.snn.method.rho
+        chunk, least = self.plan.chunk, self.snn.method.least_T
         if chunk > max(1, least):
             self.plan = self._planned(batch=self.plan.batch, chunk=max(1, least, chunk // 2))
             self._note(f"out of memory with {len(y)} images and {chunk} steps at a time: repeated with {self.plan.chunk} steps ({out})")
@@ -302,7 +302,7 @@ class Evaluation:
         images, seconds = len(record["index"]), sum(s for _, _, s in batches)
         pace = images / seconds * len(parts)
         report = Report(
-            at=self.at, images=images, seconds=seconds, ann=per_image.ann_accuracy(record), device=str(self.device), method=self.snn.method.facts(),
+            at=self.at, images=images, seconds=seconds, ann=per_image.ann_accuracy(record), device=str(self.device), method=self.snn.facts(),
             layers=counted.rows() if counted else [], totals=counted.totals() if counted else {}, energy=counted.over_time() if counted else [],
             start_stop=self._windows(batches, images), early_exit=per_image.early_exit(record, self.at), complete=self.complete,
             speed=dict(images_per_second=pace, image_steps_per_second=pace * self.T, processes=len(parts)),
@@ -310,7 +310,7 @@ class Evaluation:
                         peak=max(facts["peak"] for _, facts, _ in batches)),
             profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, products=self.execution.products,
                                                           deterministic=bool(self.deterministic), quantised=any(self.snn.levels.values())),
-            not_idle=[sum(facts["not_idle"][i] for _, facts, _ in batches) for i in range(2)] if self.snn.method.differential else [],
+            not_idle=[sum(facts["not_idle"][i] for _, facts, _ in batches) for i in range(2)] if self.snn.clock.differential else [],
             machine=self.store.machine if self.store else machine(self.device), **per_image.summary(record, self.at),
         )  # fmt: skip
         report.record = record

@@ -48,7 +48,7 @@ class Dry:
     """The sizes of a network's values, per row, from one image and one step. shape: of an image."""
 
     def __init__(self, snn, shape, execution, device):
-        self.gm, self.plan, self.method, self.device = snn.gm, snn.plan(), snn.method, torch.device(device)
+        self.gm, self.plan, self.method, self.clock, self.device = snn.gm, snn.plan(), snn.method, snn.clock, torch.device(device)
         self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
         # Bytes per row: of inputs that sparse products and neurons copy; of sums and values of functions over time.
         self.sparse, self.copied, self.sums = {}, {}, {}
@@ -149,7 +149,7 @@ class Dry:
 
     def states(self, B):
         """v and count of every neuron, fp32 (or fp64) and int32; running sums and values of functions over time."""
-        each = (12 if self.wide else 8) + (1 if self.method.tau else 0)  # SRP: and its mask
+        each = (12 if self.wide else 8) + self.method.bytes_per_neuron
         own = B * each * sum(self.neurons.values())
         return own + sum(B * self.sums[node] for node in self.plan.summing)
 
@@ -185,12 +185,12 @@ class Dry:
         kept = B * (self.image + sum(self.size[n] for n in self.kept))
         first = self.one_pass(fixed, B, self.kept)
         quantised = self.one_pass(self.nodes, B, library=ann) if statistics or ann else 0
-        spikes, currents = self.chunk(B, max(c, self.method.rho))
+        spikes, currents = self.chunk(B, max(c, self.method.least_T))
         levels = 4 * B * (sum(self.neurons.values()) + 4 * max(self.neurons.values())) if statistics else 0
         loop = dict(
             images=kept, states=self.states(B), spikes=spikes, currents=currents, levels=levels, outputs=8 * B * self.classes * (reads + 4)
         )
-        left = spikes if self.method.tau else 0  # by SRP's first phase
+        left = spikes if self.method.rehearsal else 0
         whole = max(sum(loop.values()), first + B * self.image, kept + quantised + levels + left)
         return loop | {"first pass": max(0, whole - sum(loop.values())), "copies of weights": self.weights}
 
@@ -219,7 +219,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
 
     options = []
     for B in [batch] if batch else _halves(largest):
-        most = chunk or min(T, default_chunk(kind, neurons * B, dry.plan.linear, dry.method.differential))
+        most = chunk or min(T, default_chunk(kind, neurons * B, dry.plan.linear, dry.clock.differential))
         for c in [chunk] if chunk else _halves(most):
             options.append((B, c))
     # As many rows as fit; of them at least STEPS steps, then as many images as possible.

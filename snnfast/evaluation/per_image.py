@@ -36,7 +36,7 @@ class Reading:
         if not (fine := torch.isfinite(total).all(1)).all():
             image = self.index[int((~fine).nonzero()[0])]
             raise ValueError(f"the outputs of image {image} are not finite after {t} steps: is it, or are the weights?")
-        mean = self.snn.method.answer(total, t).to(dtype)
+        mean = self.snn.clock.answer(total, t).to(dtype)
         top = mean.topk(min(2, mean.size(1)), 1).values
         margin = top[:, 0] - top[:, 1] if mean.size(1) > 1 else torch.full_like(top[:, 0], math.inf)
         own, place = mean.gather(1, self.labels[:, None]), torch.arange(mean.size(1), device=mean.device)

@@ -95,8 +95,8 @@ class Statistics:
         self.spikes = {}  # by step: of each layer, in that many steps
         self.image_spikes = {}  # by step
         self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
-        self.work, self.poisson = {}, snn.method.amplitude is not None
-        self.differential = snn.method.differential
+        self.work, self.poisson = {}, snn.clock.poisson
+        self.differential = snn.clock.differential
         self.executions = {}  # of the quantised network, by device and whether shapes are fixed
 
     def empty(self):

@@ -64,8 +64,7 @@ def _alone(layer, x, places, step, method):
     v0 = layer.options.get("v0", 0.5)
     if "v0" in dict(layer.named_buffers()):
         v0 = layer.v0 = take(layer.v0)
-    if method.rho:
-        v0 = layer.calibrate(x[: method.rho], max_shift=method.max_shift)
+    v0 = method.start(layer, x, False).get("v0", v0)
     state, potentials, counts = None, [], []
     for t in range(len(x)):
         _, state = layer.fire(x[t : t + 1], state=state, **({"v0": v0} if state is None else {}))

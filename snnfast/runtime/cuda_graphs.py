@@ -29,9 +29,9 @@ class Graphs:
 
     def why_not(self, run):
         """Why a run cannot be captured, or None."""
-        if run.method.amplitude is not None:
+        if run.clock.poisson:
             return "Poisson input draws other numbers at every step"
-        if run.plan.summing or run.method.differential:
+        if run.plan.summing or run.clock.differential:
             return "functions over time keep sums that change"
         if any(isinstance(m, SpikeMask) for m in run.gm.modules()):
             return "random masks draw other numbers at every step"

@@ -23,19 +23,25 @@ class SpikingNetwork(torch.nn.Module):
         gm: the graph, a torch.fx.GraphModule.
         levels: quantisation levels of the activation that each neuron stands for, by its name.
         method: the `snnfast.conversion.method.Method` it runs by.
+        clock: the `snnfast.runtime.clock.Clock`, when the image comes in and what the outputs say.
     """
 
-    def __init__(self, gm, levels, method):
+    def __init__(self, gm, levels, method, clock):
         super().__init__()
-        self.gm, self.levels, self.method = gm, dict(levels), method
+        self.gm, self.levels, self.method, self.clock = gm, dict(levels), method, clock
         output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
         if not isinstance(output, fx.Node):
             raise ValueError("net must return one tensor, the logits")
         if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
 
+    def facts(self):
+        """Method and input, for a report: plain values."""
+        own = self.method.facts()
+        return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own
+
     def plan(self):
-        return Plan(self.gm, self.method.amplitude is not None)
+        return Plan(self.gm, self.clock.poisson)
 
     def neurons(self):
         """(name, IF) of every neuron layer, in the order of the graph."""
@@ -78,16 +84,16 @@ class SpikingNetwork(torch.nn.Module):
 
     @torch.no_grad()
     def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None):
-        run = Run(self.gm, x, self.method, first, execution, observe)
-        chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.rho) if statistics else []
-        stop, y = self.method.differential and (x.device.type == "cpu" if stop is None else stop), None
-        run.first_phase(chunk)
+        run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
+        chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.least_T) if statistics else []
+        stop, y = self.clock.differential and (x.device.type == "cpu" if stop is None else stop), None
+        self.method.before(run, chunk)
         if statistics:
             statistics.begin(run)
             run.counting, run.on_mark = True, statistics.mark
         while done < T:
-            steps = min(T - done, chunk if done else max(chunk, self.method.rho))
-            boundary = self.method.part(done)[1]
+            steps = min(T - done, chunk if done else max(chunk, self.method.least_T))
+            boundary = self.clock.part(done)[1]
             steps = min(steps, boundary - done) if boundary else steps
             if statistics:  # which reads the spikes so far at its marks
                 if run.execution.graphs:  # a captured chunk runs as a whole
@@ -105,7 +111,7 @@ class SpikingNetwork(torch.nn.Module):
             yield y, {n.name: s for n, s in run.states.items()}
             if x.device.type == "cpu":
                 heap.release()
-        if self.method.differential:
+        if self.clock.differential:
             (on_end or _warn)(*run.not_idle())
 
     def logits(self, x, T, at=None, chunk=None):
@@ -129,7 +135,7 @@ class SpikingNetwork(torch.nn.Module):
         """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
         grow with T."""
         for t, total, dtype in self.sums(x, T, at, chunk, first, statistics, **how):
-            yield t, self.read(self.method.answer(total, t).to(dtype))
+            yield t, self.read(self.clock.answer(total, t).to(dtype))
 
     def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
         """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs); the sum is changed later.
@@ -148,9 +154,9 @@ class SpikingNetwork(torch.nn.Module):
 
     def read(self, mean):
         """What the network answers with this mean output: itself, or its softmax where the network ends in one."""
-        if self.method.readout is None:
+        if self.clock.readout is None:
             return mean
-        name, dim = self.method.readout
+        name, dim = self.clock.readout
         return getattr(torch, name)(mean, dim)
 
     def forward(self, x, T=32, chunk=None):

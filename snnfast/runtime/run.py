@@ -47,8 +47,8 @@ class Run:
     observe: called with (node, current, spikes) of every neuron layer in every chunk, both [t, B, ...]; they are overwritten later.
     """
 
-    def __init__(self, gm, x, method, first=0, execution=None, observe=None):
-        self.gm, self.plan, self.B, self.method = gm, Plan(gm, method.amplitude is not None), x.size(0), method
+    def __init__(self, gm, x, method, clock, first=0, execution=None, observe=None):
+        self.gm, self.plan, self.B, self.method, self.clock = gm, Plan(gm, clock.poisson), x.size(0), method, clock
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
         self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
         self.marks, self.on_mark = [], None  # steps of this chunk after which they ask, and whom each layer tells then
@@ -86,26 +86,24 @@ class Run:
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
         neurons = max(currents, default=self.image.numel())
-        return default_chunk(self.image.device.type, neurons, self.plan.linear, self.method.differential)
+        return default_chunk(self.image.device.type, neurons, self.plan.linear, self.clock.differential)
 
-    def first_phase(self, chunk):
-        """SRP's: tau steps of the plain neuron, whose output is thrown away, a mask from each neuron's potential, and a new start."""
-        if not self.method.tau:
-            return
-        self.options, observe, self.observe = dict.fromkeys(self.plan.firing, self.method.first()), self.observe, None
-        for done in range(0, self.method.tau, chunk):
-            self.chunk(min(chunk, self.method.tau - done))
-        self.sums, self.observe = {}, observe
+    def rehearsed(self, steps, chunk, options):
+        """Runs `steps` whose outputs are thrown away, with `options` of every neuron, and starts anew. Poisson input goes on: what counts sees new
+        spikes. Yields (node, potentials at the end, theta) of every neuron layer."""
+        self.options, observe, self.observe = dict.fromkeys(self.plan.firing, options), self.observe, None
+        for done in range(0, steps, chunk):
+            self.chunk(min(chunk, steps - done))
+        self.sums, self.observe, self.options = {}, observe, {n: {} for n in self.plan.firing}
         for node in self.plan.firing:
             v = self.states.pop(node).v
-            # Poisson input goes on: the second phase sees new spikes.
-            self.options[node] = {"mask": self.method.kept(v, self.gm.get_submodule(node.target).theta_for(v))}
+            yield node, v, self.gm.get_submodule(node.target).theta_for(v)
         self.slabs = Slabs(self.image.device)
 
     def chunk(self, steps):
         """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
         env = {}
-        self.part = self.method.part(self.t)[0], self.t == 0 or not self.method.differential
+        self.part = self.clock.part(self.t)[0], self.t == 0 or not self.clock.differential
         self.t += steps
         self.fired = []
         if steps > self.longest:  # buffers of shorter chunks would stay beside those of this one
@@ -182,8 +180,7 @@ class Run:
             )
 
     def _image_spikes(self, steps):
-        method = self.method
-        s = inputs.spikes(self.image, method.amplitude, method.seed, self.t - steps, steps, self.first)
+        s = inputs.spikes(self.image, self.clock.amplitude, self.clock.seed, self.t - steps, steps, self.first)
         self.image_spikes = nonzeros(s) if self.counting else 0
         self.image_inside = {mark: nonzeros(s[:mark]) for mark in self.marks}
         return s.flatten(0, 1)
@@ -234,7 +231,7 @@ class Run:
             self._advance(node, neuron, current if constant else current[begin:end], end - begin if constant else None, s[begin:end])
             if end < steps:
                 self.on_mark(self, end, node)
-        if self.method.differential:
+        if self.clock.differential:
             self.fired.append(s[-1].any())
         if self.observe:
             self.observe(node, current.expand(steps, *current.shape) if constant else current, s)
@@ -244,8 +241,8 @@ class Run:
         """A neuron layer and its state by some steps: of `current` [t, B, ...], or T steps of a constant one."""
         # From the second call on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
         state, options = self.states.get(node), self.options[node]
-        if self.method.rho and state is None:
-            options = {"v0": self._calibrated(neuron, current, T is not None)}
+        if state is None:
+            options = options | self.method.start(neuron, current, T is not None)
         s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
         self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
         if self.counting and neuron.is_signed():
@@ -259,19 +256,14 @@ class Run:
 
     def is_idle(self):
         """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""
-        return self.method.part(self.t)[0] == 0 and self.fired and not any(bool(s) for s in self.fired)
+        return self.clock.part(self.t)[0] == 0 and self.fired and not any(bool(s) for s in self.fired)
 
     def not_idle(self):
         """How many neurons would fire again if nothing came any more, and how many there are. Waits for the device."""
         busy = total = 0
-        if self.method.part(self.t)[0]:  # the image is not in: none is
+        if self.clock.part(self.t)[0]:  # the image is not in: none is
             total = sum(state.v.numel() for state in self.states.values())
             return total, total
         for node, state in self.states.items():
             busy, total = busy + self.gm.get_submodule(node.target).not_idle(state), total + state.v.numel()
         return int(busy), total
-
-    def _calibrated(self, neuron, current, constant):
-        """COS: this layer's start voltages, from its first rho inputs; the layers below have theirs already."""
-        rho = self.method.rho
-        return neuron.calibrate(current if constant else current[:rho], rho if constant else None, self.method.max_shift)

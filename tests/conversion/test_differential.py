@@ -113,7 +113,7 @@ def test_a_network_converges_to_the_quantised_one(name, inputs, dtype):
     net = network(name, dtype)
     x = images(net, dtype=dtype)
     snn, expected = snnfast.convert(net, inputs=inputs), net(x)
-    assert snn.method.differential and snn.method.input_steps == (1 if inputs == "analog" else 8)
+    assert snn.clock.differential and snn.clock.input_steps == (1 if inputs == "analog" else 8)
     y = snn.logits(x, 96, [4, 96])
     assert (y[1] - expected).abs().max() <= EPS[dtype] * expected.abs().max()
     assert (y[0] - expected).abs().max() > 1e-2 * expected.abs().max()  # it took time

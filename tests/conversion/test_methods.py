@@ -1,13 +1,15 @@
 """Every conversion method on VGG and ResNet against a plain simulation, written from the definitions, in fp64 with exact spike counts."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 
 import snnfast
 from snnfast import nn
-from snnfast.conversion.method import METHODS
+from snnfast.conversion import method as methods
+from snnfast.conversion.methods import COS, METHODS, SNM, SRP, Method
 
 T, TAU, RHO = 11, 5, 4
 
@@ -222,3 +224,71 @@ def test_T_below_rho(tiny):
         snn(tiny[1], T=4)
     with pytest.raises(ValueError, match="T must be >= rho = 8"):
         snnfast.evaluate(snn, [(tiny[1], torch.zeros(6, dtype=torch.long))], T=7)
+
+
+def test_a_method_is_an_object(networks):
+    """A name and its options are a shorthand for the object, in what they compute and in what they tell."""
+    nets, x = networks
+    net = nets["vgg"]
+    for name, options, chosen in (
+        ("srp", dict(tau=3, mask="paper"), SRP(tau=3, mask="paper")),
+        ("srp+snm", dict(caps=(-2, 4)), SRP(negative="snm", caps=(-2, 4))),
+        ("cos", dict(rho=2, max_shift=1.5), COS(rho=2, max_shift=1.5)),
+        ("snm", dict(parity=True), SNM(parity=True)),
+    ):
+        by_name, by_object = snnfast.convert(net, name, **options), snnfast.convert(net, chosen)
+        assert by_name.method == by_object.method and by_name.method.name == name
+        assert by_name.facts() == by_object.facts()
+        assert torch.equal(by_name.logits(x, 6), by_object.logits(x, 6))
+    with pytest.raises(ValueError, match=r"tau: give the fields of a method to it, SRP\(tau=...\)"):
+        snnfast.convert(net, SRP(), tau=3)
+    with pytest.raises(ValueError, match="rho is an option of other methods, not of 'srp'"):
+        snnfast.convert(net, "srp", rho=3)
+    with pytest.raises(TypeError, match="convert got unexpected options: taw"):
+        snnfast.convert(net, "srp", taw=3)
+
+
+def test_the_recipe_for_a_method(networks, monkeypatch):
+    """A method of one's own is one class: its neuron, what a run does before, and what each layer starts from. The name works everywhere."""
+    monkeypatch.setitem(methods.REGISTRY, "twice", None)  # and taken out at the end
+
+    @methods.register("twice")
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Twice(Method):
+        """Runs once and starts from the potentials at the end."""
+
+        steps: int = 5
+        citation = "@misc{nobody, title = {Twice}}"
+
+        @property
+        def rehearsal(self):
+            return self.steps
+
+        def before(self, run, chunk):
+            for node, v, theta in run.rehearsed(self.steps, chunk, {}):
+                run.options[node] = {"v0": v / theta}
+
+        def own_facts(self):
+            return {"steps": self.steps}
+
+    nets, x = networks
+    net = nets["vgg"]
+    snn = snnfast.convert(net, "twice", steps=3)
+    assert snn.facts() == {"method": "twice", "parity": False, "steps": 3, "v0": 0.5}
+    plain = snnfast.convert(net)
+    *_, (_, states) = plain.run(x, 3)
+    first = states[next(iter(states))].v.clone()
+    node, layer = next(iter(snn.plan().firing)), snn.neurons()[0][1]
+    expected = layer.fire(plain_current(plain, x), T=2, v0=first / layer.theta_for(first))[1].v
+    *_, (_, states) = snn.run(x, 2, chunk=1)
+    assert torch.allclose(states[node.name].v, expected, rtol=0, atol=1e-6)  # v0 theta, with theta divided out and multiplied in again
+    report = snnfast.evaluate(snn, [(x, torch.zeros(len(x), dtype=torch.long))], T=2)
+    assert report.method["method"] == "twice" and "Twice" in report.bibtex()
+
+
+def plain_current(snn, x):
+    """The current of the first neuron layer, which is the same at every step."""
+    found = []
+    for _ in snn.chunks(x, 1, observe=lambda node, current, spikes: found.append(current[0].clone())):
+        pass
+    return found[0]

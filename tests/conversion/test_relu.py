@@ -227,7 +227,7 @@ def test_poisson():
 def test_poisson_network():
     net = small()
     snn = snnfast.convert(net, calibrate=X, inputs="poisson", seed=4)
-    assert snn.method.amplitude == float(X.abs().max())
+    assert snn.clock.amplitude == float(X.abs().max())
     whole = snn.logits(X, 10, chunk=10)
     # The spikes are the same; a matrix product of another size may sum in another order.
     assert torch.allclose(snn.logits(X, 10, chunk=3), whole, rtol=1e-9, atol=1e-12)

@@ -134,7 +134,7 @@ def test_without_levels_and_with_poisson_input():
     row = report.layers[1]
     assert row["levels"] is None and row["case1"] is None and 0 < row["firing_rate"] < 1 and row["SOPs"] > 0
     image = report.layers[0]
-    spikes = snnfast.runtime.inputs.spikes(X, snn.method.amplitude, 0, 0, 5, 0).count_nonzero().item()
+    spikes = snnfast.runtime.inputs.spikes(X, snn.clock.amplitude, 0, 0, 5, 0).count_nonzero().item()
     # A convolution without borders: 6 x 6 outputs of 4 channels from 8 x 8 x 2 inputs, 18 products each.
     assert (
         image["spikes"] == pytest.approx(spikes / 7)

@@ -99,16 +99,16 @@ def test_the_quantised_network_of_an_evaluation_masks_images_not_rows(determinis
 
 def test_masks_do_not_go_with_differential_sums():
     net = network("mst", masking=0.5)
-    assert not snnfast.convert(net).method.differential
+    assert not snnfast.convert(net).clock.differential
     with pytest.raises(ValueError, match="random masks take spikes that a sum never gets back"):
         snnfast.convert(net, mode="differential")
-    assert snnfast.convert(network("mst")).method.differential
+    assert snnfast.convert(network("mst")).clock.differential
     snn = snnfast.convert(net)
     assert torch.isfinite(snn(images(net), T=4)).all()
     from snnfast.runtime.cuda_graphs import Graphs
     from snnfast.runtime.run import Run
 
-    assert "random masks" in Graphs().why_not(Run(snn.gm, images(net), snn.method))
+    assert "random masks" in Graphs().why_not(Run(snn.gm, images(net), snn.method, snn.clock))
 
 
 @pytest.mark.parametrize("masking", [-0.1, 1.0, float("nan"), "half"])

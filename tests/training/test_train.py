@@ -289,7 +289,7 @@ def test_eval_command(tmp_path, capsys):
 
 def test_demo_with_all_methods(tmp_path):
     from snnfast.cli.demo import demo
-    from snnfast.conversion.method import METHODS
+    from snnfast.conversion.methods import METHODS
 
     report = demo(out=tmp_path, T=8, epochs=(1, 1), methods="all")
     read = json.loads((tmp_path / "methods.json").read_text())

@@ -1,0 +1,27 @@
+"""ST-BIF: negative spikes where the potential is below 0."""
+
+from dataclasses import dataclass
+
+from snnfast.conversion.method import Method, register, signed
+
+
+@register("stbif")
+@dataclass(frozen=True, kw_only=True)
+class STBIF(Method):
+    """s = -1 where v < 0, while the net count is above its cap (You et al., ICML 2024, eq. 8).
+
+    Args:
+        caps: (n_min, p_max) of the net spike count, see `snnfast.iaf`.
+    """
+
+    caps: tuple | None = None
+
+    citation = """@inproceedings{you2024spikezip,
+  title     = {{SpikeZIP-TF}: Conversion is All You Need for Transformer-based {SNN}},
+  author    = {You, Kang and Xu, Zekai and Nie, Chen and Deng, Zhijie and Guo, Qinghai and Wang, Xiang and He, Zhezhi},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2024}
+}"""
+
+    def neuron(self):
+        return super().neuron() | signed(self, "stbif", self.caps)
