@@ -140,17 +140,7 @@ def _classes(state, path, num_classes):
 
 def _sizes(config, state):
     """config with what the shapes of the weights say, where the caller did not."""
-    defaults = dict(width=1.0, in_channels=3)
-    first = next((t for t in state.values() if t.dim() == 4), None)
-    if first is not None:
-        defaults["in_channels"] = first.size(1)
-    if config["arch"].startswith("vgg"):
-        defaults |= dict(image_size=32, dropout=0.0)
-        convolutions, head = [t for t in state.values() if t.dim() == 4], state.get("classifier.1.weight")
-        if convolutions and head is not None and head.dim() == 2:
-            defaults["image_size"] = 32 * max(1, round((head.size(1) / convolutions[-1].size(0)) ** 0.5))
-    else:
-        defaults["stem"] = "imagenet" if first is not None and first.size(-1) == 7 else "cifar"
+    defaults = models.CLASS_OF[config["arch"]].read_off(state)
     return {**defaults, **config}
 
 

@@ -9,7 +9,7 @@ Both lie under "model" beside a configuration that is an object; `snnfast extrac
 
 import re
 
-from snnfast import checks
+from snnfast import checks, models
 from snnfast.models.vit import SIGNS
 
 FAMILIES = ("mst", "spikezip")
@@ -79,7 +79,7 @@ def read(family, state, masks, path, arch, num_classes, levels, threshold, signs
 
 
 def _head(config):
-    return "head.fc.weight" if config["arch"].startswith("swin") else "head.weight"
+    return models.CLASS_OF[config["arch"]].head_weight
 
 
 def _renamed_mst(state, path):

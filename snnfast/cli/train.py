@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 from pathlib import Path
 
 from rich.console import Console
@@ -40,7 +41,7 @@ def _options(args):
     """Arguments of the network that were given."""
     names = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "drop_path", "masking")
     found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    stages = args.arch.startswith("swin")
+    stages = "depths" in inspect.signature(models.BY_NAME[args.arch]).parameters
     for name in ("depth", "heads"):
         if name in found and not stages and len(found[name]) > 1:
             raise ValueError(f"--{name} takes one number for {args.arch}, got {' '.join(map(str, found[name]))}")

@@ -21,6 +21,18 @@ class Network(nn.Module):
     """
 
     kind = "convolutional"
+    head_weight = "head.weight"  # where a transformer's last layer keeps its weight
+
+    @classmethod
+    def for_images(cls, size):
+        """Arguments of a network for square images of `size` pixels, beside those that every network has."""
+        return {}
+
+    @classmethod
+    def read_off(cls, state):
+        """Arguments that the shapes of the weights in a state dict say."""
+        first = next((t for t in state.values() if t.dim() == 4), None)
+        return dict(width=1.0, in_channels=3 if first is None else first.size(1))
 
     def __init__(self, arch, num_classes, in_channels, levels, activation, theta, width, channel_num, masking=0.0, **own):
         super().__init__()

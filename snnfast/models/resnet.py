@@ -8,6 +8,7 @@ from torch import nn
 
 from snnfast import checks
 from snnfast.models.network import Network
+from snnfast.models.registry import register
 
 # Blocks per stage, channels of the first stage, and whether blocks are bottlenecks.
 STAGES = {
@@ -69,6 +70,11 @@ class ResNet(Network):
         self.fc = nn.Linear(channels, num_classes)
         self.finish()
 
+    @classmethod
+    def read_off(cls, state):
+        first = next((t for t in state.values() if t.dim() == 4), None)
+        return super().read_off(state) | dict(stem="imagenet" if first is not None and first.size(-1) == 7 else "cifar")
+
     def forward(self, x):
         """x: [B, in_channels, H, W] -> logits [B, num_classes]."""
         x = self.conv1(x)
@@ -98,7 +104,7 @@ def _make(arch):
         channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
         masking: share of all spikes that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
     """
-    return build
+    return register(ResNet)(build)
 
 
 resnet18, resnet20, resnet34, resnet50, resnet101 = (_make(a) for a in STAGES)

@@ -12,6 +12,7 @@ from torch import nn
 from snnfast import checks
 from snnfast.models.attention import MASKED, Attention
 from snnfast.models.network import Network
+from snnfast.models.registry import register
 from snnfast.models.tokens import NORMS, DropPath, Mlp, divided, first_weights, norm_of, places
 
 # Features, blocks and heads of each stage.
@@ -134,6 +135,7 @@ class Swin(Network):
     """See `swin_tiny` for the arguments."""
 
     kind = "transformer"
+    head_weight = "head.fc.weight"
 
     def __init__(
         self, arch, num_classes, levels, activation, theta, width, image_size, patch_size, in_channels, dim, depths, heads, window, mlp_ratio, norm,
@@ -167,6 +169,10 @@ class Swin(Network):
     def is_masked(self, name):
         return name.endswith(MASKED)
 
+    @classmethod
+    def for_images(cls, size):
+        return dict(image_size=size, **(dict(patch_size=2, window=4) if size <= 64 else {}))
+
     def forward(self, x):
         """x: [B, in_channels, image_size, image_size] -> logits [B, num_classes]."""
         return self.head(self.norm(self.layers(self.patch_embed(x))).mean(1))
@@ -190,6 +196,7 @@ def _check(own, depths, heads):
     checks.share("drop_path", own["drop_path"])
 
 
+@register(Swin)
 def swin_tiny(
     num_classes=10, levels=16, activation="s-qcfs", theta=3.0, width=1.0, image_size=224, patch_size=4, in_channels=3, dim=None, depths=None,
     heads=None, window=7, mlp_ratio=4.0, norm="ln", drop_path=0.0, wiring="swin", mlp_norm=False, masking=0.0, channel_num=None,

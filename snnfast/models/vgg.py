@@ -8,6 +8,7 @@ from torch import nn
 
 from snnfast import checks
 from snnfast.models.network import Network
+from snnfast.models.registry import register
 
 WIDTHS = {
     "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
@@ -44,6 +45,18 @@ class VGG(Network):
         )  # fmt: skip
         self.finish()
 
+    @classmethod
+    def for_images(cls, size):
+        return dict(image_size=size)
+
+    @classmethod
+    def read_off(cls, state):
+        found = super().read_off(state) | dict(image_size=32, dropout=0.0)
+        convolutions, head = [t for t in state.values() if t.dim() == 4], state.get("classifier.1.weight")
+        if convolutions and head is not None and head.dim() == 2:
+            found["image_size"] = 32 * max(1, round((head.size(1) / convolutions[-1].size(0)) ** 0.5))
+        return found
+
     def forward(self, x):
         """x: [B, in_channels, image_size, image_size] -> logits [B, num_classes]."""
         for i in range(1, 6):
@@ -73,7 +86,7 @@ def _make(arch):
         channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
         masking: share of all spikes that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
     """
-    return build
+    return register(VGG)(build)
 
 
 vgg11, vgg13, vgg16, vgg19 = (_make(a) for a in WIDTHS)

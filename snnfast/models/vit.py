@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from snnfast import checks
 from snnfast.models.attention import MASKED, Attention
 from snnfast.models.network import Network
+from snnfast.models.registry import register
 from snnfast.models.tokens import NORMS, DropPath, Mlp, divided, first_weights, norm_of, places
 
 # Features, blocks, heads.
@@ -99,6 +100,10 @@ class ViT(Network):
             return self.pos_embed
         return torch.cat((self.cls_token + self.pos_embed[:, :1], self.pos_embed[:, 1:]), 1)
 
+    @classmethod
+    def for_images(cls, size):
+        return dict(image_size=size, **(dict(patch_size=4) if size <= 64 else {}))
+
     def forward(self, x):
         """x: [B, in_channels, image_size, image_size] -> logits [B, num_classes]."""
         x = self.patch_embed(x)
@@ -170,7 +175,7 @@ def _make(arch):
         masking: share of the spikes of q, k and the attention map that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
         signs: with "lsq", which levels have a sign: "authors", all but those behind the softmax and fc1, "all" or "none".
     """
-    return build
+    return register(ViT)(build)
 
 
 vit_tiny, vit_small, vit_base = (_make(a) for a in SIZES)

@@ -73,11 +73,11 @@ class Settings:
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
         if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in FINE:
             raise ValueError("channel_num is of channel-wise thresholds: it needs a second stage, or a channel-wise activation")
-        if self.dropout and not self.arch.startswith("vgg"):
-            raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
-        if self.stem != "cifar" and not self.arch.startswith("resnet"):
-            raise ValueError(f"stem is of the ResNets, {self.arch} has none")
         known = inspect.signature(models.BY_NAME[self.arch]).parameters
+        if self.dropout and "dropout" not in known:
+            raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
+        if self.stem != "cifar" and "stem" not in known:
+            raise ValueError(f"stem is of the ResNets, {self.arch} has none")
         unknown = [name for name in self.options if name not in known]
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: {self.arch} has no such argument")
@@ -115,14 +115,9 @@ def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoc
 
 def _own_arguments(settings, image_size):
     """Arguments that only this kind of network has; sizes of patches and windows that fit the images."""
-    if settings.arch.startswith("vgg"):
-        own = dict(image_size=image_size, dropout=settings.dropout)
-    elif settings.arch.startswith("resnet"):
-        own = dict(stem=settings.stem)
-    elif settings.arch.startswith("swin"):
-        own = dict(image_size=image_size, **(dict(patch_size=2, window=4) if image_size <= 64 else {}))
-    else:
-        own = dict(image_size=image_size, **(dict(patch_size=4) if image_size <= 64 else {}))
+    known = inspect.signature(models.BY_NAME[settings.arch]).parameters
+    own = {name: getattr(settings, name) for name in ("dropout", "stem") if name in known}
+    own |= models.CLASS_OF[settings.arch].for_images(image_size)
     return own | settings.options
 
 
