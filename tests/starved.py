@@ -32,7 +32,7 @@ class Limit(TorchDispatchMode):
 
 if __name__ == "__main__":
     from snnfast.cli.main import main
-    from snnfast.evaluation.evaluate import Evaluation
+    from snnfast.evaluation.evaluation import Evaluation
 
     run, limit = Evaluation._batch, Limit(int(sys.argv[1]))
 

@@ -1,6 +1,7 @@
 """Weights out of a file that also pickles objects, without running anything: what is no tensor or plain container becomes a placeholder."""
 
 import collections
+import os
 import pickle
 import types
 import zipfile
@@ -79,7 +80,7 @@ def _check_format(path):
         raise ValueError(f"{path} is not a readable checkpoint: it is TorchScript, which holds code")
 
 
-def extract(path, out):
+def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[str]]:
     """Writes the tensors of the file `path` to `out`, in a form that safe loading takes: the same nested dictionaries, without what is no tensor,
     number or text. Nothing in the file is run.
 
@@ -88,6 +89,11 @@ def extract(path, out):
 
     Raises:
         FileNotFoundError; ValueError: not a checkpoint, or no tensor in it.
+
+    >>> folder = tempfile.mkdtemp()
+    >>> torch.save({"model": {"w": torch.zeros(2)}, "args": argparse.Namespace(lr=0.1)}, os.path.join(folder, "theirs.pt"))
+    >>> snnfast.extract(os.path.join(folder, "theirs.pt"), os.path.join(folder, "weights.pt"))
+    (1, ['args'])
     """
     left = []
     try:

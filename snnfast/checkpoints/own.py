@@ -3,7 +3,9 @@
 Only safe loading (`weights_only=True`); the network is built without memory first, so that a file with wrong shapes costs nothing.
 """
 
+import os
 import pickle
+from typing import Any, Literal
 
 import torch
 
@@ -14,8 +16,14 @@ from snnfast.nn import is_quantised, threshold_of
 FORMAT = "snnfast-1"
 
 
-def save_checkpoint(path, net, /, **facts):
-    """Writes a network of `snnfast.models`, its configuration, and `facts` (preprocessing, training; plain values only)."""
+def save_checkpoint(path: str | os.PathLike, net: models.Network, /, **facts: Any) -> None:
+    """Writes a network of `snnfast.models`, its configuration, and `facts` (preprocessing, training; plain values only).
+
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
+    >>> snnfast.save_checkpoint(path, snnfast.models.vgg11(width=0.05), data="digits")
+    >>> snnfast.load_checkpoint(path).facts
+    {'data': 'digits'}
+    """
     if not hasattr(net, "config"):
         raise TypeError(f"net must be a network of snnfast.models, got {type(net).__name__}")
     for key, value in facts.items():
@@ -36,7 +44,17 @@ def check_plain(key, value):
         )
 
 
-def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="auto", threshold=None, signs=None, **options):
+def load_checkpoint(
+    path: str | os.PathLike,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    levels: int | None = None,
+    *,
+    family: Literal["auto", "qcfs", "srp", "cs-qcfs", "mst", "spikezip"] = "auto",
+    threshold: Literal["softplus", "raw"] | None = None,
+    signs: Literal["authors", "all", "none"] | None = None,
+    **options: Any,
+) -> models.Network:
     """A network from a file of `save_checkpoint` or of the QCFS, SRP, COS, older QCFS, CS-QCFS, MST and SpikeZIP programs.
 
     Args:
@@ -55,6 +73,11 @@ def load_checkpoint(path, arch=None, num_classes=None, levels=None, *, family="a
 
     Raises:
         FileNotFoundError; ValueError: not readable, not safe, another network, or something only you can know is missing. The message says which.
+
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
+    >>> torch.save(snnfast.models.vgg11(activation="qcfs", width=0.05).state_dict(), path)  # as the QCFS program does
+    >>> snnfast.load_checkpoint(path, levels=4, width=0.05).config["arch"]
+    'vgg11'
     """
     file = _safely(path)
     if isinstance(file, dict) and file.get("format") == FORMAT:

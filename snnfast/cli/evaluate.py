@@ -13,7 +13,7 @@ from snnfast import data as data_sets
 from snnfast.checkpoints.own import load_checkpoint
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
-from snnfast.evaluation.evaluate import Evaluation
+from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
 from snnfast.reports.report import FILES
 from snnfast.runtime.network import check_at

@@ -1,12 +1,14 @@
 """ANN to SNN: fold the batch norms, put a neuron in place of every quantised activation."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 
 from snnfast import checks, nn
 from snnfast.conversion import functions, max_pooling, relu_thresholds
-from snnfast.conversion.method import method_of, voltage_of
+from snnfast.conversion.method import Method, method_of, voltage_of
 from snnfast.conversion.method import options as options_of_methods
 from snnfast.conversion.methods import OwnNeuron
 from snnfast.graph import commutes
@@ -95,9 +97,22 @@ def _replace_max_pools(gm, form, poisson):
 
 
 def convert(
-    net, method=None, *, mode=None, neuron=None, calibrate=None, percentile=99.9, per_channel=False, maxpool="difference", inputs=None,
-    input_steps=None, amplitude=None, seed=0, output="values", **options,
-):  # fmt: skip
+    net: torch.nn.Module,
+    method: str | Method | None = None,
+    *,
+    mode: Literal["per_step", "differential"] | None = None,
+    neuron: PythonNeuron | None = None,
+    calibrate: torch.Tensor | Iterable | None = None,
+    percentile: float = 99.9,
+    per_channel: bool | Literal["neuron"] = False,
+    maxpool: Literal["difference", "gated", "average"] = "difference",
+    inputs: Literal["constant", "poisson", "analog", "rate"] | None = None,
+    input_steps: int | None = None,
+    amplitude: float | None = None,
+    seed: int = 0,
+    output: Literal["values", "spikes"] = "values",
+    **options: Any,
+) -> SpikingNetwork:
     """A spiking network with the weights of `net`, which is not changed.
 
     Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds, every ReLU one
@@ -130,6 +145,11 @@ def convert(
 
     Raises:
         ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> snn = snnfast.convert(net, "srp", tau=2)
+    >>> snn.logits(torch.randn(3, 4), T=16, at=[1, 16]).shape
+    torch.Size([2, 3, 2])
     """
     options, rule = _shared_out(options, neuron)
     checks.choice("maxpool", maxpool, max_pooling.FORMS)

@@ -22,11 +22,15 @@ from snnfast.data.preprocessing import preprocessing_of
 NAMES = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagefolder")
 
 
-def digits(image_size=32, test_size=360, seed=0):
+def digits(image_size: int = 32, test_size: int = 360, seed: int = 0) -> tuple[TensorDataset, TensorDataset]:
     """8 x 8 digits, upsampled, in a fixed stratified split.
 
     Returns:
         (train, test): TensorDatasets of images [1, image_size, image_size], standardised with the training set's mean and deviation, and labels.
+
+    >>> train, test = snnfast.data.digits(image_size=8)
+    >>> len(train), len(test), train[0][0].shape
+    (1437, 360, torch.Size([1, 8, 8]))
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -61,7 +65,14 @@ def declare_operators():
     return None
 
 
-def load(name, root=None, cutout=16, download=False, preprocessing=None, train=True):
+def load(
+    name: str,
+    root: str | Path | None = None,
+    cutout: int = 16,
+    download: bool = False,
+    preprocessing: str | dict | None = None,
+    train: bool = True,
+) -> Data:
     """A data set by name.
 
     Args:
@@ -74,6 +85,9 @@ def load(name, root=None, cutout=16, download=False, preprocessing=None, train=T
 
     Raises:
         ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision or scikit-learn is not installed.
+
+    >>> snnfast.data.load("digits").classes
+    10
     """
     checks.choice("data", name, NAMES)
     if name == "digits":

@@ -31,7 +31,7 @@ class Accelerated:
     __repr__ = __str__
 
 
-def accelerate(model):
+def accelerate(model: torch.nn.Module) -> "Accelerated":
     """Replaces, in place, the neurons and activations in a model that was built with the QCFS, SRP or COS authors' code or with SpikingJelly.
 
     Outputs stay the same bit for bit in fp32 on a CPU; parameters, buffers and the keys of the state dict stay, and so do `set_T`, `set_L`,
@@ -44,6 +44,9 @@ def accelerate(model):
     Returns:
         `Accelerated`: what was replaced and what was left, with the reason; `undo()` takes all of it back. A model can be copied and its state dict
         saved as before; to pickle the model itself, undo first.
+
+    >>> snnfast.accelerate(torch.nn.Sequential(torch.nn.ReLU())).replaced  # nothing of these programs is in it
+    []
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -4,12 +4,15 @@ from snnfast import checks, models, nn
 from snnfast.models.activation import FINE_OF
 
 
-def to_channelwise(net, channel_num=None):
+def to_channelwise(net: models.Network, channel_num: int | None = None) -> models.Network:
     """A new network with a threshold per channel in place of one per layer, and the same outputs as `net`.
 
     "qcfs" becomes "c-qcfs", "s-qcfs" "cs-qcfs", "e-qcfs" "ce-qcfs"; in a transformer "hn-qcfs", "hns-qcfs", "hne-qcfs", per attention head and
     feature. Each threshold starts from its layer's parameter, so that nothing jumps. `net` is one of `snnfast.models` and is not changed.
     channel_num: only the last `channel_num` layers (None: all).
+
+    >>> snnfast.to_channelwise(snnfast.models.vgg11(width=0.05)).config["activation"]
+    'cs-qcfs'
     """
     kind = getattr(net, "config", {}).get("activation")
     finer = FINE_OF[getattr(net, "kind", "convolutional")]

@@ -85,8 +85,16 @@ class ResNet(Network):
 
 def _make(arch):
     def build(
-        num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, stem="cifar", in_channels=3, channel_num=None, masking=0.0
-    ):
+        num_classes: int = 10,
+        levels: int = 4,
+        activation: str = "s-qcfs",
+        theta: float = 4.0,
+        width: float = 1.0,
+        stem: str = "cifar",
+        in_channels: int = 3,
+        channel_num: int | None = None,
+        masking: float = 0.0,
+    ) -> ResNet:
         return ResNet(arch, num_classes, levels, activation, theta, width, stem, in_channels, channel_num, masking)
 
     build.__name__ = build.__qualname__ = arch
@@ -103,6 +111,10 @@ def _make(arch):
         in_channels: channels of the image.
         channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
         masking: share of all spikes that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
+
+    >>> net = snnfast.models.{arch}(num_classes=10, width=0.05)
+    >>> net(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     return register(ResNet)(build)
 

@@ -198,9 +198,26 @@ def _check(own, depths, heads):
 
 @register(Swin)
 def swin_tiny(
-    num_classes=10, levels=16, activation="s-qcfs", theta=3.0, width=1.0, image_size=224, patch_size=4, in_channels=3, dim=None, depths=None,
-    heads=None, window=7, mlp_ratio=4.0, norm="ln", drop_path=0.0, wiring="swin", mlp_norm=False, masking=0.0, channel_num=None,
-):  # fmt: skip
+    num_classes: int = 10,
+    levels: int = 16,
+    activation: str = "s-qcfs",
+    theta: float = 3.0,
+    width: float = 1.0,
+    image_size: int = 224,
+    patch_size: int = 4,
+    in_channels: int = 3,
+    dim: int | None = None,
+    depths: tuple[int, ...] | None = None,
+    heads: tuple[int, ...] | None = None,
+    window: int = 7,
+    mlp_ratio: float = 4.0,
+    norm: str = "ln",
+    drop_path: float = 0.0,
+    wiring: str = "swin",
+    mlp_norm: bool = False,
+    masking: float = 0.0,
+    channel_num: int | None = None,
+) -> Swin:
     """Swin-T with quantised activations: 96 features, blocks (2, 2, 6, 2), heads (3, 6, 12, 24), if not given otherwise.
 
     Args:
@@ -222,6 +239,10 @@ def swin_tiny(
         mlp_norm: batch norms behind fc1 and fc2, as MST's network for ImageNet has.
         masking: share of the spikes of q, k and the attention map that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
         channel_num: with HN-QCFS, how many of the last layers have a threshold per head or feature (None: all).
+
+    >>> net = snnfast.models.swin_tiny(num_classes=10, image_size=32, patch_size=2, window=4, dim=12, heads=(1, 1, 2, 2))
+    >>> net(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     return Swin(
         "swin_tiny", num_classes, levels, activation, theta, width, image_size, patch_size, in_channels, dim, depths, heads, window, mlp_ratio, norm,

@@ -66,9 +66,17 @@ class VGG(Network):
 
 def _make(arch):
     def build(
-        num_classes=10, levels=4, activation="s-qcfs", theta=4.0, width=1.0, image_size=32, in_channels=3, dropout=0.0, channel_num=None,
-        masking=0.0,
-    ):  # fmt: skip
+        num_classes: int = 10,
+        levels: int = 4,
+        activation: str = "s-qcfs",
+        theta: float = 4.0,
+        width: float = 1.0,
+        image_size: int = 32,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        channel_num: int | None = None,
+        masking: float = 0.0,
+    ) -> VGG:
         return VGG(arch, num_classes, levels, activation, theta, width, image_size, in_channels, dropout, channel_num, masking)
 
     build.__name__ = build.__qualname__ = arch
@@ -85,6 +93,10 @@ def _make(arch):
         dropout: probability after each activation.
         channel_num: with a channel-wise activation, how many of the last layers have a threshold per channel (None: all).
         masking: share of all spikes that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
+
+    >>> net = snnfast.models.{arch}(num_classes=10, width=0.05)
+    >>> net(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     return register(VGG)(build)
 

@@ -141,10 +141,28 @@ def _make(arch):
     dim, depth, heads = SIZES[arch]
 
     def build(
-        num_classes=10, levels=16, activation="s-qcfs", theta=3.0, width=1.0, image_size=224, patch_size=16, in_channels=3, dim=None, depth=None,
-        heads=None, mlp_ratio=4.0, norm="ln", pool="token", class_token=True, qkv_bias=True, drop_path=0.0, placement="hn", channel_num=None,
-        masking=0.0, signs="authors",
-    ):  # fmt: skip
+        num_classes: int = 10,
+        levels: int = 16,
+        activation: str = "s-qcfs",
+        theta: float = 3.0,
+        width: float = 1.0,
+        image_size: int = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        dim: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        norm: str = "ln",
+        pool: str = "token",
+        class_token: bool = True,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        placement: str = "hn",
+        channel_num: int | None = None,
+        masking: float = 0.0,
+        signs: str = "authors",
+    ) -> ViT:
         return ViT(
             arch, num_classes, levels, activation, theta, width, image_size, patch_size, in_channels, dim, depth, heads, mlp_ratio, norm, pool,
             class_token, qkv_bias, drop_path, placement, channel_num, masking, signs,
@@ -174,6 +192,10 @@ def _make(arch):
         channel_num: with HN-QCFS, how many of the last layers have a threshold per head or feature (None: all).
         masking: share of the spikes of q, k and the attention map that is masked at random, in [0, 1); see `snnfast.nn.SpikeMask`.
         signs: with "lsq", which levels have a sign: "authors", all but those behind the softmax and fc1, "all" or "none".
+
+    >>> net = snnfast.models.{arch}(num_classes=10, image_size=16, patch_size=4, dim=24, depth=2, heads=2)
+    >>> net(torch.zeros(2, 3, 16, 16)).shape
+    torch.Size([2, 10])
     """
     return register(ViT)(build)
 

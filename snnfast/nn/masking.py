@@ -39,9 +39,13 @@ class SpikeMask(nn.Module):
         masking: share that is masked, in [0, 1).
         seed: of the numbers.
         layer: number of this layer among those with the same seed.
+
+    >>> mask = snnfast.nn.SpikeMask(masking=0.25).eval()
+    >>> round(float(mask(torch.ones(4, 1000)).mean()), 2)
+    0.75
     """
 
-    def __init__(self, masking, seed=0, layer=0):
+    def __init__(self, masking: float, seed: int = 0, layer: int = 0):
         super().__init__()
         self.masking, self.seed, self.layer = (
             checks.share("masking", masking),

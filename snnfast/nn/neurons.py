@@ -1,6 +1,7 @@
 """Layers: parameters and one call each. IF, the neuron that the quantised activations (`quantised.py`) stand for, and LIF, with a leak."""
 
 import inspect
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,23 +62,27 @@ class IF(nn.Module):
     ``IF(T=0, L=8, thresh=8.0, tau=1.0, gama=1.0)``: the constructor of the QCFS authors' layer, for use in their models. With
     T = 0 it is QCFS with L levels; with T > 0 it takes [T*B, ...] (time first, merged) and gives the spikes in the same form. T and L may be
     set as attributes. `thresh` is a parameter; as in their code it gets no gradient while T > 0. `tau` is kept and unused, as there.
+
+    >>> layer = snnfast.nn.IF(theta=1.0)
+    >>> layer(torch.full((3, 1), 0.75)).flatten().tolist()  # [T, ...] -> [T, ...]
+    [1.0, 1.0, 0.0]
     """
 
     def __init__(
         self,
-        T=0,
-        L=8,
-        thresh=8.0,
-        tau=1.0,
-        gama=1.0,
+        T: int = 0,
+        L: int = 8,
+        thresh: float = 8.0,
+        tau: float = 1.0,
+        gama: float = 1.0,
         *,
-        theta=None,
-        channelwise=False,
-        axis=None,
-        carry=False,
-        neuron=None,
-        by_number=False,
-        **options,
+        theta: float | torch.Tensor | None = None,
+        channelwise: bool = False,
+        axis: int | None = None,
+        carry: bool = False,
+        neuron: PythonNeuron | None = None,
+        by_number: bool = False,
+        **options: Any,
     ):
         super().__init__()
         self.T, self.L, self.tau, self.gama = checks.integer("T", T, 0), checks.integer("L", L), tau, checks.number("gama", gama, True)
@@ -187,9 +192,14 @@ class IF(nn.Module):
 
 
 class LIF(IF):
-    """The leaky neuron as a layer: x [T, ...] -> spikes [T, ...], with the keywords of `snnfast.lif` and, of `IF`, `channelwise` and `carry`."""
+    """The leaky neuron as a layer: x [T, ...] -> spikes [T, ...], with the keywords of `snnfast.lif` and, of `IF`, `channelwise` and `carry`.
 
-    def __init__(self, tau=2.0, theta=1.0, *, v0=0.0, **options):
+    >>> layer = snnfast.nn.LIF(tau=2.0, theta=1.0)
+    >>> layer(torch.full((3, 1), 1.5)).flatten().tolist()
+    [0.0, 1.0, 0.0]
+    """
+
+    def __init__(self, tau: float = 2.0, theta: float | torch.Tensor = 1.0, *, v0: float | torch.Tensor = 0.0, **options: Any):
         super().__init__(theta=theta, v0=v0, **options)
         rule_of(**{k: v for k, v in self.options.items() if k in _RULE}, tau=tau)
         self.options["tau"] = tau

@@ -8,6 +8,8 @@
 The thresholds of a layer lie along one axis of its input: channels along 1 [B, C, ...], heads along -3 [..., H, tokens, D], features along -1.
 """
 
+from typing import Any, Literal
+
 import torch
 from torch import nn
 
@@ -71,9 +73,16 @@ class Quantised(nn.Module):
 
 
 class QCFS(Quantised):
-    """y = theta floor(L clamp(x/theta, 0, 1) + 1/2)/L with one theta (Bu et al., ICLR 2022). Parameter `thresh` [1], as in its authors' files."""
+    """y = theta floor(L clamp(x/theta, 0, 1) + 1/2)/L with one theta (Bu et al., ICLR 2022). Parameter `thresh` [1], as in its authors' files.
 
-    def __init__(self, levels=8, theta=8.0, grad="qcfs", channels=None, **many):
+    >>> layer = snnfast.nn.QCFS(levels=4, theta=1.0)
+    >>> layer(torch.tensor([-1.0, 0.3, 5.0])).tolist(), layer.thresh.shape
+    ([0.0, 0.25, 1.0], torch.Size([1]))
+    """
+
+    def __init__(
+        self, levels: int = 8, theta: float = 8.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs", channels: int | None = None, **many: Any
+    ):
         super().__init__(levels, theta, grad, channels, **many)
         self.thresh = nn.Parameter(torch.full(self.shape, float(theta)))
 
@@ -85,9 +94,16 @@ class QCFS(Quantised):
 
 
 class SQCFS(Quantised):
-    """QCFS with theta = softplus(lam), which stays > 0. Parameter `lam` [1]; `theta` gives the first threshold."""
+    """QCFS with theta = softplus(lam), which stays > 0. Parameter `lam` [1]; `theta` gives the first threshold.
 
-    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None, **many):
+    >>> layer = snnfast.nn.SQCFS(levels=4, theta=1.0)
+    >>> layer(torch.tensor([-1.0, 0.3, 5.0])).tolist(), layer.lam.shape
+    ([0.0, 0.25, 1.0], torch.Size([1]))
+    """
+
+    def __init__(
+        self, levels: int = 4, theta: float = 4.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs", channels: int | None = None, **many: Any
+    ):
         super().__init__(levels, theta, grad, channels, **many)
         self.lam = nn.Parameter(inverse_softplus(theta).expand(self.shape).clone())
 
@@ -99,9 +115,16 @@ class SQCFS(Quantised):
 
 
 class EQCFS(Quantised):
-    """QCFS with theta = exp(lam). Parameter `lam` [1]; `theta` gives the first threshold."""
+    """QCFS with theta = exp(lam). Parameter `lam` [1]; `theta` gives the first threshold.
 
-    def __init__(self, levels=4, theta=4.0, grad="qcfs", channels=None, **many):
+    >>> layer = snnfast.nn.EQCFS(levels=4, theta=1.0)
+    >>> layer(torch.tensor([-1.0, 0.3, 5.0])).tolist(), layer.lam.shape
+    ([0.0, 0.25, 1.0], torch.Size([1]))
+    """
+
+    def __init__(
+        self, levels: int = 4, theta: float = 4.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs", channels: int | None = None, **many: Any
+    ):
         super().__init__(levels, theta, grad, channels, **many)
         self.lam = nn.Parameter(torch.full(self.shape, float(theta)).log())
 
@@ -113,23 +136,38 @@ class EQCFS(Quantised):
 
 
 class CQCFS(QCFS):
-    """QCFS with a theta per channel. Parameter `thresh` [C]."""
+    """QCFS with a theta per channel. Parameter `thresh` [C].
 
-    def __init__(self, channels, levels=8, theta=8.0, grad="qcfs"):
+    >>> layer = snnfast.nn.CQCFS(channels=3, levels=4)
+    >>> layer(torch.zeros(2, 3, 8, 8)).shape, layer.thresh.shape
+    (torch.Size([2, 3, 8, 8]), torch.Size([3]))
+    """
+
+    def __init__(self, channels: int, levels: int = 8, theta: float = 8.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs"):
         super().__init__(levels, theta, grad, channels)
 
 
 class CSQCFS(SQCFS):
-    """QCFS with theta = softplus(lam) per channel. Parameter `lam` [C]."""
+    """QCFS with theta = softplus(lam) per channel. Parameter `lam` [C].
 
-    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
+    >>> layer = snnfast.nn.CSQCFS(channels=3, levels=4)
+    >>> layer(torch.zeros(2, 3, 8, 8)).shape, layer.lam.shape
+    (torch.Size([2, 3, 8, 8]), torch.Size([3]))
+    """
+
+    def __init__(self, channels: int, levels: int = 4, theta: float = 4.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs"):
         super().__init__(levels, theta, grad, channels)
 
 
 class CEQCFS(EQCFS):
-    """QCFS with theta = exp(lam) per channel. Parameter `lam` [C]."""
+    """QCFS with theta = exp(lam) per channel. Parameter `lam` [C].
 
-    def __init__(self, channels, levels=4, theta=4.0, grad="qcfs"):
+    >>> layer = snnfast.nn.CEQCFS(channels=3, levels=4)
+    >>> layer(torch.zeros(2, 3, 8, 8)).shape, layer.lam.shape
+    (torch.Size([2, 3, 8, 8]), torch.Size([3]))
+    """
+
+    def __init__(self, channels: int, levels: int = 4, theta: float = 4.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs"):
         super().__init__(levels, theta, grad, channels)
 
 
@@ -138,7 +176,7 @@ class _PerHead:
 
     axis = -3
 
-    def __init__(self, heads, levels=16, theta=3.0, grad="qcfs"):
+    def __init__(self, heads: int, levels: int = 16, theta: float = 3.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs"):
         super().__init__(levels, theta, grad, heads, name="heads")
 
 
@@ -147,32 +185,62 @@ class _PerFeature:
 
     axis = -1
 
-    def __init__(self, features, levels=16, theta=3.0, grad="qcfs"):
+    def __init__(self, features: int, levels: int = 16, theta: float = 3.0, grad: Literal["qcfs", "srp", "paper"] = "qcfs"):
         super().__init__(levels, theta, grad, features, name="features")
 
 
 class HQCFS(_PerHead, QCFS):
-    """QCFS with a theta per attention head, for x [..., heads, tokens, D]. Parameter `thresh` [heads]."""
+    """QCFS with a theta per attention head, for x [..., heads, tokens, D]. Parameter `thresh` [heads].
+
+    >>> layer = snnfast.nn.HQCFS(heads=2)
+    >>> layer(torch.zeros(1, 2, 5, 8)).shape, layer.thresh.shape
+    (torch.Size([1, 2, 5, 8]), torch.Size([2]))
+    """
 
 
 class HSQCFS(_PerHead, SQCFS):
-    """QCFS with theta = softplus(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads]."""
+    """QCFS with theta = softplus(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads].
+
+    >>> layer = snnfast.nn.HSQCFS(heads=2)
+    >>> layer(torch.zeros(1, 2, 5, 8)).shape, layer.lam.shape
+    (torch.Size([1, 2, 5, 8]), torch.Size([2]))
+    """
 
 
 class HEQCFS(_PerHead, EQCFS):
-    """QCFS with theta = exp(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads]."""
+    """QCFS with theta = exp(lam) per attention head, for x [..., heads, tokens, D]. Parameter `lam` [heads].
+
+    >>> layer = snnfast.nn.HEQCFS(heads=2)
+    >>> layer(torch.zeros(1, 2, 5, 8)).shape, layer.lam.shape
+    (torch.Size([1, 2, 5, 8]), torch.Size([2]))
+    """
 
 
 class NQCFS(_PerFeature, QCFS):
-    """QCFS with a theta per feature, for x [..., features]. Parameter `thresh` [features]."""
+    """QCFS with a theta per feature, for x [..., features]. Parameter `thresh` [features].
+
+    >>> layer = snnfast.nn.NQCFS(features=8)
+    >>> layer(torch.zeros(1, 5, 8)).shape, layer.thresh.shape
+    (torch.Size([1, 5, 8]), torch.Size([8]))
+    """
 
 
 class NSQCFS(_PerFeature, SQCFS):
-    """QCFS with theta = softplus(lam) per feature, for x [..., features]. Parameter `lam` [features]."""
+    """QCFS with theta = softplus(lam) per feature, for x [..., features]. Parameter `lam` [features].
+
+    >>> layer = snnfast.nn.NSQCFS(features=8)
+    >>> layer(torch.zeros(1, 5, 8)).shape, layer.lam.shape
+    (torch.Size([1, 5, 8]), torch.Size([8]))
+    """
 
 
 class NEQCFS(_PerFeature, EQCFS):
-    """QCFS with theta = exp(lam) per feature, for x [..., features]. Parameter `lam` [features]."""
+    """QCFS with theta = exp(lam) per feature, for x [..., features]. Parameter `lam` [features].
+
+    >>> layer = snnfast.nn.NEQCFS(features=8)
+    >>> layer(torch.zeros(1, 5, 8)).shape, layer.lam.shape
+    (torch.Size([1, 5, 8]), torch.Size([8]))
+    """
 
 
 class LSQ(Quantised):
@@ -185,9 +253,13 @@ class LSQ(Quantised):
         levels: how many there are, >= 2; even with a sign.
         signed: whether there are levels below 0.
         theta: first largest value, p_max s.
+
+    >>> layer = snnfast.nn.LSQ(levels=4, signed=True, theta=1.0)  # levels -2, -1, 0, 1 times s = 1
+    >>> layer(torch.tensor([-5.0, -0.6, 0.4, 3.0])).tolist()
+    [-2.0, -1.0, 0.0, 1.0]
     """
 
-    def __init__(self, levels=16, signed=False, theta=3.0):
+    def __init__(self, levels: int = 16, signed: bool = False, theta: float = 3.0):
         super().__init__(checks.integer("levels", levels, 2), theta, "srp")
         self.signed = checks.yes_or_no("signed", signed)
         if signed and levels % 2:

@@ -1,6 +1,7 @@
 """The convolution over spikes: schema, fake, autograd, and the public functions `spike_conv2d` and `spike_linear`."""
 
 import torch
+from torch import Tensor
 
 from snnfast import checks
 from snnfast.engines import reference
@@ -47,7 +48,16 @@ def _backward(ctx, dy):
 library.autograd("conv_fwd", _backward, _setup)
 
 
-def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=None):
+def spike_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
     """A convolution that skips what is zero, in a specified order of sums.
 
     Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation)` but for the rounding of its sums:
@@ -68,6 +78,11 @@ def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=N
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
+
+    >>> s, weight = torch.zeros(1, 2, 3, 3), torch.ones(1, 2, 3, 3)
+    >>> s[0, 0, 1, 1] = 1.0  # one spike
+    >>> snnfast.spike_conv2d(s, weight, padding=1)[0, 0].tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     rule = Rule(*_pair("stride", stride, 1), *_pair("padding", padding, 0), *_pair("dilation", dilation, 1))
     _check(x, weight, bias, 4, "[R, C, H, W]", "[O, C, KY, KX]")
@@ -85,7 +100,7 @@ def spike_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, *, out=N
     return _launch(rows, w, bias, rule, out).permute(0, 3, 1, 2)
 
 
-def spike_linear(x, weight, bias=None, *, out=None):
+def spike_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
     """A linear layer that skips what is zero, in a specified order of sums: `spike_conv2d` of one place.
 
     Args:
@@ -96,6 +111,9 @@ def spike_linear(x, weight, bias=None, *, out=None):
 
     Returns:
         [..., O].
+
+    >>> snnfast.spike_linear(torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 4.0]])).tolist()
+    [[4.0]]
     """
     _check(x, weight, bias, 2, "[..., I]", "[O, I]")
     rows, shape = x.reshape(-1, 1, 1, x.size(-1)), (*x.shape[:-1], weight.size(0))

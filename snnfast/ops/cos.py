@@ -1,6 +1,9 @@
 """The calibration op of COS: schema, fake, and the public function `cos_start`."""
 
+from typing import Literal
+
 import torch
+from torch import Tensor
 
 from snnfast import checks
 from snnfast.engines import reference
@@ -30,7 +33,14 @@ def rule_of(unit="volts", max_shift=None):
 
 
 @torch.no_grad()
-def cos_start(x, theta, *, T=None, unit="volts", max_shift=None):
+def cos_start(
+    x: Tensor,
+    theta: float | Tensor,
+    *,
+    T: int | None = None,
+    unit: Literal["volts", "normalised"] = "volts",
+    max_shift: float | None = None,
+) -> Tensor:
     """The start voltage of each neuron that COS calibrates on the first rho inputs (Hao et al., ICLR 2023), in one launch.
 
     Args:
@@ -45,6 +55,10 @@ def cos_start(x, theta, *, T=None, unit="volts", max_shift=None):
     Returns:
         v0 [...] of one step's shape, in units of theta, fp32 (fp64 for fp64 input): what `snnfast.iaf` takes as `v0` for all its
         steps. It has no gradient.
+
+    >>> x = torch.tensor([[2.0, 0.1], [-1.8, 0.1]])  # the first neuron fires and then falls below 0, the second does nothing
+    >>> [round(v, 3) for v in snnfast.cos_start(x, theta=1.0).tolist()]
+    [-1.001, 0.5]
     """
     x, T = steps_of(x, T)
     rule = rule_of(unit, max_shift)

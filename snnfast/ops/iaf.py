@@ -1,9 +1,13 @@
 """The integrate-and-fire op: the checks of its rule, and the public function `iaf`."""
 
+from typing import Literal
+
+from torch import Tensor
+
 from snnfast import checks
 from snnfast.equations.neurons import iaf as equation
 from snnfast.equations.neurons.iaf import Rule
-from snnfast.ops.neuron import Neuron
+from snnfast.ops.neuron import IAFState, Neuron
 
 NEGATIVE = ("stbif", "snm")
 GAMMA = {"zif": 1.0, "triangle": 1.0, "rectangle": 1.0, "atan": 2.0, "sigmoid": 4.0}
@@ -62,28 +66,28 @@ def in_units(x, theta):
 
 
 def iaf(
-    x,
-    theta,
-    v0=0.5,
+    x: Tensor,
+    theta: float | Tensor,
+    v0: float | Tensor = 0.5,
     *,
-    T=None,
-    reset="soft",
-    v_reset=0.0,
-    negative=None,
-    caps=None,
-    unit="volts",
-    strict=False,
-    spikes="scaled",
-    mask=None,
-    state=None,
-    surrogate="zif",
-    gamma=None,
-    detach_reset=False,
-    memory=False,
-    offset=0.0,
-    out=None,
-    state_out=None,
-):
+    T: int | None = None,
+    reset: Literal["soft", "hard"] = "soft",
+    v_reset: float = 0.0,
+    negative: Literal["stbif", "snm"] | None = None,
+    caps: tuple[float | None, float | None] | None = None,
+    unit: Literal["volts", "normalised"] = "volts",
+    strict: bool = False,
+    spikes: Literal["scaled", "unit", "int8", "bits", "count"] = "scaled",
+    mask: Tensor | None = None,
+    state: IAFState | None = None,
+    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif",
+    gamma: float | None = None,
+    detach_reset: bool = False,
+    memory: bool = False,
+    offset: float = 0.0,
+    out: Tensor | None = None,
+    state_out: IAFState | None = None,
+) -> tuple[Tensor, IAFState]:
     """Integrate-and-fire over all T steps in one launch.
 
     Equivalent to (volts, soft reset; `snnfast/equations/neurons/iaf.py` has every rule)::
@@ -128,6 +132,11 @@ def iaf(
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
+
+    >>> x = torch.tensor([[0.75], [0.75], [0.75]])  # [T, N]
+    >>> s, state = snnfast.iaf(x, theta=1.0, v0=0.5)
+    >>> s.flatten().tolist(), state.v.tolist(), state.count.tolist()
+    ([1.0, 1.0, 0.0], [0.75], [2])
     """
     rule = rule_of(
         reset, v_reset, negative, caps, unit, strict, surrogate, gamma, detach_reset, memory, offset,

@@ -1,12 +1,33 @@
 """The leaky integrate-and-fire neuron: the public function `lif`. Its op is `iaf`'s, with a leak."""
 
+from typing import Literal
+
+from torch import Tensor
+
 from snnfast.ops.iaf import OPS, rule_of
+from snnfast.ops.neuron import IAFState
 
 
 def lif(
-    x, theta=1.0, tau=2.0, v0=0.0, *, decay_input=True, product=True, T=None, reset="soft", v_reset=0.0, spikes="scaled", mask=None, state=None,
-    surrogate="zif", gamma=None, detach_reset=False, out=None, state_out=None,
-):  # fmt: skip
+    x: Tensor,
+    theta: float | Tensor = 1.0,
+    tau: float = 2.0,
+    v0: float | Tensor = 0.0,
+    *,
+    decay_input: bool = True,
+    product: bool = True,
+    T: int | None = None,
+    reset: Literal["soft", "hard"] = "soft",
+    v_reset: float = 0.0,
+    spikes: Literal["scaled", "unit", "int8", "bits", "count"] = "scaled",
+    mask: Tensor | None = None,
+    state: IAFState | None = None,
+    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif",
+    gamma: float | None = None,
+    detach_reset: bool = False,
+    out: Tensor | None = None,
+    state_out: IAFState | None = None,
+) -> tuple[Tensor, IAFState]:
     """Leaky integrate-and-fire over all T steps in one launch.
 
     Equivalent to (soft reset; `snnfast/equations/neurons/lif.py` has every form)::
@@ -31,6 +52,10 @@ def lif(
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
+
+    >>> s, state = snnfast.lif(torch.full((3, 1), 2.0), tau=2.0)
+    >>> s.flatten().tolist(), state.v.tolist()
+    ([1.0, 1.0, 1.0], [0.0])
     """
     rule = rule_of(
         reset, v_reset, surrogate=surrogate, gamma=gamma, detach_reset=detach_reset, tau=tau, decay_input=decay_input, product=product

@@ -21,7 +21,7 @@ _TAKEN = (
 _declared = {}  # module name -> PythonNeuron: declaring twice gives the same ops
 
 
-def neuron(equation):
+def neuron(equation: types.ModuleType) -> "PythonNeuron":
     """Makes the equation in the module `equation` a neuron that runs all T steps in one launch.
 
     The module defines, as `snnfast/equations/neurons/iaf.py` does, in bare operators and the names `where(c, a, b)`, `div(a, b)`, `floor(a)`,
@@ -45,6 +45,13 @@ def neuron(equation):
 
     Raises:
         TypeError, ValueError: the module lacks something, or its name is taken.
+
+    >>> half = types.ModuleType("half")  # in a program of yours: a file half.py, and `import half`
+    >>> exec("from typing import NamedTuple\\nclass Rule(NamedTuple):\\n    a: float = 0.5\\n"
+    ...      "def step(v, n, x, theta, k):\\n    return v * k.a + x, n, where(v > theta, 1.0, 0.0)\\n", half.__dict__)
+    >>> s, state = snnfast.neuron(half)(torch.ones(3, 1), 1.0, v0=0.0)
+    >>> state.v.tolist()
+    [1.75]
     """
     if not isinstance(equation, types.ModuleType):
         raise TypeError(f"equation must be an imported module, got {type(equation).__name__}")

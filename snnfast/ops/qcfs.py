@@ -1,6 +1,9 @@
 """The QCFS op: schemas, fakes, autograd, and the public functions `qcfs` and `cs_qcfs`."""
 
+from typing import Literal
+
 import torch
+from torch import Tensor
 
 from snnfast import checks
 from snnfast.engines import reference
@@ -56,7 +59,7 @@ def _qcfs(name, x, theta, levels, grad):
     return layout.unvector(fwd(vector, th, inner, numbers))
 
 
-def qcfs(x, theta, levels, grad="qcfs"):
+def qcfs(x: Tensor, theta: float | Tensor, levels: int, grad: Literal["qcfs", "srp", "paper"] = "qcfs") -> Tensor:
     """Quantised clip-floor-shift: y = theta * floor(L * clamp(x/theta, 0, 1) + 1/2) / L.
 
     The activation that an integrate-and-fire neuron with start voltage theta/2 stands for (Bu et al., ICLR 2022, eq. 12).
@@ -69,16 +72,23 @@ def qcfs(x, theta, levels, grad="qcfs"):
 
     Returns:
         y, of x's shape, dtype and layout. Gradients reach x and theta; only x is kept for the backward.
+
+    >>> snnfast.qcfs(torch.tensor([-1.0, 0.3, 0.9, 5.0]), theta=1.0, levels=4).tolist()
+    [0.0, 0.25, 1.0, 1.0]
     """
     return _qcfs("theta", x, theta, levels, grad)
 
 
-def cs_qcfs(x, lam, levels, grad="qcfs"):
+def cs_qcfs(x: Tensor, lam: Tensor, levels: int, grad: Literal["qcfs", "srp", "paper"] = "qcfs") -> Tensor:
     """QCFS with theta = softplus(lam), so that every real lam gives a threshold > 0 (S-QCFS for one lam, CS-QCFS per channel).
 
     Args:
         x, levels, grad: as in `qcfs`.
         lam: a floating tensor that broadcasts over x. softplus runs in torch in lam's dtype, so dlam = sigmoid(lam) dtheta.
+
+    >>> lam = snnfast.nn.inverse_softplus(2.0)
+    >>> snnfast.cs_qcfs(torch.tensor([0.9, 3.0]), lam, levels=4).tolist()
+    [1.0, 2.0]
     """
     checks.tensor("lam", lam)
     return _qcfs("lam", x, torch.nn.functional.softplus(lam), levels, grad)

@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from snnfast import checks
 from snnfast.engines import reference
@@ -37,7 +38,7 @@ library.fake("softmax_out", lambda *args: None)
 library.fake("layer_norm_out", lambda *args: None)
 
 
-def softmax_over_time(x, state=None, *, out=None):
+def softmax_over_time(x: Tensor, state: RowState | None = None, *, out: Tensor | None = None) -> tuple[Tensor, RowState]:
     """The softmax over the last dimension of a running sum, passed on as differences.
 
     Equivalent to (`snnfast/equations/functions/softmax.py` has the order of operations)::
@@ -58,14 +59,38 @@ def softmax_over_time(x, state=None, *, out=None):
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
+
+    >>> y, state = snnfast.softmax_over_time(torch.tensor([[0.0, 0.0], [0.0, 0.0]]))
+    >>> y.tolist()  # the second step changes nothing
+    [[0.5, 0.5], [0.0, 0.0]]
     """
     return _launch(softmax_out, x, state, out)
 
 
-def layer_norm_over_time(x, weight=None, bias=None, eps=1e-5, state=None, *, out=None):
+def layer_norm_over_time(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    state: RowState | None = None,
+    *,
+    out: Tensor | None = None,
+) -> tuple[Tensor, RowState]:
     """The layer norm over the last dimension of a running sum, passed on as differences; as `softmax_over_time`.
 
-    weight, bias: [C] in x's dtype, or None. eps: > 0, added to the variance. The sum of all outputs is layer_norm(sum x) weight + bias.
+    Args:
+        x: [T, ..., C] with time first, fp32 or fp64; C <= 4096.
+        weight, bias: [C] in x's dtype, or None.
+        eps: > 0, added to the variance.
+        state: the `RowState` of an earlier call, which is updated in place; None at the start, where both its tensors are 0.
+        out: a contiguous tensor of x's shape to write to.
+
+    Returns:
+        (out, state). Nothing is differentiable. The sum of all outputs is layer_norm(sum x) weight + bias.
+
+    >>> y, state = snnfast.layer_norm_over_time(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), eps=1e-9)
+    >>> y.round().tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
     """
     checks.number("eps", eps, positive=True)
     for name, t in (("weight", weight), ("bias", bias)):

@@ -1,11 +1,27 @@
 """Training of quantised networks: SGD with momentum and a cosine schedule, the recipe of the QCFS line of papers, or AdamW for transformers."""
 
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
 from torch.nn import functional as F
 
 from snnfast.training.optimisers import optimiser_of, parameter_groups, warmed_cosine
 
 
-def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu", on_epoch=None, optimiser="sgd", warmup=0):
+def fit(
+    net: torch.nn.Module,
+    loader: Iterable,
+    epochs: int,
+    lr: float,
+    *,
+    weight_decay: float = 5e-4,
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    on_epoch: Callable[[int, float, float], None] | None = None,
+    optimiser: Literal["sgd", "adamw"] = "sgd",
+    warmup: int = 0,
+) -> list[float]:
     """Trains `net` in place and leaves it in eval mode.
 
     Args:
@@ -17,6 +33,12 @@ def fit(net, loader, epochs, lr, *, weight_decay=5e-4, augment=None, device="cpu
 
     Returns:
         Mean loss of each epoch.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> batch = torch.randn(16, 4), torch.randint(2, (16,))
+    >>> losses = snnfast.training.fit(net, [batch], epochs=3, lr=0.1)
+    >>> len(losses)
+    3
     """
     optimiser = optimiser_of(optimiser, parameter_groups(net, weight_decay), lr, nesterov=True)
     schedule = warmed_cosine(optimiser, epochs, warmup)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import snnfast
 from snnfast import nn
 from snnfast.evaluation import fingerprint
-from snnfast.evaluation.evaluate import Evaluation
+from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.statistics import Statistics
 from snnfast.reports import raster
 from snnfast.runtime.execution import Execution

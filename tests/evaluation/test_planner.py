@@ -8,7 +8,7 @@ import torch
 
 import snnfast
 from snnfast.evaluation import memory_plan
-from snnfast.evaluation.evaluate import Evaluation
+from snnfast.evaluation.evaluation import Evaluation
 from snnfast.runtime.execution import Execution
 from snnfast.system import memory
 

@@ -16,6 +16,10 @@ class COS(Method):
     Args:
         rho: inputs that it calibrates on, >= 1; runs need T >= rho.
         max_shift: largest upward shift, in units of theta; None as the authors have it.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net, methods.COS(rho=4))(inputs, T=16).shape
+    torch.Size([3, 2])
     """
 
     rho: int = 4

@@ -9,7 +9,12 @@ from snnfast.conversion.method import Method, register
 @register("if")
 @dataclass(frozen=True, kw_only=True)
 class IF(Method):
-    """Integrate-and-fire from theta/2, what QCFS activations stand for (Bu et al., ICLR 2022)."""
+    """Integrate-and-fire from theta/2, what QCFS activations stand for (Bu et al., ICLR 2022).
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net, methods.IF(v0=0.25))(inputs, T=16).shape
+    torch.Size([3, 2])
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,10 @@ class SRP(Method):
         mask: which neurons may emit: "authors" (v > 1e-3 theta after the first phase, as their program) or "paper" (v >= 0).
         negative: None, "stbif" or "snm": negative spikes in the second phase.
         caps: (n_min, p_max) of the net spike count, with `negative`; see `snnfast.iaf`.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net, methods.SRP(tau=8))(inputs, T=16).shape
+    torch.Size([3, 2])
     """
 
     tau: int = 4

@@ -12,6 +12,10 @@ class STBIF(Method):
 
     Args:
         caps: (n_min, p_max) of the net spike count, see `snnfast.iaf`.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net, methods.STBIF(caps=(0, 8)))(inputs, T=16).shape
+    torch.Size([3, 2])
     """
 
     caps: tuple | None = None
