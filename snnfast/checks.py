@@ -110,3 +110,17 @@ def disjoint(out, **inputs):
         there, a, b = span(t)
         if there == where and a < high and low < b:
             raise ValueError(f"out overlaps the memory of {name}; give it memory of its own")
+
+
+def weights(net, where="net"):
+    """Refuses a network with a parameter or a running statistic that is not finite, or with a variance below 0: nothing that it computes would mean
+    anything."""
+    statistics = [(name, t) for name, t in net.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    for name, t in [*net.named_parameters(), *statistics]:
+        if torch.nn.parameter.is_lazy(t) or t.is_meta or not t.is_floating_point():
+            continue
+        bad = int(torch.count_nonzero(~torch.isfinite(t.detach())))
+        if bad:
+            raise ValueError(f"{name} of {where} has {bad} of {t.numel()} numbers that are not finite (NaN or infinity)")
+        if name.endswith("running_var") and bool((t < 0).any()):
+            raise ValueError(f"{name} of {where} has {int((t < 0).sum())} of {t.numel()} variances below 0")

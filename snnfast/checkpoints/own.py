@@ -5,6 +5,7 @@ Only safe loading (`weights_only=True`); the network is built without memory fir
 
 import os
 import pickle
+import zipfile
 from typing import Any, Literal
 
 import torch
@@ -104,6 +105,7 @@ def load_checkpoint(
         state = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
     net.load_state_dict({key: state[key].clone() for key in net.state_dict()}, assign=True)
     net.requires_grad_(True)
+    checks.weights(net, path)
     for name, module in net.named_modules():
         if is_quantised(module):
             checks.positive(f"threshold of {name} in {path}", threshold_of(module))
@@ -111,9 +113,19 @@ def load_checkpoint(
     return net.eval()
 
 
+def _damage(path):
+    """The first entry of an archive in which a byte has changed since it was written, or None."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
+
+
 def _safely(path):
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = _damage(path)
+        if found is None:
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except pickle.UnpicklingError as error:
@@ -126,6 +138,7 @@ def _safely(path):
         raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
     except Exception as error:  # torch.load raises many kinds: truncated, not a zip file, a folder
         raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+    raise ValueError(f"{path} is damaged: the checksum of {found} in it does not fit")
 
 
 def _own(file, path):

@@ -144,7 +144,7 @@ def convert(
             voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
 
     Raises:
-        ValueError: a threshold is not > 0, or a layer has no spiking form; the message names the layer.
+        ValueError: a threshold is not > 0, a weight is not finite, or a layer has no spiking form; the message names the layer.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
     >>> snn = snnfast.convert(net, "srp", tau=2)
@@ -157,6 +157,7 @@ def convert(
     checks.choice("output", output, ("values", "spikes"))
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    checks.weights(net)
     relu_thresholds.check_percentile(percentile)
     asked = _mode_asked(mode, inputs, input_steps, method)
     how = method_of(method or ("stbif" if asked == "differential" else "if"), **options)

@@ -1,5 +1,6 @@
 """The accuracy of a spiking network at every asked t, from one run over the data, in memory that is known before."""
 
+import collections
 import contextlib
 import dataclasses
 import gc
@@ -26,6 +27,14 @@ from snnfast.system.memory import parse
 from snnfast.version import __version__
 
 MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
+
+
+def _summed(counts):
+    """Dictionaries of numbers, added up by their keys."""
+    found = collections.Counter()
+    for one in counts:
+        found.update(one)
+    return dict(found)
 
 
 class Evaluation:
@@ -213,15 +222,17 @@ class Evaluation:
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)
         reading = per_image.Reading(self.snn, index, y, self.at, self._answer(x, numbers), self.start_stop)
         not_idle = []  # (busy, all), of a differential run
-        how = dict(execution=self.execution, on_end=lambda *counts: not_idle.extend(counts))
+        not_finite = {}  # layer -> neurons
+        how = dict(execution=self.execution, on_end=lambda *counts: not_idle.extend(counts), on_bad=not_finite.update)
         run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, **how)
         for t, total, dtype in run:
             reading.at_step(t, total, dtype)
         record, windows = reading.done()
         profile = self.execution.clock.take() if self.execution.clock else {}
         facts = dict(
-            statistics=counted and counted.state(), start_stop=windows, profile=profile, peak=memory.peak(self.device), not_idle=not_idle
-        )
+            statistics=counted and counted.state(), start_stop=windows, profile=profile, peak=memory.peak(self.device), not_idle=not_idle,
+            not_finite=not_finite,
+        )  # fmt: skip
         return record, facts, time.perf_counter() - began
 
     def _answer(self, x, numbers):
@@ -268,6 +279,7 @@ class Evaluation:
             profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, products=self.execution.products,
                                                           deterministic=bool(self.deterministic), quantised=any(self.snn.levels.values())),
             not_idle=[sum(facts["not_idle"][i] for _, facts, _ in batches) for i in range(2)] if self.snn.clock.differential else [],
+            not_finite=_summed(facts.get("not_finite", {}) for _, facts, _ in batches),
             machine=self.store.machine if self.store else machine(self.device), **per_image.summary(record, self.at),
         )  # fmt: skip
         report.record = record

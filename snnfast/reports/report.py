@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from snnfast.reports import citations, plots
-from snnfast.runtime.network import not_idle_note
+from snnfast.runtime.network import not_finite_note, not_idle_note
 from snnfast.system.files import save_rows, save_text, whole
 from snnfast.system.memory import told
 
@@ -20,7 +20,8 @@ class Report:
     complete: False where it was stopped early.
     method: name and settings of the conversion. layers, totals, energy: `Statistics.rows()`, `.totals()`, `.over_time()`, where they were asked for.
     profile: seconds and bytes per node of the graph. memory: plan, budget and measured peak, in bytes. speed: images and image-steps per second.
-    early_exit, start_stop: see `snnfast.records`. not_idle: of a differential run, neurons that would fire after T steps, and all, of all images.
+    early_exit, start_stop: see `snnfast/evaluation/per_image.py`. not_idle: of a differential run, neurons that would fire after T steps,
+    and all, of all images. not_finite: by layer, how many neurons had a current that was NaN or infinite, of all images.
     settings, machine, facts: what the run was.
     """
 
@@ -43,6 +44,7 @@ class Report:
     early_exit: list = dataclasses.field(default_factory=list)
     start_stop: dict = dataclasses.field(default_factory=dict)
     not_idle: list = dataclasses.field(default_factory=list)
+    not_finite: dict = dataclasses.field(default_factory=dict)
     profile: list = dataclasses.field(default_factory=list)
     memory: dict = dataclasses.field(default_factory=dict)
     speed: dict = dataclasses.field(default_factory=dict)
@@ -100,6 +102,8 @@ class Report:
             )
         if self.not_idle and self.not_idle[0]:
             lines.append(not_idle_note(*self.not_idle))
+        if self.not_finite:
+            lines.append(not_finite_note(self.not_finite))
         if self.memory:
             limit = f" of {told(self.memory['budget'])}" if self.memory["budget"] else ""
             lines.append(f"peak memory {told(self.memory['peak'])}{limit}; estimated {told(self.memory['estimate'])}")

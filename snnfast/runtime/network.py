@@ -59,7 +59,8 @@ class SpikingNetwork(torch.nn.Module):
             statistics: a `snnfast.evaluation.statistics.Statistics` that collects from this run.
             how: `execution`, a `snnfast.runtime.execution.Execution` of this network; `observe`, see `snnfast.runtime.run.Run`; and of a
                 differential run `stop`, whether to compute nothing more once no neuron fires any more (default: on a CPU, where asking costs
-                nothing), and `on_end`, called with (neurons that are not idle after T steps, all neurons) in place of a warning where some are not.
+                nothing), and `on_end`, called with (neurons that are not idle after T steps, all neurons) in place of a warning where some are not;
+                `on_bad`, called with {layer: neurons} in place of a warning where currents were not finite.
         """
         return (y for y, _ in self.run(x, T, chunk, first, statistics, **how))
 
@@ -83,7 +84,7 @@ class SpikingNetwork(torch.nn.Module):
         return self._run(x, T, chunk, first, statistics, **how)
 
     @torch.no_grad()
-    def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None):
+    def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None, on_bad=None):
         run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
         chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.least_T) if statistics else []
         stop, y = self.clock.differential and (x.device.type == "cpu" if stop is None else stop), None
@@ -111,6 +112,10 @@ class SpikingNetwork(torch.nn.Module):
             yield y, {n.name: s for n, s in run.states.items()}
             if x.device.type == "cpu":
                 heap.release()
+        if on_bad or x.device.type == "cpu":  # on a GPU asking would wait
+            bad = run.not_finite()
+            if bad:
+                (on_bad or _warn_of)(bad)
         if self.clock.differential:
             (on_end or _warn)(*run.not_idle())
 
@@ -162,6 +167,16 @@ class SpikingNetwork(torch.nn.Module):
     def forward(self, x, T=32, chunk=None):
         """Mean logits of T steps, in a differential run their sum, [B, classes]."""
         return self.logits(x, T, [T], chunk)[0]
+
+
+def _warn_of(bad):
+    warnings.warn(not_finite_note(bad), stacklevel=2)
+
+
+def not_finite_note(bad):
+    """What a run whose currents were NaN or infinite has to say. bad: {layer: neurons}."""
+    told = ", ".join(f"{layer} ({many})" for layer, many in list(bad.items())[:5])
+    return f"currents were NaN or infinite in {told}{', ...' if len(bad) > 5 else ''} (neurons): the outputs mean nothing there"
 
 
 def _warn(busy, neurons):

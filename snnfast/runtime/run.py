@@ -254,6 +254,12 @@ class Run:
         value = self.fixed[source]
         return value if share == 1 else value * share if share else torch.zeros_like(value)  # an infinity times 0 is none
 
+    def not_finite(self):
+        """(layer, how many of its neurons have a potential that is not finite) where there are any: their current was NaN or infinite at some step.
+        Waits for the device."""
+        counts = {node.target: torch.count_nonzero(~torch.isfinite(state.v)) for node, state in self.states.items()}
+        return {layer: int(many) for layer, many in counts.items() if many}
+
     def is_idle(self):
         """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""
         return self.clock.part(self.t)[0] == 0 and self.fired and not any(bool(s) for s in self.fired)
