@@ -13,6 +13,8 @@ Sums are made of all images at once with math.fsum or in whole numbers, so they 
 
 import io
 import math
+import zipfile
+import zlib
 
 import numpy as np
 import torch
@@ -71,8 +73,34 @@ def to_bytes(record):
 
 
 def from_bytes(data):
-    with np.load(io.BytesIO(data)) as file:
-        return {key: file[key] for key in file.files}
+    """The record that `to_bytes` wrote. ValueError: the bytes are none, or say of themselves what is not so; nothing of such a size is made."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            sizes = {entry.filename: _declared(archive, entry) for entry in archive.infolist()}
+        if any(said != held for said, held in sizes.values()) or sum(said for said, _ in sizes.values()) > MOST_BYTES:
+            raise ValueError("its arrays are not of the sizes that they say")
+        with np.load(io.BytesIO(data)) as file:
+            found = {key: file[key] for key in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, OverflowError, NotImplementedError) as error:
+        raise ValueError(f"a batch in it does not read ({type(error).__name__})") from error
+    rows = {len(array) if array.ndim else None for array in found.values()}
+    if "index" not in found or found["index"].ndim != 1 or len(rows) != 1:
+        raise ValueError("a batch in it has no row for each image")
+    return found
+
+
+MOST_BYTES = 4 << 30  # of the arrays of one batch
+
+
+def _declared(archive, entry):
+    """(bytes that the header of an array says, bytes behind the header)."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError("a batch in it holds Python objects")
+        return math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
 
 
 def joined(records):

@@ -22,7 +22,7 @@ def _told(path, done="written"):
             raise ValueError(f"{path} is in use: another evaluation writes to this folder") from None
         if any(word in text for word in ("full", "I/O", "readonly", "unable to open")):
             raise OSError(f"{path} cannot be {done}: {text}") from None
-        raise ValueError(f"{path} is not a progress file, or is damaged: {text}") from None
+        raise ValueError(f"{path} is not a progress file, or is damaged: {text}; --overwrite starts anew") from None
 
 
 class Store:
@@ -33,13 +33,16 @@ class Store:
     """
 
     def __init__(self, path, identity, machine=None, replace=False):
-        self.path, new = Path(path), not Path(path).exists()
+        self.path = Path(path)
+        if replace and self.path.exists():
+            remove(self.path)
+        new = not self.path.exists()
         with _told(self.path):
             self.db = sqlite3.connect(self.path, timeout=0.5)
         try:
             with _told(self.path):
-                known = self._begin(json.dumps(identity), json.dumps(machine), replace)
-            compare(json.loads(known[0]), identity, self.path)
+                known = self._begin(json.dumps(identity), json.dumps(machine))
+            compare(_identity(known, self.path), identity, self.path)
         except BaseException:
             self.db.close()
             if new and self.path.exists() and self.path.stat().st_size == 0:
@@ -47,15 +50,13 @@ class Store:
             raise
         self.machine = json.loads(known[1])
 
-    def _begin(self, identity, machine, replace):
+    def _begin(self, identity, machine):
         self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _check_tables(self.db, self.path)
         with self.db:
             self.db.execute("BEGIN EXCLUSIVE")
             self.db.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT, machine TEXT)")
             self.db.execute("CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, record BLOB, facts TEXT, seconds REAL)")
-            if replace:
-                self.db.execute("DELETE FROM run")
-                self.db.execute("DELETE FROM batches")
             if self.db.execute("SELECT 1 FROM run").fetchone() is None:
                 self.db.execute("INSERT INTO run VALUES (?, ?)", (identity, machine))
             return self.db.execute("SELECT identity, machine FROM run").fetchone()
@@ -72,7 +73,7 @@ class Store:
     def batches(self):
         """(record, facts, seconds) of every finished batch."""
         with _told(self.path):
-            return _batches(self.db)
+            return _batches(self.db, self.path)
 
     def close(self):
         self.db.close()
@@ -87,9 +88,43 @@ def compare(known, identity, path):
         raise ValueError(f"{path.parent} holds another run: {told}. Give another folder")
 
 
-def _batches(db):
+def _batches(db, path):
     rows = db.execute("SELECT record, facts, seconds FROM batches ORDER BY id").fetchall()
-    return [(per_image.from_bytes(record), json.loads(facts), seconds) for record, facts, seconds in rows]
+    try:
+        return [_batch(*row) for row in rows]
+    except (ValueError, RecursionError) as error:  # of JSON too
+        raise _damaged(path, error) from None
+
+
+def _batch(record, facts, seconds):
+    if not isinstance(record, bytes) or not isinstance(facts, str) or not isinstance(seconds, (int, float)):
+        raise ValueError("a batch in it lacks its record, its facts or its seconds")
+    record, facts = per_image.from_bytes(record), json.loads(facts)
+    if not isinstance(facts, dict):
+        raise ValueError("the facts of a batch in it are no dictionary")
+    return record, facts, seconds
+
+
+def _identity(row, path):
+    """The dictionary that a file says of its run, or None where there is none yet."""
+    try:
+        found = row and json.loads(row[0])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    if row and not isinstance(found, dict):
+        raise _damaged(path, "it does not say what run it is of")
+    return found
+
+
+def _damaged(path, what):
+    return ValueError(f"{path} is damaged: {str(what).splitlines()[0][:200]}; --overwrite starts anew")
+
+
+def _check_tables(db, path):
+    """Only the two tables as we make them: a view may never end, a trigger may do anything."""
+    for kind, name in db.execute("SELECT type, name FROM sqlite_master"):
+        if (kind, name) not in (("table", "run"), ("table", "batches")):
+            raise _damaged(path, f"it holds a {kind}, {name!r:.40}")
 
 
 def read(path):
@@ -98,10 +133,10 @@ def read(path):
     Opened for writing where the system allows it: a process that was killed inside a write left half of it, which SQLite takes back first.
     """
     with _told(path, "read"), contextlib.closing(sqlite3.connect(Path(path).resolve().as_uri() + "?mode=rw", uri=True, timeout=0.5)) as db:
+        _check_tables(db, path)
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():
             return None, []
-        known = db.execute("SELECT identity FROM run").fetchone()
-        return known and json.loads(known[0]), _batches(db)
+        return _identity(db.execute("SELECT identity FROM run").fetchone(), path), _batches(db, path)
 
 
 def records_in(folder):
@@ -110,11 +145,17 @@ def records_in(folder):
 
 
 def remove(path):
-    """Deletes a file that nobody writes."""
+    """Deletes a file that nobody writes, damaged or not."""
     with _told(path), contextlib.closing(sqlite3.connect(path, timeout=0.5)) as db:
-        db.execute("BEGIN EXCLUSIVE")
-        db.rollback()
-    Path(path).unlink(missing_ok=True)
+        try:
+            db.execute("BEGIN EXCLUSIVE")
+            db.rollback()
+        except sqlite3.OperationalError:  # in use, or not ours to write
+            raise
+        except sqlite3.DatabaseError:  # damaged: nobody can hold it
+            pass
+    for name in (path, f"{path}-journal"):
+        Path(name).unlink(missing_ok=True)
 
 
 def file_of(folder, rank=0):

@@ -12,7 +12,7 @@ from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
 NATIVE = cases.sample(250, seed=1)
-TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 300), (34, 64)])
+TRITON = cases.sample(10, seed=2, sizes=[(1, 5), (7, 37), (18, 70), (34, 64)])
 
 
 def at_home(results):

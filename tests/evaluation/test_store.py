@@ -1,7 +1,11 @@
 """The file of finished batches by itself: what a kill inside a write leaves is taken back by whoever reads it next."""
 
+import io
+import sqlite3
 import subprocess
 import sys
+import time
+import zipfile
 
 import command
 import numpy as np
@@ -55,3 +59,79 @@ def test_a_reader_makes_no_file(tmp_path):
     with pytest.raises(OSError, match="cannot be read"):
         progress_file.read(progress_file.file_of(tmp_path))
     assert not list(tmp_path.iterdir()) and progress_file.records_in(tmp_path) == []
+
+
+def changed(path, statement, *values):
+    with sqlite3.connect(path) as db:
+        db.execute(statement, values)
+    db.close()
+
+
+def npz(**headers):
+    """A record whose arrays say what they do not hold."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, (shape, data) in headers.items():
+            part = io.BytesIO()
+            np.lib.format.write_array_header_1_0(part, {"descr": "<i8", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", part.getvalue() + data)
+    return file.getvalue()
+
+
+def objects():
+    file = io.BytesIO()
+    np.savez(file, index=np.array([{}], dtype=object))
+    return file.getvalue()
+
+
+RECURSIVE = """CREATE VIEW batches AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n)
+    SELECT id, x'' record, '{}' facts, 0 seconds FROM n"""
+DAMAGE = {
+    "cut at 70 %": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10]),
+    "cut at 99 %": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 99 // 100]),
+    "no database": lambda path: path.write_bytes(b"not a database at all" * 500),
+    "no record": lambda path: changed(path, "UPDATE batches SET record = NULL"),
+    "half a record": lambda path: changed(path, "UPDATE batches SET record = substr(record, 1, length(record) / 2)"),
+    "no arrays": lambda path: changed(path, "UPDATE batches SET record = ?", npz()),
+    "10^12 numbers": lambda path: changed(path, "UPDATE batches SET record = ?", npz(index=((10**12,), b""))),
+    "rows that differ": lambda path: changed(path, "UPDATE batches SET record = ?", npz(index=((1,), bytes(8)), label=((2,), bytes(16)))),
+    "objects": lambda path: changed(path, "UPDATE batches SET record = ?", objects()),
+    "no JSON": lambda path: changed(path, "UPDATE batches SET facts = 'not json'"),
+    "a list of facts": lambda path: changed(path, "UPDATE batches SET facts = '[]'"),
+    "deep JSON": lambda path: changed(path, "UPDATE batches SET facts = ?", "[" * 100_000),
+    "no seconds": lambda path: changed(path, "UPDATE batches SET seconds = NULL"),
+    "no identity": lambda path: changed(path, "UPDATE run SET identity = 'null'"),
+    "a trigger": lambda path: changed(path, "CREATE TRIGGER t AFTER INSERT ON batches BEGIN DELETE FROM run; END"),
+    "a view without end": lambda path: (changed(path, "DROP TABLE batches"), changed(path, RECURSIVE)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_refused_in_one_line(damage, tmp_path):
+    path = progress_file.file_of(tmp_path)
+    begun = progress_file.Store(path, {"a": 1})
+    for _ in range(40):  # pages enough that every cut hits one
+        begun.put({"index": np.arange(300), "label": np.random.default_rng(0).integers(0, 99, 300)}, {"k": 2}, 0.5)
+    begun.close()
+    DAMAGE[damage](path)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="progress.sqlite is (damaged|not a progress file).*; --overwrite starts anew$") as told:
+        progress_file.read(path)
+    assert time.monotonic() - began < 2 and "pickle" not in str(told.value) and "\n" not in str(told.value) and len(str(told.value)) < 500
+    again = progress_file.Store(path, {"a": 2}, replace=True)
+    again.put(RECORD, {"k": 3}, 0.25)
+    again.close()
+    assert [facts for _, facts, _ in progress_file.read(path)[1]] == [{"k": 3}]
+
+
+def test_the_command_ends_with_2(checkpoint, tmp_path, capsys):
+    from snnfast.cli.main import main
+
+    line = ["eval", str(checkpoint), "--T", "2", "--images", "4", "--out", str(tmp_path)]
+    assert main(line) == 0
+    path = progress_file.file_of(tmp_path)
+    changed(path, "UPDATE batches SET record = NULL")
+    assert main([*line, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "progress.sqlite is damaged: a batch in it lacks its record" in error and "--overwrite starts anew" in error
+    assert main([*line, "--overwrite"]) == 0
