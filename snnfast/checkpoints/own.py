@@ -105,10 +105,10 @@ def load_checkpoint(
         state = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
     net.load_state_dict({key: state[key].clone() for key in net.state_dict()}, assign=True)
     net.requires_grad_(True)
-    checks.weights(net, path)
     for name, module in net.named_modules():
         if is_quantised(module):
             checks.positive(f"threshold of {name} in {path}", threshold_of(module))
+    checks.weights(net, path)
     net.facts = facts
     return net.eval()
 
