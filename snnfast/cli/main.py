@@ -6,6 +6,7 @@ import threading
 
 from snnfast.cli.arguments import parser as _parser
 from snnfast.ops import info
+from snnfast.system.text import plain
 
 
 def _info(args):
@@ -99,7 +100,7 @@ def _told(args, error, code):
         extra = "train" if error.name in ("torchvision", "tensorboard") else "demo"
         text = f"this needs {error.name}: pip install 'snnfast[{extra}]'"
     else:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = plain(" ".join(str(error).split()), 2000) or type(error).__name__
     if code == 1:
         text = f"unexpected {type(error).__name__}: {text[:500]} (--debug shows where)"
     print(f"snnfast: {text}", file=sys.stderr)

@@ -9,6 +9,7 @@ import numpy as np
 from snnfast.evaluation import per_image
 from snnfast.evaluation.progress_file import records_in
 from snnfast.reports.report import Report, load_report
+from snnfast.system.text import plain
 
 
 @dataclasses.dataclass
@@ -47,7 +48,7 @@ def group(name, folders):
         record = per_image.joined(found) if found else None
         right.append(_right(record, report) if found else None)
         images.append(found and (record["index"].tolist(), record["label"].tolist()))
-    return Group(name, reports, right, images)
+    return Group(plain(name), reports, right, images)
 
 
 def _right(record, report):
@@ -125,10 +126,10 @@ def latex(groups, found):
     lines += [r"\bottomrule", r"\end{tabular}"]
     for g in groups:
         for r in g.reports:
-            lines += [f"% {_escaped(g.name)}: {line}" for line in r.notes() if line.startswith(("settings", "machine"))]
+            lines += [f"% {_escaped(g.name)}: {_escaped(line)}" for line in r.notes() if line.startswith(("settings", "machine"))]
     return "\n".join(lines) + "\n"
 
 
 def _escaped(text):
     named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(named.get(c, "\\" + c if c in "_%&#${}" else c) for c in text)
+    return "".join(named.get(c, "\\" + c if c in "_%&#${}" else c) for c in plain(text, 2000))

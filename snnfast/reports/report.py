@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 
 from snnfast.reports import citations, plots
 from snnfast.runtime.network import not_finite_note, not_idle_note
 from snnfast.system.files import save_rows, save_text, whole
 from snnfast.system.memory import told
+from snnfast.system.text import plain
 
 
 @dataclasses.dataclass
@@ -111,7 +113,7 @@ class Report:
             lines.append("settings: " + ", ".join(f"{k} {v}" for k, v in {**self.method, **self.settings}.items()))
         if self.machine:
             lines.append("machine: " + ", ".join(f"{k} {v}" for k, v in self.machine.items()))
-        return lines
+        return [plain(line, 2000) for line in lines]
 
     def bibtex(self):
         """BibTeX of the methods used."""
@@ -166,12 +168,45 @@ def load_report(path):
         file = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} is not there: give the folder of an evaluation, or its report.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # no JSON, no text, a number of 5,000 digits, 10,000 brackets
         raise ValueError(f"{path} is not a report of snnfast") from None
-    known = {f.name for f in dataclasses.fields(Report)}
-    if not isinstance(file, dict) or not {"at", "accuracy", "images"} <= set(file):
+    known = {f.name: f.type for f in dataclasses.fields(Report)}
+    if not isinstance(file, dict) or not {"at", "accuracy", "images", "seconds"} <= set(file):
         raise ValueError(f"{path} is not a report of snnfast")
-    return Report(**{k: v for k, v in file.items() if k in known})
+    found = {name: value for name, value in file.items() if name in known}
+    for name, value in found.items():
+        _check_field(path, name, value, known[name])
+    _check_steps(path, found)
+    return Report(**found)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_field(path, name, value, kind):
+    """kind: what the field of `Report` is annotated with."""
+    allowed = typing.get_args(kind) or (kind,)
+    fits = any(_is_number(value) if one is float else type(value) is one for one in allowed)
+    if not fits:
+        told = " or ".join("nothing" if one is type(None) else one.__name__ for one in allowed)
+        raise ValueError(f"{path}: {name} must be {told}, got {type(value).__name__}")
+
+
+def _check_steps(path, found):
+    """Steps that increase, and a number for each in every column."""
+    at = found["at"]
+    if not at or not all(type(t) is int and t >= 1 for t in at) or sorted(set(at)) != at:
+        raise ValueError(f"{path}: at must be increasing steps >= 1, got {plain(at)}")
+    if found["images"] < 1:
+        raise ValueError(f"{path}: images must be >= 1, got {found['images']}")
+    for name in ("accuracy", "error", "top5", "loss", "distance", "agreement"):
+        column = found.get(name, [])
+        if (column or name == "accuracy") and (len(column) != len(at) or not all(v is None or _is_number(v) for v in column)):
+            raise ValueError(f"{path}: {name} must have a number for each of {len(at)} steps, got {plain(column)}")
+    for name in ("energy", "layers", "profile", "early_exit"):
+        if not all(isinstance(row, dict) for row in found.get(name, [])):
+            raise ValueError(f"{path}: {name} must be a list of dictionaries, got {plain(found[name])}")
 
 
 def methods_table(reports):

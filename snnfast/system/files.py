@@ -5,6 +5,8 @@ import csv
 import os
 from pathlib import Path
 
+from snnfast.system.text import cell
+
 
 @contextlib.contextmanager
 def whole(path):
@@ -28,4 +30,4 @@ def save_rows(path, rows):
     with whole(path) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
-        table.writerows(rows)
+        table.writerows({key: cell(value) for key, value in row.items()} for row in rows)

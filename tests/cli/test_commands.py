@@ -148,6 +148,9 @@ def test_compare_by_hand(evaluations, tmp_path):
     assert bib.count("bu2022optimal") == 1 and "hao2023bridging" in bib and "wang2022signed" in bib
 
 
+NO_COLUMNS = dict(error=[], top5=[], loss=[], distance=[], agreement=[])  # beside the accuracy
+
+
 def test_compare_over_seeds_by_hand(evaluations, tmp_path):
     """Six reports with made-up accuracies: means, sample deviations, paired t tests."""
     from scipy import stats
@@ -157,7 +160,7 @@ def test_compare_over_seeds_by_hand(evaluations, tmp_path):
         for i, accuracy in enumerate(runs):
             folder = tmp_path / f"{name}{i}"
             folder.mkdir()
-            report = dict(command.report(evaluations / "if"), at=[1, 4], accuracy=accuracy)
+            report = dict(command.report(evaluations / "if"), at=[1, 4], accuracy=accuracy, **NO_COLUMNS)
             (folder / "report.json").write_text(json.dumps(report))
     groups = [group(n, [tmp_path / f"{n}{i}" for i in range(3)]) for n in numbers]
     found = rows(groups)
@@ -185,7 +188,7 @@ def test_compare_refuses(evaluations, tmp_path, capsys):
     (other / "report.json").write_text(json.dumps(dict(command.report(evaluations / "if"), images=61)))
     later = tmp_path / "later"
     later.mkdir()
-    (later / "report.json").write_text(json.dumps(dict(command.report(evaluations / "if"), at=[16], accuracy=[50.0])))
+    (later / "report.json").write_text(json.dumps(dict(command.report(evaluations / "if"), at=[16], accuracy=[50.0], **NO_COLUMNS)))
     (tmp_path / "text").mkdir()
     (tmp_path / "text/report.json").write_text("[1, 2")
     own = str(evaluations / "if")
