@@ -81,7 +81,7 @@ def from_bytes(data):
             raise ValueError("its arrays are not of the sizes that they say")
         with np.load(io.BytesIO(data)) as file:
             found = {key: file[key] for key in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, OverflowError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"a batch in it does not read ({type(error).__name__})") from error
     rows = {len(array) if array.ndim else None for array in found.values()}
     if "index" not in found or found["index"].ndim != 1 or len(rows) != 1:

@@ -153,7 +153,7 @@ def test_without_a_compiler_the_python_part_works(environment, bare, tmp_path):
 ], ids=["clang", "no compiler", "aarch64"])  # fmt: skip
 def test_what_the_kernels_cannot_be_built_with(sdist, tmp_path, setup, reason):
     with tarfile.open(sdist) as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (source,) = tmp_path.iterdir()
     clang = tmp_path / "clang++"
     clang.write_text("#!/bin/sh\necho '#define __GNUC__ 4'; echo '#define __clang__ 1'\n")
@@ -167,7 +167,7 @@ def test_what_the_kernels_cannot_be_built_with(sdist, tmp_path, setup, reason):
 
 def test_what_is_there_and_does_not_build_is_an_error(sdist, tmp_path):
     with tarfile.open(sdist) as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (source,) = tmp_path.iterdir()
     with open(source / "CMakeLists.txt", "a") as file:
         file.write('message(FATAL_ERROR "on purpose")\n')
