@@ -1,4 +1,4 @@
-// Element types of x and of the spikes in memory, and the accumulator of each. `half` and `bfloat` are the lane header's (cpu/simd.h, cuda/lane.h).
+// Element types of x and of the spikes in memory, and the accumulator of each. `half` and `bfloat` are the lane header's (engines/cpu/simd.h, engines/cuda/lane.h).
 #pragma once
 #include "params.h"
 

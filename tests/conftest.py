@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 HAS_CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_CUDA else "cpu"  # where Triton's kernels run: on the GPU, else interpreted on the CPU
 if not HAS_CUDA:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when snnfast.triton is first imported
+    os.environ["TRITON_INTERPRET"] = "1"  # read when snnfast.engines.triton is first imported
 
 import numpy as np
 import on_host

@@ -1,6 +1,6 @@
 """Random spike masking: y = x [r > masking], r uniform in [0, 1), without rescaling, in training and evaluation (Wang et al., ICCV 2023).
 
-The numbers come from a counter as those of Poisson input do (`poisson.py`): each is a hash of (seed, layer, step, image, position), the same on every
+The numbers come from a counter as those of Poisson input do (`random.py`): each is a hash of (seed, layer, step, image, position), the same on every
 device and however time and images are cut into chunks and batches.
 """
 
