@@ -50,7 +50,7 @@ def summary():
     networks = last("large-T", "arch", "way", batch=4, width=1.0, T=1024)
     own, authors = (networks["resnet18", way] for way in ("snnfast", "authors"))
     return table(["", "two cores with AVX-512"], [
-        ["`iaf`, what it moves per second as a share of what `copy_` moves, the limit of memory (fp32, T = 256, N = 2^18)", kinds],
+        ["`iaf`, bandwidth relative to `copy_`, the limit of memory (fp32, T = 256, N = 2^18)", kinds],
         ["times as fast as the fastest of the others for the same spikes (fp32, T = 64, N = 2^18)", ", ".join(best)],
         ["ResNet-18 at T = 1024, four images: against the fastest other way to run it", f"{own['ratio']:.2f} times as fast"],
         ["its memory; that of the authors' way", f"{told(own['peak'])}; {told(authors['peak'])}"],

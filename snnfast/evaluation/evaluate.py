@@ -49,7 +49,7 @@ def evaluate(
         at: increasing steps in 1..T; default 1, 2, 4, ... and T.
         memory: what the whole process may hold: bytes, a text such as "8GiB", "auto" (most of what is free), or None (what runs fastest). On a CPU
             that is its resident memory, on a GPU what torch reserves (CUDA's own context comes on top). Batch and chunk are chosen to stay below
-            it; batches of a loader are cut. Where memory runs out all the same, the chunk is halved, then the batch, and the batch repeated.
+            it; batches of a loader are cut. On out-of-memory the chunk is halved, then the batch, and the batch is repeated.
         ann: the network that `snn` was converted from; its accuracy and the distance of the outputs then stand in the report. Both are left on
             `device`.
         batch: images at a time, of a data set.  chunk: steps at a time. Chosen if not given; memory depends on them, not on T.

@@ -56,7 +56,7 @@ def served(module):
 
 
 def unspiking(gm):
-    """Layers whose input has no zeros to skip: it comes from a function that does not commute with rates, and passed no neuron since."""
+    """Layers with dense activations as their input: downstream of a LayerNorm or a softmax, with no neuron in between."""
     found, dense = set(), set()
     for node in gm.graph.nodes:
         module = gm.get_submodule(node.target) if node.op == "call_module" else None

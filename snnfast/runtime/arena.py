@@ -9,8 +9,8 @@ from snnfast.system import heap
 
 
 def choose(sizes, size):
-    """Which of the free buffers of these sizes to take: (place, True) of the smallest that holds `size`; (place, False) of the largest, which is
-    given up for a new one; (None, False) where none is free."""
+    """Which of the free buffers of these sizes to take, best fit: (place, True) of the smallest that holds `size`. If none fits, (place, False)
+    of the largest, which is evicted for a new one; (None, False) if none is free."""
     fits = [i for i, s in enumerate(sizes) if s >= size]
     if fits:
         return min(fits, key=lambda i: sizes[i]), True

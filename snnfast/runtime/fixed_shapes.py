@@ -2,8 +2,8 @@
 
 Libraries choose the order in which a convolution or a matrix product adds up by the shape they are called with, and by the number of
 threads. Here each is called with a fixed number of rows (images times steps; the last call is filled up with zeros) on one thread,
-several calls side by side: a row's result then depends on the row alone. That it does not depend on the row's place in the call either is
-not taken for granted (some small products of MKL do): each layer is asked when it is first called, and called row by row if it does.
+several calls side by side: a row's result then depends on the row alone. MKL is not always row-independent (some small products
+depend on the row's place in the call): each layer is probed once, and called row by row if it is not.
 Products that skip zeros (`sparse_products.py`) depend on their row alone and need none of this.
 """
 

@@ -252,13 +252,21 @@ class Run:
         """What a neuron gets that no other stands before, at every step of this chunk."""
         share = self.part[0]
         value = self.fixed[source]
-        return value if share == 1 else value * share if share else torch.zeros_like(value)  # an infinity times 0 is none
+        return value if share == 1 else value * share if share else torch.zeros_like(value)  # 0 x inf is NaN, so nothing is scaled by 0
 
     def not_finite(self):
-        """(layer, how many of its neurons have a potential that is not finite) where there are any: their current was NaN or infinite at some step.
-        Waits for the device."""
-        counts = {node.target: torch.count_nonzero(~torch.isfinite(state.v)) for node, state in self.states.items()}
-        return {layer: int(many) for layer, many in counts.items() if many}
+        """{layer: how many of its neurons have a potential that is not finite} where there are any: their current was NaN or infinite at some step.
+        Waits for the device, once."""
+        states = [(node.target, state.v) for node, state in self.states.items() if state.v.numel()]
+        if not states:
+            return {}
+        # The least and the largest take no memory, and are NaN where one is.
+        fine = torch.isfinite(torch.stack([torch.stack(torch.aminmax(v)) for _, v in states])).all(1).tolist()
+        found = {}
+        for (layer, v), good in zip(states, fine):
+            if not good:
+                found[layer] = found.get(layer, 0) + int(torch.count_nonzero(~torch.isfinite(v)))
+        return found
 
     def is_idle(self):
         """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""
