@@ -112,6 +112,13 @@ def disjoint(out, **inputs):
             raise ValueError(f"out overlaps the memory of {name}; give it memory of its own")
 
 
+def count_not_finite(t):
+    """How many numbers of t are NaN or infinite. Where there are none it takes no memory: the least and the largest are NaN where one is."""
+    if not t.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(t))).all()):
+        return 0
+    return int(torch.count_nonzero(~torch.isfinite(t)))
+
+
 def weights(net, where="net"):
     """Refuses a network with a parameter or a running statistic that is not finite, or with a variance below 0: nothing that it computes would mean
     anything."""
@@ -119,7 +126,7 @@ def weights(net, where="net"):
     for name, t in [*net.named_parameters(), *statistics]:
         if torch.nn.parameter.is_lazy(t) or t.is_meta or not t.is_floating_point():
             continue
-        bad = int(torch.count_nonzero(~torch.isfinite(t.detach())))
+        bad = count_not_finite(t.detach())
         if bad:
             raise ValueError(f"{name} of {where} has {bad} of {t.numel()} numbers that are not finite (NaN or infinity)")
         if name.endswith("running_var") and bool((t < 0).any()):

@@ -8,6 +8,7 @@ from snnfast.checkpoints import convolutional
 from snnfast.cli.demo import ARCHS
 from snnfast.conversion.functions import MODES
 from snnfast.conversion.methods import METHODS
+from snnfast.conversion.methods.srp import MASKS
 from snnfast.data import NAMES as DATA
 from snnfast.data import PREPROCESSING
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
@@ -128,7 +129,7 @@ def _conversion(p):
     own.add_argument("--input-steps", type=int, metavar="N", help="steps of rate input")
     own.add_argument("--v0", type=float, metavar="X", help="start voltage in units of theta (0.5)")
     own.add_argument("--tau", type=int, metavar="N", help="steps of SRP's first phase (4)")
-    own.add_argument("--mask", choices=("authors", "paper"), help="SRP's mask")
+    own.add_argument("--mask", choices=MASKS, help="SRP's mask")
     own.add_argument("--rho", type=int, metavar="N", help="inputs that COS calibrates on (4)")
     own.add_argument("--max-shift", type=float, metavar="X", help="largest upward shift of COS, in units of theta")
     own.add_argument("--parity", action="store_true", default=None, help="the arithmetic of the method's authors")

@@ -9,25 +9,7 @@ from torch import nn
 from snnfast import checks
 from snnfast.engines.form import SPIKES
 from snnfast.equations.bind import signed
-from snnfast.nn.masking import SpikeMask  # noqa: F401
-from snnfast.nn.quantised import (  # noqa: F401
-    CEQCFS,
-    CQCFS,
-    CSQCFS,
-    EQCFS,
-    HEQCFS,
-    HQCFS,
-    HSQCFS,
-    LSQ,
-    NEQCFS,
-    NQCFS,
-    NSQCFS,
-    QCFS,
-    SQCFS,
-    Quantised,
-    inverse_softplus,
-    spread,
-)  # fmt: skip
+from snnfast.nn.quantised import Quantised, spread
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
 from snnfast.ops.python_neuron import PythonNeuron

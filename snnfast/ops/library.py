@@ -41,25 +41,19 @@ def _is_plain():
     return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed())
 
 
-def without_gradient(op):
-    """The op, called past torch's Python code for registered gradients, which takes longer than a small neuron, where no gradient is recorded: the
-    caller says so by torch.no_grad() or by tensors that need none."""
-
-    def call(*args):
-        if not _is_plain():
-            return op(*args)
-        with torch._C._AutoDispatchBelowAutograd():
-            return op(*args)
-
-    return call
+def _is_recorded(args):
+    return torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
 
 
 def autograd(name, backward, setup):
-    """Registers the op's gradient. Returns the op with it by a shorter way: the registered one reads the schema's arguments one by one in every call,
-    which for a neuron's takes longer than a small neuron."""
+    """Registers the op's gradient. Returns the op with it by shorter ways: the registered one goes through Python and reads the schema's arguments
+    one by one in every call, with a gradient or without, which for a neuron's takes longer than a small neuron."""
     torch.library.register_autograd(f"snnfast::{name}", backward, setup_context=setup, lib=_library)
     op = getattr(torch.ops.snnfast, name).default
-    kernel = without_gradient(op)
+
+    def kernel(*args):
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
 
     def forward(ctx, *args):
         output = kernel(*args)
@@ -67,16 +61,22 @@ def autograd(name, backward, setup):
         return output
 
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
-    return lambda *args: short.apply(*args) if _is_plain() else op(*args)
+
+    def call(*args):
+        if not _is_plain():
+            return op(*args)
+        return short.apply(*args) if _is_recorded(args) else kernel(*args)
+
+    return call
 
 
 def once_differentiable(name):
-    """The op's gradient has no gradient of its own: asking for one is an error, not zeros."""
+    """The op's gradient has no gradient of its own: asking for one is an error, not zeros. Returns the op as `autograd` does."""
 
     def backward(ctx, *grads):
         raise RuntimeError(f"snnfast::{name} has no derivative: the ops are differentiable once")
 
-    autograd(name, backward, lambda ctx, inputs, output: None)
+    return autograd(name, backward, lambda ctx, inputs, output: None)
 
 
 def override(name, key, function):

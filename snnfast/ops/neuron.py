@@ -49,17 +49,15 @@ class Neuron:
         )
         library.fake(f"{stem}_fwd", self._fake_fwd)
         library.fake(f"{stem}_out", lambda *args: None)
-        self.plain = library.without_gradient(self.fwd)
-        self.bwd = self.trained = None  # trained: fwd with its gradient
+        self.bwd, self.call_fwd = None, self.fwd
         if "step_bwd" in functions(equation):
             self.bwd = library.define(
                 f"{stem}_bwd(Tensor? ds, Tensor? dv, {_NEURON}, Tensor kept, {_LAUNCH}, float[] rule) -> (Tensor dx, Tensor dv_start, Tensor dtheta)",
                 self.reference_bwd,
             )
             library.fake(f"{stem}_bwd", self._fake_bwd)
-            self.trained = library.autograd(f"{stem}_fwd", self._backward, self._setup)
-            library.once_differentiable(f"{stem}_bwd")
-            self.plain_bwd = library.without_gradient(self.bwd)
+            self.call_fwd = library.autograd(f"{stem}_fwd", self._backward, self._setup)
+            self.call_bwd = library.once_differentiable(f"{stem}_bwd")
 
     # ---- the reference kernels
 
@@ -108,8 +106,7 @@ class Neuron:
             ds = ds.contiguous()
         if dv is not None:
             dv = dv.contiguous()
-        bwd = self.bwd if torch.is_grad_enabled() else self.plain_bwd  # enabled: a second derivative is asked for, which is refused
-        dx, dv_start, dtheta = bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
+        dx, dv_start, dtheta = self.call_bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
         if ctx.needs_input_grad[1]:
             C = theta.size(0)
             shape = (1, 1, x.size(1)) if C == 1 else (x.size(1) // (C * inner), C, inner)
@@ -148,7 +145,7 @@ class Neuron:
         if state_out is not None:
             raise ValueError("state_out goes with out=")
         every, kind, numbers = form.EVERY if grad and x.is_cuda else 0, form.SPIKES.index(spikes), self.eq.numbers.pack(rule)
-        s, v, count, _ = (self.trained if grad else self.plain)(rows, th, v, count, mask, T, inner, v0, kind, every, numbers)
+        s, v, count, _ = self.call_fwd(rows, th, v, count, mask, T, inner, v0, kind, every, numbers)
         state = IAFState(layout.unvector(v), layout.unvector(count))
         if spikes in form.DENSE:
             s = layout.unrows(s)

@@ -37,14 +37,12 @@ def _setup(ctx, inputs, output):
 
 def _backward(ctx, dy):
     x, theta = ctx.saved_tensors
-    bwd = qcfs_bwd if torch.is_grad_enabled() else _plain_bwd  # enabled: a second derivative is asked for, which is refused
-    dx, dtheta = bwd(dy.contiguous(), x, theta, *ctx.launch)
+    dx, dtheta = _call_bwd(dy.contiguous(), x, theta, *ctx.launch)
     return dx, dtheta, None, None
 
 
-_trained = library.autograd("qcfs_fwd", _backward, _setup)
-_plain, _plain_bwd = library.without_gradient(qcfs_fwd), library.without_gradient(qcfs_bwd)
-library.once_differentiable("qcfs_bwd")
+_call_fwd = library.autograd("qcfs_fwd", _backward, _setup)
+_call_bwd = library.once_differentiable("qcfs_bwd")
 
 
 def _qcfs(name, x, theta, levels, grad):
@@ -54,9 +52,7 @@ def _qcfs(name, x, theta, levels, grad):
     checks.choice("grad", grad, GRADS)
     layout = layout_of(x)
     th, inner = threshold(name, theta, x, layout)
-    numbers, vector = reference.qcfs.numbers.pack(Rule(levels, grad)), layout.vector(x)
-    fwd = _trained if torch.is_grad_enabled() and (vector.requires_grad or th.requires_grad) else _plain
-    return layout.unvector(fwd(vector, th, inner, numbers))
+    return layout.unvector(_call_fwd(layout.vector(x), th, inner, reference.qcfs.numbers.pack(Rule(levels, grad))))
 
 
 def qcfs(x: Tensor, theta: float | Tensor, levels: int, grad: Literal["qcfs", "srp", "paper"] = "qcfs") -> Tensor:

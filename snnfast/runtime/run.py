@@ -1,11 +1,12 @@
 """One batch on its way through time: which nodes of the graph fire, what is fixed, the state of every neuron."""
 
+import collections
 import functools
 
 import torch
 from torch import fx
 
-from snnfast import nn
+from snnfast import checks, nn
 from snnfast.graph.flow import Plan
 from snnfast.graph.vocabulary import called
 from snnfast.nn.over_time import is_silent
@@ -256,17 +257,11 @@ class Run:
 
     def not_finite(self):
         """{layer: how many of its neurons have a potential that is not finite} where there are any: their current was NaN or infinite at some step.
-        Waits for the device, once."""
-        states = [(node.target, state.v) for node, state in self.states.items() if state.v.numel()]
-        if not states:
-            return {}
-        # The least and the largest take no memory, and are NaN where one is.
-        fine = torch.isfinite(torch.stack([torch.stack(torch.aminmax(v)) for _, v in states])).all(1).tolist()
-        found = {}
-        for (layer, v), good in zip(states, fine):
-            if not good:
-                found[layer] = found.get(layer, 0) + int(torch.count_nonzero(~torch.isfinite(v)))
-        return found
+        Waits for the device."""
+        counts = collections.Counter()
+        for node, state in self.states.items():
+            counts[node.target] += checks.count_not_finite(state.v)
+        return {layer: many for layer, many in counts.items() if many}
 
     def is_idle(self):
         """Whether nothing more will come out of a differential run: its image is in, and in the last step no neuron fired. Waits for the device."""

@@ -42,15 +42,9 @@ inline void prepare(void* p, int64_t bytes) {
 
 // ---- the pieces of a launch
 
-inline void run(KernelOf<MultistepFwd>::type kernel, const MultistepFwd& p) {
-  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
-}
-
-inline void run(KernelOf<MultistepBwd>::type kernel, const MultistepBwd& p) {
-  parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
-}
-
-inline void run(KernelOf<Calibrate>::type kernel, const Calibrate& p) {
+// Of neurons, over all T steps; what is cut in another way has an overload of its own.
+template <class P>
+void run(typename KernelOf<P>::type kernel, const P& p) {
   parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
 }
 
