@@ -15,7 +15,7 @@ from snnfast.graph import commutes
 from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.rewrite import put_in_place, replace, take_readout
 from snnfast.graph.trace import prepared
-from snnfast.graph.vocabulary import module_of
+from snnfast.graph.vocabulary import called, module_of
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.runtime import linear_part
 from snnfast.runtime.clock import Clock
@@ -199,7 +199,7 @@ def _nothing_to_fire(gm):
         return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
     known = (*commutes.MODULES, torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d, torch.nn.Softmax, torch.nn.LogSoftmax)
     others = [n for n in gm.graph.nodes if n.op == "call_module" and not isinstance(gm.get_submodule(n.target), known)]
-    return text + ("" if not others else f"; {', '.join(commutes.called(n, gm) for n in others[:5])} cannot fire")
+    return text + ("" if not others else f"; {', '.join(called(n, gm) for n in others[:5])} cannot fire")
 
 
 INPUTS = {"per_step": ("constant", "poisson"), "differential": ("analog", "rate")}
@@ -216,7 +216,7 @@ def _mode_asked(mode, inputs, input_steps, method):
         raise ValueError(f"inputs={inputs!r} is of mode {of!r}; mode {mode!r} takes {' or '.join(map(repr, INPUTS[mode]))}")
     if input_steps is not None and inputs != "rate":
         raise ValueError("input_steps is of inputs='rate'")
-    if of == "differential" and method not in (None, "stbif"):
+    if of == "differential" and getattr(method, "name", method) not in (None, "stbif"):
         raise ValueError(
             f"mode 'differential' runs with ST-BIF neurons, whose net count follows a falling sum too: method 'stbif', got {method!r}"
         )
@@ -288,7 +288,7 @@ def _check_rates(gm, clock, per_step):
     plan = Plan(gm, clock.poisson)
     for node in gm.graph.nodes:
         if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):
-            raise ValueError(f"{commutes.called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
+            raise ValueError(f"{called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
         ours = node in plan.firing or node in plan.summing or isinstance(module_of(gm, node), nn.SpikeMask)
         if node in plan.spiking and not ours and node.op not in ("output", "placeholder"):
             commutes.check(node, gm, plan, per_step)

@@ -49,16 +49,16 @@ class Method:
     least_T: ClassVar[int] = 0  # inputs that each layer sees at once, before its first step
     rehearsal: ClassVar[int] = 0  # steps that a run takes before it counts
     bytes_per_neuron: ClassVar[int] = 0  # beside the potential and the count
+    told: ClassVar[tuple] = ("v0", "caps")  # of the neuron's keywords, those that a report names
 
     def __post_init__(self):
         rule_of(**{k: v for k, v in self.neuron().items() if k not in ("v0", "by_number")})
 
     @property
     def name(self):
-        """The name in reports and on the command line."""
-        return next(
-            name for name, (cls, own) in REGISTRY.items() if cls is type(self) and all(getattr(self, k) == v for k, v in own.items())
-        )
+        """The name in reports and on the command line; that of the class where it was not registered."""
+        fits = (name for name, (cls, own) in REGISTRY.items() if cls is type(self) and all(getattr(self, k) == v for k, v in own.items()))
+        return next(fits, type(self).__name__)
 
     def neuron(self):
         """Keywords of `snnfast.nn.IF` for the steps that count."""
@@ -88,8 +88,6 @@ class Method:
             **self.own_facts(),
             **{k: {n: _plain(e) for n, e in v.items()} if isinstance(v, dict) else _plain(v) for k, v in told.items()},
         }
-
-    told: ClassVar[tuple] = ("v0", "caps")  # of the neuron's keywords, those that a report names
 
     def check_T(self, T):
         if T < self.least_T:

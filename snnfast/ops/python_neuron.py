@@ -88,6 +88,8 @@ def _check(equation):
             raise TypeError(f"{where}: field {field} of Rule is {given}; allowed: bool, int, float, typing.Literal of texts")
         if field not in Rule._field_defaults:
             raise ValueError(f"{where}: field {field} of Rule needs a default")
+        if kind is int:
+            _exact(f"{where}: field {field} of Rule", Rule._field_defaults[field])
         if isinstance(kind, tuple) and Rule._field_defaults[field] not in kind:
             raise ValueError(f"{where}: field {field} of Rule is {Rule._field_defaults[field]!r} by default; it allows {', '.join(kind)}")
         if field == "negative" and not isinstance(kind, tuple):
@@ -100,6 +102,12 @@ def _check(equation):
     if f"{stem}_fwd" in library.names():
         raise ValueError(f"{where}: there is a neuron {stem!r} already; give the module another name")
     return stem
+
+
+def _exact(name, value):
+    """Refuses a whole number that the numbers of a rule, which are fp64, would round."""
+    if abs(value) > 1 << 53:
+        raise ValueError(f"{name} must be between -2^53 and 2^53, got a number of {value.bit_length()} bits")
 
 
 class PythonNeuron:
@@ -124,6 +132,8 @@ class PythonNeuron:
                 checks.choice(name, value, kind)
             elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
+            if kind is int:
+                _exact(name, value)
             given[name] = value
         return self.Rule(**given)
 

@@ -9,7 +9,7 @@ import torch
 import snnfast
 from snnfast import nn
 from snnfast.conversion import method as methods
-from snnfast.conversion.methods import COS, METHODS, SNM, SRP, Method
+from snnfast.conversion.methods import COS, METHODS, SNM, SRP, STBIF, Method
 
 T, TAU, RHO = 11, 5, 4
 
@@ -240,6 +240,9 @@ def test_a_method_is_an_object(networks):
         assert by_name.method == by_object.method and by_name.method.name == name
         assert by_name.facts() == by_object.facts()
         assert torch.equal(by_name.logits(x, 6), by_object.logits(x, 6))
+    assert snnfast.convert(net, STBIF(), mode="differential").facts() == snnfast.convert(net, "stbif", mode="differential").facts()
+    with pytest.raises(ValueError, match="runs with ST-BIF neurons"):
+        snnfast.convert(net, SRP(), mode="differential")
     with pytest.raises(ValueError, match=r"tau: give the fields of a method to it, SRP\(tau=...\)"):
         snnfast.convert(net, SRP(), tau=3)
     with pytest.raises(ValueError, match="rho is an option of other methods, not of 'srp'"):
@@ -292,3 +295,14 @@ def plain_current(snn, x):
     for _ in snn.chunks(x, 1, observe=lambda node, current, spikes: found.append(current[0].clone())):
         pass
     return found[0]
+
+
+def test_a_method_that_is_not_registered(networks):
+    """It runs as the others do, under the name of its class."""
+
+    class Mine(SRP):
+        pass
+
+    nets, x = networks
+    ours, theirs = snnfast.convert(nets["vgg"], Mine(tau=2)), snnfast.convert(nets["vgg"], "srp", tau=2)
+    assert ours.facts() == theirs.facts() | {"method": "Mine"} and torch.equal(ours.logits(x, 4), theirs.logits(x, 4))

@@ -52,6 +52,14 @@ def test_the_signature_has_types(name):
     assert "return" in hints or inspect.isclass(PUBLIC[name])
 
 
+def test_former_names_lead_to_the_new_ones():
+    from snnfast.evaluation.statistics import Statistics
+    from snnfast.reports.plots import curves
+
+    assert snnfast.statistics.Statistics is snnfast.evaluation.Statistics is Statistics
+    assert snnfast.plots.curves is curves and snnfast.train.fit is snnfast.training.fit
+
+
 def test_the_package_says_that_it_is_typed():
     from pathlib import Path
 

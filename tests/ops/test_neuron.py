@@ -191,6 +191,7 @@ STEP = "def step(v, n, x, theta, k):\n    return v + x, n, where(v > theta, 1.0,
         ("short_step", RULE.format("a: float = 1.0") + "def step(v, x):\n    return v\n", "step must take 5 arguments, it takes 2"),
         ("no_rule", STEP, "must define class Rule"),
         ("bad_field", RULE.format("a: list = ()") + STEP, "field a of Rule is"),
+        ("large_default", RULE.format(f"a: int = {2**53 + 1}") + STEP, "field a of Rule must be between"),
         ("no_default", RULE.format("a: float") + STEP, "field a of Rule needs a default"),
         ("taken_field", RULE.format("theta: float = 1.0") + STEP, "has the name of an argument"),
         (
@@ -221,6 +222,11 @@ def test_bad_calls(lif, tiny, tmp_path):
         snnfast.neuron("lif")
     with pytest.raises(TypeError, match="unexpected option leak; its Rule has decay, width"):
         lif(torch.randn(3, 2), 1.0, leak=0.5)
+    whole = snnfast.neuron(module(tmp_path, "whole", RULE.format("a: int = 1") + STEP))
+    assert whole(torch.ones(3, 2), 1.0, a=2**53)[0].shape == (3, 2)
+    for value in (2**53 + 1, -(2**60), 10**400):  # which the numbers of a rule would round
+        with pytest.raises(ValueError, match="a must be between -2^53 and 2^53".replace("^", r"\^")):
+            whole(torch.ones(3, 2), 1.0, a=value)
     forward_only = snnfast.neuron(module(tmp_path, "forward_only", RULE.format("a: float = 1.0") + STEP))
     assert forward_only(torch.randn(3, 2), 1.0)[0].shape == (3, 2)
     with pytest.raises(ValueError, match="forward_only has no step_bwd"):

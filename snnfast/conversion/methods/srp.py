@@ -1,12 +1,15 @@
 """SRP: the potential after a first phase says which neurons may emit in the second."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from snnfast import checks
 from snnfast.conversion.method import Method, register, signed
 from snnfast.conversion.methods.snm import SNM
 from snnfast.conversion.methods.stbif import STBIF
+
+Mask = Literal["authors", "paper"]
+MASKS = get_args(Mask)
 
 
 @register("srp+snm", negative="snm")
@@ -29,7 +32,7 @@ class SRP(Method):
     """
 
     tau: int = 4
-    mask: Literal["authors", "paper"] = "authors"
+    mask: Mask = "authors"
     negative: Literal["stbif", "snm"] | None = None
     caps: tuple | None = None
 
@@ -43,7 +46,7 @@ class SRP(Method):
 
     def __post_init__(self):
         checks.integer("tau", self.tau)
-        checks.choice("mask", self.mask, ("authors", "paper"))
+        checks.choice("mask", self.mask, MASKS)
         checks.choice("negative", self.negative, (None, "stbif", "snm"))
         if self.caps is not None and self.negative is None:
             raise ValueError(f"caps is an option of other methods, not of {self.name!r}")
@@ -54,7 +57,7 @@ class SRP(Method):
         return self.tau
 
     def citations(self):
-        return (self.citation, *{"stbif": (STBIF.citation,), "snm": (SNM.citation,), None: ()}[self.negative])
+        return (self.citation, *([{"stbif": STBIF, "snm": SNM}[self.negative].citation] if self.negative else []))
 
     def neuron(self):
         found = super().neuron() | (signed(self, self.negative, self.caps) if self.negative else {})
