@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
 #   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
-#   make gpu-kit | gpu | gpu-second | gpu-models | gpu-rehearsal | test-versions | test-sanitizers | info | lint | clean
+#   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | test-versions | test-sanitizers | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -30,7 +30,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gpu gpu-second gpu-kit gpu-models gpu-rehearsal test-versions test-sanitizers info lint clean
+.PHONY: gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-versions test-sanitizers info lint clean
 
 all: $(READY)
 
@@ -120,8 +120,8 @@ gpu-kit: $(READY)
 	PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build . --target kit_CUDA > gpu-kit.log || (cat gpu-kit.log; exit 1)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py --kit $(CMAKE_BUILD)
 
-# On a machine with a GPU, unattended, everything flushed to $$BENCH_RESULTS: seven minutes at most, then four. `make PYTHON=python3 gpu` where torch is.
-gpu gpu-second: $(INSTALLED)
+# On a machine with a GPU, unattended, everything flushed to $$BENCH_RESULTS: seven minutes at most, then four, then two. `make PYTHON=python3 gpu` where torch is.
+gpu gpu-second gpu-third: $(INSTALLED)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/make_gpu.py $@
 
 # The oldest, the middle and the newest Python, torch and Triton; each environment is made once, in ~/.cache/snnfast/versions (18 GB in all).

@@ -1,6 +1,6 @@
 """Speed of the ops on a GPU, as shares of what a copy moves per second beside them: `make gpu` runs it in steps, or `python bench/gpu.py --by cuda`.
 
---by      copies: three kinds of copy; cuda, triton: the kernels of that provider; peers: what people use now; four: four kernels, for a profiler
+--by      copies: three kinds of copy; cuda, triton: the kernels of that provider; peers: what people use now; products: convolutions over spikes; four: four kernels, for a profiler
 --round   written into the rows: rounds of one day are compared
 --stand-in   no GPU: CUDA kernels compiled for the host, Triton interpreted, small sizes. It rehearses; its rows say so and are no figures.
 
@@ -95,7 +95,7 @@ def measured(row, cold, copy, rounds, stand_in):
     us, copy_us = statistics.median(took), statistics.median(beside)
     speed, moved = row.bytes / us / 1e3, copy.bytes / copy_us / 1e3
     return dict(us=us, us_least=min(took), us_most=max(took), bytes=row.bytes, gb_per_s=speed, copy_gb_per_s=moved, share=speed / moved,
-                sets=len(made))  # fmt: skip
+                sets=len(made)) | ({"tflops": row.flops / us / 1e6} if row.flops else {})  # fmt: skip
 
 
 def described(row):
@@ -197,7 +197,7 @@ def watch(args):
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--by", choices=("copies", "cuda", "triton", "peers", "four"), default="cuda", help="whose rows (default cuda)")
+    p.add_argument("--by", choices=("copies", "cuda", "triton", "peers", "products", "four"), default="cuda", help="whose rows (default cuda)")
     p.add_argument("--round", type=int, default=1, help="written into the rows (default 1)")
     p.add_argument("--seconds", type=float, default=120, help="stop after this long (default 120)")
     p.add_argument("--stand-in", action="store_true", help="without a GPU: rehearse, on small sizes")

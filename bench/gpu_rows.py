@@ -5,6 +5,7 @@ import functools
 import sys
 from pathlib import Path
 
+import gpu_products
 import torch
 from eager import loop, qcfs_eager
 
@@ -16,7 +17,7 @@ from snnfast.ops import qcfs as qop
 
 RULE, SCALED = op.OPS.eq.numbers.pack(op.rule_of()), SPIKES.index("scaled")
 BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
-NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "int8"}
 OUTPUT_BYTES = {"int8": 1, "bits": 1 / 8, "count": 0}
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 
@@ -33,6 +34,7 @@ class Row:
     goal: float | None
     make: callable
     graph: bool = True
+    flops: float | None = None
 
 
 def kernels_of(provider, stand_in):
@@ -197,6 +199,8 @@ def rows(by, device, stand_in):
     T, N, shape = (3, 64, (2, 4, 4, 4)) if stand_in else (64, 1 << 20, (256, 64, 64, 64))
     if by == "copies":
         return copies(device, 64, N // 16) + copies(device, T, N)  # 17 MB, which lie in L2 when warm; 268 MB
+    if by == "products":
+        return gpu_products.rows(Row, device, stand_in)
     if by == "peers":
         found = [peer_loop(how, device, T, N) for how in ("eager", "torch.compile")]
         found += [peer_qcfs(how, device, shape) for how in ("eager", "torch.compile")]

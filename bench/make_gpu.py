@@ -1,4 +1,4 @@
-"""`make gpu`, `make gpu-second`: what a GPU has to show, in steps, unattended; at most seven minutes, and four.
+"""`make gpu`, `make gpu-second`, `make gpu-third`: what a GPU has to show, in steps, unattended; at most seven minutes, four, and two.
 
 Uses the Python it is run with, as it is: nothing is installed, nothing is fetched. Everything is written as it comes to $BENCH_RESULTS (else
 bench/results), so that a run which is cut leaves all that it found:
@@ -116,7 +116,14 @@ def second(stand_in):
     yield Step("CUDA rows, round 3", gpu("--by", "cuda", "--round", "3", "--seconds", "58", stand_in=stand_in), 70)
 
 
-PLANS = {"gpu": (first, 420), "gpu-second": (second, 240)}
+def third(stand_in):
+    """`make gpu-third`: 2 minutes at most. What people use now for the same work."""
+    yield Step("library", [sys.executable, __file__, "--library", *(["--stand-in"] if stand_in else [])], 120)
+    yield Step("products of others", gpu("--by", "products", "--seconds", "50", stand_in=stand_in), 60)
+    yield Step("peers", gpu("--by", "peers", "--seconds", "70", stand_in=stand_in), 80)
+
+
+PLANS = {"gpu": (first, 420), "gpu-second": (second, 240), "gpu-third": (third, 120)}
 
 
 # ---- the library
