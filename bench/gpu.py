@@ -1,6 +1,7 @@
 """Speed of the ops on a GPU, as shares of what a copy moves per second beside them: `make gpu` runs it in steps, or `python bench/gpu.py --by cuda`.
 
---by      copies: three kinds of copy; cuda, triton: the kernels of that provider; peers: what people use now; products: convolutions over spikes; four: four kernels, for a profiler
+--by      copies: three kinds of copy; cuda, triton: the kernels of that provider; peers: what people use now; products: convolutions over
+          spikes; four: four kernels, for a profiler
 --round   written into the rows: rounds of one day are compared
 --stand-in   no GPU: CUDA kernels compiled for the host, Triton interpreted, small sizes. It rehearses; its rows say so and are no figures.
 
@@ -197,7 +198,9 @@ def watch(args):
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--by", choices=("copies", "cuda", "triton", "peers", "products", "four"), default="cuda", help="whose rows (default cuda)")
+    p.add_argument(
+        "--by", choices=("copies", "cuda", "triton", "peers", "products", "four"), default="cuda", help="whose rows (default cuda)"
+    )
     p.add_argument("--round", type=int, default=1, help="written into the rows (default 1)")
     p.add_argument("--seconds", type=float, default=120, help="stop after this long (default 120)")
     p.add_argument("--stand-in", action="store_true", help="without a GPU: rehearse, on small sizes")

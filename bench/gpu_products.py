@@ -1,6 +1,7 @@
-"""Rows of `gpu.py --by products`: a convolution over spikes and the neuron behind it, by what torch has for it. It is what a fused kernel would replace.
+"""Rows of `gpu.py --by products`: a convolution over spikes and the neuron behind it, by what torch has for it. A fused kernel would replace both.
 
-K = 9 C is the length of the sums. The input is [T * B, C, H, W] of zeros and ones, 20 % ones; `int8` is im2col and torch._int_mm, whose sums are exact.
+K = 9 C is the length of the sums. The input is [T * B, C, H, W] of zeros and ones, 20 % ones, channels last but for `fp32 NCHW`; `int8` is im2col
+and torch._int_mm, whose sums are exact.
 """
 
 import functools
@@ -12,13 +13,20 @@ import snnfast
 
 T, B = 32, 16
 SHAPES = (128, 16), (512, 4)  # channels in and out, size of the image
-FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+FORMATS = {
+    "fp32": torch.float32,
+    "fp32 NCHW": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+}
 # || y - y64 || / || y64 ||: as many bits as the factors keep.
-NEAR = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 1e-2, "fp16": 2e-3, "int8": 1e-6}
+NEAR = {"fp32": 1e-5, "fp32 NCHW": 1e-5, "tf32": 2e-3, "bf16": 1e-2, "fp16": 2e-3, "int8": 1e-6}
 
 
 def conv(x, w, name):
-    """x [R, C, H, W] channels_last, w [O, C, 3, 3] channels_last -> [R, O, H, W] channels_last."""
+    """x [R, C, H, W], w [O, C, 3, 3] -> [R, O, H, W], all in one order of memory."""
     if name != "int8":
         precision = "tf32" if name == "tf32" else "ieee"
         torch.backends.cudnn.conv.fp32_precision = precision
@@ -33,10 +41,10 @@ def conv(x, w, name):
 
 
 def made(name, C, size, neuron, rows, device):
-    dtype = FORMATS[name]
-    x = (torch.rand(rows, C, size, size, device=device) < 0.2).to(dtype).to(memory_format=torch.channels_last)
+    dtype, order = FORMATS[name], torch.contiguous_format if name.endswith("NCHW") else torch.channels_last
+    x = (torch.rand(rows, C, size, size, device=device) < 0.2).to(dtype).to(memory_format=order)
     w = torch.randn(C, C, 3, 3, device=device) * 0.05
-    w = ((w * 500).round().clamp(-127, 127) if name == "int8" else w).to(dtype).to(memory_format=torch.channels_last)
+    w = ((w * 500).round().clamp(-127, 127) if name == "int8" else w).to(dtype).to(memory_format=order)
     theta = torch.full((1,), 200.0 if name == "int8" else 0.4, device=device)
     steps = min(T, rows)
 
@@ -44,7 +52,8 @@ def made(name, C, size, neuron, rows, device):
         y = conv(x, w, name)
         if not neuron:
             return y
-        currents = y.permute(0, 2, 3, 1).reshape(steps, -1)
+        # One row a step, in the order of memory.
+        currents = (y if order is torch.contiguous_format else y.permute(0, 2, 3, 1)).reshape(steps, -1)
         return snnfast.iaf(currents.float() if name == "int8" else currents, theta, spikes="int8")[0]
 
     def check():

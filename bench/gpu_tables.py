@@ -46,13 +46,27 @@ def of_a_run(folder):
 # ---- the pages
 
 
-def measured(op, dtype="fp32", by="cuda", cold=True, unit="share"):
-    """The last figure of a row on each GPU, or that there is none."""
-    last = {}
+NOT_YET = "not measured yet"
+
+
+def newest(op, dtype="fp32", by="cuda", cold=True, since=""):
+    """The last row of an op on each GPU, of those measured since a time."""
+    found = {}
     for r in stored.read("gpu"):
-        if (r["op"], r["dtype"], r["provider"], r["cold"]) == (op, dtype, by, cold) and "us" in r and not r.get("stand_in"):
-            last[r["gpu"]] = f"{r['share']:.2f}" if unit == "share" else f"{r['us']:.1f} µs"
-    return "; ".join(f"{figure} ({name})" for name, figure in last.items()) or "not measured yet"
+        if (
+            (r["op"], r["dtype"], r["provider"], r["cold"]) == (op, dtype, by, cold)
+            and "us" in r
+            and not r.get("stand_in")
+            and r["time"] > since
+        ):
+            found[r["gpu"]] = r
+    return found
+
+
+def measured(*row, unit="share", **more):
+    """The last figure of a row on each GPU, or that there is none."""
+    figures = {name: f"{r['share']:.2f}" if unit == "share" else f"{r['us']:.1f} µs" for name, r in newest(*row, **more).items()}
+    return "; ".join(f"{figure} ({name})" for name, figure in figures.items()) or NOT_YET
 
 
 ONE_IMAGE = "iaf scaled, one image (goal 15 us)"
@@ -70,6 +84,50 @@ def goals():
     cells = [[what, *(measured(op, dtype, by) for by in COLUMNS), f"{goal:.2f}"] for what, op, dtype, goal in rows]
     cells.append(["T = 1024, N = 4,096, from L2", *(measured(ONE_IMAGE, by=by, cold=False, unit="us") for by in COLUMNS), "15 µs"])
     return table(["GPU, share of a copy", "CUDA C++", "Triton", "goal"], cells)
+
+
+def summary():
+    """The first screen's: the kernels against a copy, and the user's own loop and formula against the kernels, on the GPU measured last."""
+    every = {name: r["time"] for name, r in newest("iaf scaled").items()}
+    gpu = max(every, key=every.get)
+    of = lambda *row, **more: newest(*row, **more)[gpu]  # noqa: E731
+    kinds = ", ".join(f"{of(f'iaf {kind}')['share']:.2f} (`{kind}`)" for kind in ("scaled", "int8", "bits", "count"))
+    loops, formulas = ({how: of(op, by=how)["us"] for how in ("torch.compile", "eager")} for op in ("loop over time", QCFS))
+    ours = of("iaf scaled")["us"], of(QCFS)["us"]
+    against = lambda took, us: ", ".join(f"{t / us:.1f} ({how})" for how, t in took.items())  # noqa: E731
+    return table(["", f"an {gpu}, T = 64, N = 2^20, fp32"], [
+        ["`iaf`, bandwidth relative to `copy_`", kinds],
+        ["`iaf` forward + backward; `qcfs` forward + backward", f"{of(BOTH)['share']:.2f}; {of(QCFS)['share']:.2f}"],
+        ["the user's loop over time takes so many times as long", against(loops, ours[0])],
+        ["the user's `qcfs` formula, forward + backward", against(formulas, ours[1])],
+    ])  # fmt: skip
+
+
+def products():
+    """A convolution over spikes and the neuron behind it, by what torch has for it, on each GPU."""
+    last = {}
+    for r in stored.read("gpu"):
+        if "tflops" in r and r["cold"] and not r.get("stand_in"):
+            last[r["gpu"], r["op"]] = r
+    cells = []
+    for gpu, op in last:
+        if not op.endswith("+ iaf"):
+            alone, both = last[gpu, op], last[gpu, f"{op} + iaf"]
+            cells.append([op, str(alone["shape"]), *(f"{r['us']:.0f} µs, {r['tflops']:.0f} TFLOP/s" for r in (alone, both)), gpu])
+    return table(["convolution", "input", "alone", "with `iaf` behind it", "GPU"], cells)
+
+
+def networks():
+    """Whole networks on each GPU."""
+    last = {}
+    for r in stored.read("large-T"):
+        if "gpu" in r and "seconds" in r and r["gpu"] != "stand-in":
+            last[r["gpu"], r["arch"], r["T"], r["batch"], r.get("dtype", "fp32"), r["way"], r["kernels"].split(",")[0]] = r
+    cells = [
+        [arch, T, batch, dtype, way, kernels, f"{r['images_per_second']:.1f}", f"{r['peak'] / (1 << 30):.2f} GiB", gpu]
+        for (gpu, arch, T, batch, dtype, way, kernels), r in last.items()
+    ]
+    return table(["network", "T", "images at once", "products in", "way", "neurons by", "images/s", "peak", "GPU"], cells)
 
 
 # What was changed for a GPU, and what the machine code says of it (sm_90): before, now, what should follow, and the row that will tell.
@@ -91,6 +149,8 @@ PREDICTIONS = (
      dict(op="iaf int8", dtype="fp16")),
     ("CUDA, N = 100,352: blocks as small as fill the chip", "98 blocks of 256 on 132 multiprocessors", "392 of 64", "a quarter less time",
      dict(op="iaf scaled, 100,352 neurons")),
+    ("CUDA `qcfs`: the quotient by the levels is two `fma` behind a product, not a division whose slow path half of the elements took",
+     "0.79 of a copy on an H100; of 32 threads 22.9 active", "no division but x / theta", "share 0.79 → 0.90", dict(op=QCFS, since="2026-11-26T14")),
 )  # fmt: skip
 
 
@@ -115,4 +175,7 @@ def versions():
     )
 
 
-TABLES = {"gpu-goals": goals, "gpu-predictions": predictions, "versions": versions}
+TABLES = {
+    "gpu-summary": summary, "gpu-products": products, "gpu-networks": networks, "gpu-goals": goals, "gpu-predictions": predictions,
+    "versions": versions,
+}  # fmt: skip

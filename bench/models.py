@@ -45,7 +45,7 @@ def one(args):
         check(way, net, x[:1], args.chunk)
         return print("{}")
     run = build(way, net.to(device), args.chunk)
-    with torch.no_grad(), formats("fp32"):  # torch's default on a GPU is tf32, in convolutions alone
+    with torch.no_grad(), formats(args.dtype):  # torch's default on a GPU is tf32, in convolutions alone
         run(x, 8)  # libraries choose and prepare what they run
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -56,13 +56,15 @@ def one(args):
         if device.type == "cuda":
             torch.cuda.synchronize()
     seconds, peak = time.perf_counter() - began, memory.peak(device)
-    with formats("fp32"):
+    with formats(args.dtype):
         rate = {"rate": firing_rate(net.to(device), x)} if way == "snnfast" else {}
     print(json.dumps(dict(seconds=seconds, peak=peak, before=before) | rate))
 
 
 def child(args, way, arch, T, chunk=0):
-    return stored.child(__file__, way=way, arch=arch, T=T, batch=args.batch, width=args.width, device=args.device, chunk=chunk)
+    return stored.child(
+        __file__, way=way, arch=arch, T=T, batch=args.batch, width=args.width, device=args.device, chunk=chunk, dtype=args.dtype
+    )
 
 
 def best_chunk(args, arch):
@@ -113,6 +115,9 @@ def main():
     p.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), metavar="WAY", help="which ways to run (default all)")
     p.add_argument("--peaks", action="store_true", help="of transformers: only how much memory whole runs take")
     p.add_argument("--device", default="cpu")
+    p.add_argument(
+        "--dtype", default="fp32", choices=("fp32", "tf32", "author"), help="of the products: tf32 on a GPU, author as torch has it"
+    )
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     p.add_argument("--way", choices=(*WAYS, "ratio", "peak"), help=argparse.SUPPRESS)
     p.add_argument("--chunk", type=int, default=0, help=argparse.SUPPRESS)
@@ -140,7 +145,7 @@ def main():
             others = [r["image_steps_per_second"] for way, r in rows.items() if way != "snnfast" and "failed" not in r]
             for way, r in rows.items():
                 r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
-                what = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds)
+                what = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds, dtype=args.dtype)
                 what |= {"chunk": chunk} if way == "spikingjelly" else {}
                 stored.append("large-T", facts, [what | r], args.results)
                 print(_line(f"{arch}, {T}", way, r), flush=True)

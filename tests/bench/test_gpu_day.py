@@ -149,6 +149,34 @@ def test_a_kit_of_other_sources_is_not_used(tmp_path, monkeypatch, capfd):
     assert make_gpu.library(stand_in=True) == 0 and "the kit: {" in capfd.readouterr().out
 
 
+def test_a_kit_takes_the_place_of_both_libraries(tmp_path):
+    """A package that holds both already, as on the second call of a day."""
+    kit, package = tmp_path / "kit", tmp_path / "package"
+    for folder, text in ((kit, "new"), (package, "old")):
+        folder.mkdir()
+        for name in ("_C.abi3.so", "_CUDA.abi3.so", "other.txt"):
+            (folder / name).write_text(text)
+    for _ in range(2):
+        make_gpu.place(kit, package)
+        assert {p.name: p.read_text() for p in package.iterdir()} == {"_C.abi3.so": "new", "_CUDA.abi3.so": "new", "other.txt": "old"}
+
+
+def test_what_needs_the_library_is_not_begun_without_it(tmp_path):
+    """Triton would serve the tensors, and the rows would be taken for CUDA's."""
+    steps = [
+        make_gpu.Step(name, [sys.executable, "-c", f"raise SystemExit({name == 'library'})"], 20, alone=name == "b")
+        for name in ("library", "a", "b")
+    ]
+    assert make_gpu.follow("gpu", steps, 90, tmp_path) == 1
+    assert ends(tmp_path)["a"] == "not begun: the library is not in place" and ends(tmp_path)["b"] == "ok"
+
+
+def test_the_third_call(tmp_path):
+    assert rehearse("gpu-third", tmp_path).wait() == 0, (tmp_path / "gpu.log").read_text()[-3000:]
+    assert list(ends(tmp_path).values()) == ["ok"] * 3
+    assert any("tflops" in r for r in records(tmp_path / "stand-in.jsonl"))
+
+
 def test_what_small_rows_need_to_be_cold():
     row = Row("", "cuda", (1,), None, 34e6, None, None)
     assert gpu.sets_for(row, cold=False) == 1 and 1 <= gpu.sets_for(row, cold=True) <= 16

@@ -121,6 +121,19 @@ def check_qcfs(dtype, C, inner, grad, levels, fwd, bwd, device="cpu"):
     return dtheta
 
 
+def check_whole_quotients(fwd, device="cpu"):
+    """Every step of small levels, and steps of large ones: f / L as the reference divides, which a product by 1 / L alone is not."""
+    g, missed = torch.Generator().manual_seed(0), 0
+    for dtype in (torch.float32, torch.float64):
+        for levels in (*range(1, 300), 4095, 65_535, (1 << 22) - 1, 1 << 22):
+            f = torch.arange(levels + 1) if levels < 300 else torch.randint(0, levels + 1, (2000,), generator=g)
+            x, one, rest = f.to(dtype) / levels, torch.ones(1, dtype=dtype), (1, [float(levels), 0.0])
+            expected = qop._fwd(x, one, *rest)
+            assert torch.equal(fwd(x.to(device), one.to(device), *rest).cpu(), expected), levels
+            missed += int((torch.floor(x * levels + 0.5) * (1 / torch.tensor(levels, dtype=dtype)) != expected).sum())
+    assert missed > 1000  # so these are cases that tell one from the other
+
+
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
 def test_qcfs_cpu(row):
     from snnfast.engines import backends

@@ -7,7 +7,7 @@ ptxas (tests/engines/test_compile_only.py), streams, and races between blocks (t
 import cases
 import pytest
 from on_host import BUILD, host_kernels, on_host_library
-from test_backends import QCFS, check_cos, check_qcfs, check_row
+from test_backends import QCFS, check_cos, check_qcfs, check_row, check_whole_quotients
 from test_conv import check_conv
 from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
@@ -60,3 +60,7 @@ def test_rows(on_host, row):
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
 def test_qcfs(on_host, row):
     check_qcfs(*row, on_host(qop.qcfs_fwd), on_host(qop.qcfs_bwd))
+
+
+def test_whole_quotients(on_host):
+    check_whole_quotients(on_host(qop.qcfs_fwd))

@@ -7,7 +7,7 @@ import cases
 import pytest
 import torch
 from conftest import HAS_CUDA
-from test_backends import QCFS, check_cos, check_qcfs, check_row
+from test_backends import QCFS, check_cos, check_qcfs, check_row, check_whole_quotients
 from test_conv import check_conv
 from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
@@ -59,6 +59,10 @@ def test_rows(row):
 @pytest.mark.parametrize("row", QCFS, ids=lambda r: "-".join(map(str, r)))
 def test_qcfs(row):
     check_qcfs(*row, qop.qcfs_fwd, qop.qcfs_bwd, "cuda")
+
+
+def test_whole_quotients():
+    check_whole_quotients(qop.qcfs_fwd, "cuda")
 
 
 def both(device, seed=0):

@@ -48,8 +48,8 @@ template <class M, class V> SNN_HD V where(M c, V a, V b) { return c ? a : b; }
 // u - j where up, u + j where down, u elsewhere: one subtraction of a masked j.
 template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, V j) { return u - where(up, j, V{}); }
 template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, M down, V j) { return u - where(down, -j, where(up, j, V{})); }
-// a / b where a may be 0.
-template <class V, class S> SNN_HD V ratio(V a, S b) { return a / b; }
+// f / b for a whole f from 0 to b; inverse = 1 / b.
+template <class V, class S> SNN_HD V ratio(V f, S b, S /*inverse*/) { return f / b; }
 
 SNN_HD F32 magnitude(F32 x) { return reinterpret_cast<F32>(reinterpret_cast<I32>(x) & 0x7fffffff); }
 SNN_HD F64 magnitude(F64 x) { return reinterpret_cast<F64>(reinterpret_cast<I64>(x) & 0x7fffffffffffffff); }

@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(con
       for (int j = 0; j < many; ++j) out.e[j] = narrow<X>(A::fwd(S(widen(in[w].e[j])), th.e[j], k));
       store_once(y + i, out);
     } else {
+#pragma unroll 1
       for (int64_t e = i; e < p.N; ++e) y[e] = narrow<X>(A::fwd(S(widen(x[e])), theta[pattern(e)], k));
     }
   }
@@ -91,6 +92,7 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kerne
       if (e + many <= count) {
         bwd_word<A>(sum, dx + e, dys[w], xs[w], theta, k);
       } else {
+#pragma unroll 1
         for (int64_t q = e; q < count; ++q) {
           S share;
           dx[q] = narrow<X>(A::bwd(share, S(widen(dy[q])), S(widen(x[q])), one, k));

@@ -11,26 +11,27 @@ enum class Grad : int { qcfs, srp, paper };
 template <class S>
 struct QcfsNumbers {
   using Scalar = S;
-  S levels;
+  S levels, inverse;  // inverse = 1 / levels
   Grad grad;
-  SNN_HD explicit QcfsNumbers(const Rule& r) : levels(S(r.of[0])), grad(Grad(int(r.of[1]))) {}
+  SNN_HD explicit QcfsNumbers(const Rule& r) : levels(S(r.of[0])), inverse(S(1) / levels), grad(Grad(int(r.of[1]))) {}
 };
 
 struct QCFS {
   static constexpr int fields = 2;  // of class Rule
   template <class S> using Numbers = QcfsNumbers<S>;
 
-  template <class V, class S>
-  SNN_HD static V quantise(V z, S levels) {
+  template <class V, class K>
+  SNN_HD static V quantise(V z, const K& k) {
+    using S = typename K::Scalar;
     const V zero = splat<V>(S(0)), one = splat<V>(S(1));
     z = where(z < zero, zero, z);
     z = where(z > one, one, z);
-    return ratio(round_down(z * levels + S(0.5)), levels);
+    return ratio(round_down(z * k.levels + S(0.5)), k.levels, k.inverse);
   }
 
   template <class V, class K>
   SNN_HD static V fwd(V x, V theta, const K& k) {
-    return quantise(x / theta, k.levels) * theta;
+    return quantise(x / theta, k) * theta;
   }
 
   // Returns dx and puts this element's share of dtheta into dtheta.
@@ -42,13 +43,13 @@ struct QCFS {
     const V z = x / theta;
     if (k.grad == Grad::qcfs) {
       auto inside = (z >= zero) & (z <= one);
-      dtheta = where(inside, dy * (quantise(z, levels) - z), where(z > one, dy, zero));
+      dtheta = where(inside, dy * (quantise(z, k) - z), where(z > one, dy, zero));
       return where(inside, dy, zero);
     }
     const V f = round_down(z * levels + S(0.5));
     auto inside = (f >= zero) & (k.grad == Grad::srp ? f <= top : f < top);
     auto above = k.grad == Grad::srp ? f > top : f >= top;
-    dtheta = where(inside, dy * (quantise(z, levels) - z), where(above, dy, zero));
+    dtheta = where(inside, dy * (quantise(z, k) - z), where(above, dy, zero));
     return where(inside, dy, zero);
   }
 };
