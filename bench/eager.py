@@ -80,3 +80,15 @@ class AuthorsIF(torch.nn.Module):
             v = v - s
             out.append(s)
         return torch.stack(out).flatten(0, 1).contiguous()
+
+
+def trained_plif_loop(x, theta):
+    """The same of a leaky neuron whose time constant is a parameter, 1/tau = sigmoid(w), which gets a gradient too."""
+    w = torch.zeros((), device=x.device, requires_grad=True)
+    v, rho, out = torch.zeros_like(x[0]), torch.sigmoid(w), []
+    for t in range(len(x)):
+        v = v + (x[t] - v) * rho
+        s = spike(v - theta) * theta
+        v = v - s
+        out.append(s)
+    return torch.stack(out)

@@ -9,7 +9,7 @@ import importlib
 
 import loops
 import torch
-from eager import spike, trained_lif_loop, trained_loop
+from eager import spike, trained_lif_loop, trained_loop, trained_plif_loop
 
 import snnfast
 
@@ -137,6 +137,10 @@ def cos(x):
     return snnfast.iaf(x, THETA, v0=snnfast.cos_start(x[:4], THETA, unit="normalised"), unit="normalised")[0]
 
 
+def plif(x):
+    return snnfast.plif(x, THETA, torch.zeros((), device=x.device, requires_grad=True))[0]
+
+
 NONE = {who: [(who, cannot("has no such neuron"))] for who in ("SpikingJelly", "snnTorch", "norse")}
 
 
@@ -170,6 +174,11 @@ WORKS = {
     "LIF, input divided, forward + backward": (lambda x: snnfast.lif(x, THETA, 2.0)[0], loop_of(trained_lif_loop) | {
         "SpikingJelly": [("LIFNode", jelly_node("LIFNode", 0.0, tau=2.0, decay_input=True))],
         "snnTorch": [("Leaky", cannot("its leak does not divide the input"))], "norse": [("LIFBox", norse_lif)],
+    }),
+    "PLIF, forward + backward": (plif, loop_of(trained_plif_loop) | {
+        "SpikingJelly": [("ParametricLIFNode", jelly_node("ParametricLIFNode", 0.0, init_tau=2.0, decay_input=True))],
+        "snnTorch": [("Leaky", cannot("its leak does not divide the input"))],
+        "norse": [("LIFBox", cannot("its time constant is no parameter"))],
     }),
 }  # fmt: skip
 

@@ -15,12 +15,12 @@ constexpr int kEvery = 16;  // the forward may keep the state before every 16th 
 constexpr int kMostNumbers = 16;
 struct Rule { double of[kMostNumbers]; };
 
-// Per neuron: neuron i has theta[(i / inner) % C]. A null v starts at v0, a null count at 0, a null mask emits everything.
+// Per neuron: neuron i has theta[q, (i / inner) % C], q-th of its equation's parameters. A null v starts at v0, a null count at 0, a null mask emits everything.
 struct Multistep {
   Dtype dtype;           // of x, scaled spikes, ds, dx
   const void* x;         // [T, N] at row stride x_stride, or [1, N] with x_stride 0: a constant current
   int64_t x_stride;
-  const void* theta;     // acc [C]
+  const void* theta;     // acc [K, C], K parameters; theta itself is the first
   const void* v;         // acc [N] or null
   const void* count;     // int32 [N] or null; of an equation that remembers acc [N], a float memory
   const bool* mask;      // [N] or null
@@ -48,7 +48,7 @@ struct MultistepBwd : Multistep {
   const void* kept;  // as in MultistepFwd; the CPU computes the states again
   void* dx;        // [T, N], or [1, N] for a constant current
   void* dv_start;  // acc [N]
-  void* dtheta;    // acc [N], per neuron
+  void* dtheta;    // acc [K, N], per neuron
 };
 
 struct Calibrate {

@@ -16,6 +16,7 @@ from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.neuron import IAFState
+from snnfast.ops.plif import plif
 from snnfast.ops.python_neuron import neuron
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 from snnfast.ops.rows import RowState, layer_norm_over_time, softmax_over_time
@@ -28,7 +29,7 @@ backends.register(_library.override)
 __all__ = [
     "Accelerated", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start", "cs_qcfs",
     "data", "evaluate", "evaluation", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "models", "neuron", "nn",
-    "qcfs", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
+    "plif", "qcfs", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import torch
 from snnfast.engines.form import SPIKES
 from snnfast.equations.neurons.iaf import Rule
 from snnfast.ops import iaf as op
+from snnfast.ops import plif
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 # T and N: whole and ragged units of 32, whole and ragged groups of steps, more than one block.
@@ -35,10 +36,14 @@ KNOBS = dict(
 )
 
 
-def sample(count, seed, sizes=SIZES):
+# Of the neuron with a learnt leak: no negative spikes, always a leak.
+PLIF_KNOBS = KNOBS | dict(negative=["none"], unit=["volts"], memory=[False], offset=[0.0], leak=["input", "product", "quotient"])
+
+
+def sample(count, seed, sizes=SIZES, knobs=KNOBS):
     """`count` rows drawn at random, then enough more that every pair of knob values stands in some row."""
     rng = random.Random(seed)
-    knobs = {**KNOBS, "size": sizes}
+    knobs = {**knobs, "size": sizes}
     rows = [{k: rng.choice(v) for k, v in knobs.items()} for _ in range(count)]
     missing = set()
     for a, b in itertools.combinations(knobs, 2):
@@ -65,6 +70,8 @@ def name(row):
 class Case:
     """The tensors and arguments of one row."""
 
+    OPS, tau = op.OPS, 2.7  # the neuron's ops, and the time constant of a leak
+
     def __init__(self, row, device="cpu"):
         (T, N), dtype = row["size"], DTYPES[row["dtype"]]
         acc = torch.float64 if dtype == torch.float64 else torch.float32
@@ -85,7 +92,7 @@ class Case:
             "neuron": (N, 1),
         }
         C, self.inner = shapes[row["theta"]]
-        theta = ((rand(C) * 8).round() / 8 + 0.375).to(acc)
+        theta = self.parameters(((rand(C) * 8).round() / 8 + 0.375).to(acc))
         self.T, self.spikes_args = T, None
         v = randn(N).to(acc) if row["carried"] else None
         count = torch.randint(-2, 4, (N,), generator=g, dtype=torch.int32) if row["carried"] else None
@@ -98,12 +105,15 @@ class Case:
         caps = (-2.0, 3.0) if signed else (0.0, float("inf"))
         self.rule = Rule(
             row["unit"] == "normalised" and not row["leak"], row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
-            row["surrogate"], 1.3, row["detach"], self.memory, row["offset"], 2.7 if row["leak"] else 0.0,
+            row["surrogate"], 1.3, row["detach"], self.memory, row["offset"], self.tau if row["leak"] else 0.0,
             row["leak"] == "input", row["leak"] == "product",
         )  # fmt: skip
-        self.numbers = op.OPS.eq.numbers.pack(self.rule)
+        self.numbers = self.OPS.eq.numbers.pack(self.rule)
         self.ds = randn(T, N).to(dtype).to(device)
         self.dv = randn(N).to(acc).to(device) if row["carried"] else None
+
+    def parameters(self, theta):
+        return theta
 
     def fwd(self, spikes, every=0):
         return (*self.neuron, self.T, self.inner, 0.3, SPIKES.index(spikes), every, self.numbers)
@@ -115,6 +125,16 @@ class Case:
         return (self.ds, self.dv, *self.neuron, kept, self.T, self.inner, 0.3, self.numbers)
 
 
+class PlifCase(Case):
+    """The same of a neuron with a learnt leak: rho stands beside theta, a value of its own for each."""
+
+    OPS, tau = plif.OPS, 0.0
+
+    def parameters(self, theta):
+        rho = torch.rand(theta.shape, generator=torch.Generator().manual_seed(theta.numel()), dtype=torch.float64) * 0.8 + 0.1
+        return torch.stack((theta, rho.to(theta)))
+
+
 def same(a, b):
     """Equal in shape, dtype and every value, NaN with NaN."""
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
@@ -123,14 +143,6 @@ def same(a, b):
 def assert_same(got, expected, what):
     for i, (a, b) in enumerate(zip(got, expected, strict=True)):
         assert same(a, b), f"{what}, result {i}: {int((a != b).sum())} of {a.numel()} differ"
-
-
-def reference_fwd(*args):
-    return op.OPS.reference_fwd(*args)
-
-
-def reference_bwd(*args):
-    return op.OPS.reference_bwd(*args)
 
 
 COS = [

@@ -16,6 +16,7 @@ from triton.compiler import ASTSource
 
 from snnfast.engines.triton import (
     OPTIONS,
+    bound,
     calibrate,
     conv,
     cos,
@@ -31,6 +32,7 @@ from snnfast.engines.triton import (
     softmax,
 )
 from snnfast.equations.bind import signed
+from snnfast.equations.neurons import plif as plif_equation
 
 POINTERS = {
     "x": None, "y": None, "w": None, "bias": None, "b": None, "before": None, "last": None, "out": None,
@@ -46,6 +48,9 @@ FORMS = {
     "any": dict(one=False, small=False, aligned=False),
 }  # fmt: skip
 NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", *gather.RUN_TIME, *rows.RUN_TIME}
+
+
+plif = bound(plif_equation)
 
 
 def build(function, equation, run_time, dtype, constants):
@@ -101,7 +106,7 @@ def facts(compiled, look=False):
 def compiled():
     """What each kernel's machine code says, by name."""
     found = {}
-    base = dict(v0=0.3, STEPS=4, every=16, aligned=False, has_mask=True, has_v=True, has_count=True)
+    base = dict(v0=0.3, many=1, STEPS=4, every=16, aligned=False, has_mask=True, has_v=True, has_count=True)
     rules = {
         "plain": iaf.Rule(),
         "stbif": iaf.Rule(normalised=True, negative="stbif", surrogate="triangle"),
@@ -113,7 +118,7 @@ def compiled():
                 constants = dict(base, k=rule, signed=signed(rule), gates=signed(rule), kind=kind, BLOCK=256)
                 found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
             constants = dict(
-                v0=0.3, k=rule, has_ds=True, has_dv=True, has_v=False, has_count=False, gates=signed(rule), constant=False, every=16
+                v0=0.3, k=rule, many=1, has_ds=True, has_dv=True, has_v=False, has_count=False, gates=signed(rule), constant=False, every=16
             )  # fmt: skip
             for form, has_mask, N in (("", False, 1 << 10), (" masked", True, 1 << 10), (" pairs", False, 1 << 20)):
                 shape = launch.backward_shape(N, BYTES[dtype], signed(rule), aligned=True)
@@ -130,6 +135,14 @@ def compiled():
     ):
         constants = {**base, "k": iaf.Rule(), "signed": False, "gates": False, "kind": "scaled", **shape}
         found[f"fwd {name} {dtype}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
+    for dtype in ("fp32", "bf16"):  # two parameters
+        how = dict(many=2, k=iaf.Rule(hard=True, surrogate="atan", gamma=2.0), gates=False)
+        found[f"fwd plif {dtype}"] = facts(
+            build(multistep.fwd_kernel, plif, multistep.RUN_TIME, dtype, {**base, **how, "signed": False, "kind": "unit", "BLOCK": 256})
+        )
+        shape = launch.backward_shape(1 << 10, BYTES[dtype], False, aligned=True)
+        how |= dict(v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, **shape)
+        found[f"bwd plif {dtype}"] = facts(build(multistep.bwd_kernel, plif, multistep.RUN_TIME, dtype, how), look=True)
     for dtype in ("fp32", "bf16", "fp64"):
         k = cos.Rule(normalised=dtype == "fp32", max_shift=2.0)
         found[f"cos {dtype}"] = facts(build(calibrate.fwd_kernel, cos, calibrate.RUN_TIME, dtype, dict(v0=0.5, k=k, BLOCK=128)))

@@ -17,7 +17,7 @@ from test_conv import check_conv
 from test_rows import ROWS, check_rows
 
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, rows
+from snnfast.ops import conv, cos, plif, rows
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -36,8 +36,11 @@ def main():
     device, k, bad = "cpu" if stand_in else "cuda", kernels(stand_in), 0
     neurons = cases.sample(1, seed=5, sizes=[(7, 37), (18, 300)])
     iaf = k(op.iaf_fwd), k(op.iaf_out), k(op.iaf_bwd)
+    learnt = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.PLIF_KNOBS)[:4]
+    plifs = k(plif.OPS.fwd), k(plif.OPS.out), k(plif.OPS.bwd)
     checks = [
         *((f"iaf {cases.name(row)}", lambda row=row: check_row(row, *iaf, device, EVERY)) for row in neurons),
+        *((f"plif {cases.name(row)}", lambda row=row: check_row(row, *plifs, device, EVERY, make=cases.PlifCase)) for row in learnt),
         ("cos", lambda: check_cos(cases.COS[0], k(cos.cos_fwd), device)),
         ("qcfs", lambda: check_qcfs(*QCFS[0], k(qop.qcfs_fwd), k(qop.qcfs_bwd), device)),
         ("conv", lambda: check_conv(cases.CONV[0], k(conv.conv_fwd), k(conv.conv_out), device)),

@@ -11,7 +11,7 @@ import torch
 
 import snnfast
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import conv, cos
+from snnfast.ops import conv, cos, plif
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -36,8 +36,11 @@ def neurons():
             *_, kept = op.iaf_fwd(x, theta, None, None, None, T, 1, 0.5, SPIKES.index(spikes), EVERY, numbers)
             launches += 1
         op.iaf_bwd(x, None, x, theta, None, None, None, kept, T, 1, 0.5, numbers)
+        own, numbers = torch.stack((theta, theta / 2)), plif.OPS.eq.numbers.pack(RULES[0])
+        *_, kept = plif.OPS.fwd(x, own, None, None, None, T, 1, 0.5, 0, EVERY, numbers)
+        plif.OPS.bwd(x, None, x, own, None, None, None, kept, T, 1, 0.5, numbers)
         cos.cos_fwd(x, theta, T, 1, 0.5, [0.0, 2.0])
-        launches += 2
+        launches += 4
     return launches
 
 

@@ -55,9 +55,12 @@ inline void check_steps(const Tensor& x, int64_t T) {
 
 inline int64_t row_stride(const Tensor& x) { return x.size(0) > 1 ? x.stride(0) : 0; }
 
-inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarType dtype) {
-  check_vector("theta", theta, theta.size(0), dtype);
-  const int64_t C = theta.size(0);
+// theta: [C], or [K, C] where there are K parameters.
+inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarType dtype, int64_t K = 1) {
+  const int64_t dims = K == 1 ? 1 : 2;
+  STD_TORCH_CHECK(theta.dim() == dims && (K == 1 || theta.size(0) == K) && theta.is_contiguous() && theta.scalar_type() == dtype,
+                  "snnfast: theta is not a contiguous tensor of ", K, " parameters of the right dtype");
+  const int64_t C = theta.size(dims - 1);
   STD_TORCH_CHECK(inner >= 1 && C >= 1 && (C == 1 || N % (C * inner) == 0), "snnfast: theta of ", C, " x ", inner,
                   " does not divide ", N, " elements");
 }

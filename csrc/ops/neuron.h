@@ -11,7 +11,7 @@ using Maybe = std::optional<Tensor>;
 
 inline ScalarType count_dtype(const Multistep& p, ScalarType acc) { return p.remembers ? acc : ScalarType::Int; }
 
-// x: [T, N] or [1, N]; theta: [C]; v, count, mask: [N] or none.
+// x: [T, N] or [1, N]; theta: [C], or [K, C] where the equation has K parameters; v, count, mask: [N] or none.
 template <class E>
 void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, const Maybe& count, const Maybe& mask, int64_t T,
           int64_t inner, double v0, const std::vector<double>& rule) {
@@ -23,9 +23,9 @@ void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, co
   p.dtype = dtype_of(x);
   p.T = T;
   p.N = x.size(1);
-  p.C = theta.size(0);
+  p.C = theta.size(theta.dim() - 1);
   p.inner = inner;
-  check_pattern(theta, inner, p.N, acc);
+  check_pattern(theta, inner, p.N, acc, E::parameters);
   if (v) check_vector("v", *v, p.N, acc);
   if (count) check_vector("count", *count, p.N, count_dtype(p, acc));
   if (mask) check_vector("mask", *mask, p.N, ScalarType::Bool);
@@ -133,7 +133,8 @@ std::tuple<Tensor, Tensor, Tensor> neuron_bwd(Maybe ds, Maybe dv, const Tensor& 
   p.dv = dv ? dv->data_ptr() : nullptr;
   p.constant = x.size(0) == 1 && T > 1;
   const Tensor dx = empty(x, {x.size(0), p.N}, x.scalar_type());
-  const Tensor dv_start = empty(x, {p.N}, accumulator(x)), dtheta = empty(x, {p.N}, accumulator(x));
+  constexpr int K = Op::Equation::parameters;
+  const Tensor dv_start = empty(x, {p.N}, accumulator(x)), dtheta = K == 1 ? empty(x, {p.N}, accumulator(x)) : empty(x, {K, p.N}, accumulator(x));
   p.dx = dx.data_ptr();
   p.dv_start = dv_start.data_ptr();
   p.dtheta = dtheta.data_ptr();
@@ -152,7 +153,8 @@ std::tuple<Tensor, Tensor, Tensor> neuron_bwd(Maybe ds, Maybe dv, const Tensor& 
 }  // namespace
 }  // namespace snn
 
-// Registers the ops of a neuron: `op` as in the table, `equation` the plain class that says is_signed and remembers of a rule.
+// Registers the ops of a neuron: `op` as in the table, `equation` the plain class that says is_signed and remembers of a rule, and how many
+// parameters it has.
 #define SNN_NEURON(op, equation)                                                                    \
   namespace snn {                                                                                   \
   namespace {                                                                                       \

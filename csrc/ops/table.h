@@ -6,6 +6,8 @@
 #define SNN_OPS(X)                                         \
   X(iaf_fwd, MultistepFwd, multistep_fwd, IAF)             \
   X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)             \
+  X(plif_fwd, MultistepFwd, multistep_fwd, PLIF)           \
+  X(plif_bwd, MultistepBwd, multistep_bwd, PLIF)           \
   X(cos_fwd, Calibrate, calibrate, COS)                    \
   X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS)       \
   X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS)       \

@@ -28,10 +28,8 @@ def _load(name):
 
 _C, _why = _load("snnfast._C")
 _warned = set()
-# The ops that have C++ kernels.
-COMPILED = (
-    "iaf_fwd", "iaf_out", "iaf_bwd", "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out",
-)  # fmt: skip
+_BESIDE_NEURONS = "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out"
+COMPILED = [*_BESIDE_NEURONS]  # the ops that have C++ kernels; those of neurons add themselves
 has_triton = importlib.util.find_spec("triton") is not None
 
 
@@ -62,15 +60,19 @@ def register(override):
     The compiled libraries registered theirs when they were imported, above.
     """
     if provider == "triton":
-        for name in COMPILED:
+        for name in _BESIDE_NEURONS:
             override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
 
 
-def register_python(override, stem, equation, differentiable):
-    """The Triton kernels of a neuron that is written in Python alone, for CUDA."""
-    if has_triton and provider != "reference":
-        for part in ("fwd", "out", *(("bwd",) if differentiable else ())):
-            override(f"{stem}_{part}", "CUDA", _triton(lambda kernels, part=part: getattr(kernels.multistep_of(equation), part)))
+def register_neuron(override, stem, equation, differentiable, compiled):
+    """The Triton kernels of a neuron on CUDA: where Triton is the provider, and for one that is written in Python alone wherever Triton is."""
+    names = [f"{stem}_{part}" for part in ("fwd", "out", *(("bwd",) if differentiable else ()))]
+    if compiled:
+        COMPILED.extend(names)
+    if provider == "triton" or (not compiled and has_triton and provider != "reference"):
+        for name in names:
+            part = name.rpartition("_")[2]
+            override(name, "CUDA", _triton(lambda kernels, part=part: getattr(kernels.multistep_of(equation), part)))
 
 
 def _triton(find):

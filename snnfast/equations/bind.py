@@ -16,10 +16,14 @@ def functions(module):
     return {n: f for n, f in found if isinstance(f, types.FunctionType) and f.__module__ == module.__name__}
 
 
-def _shared(module):
-    """The functions that an equation takes from another one of snnfast's."""
+def _shared(names):
+    """The functions that an equation takes from another one of snnfast's, and those that these call. names: the globals of an equation."""
     ours = ("snnfast.equations.neurons.", "snnfast.equations.functions.")
-    return {n: f for n, f in vars(module).items() if isinstance(f, types.FunctionType) and f.__module__.startswith(ours)}
+    found = {n: f for n, f in names.items() if isinstance(f, types.FunctionType) and f.__module__.startswith(ours)}
+    behind = {}
+    for module in {f.__module__: f for f in found.values() if f.__globals__ is not names}.values():
+        behind |= _shared(module.__globals__)
+    return behind | found
 
 
 def bind(module, wrap=lambda f: f, **names):
@@ -27,7 +31,7 @@ def bind(module, wrap=lambda f: f, **names):
 
     A neuron (it has `step`) without `start` or `start_bwd` gets those of `snnfast.equations.neurons.defaults`.
     """
-    own = {name: f for name, f in {**_shared(module), **functions(module)}.items() if name != "gates"}
+    own = {name: f for name, f in {**_shared(vars(module)), **functions(module)}.items() if name != "gates"}
     if "step" in own:
         own = {**functions(defaults), **own}
     scope = {**vars(module), **names}
@@ -37,7 +41,14 @@ def bind(module, wrap=lambda f: f, **names):
         scope[name] = wrap(copy)
     # Whether the backward needs the count: always, but for an equation that says when not.
     gates = getattr(module, "gates", lambda rule: True)
-    return types.SimpleNamespace(**{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates)
+    return types.SimpleNamespace(
+        **{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates, parameters=parameters(module)
+    )
+
+
+def parameters(module):
+    """The names of a neuron's per-neuron numbers: theta, and what its equation has beside it, as `parameters` says there."""
+    return getattr(module, "parameters", ("theta",))
 
 
 def signed(rule):

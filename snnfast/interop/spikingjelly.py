@@ -11,6 +11,7 @@ from snnfast.interop.authors import _count_like, _probe
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.neuron import IAFState
+from snnfast.ops.plif import plif
 
 
 def _surrogate(node):
@@ -36,7 +37,7 @@ class _Fused:
 
     def multi_step_forward(self, x_seq, *args, **kwargs):
         (v,) = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
-        grad = torch.is_grad_enabled() and (x_seq.requires_grad or v.requires_grad)
+        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_seq, v, *self.parameters()))
         if why_not(self) or self.store_v_seq or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
             return super().multi_step_forward(x_seq, *args, **kwargs)
         self._fused_count = _count_like(getattr(self, "_fused_count", None), v)
@@ -71,6 +72,16 @@ class FusedLIFNode(_Fused):
         return lif(x_seq, theta, float(self.tau), decay_input=self.decay_input, product=False, state=state, spikes=spikes, **_options(self))
 
 
+class FusedParametricLIFNode(_Fused):
+    """Its time constant is learnt: w gets its gradient."""
+
+    kind = "SpikingJelly ParametricLIFNode"
+
+    def fused(self, x_seq, theta, state, spikes):
+        how = dict(decay_input=self.decay_input, product=False, state=state, spikes=spikes)
+        return plif(x_seq, theta, self.w.to(x_seq.dtype), **how, **_options(self))
+
+
 class FusedActivationAwareIFNode(_Fused):
     """Fires on v + offset >= theta: fused where the offset is one multiple of the threshold in every channel."""
 
@@ -101,7 +112,7 @@ def known():
     """Exact class -> fused class, for the SpikingJelly that is installed."""
     from spikingjelly.activation_based import neuron
 
-    fused = (FusedIFNode, FusedHalfThresholdIFNode, FusedLIFNode, FusedActivationAwareIFNode)
+    fused = (FusedIFNode, FusedHalfThresholdIFNode, FusedLIFNode, FusedParametricLIFNode, FusedActivationAwareIFNode)
     classes = ((getattr(neuron, f.__name__.removeprefix("Fused"), None), f) for f in fused)
     return {theirs: ours for theirs, ours in classes if theirs is not None}
 

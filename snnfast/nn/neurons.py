@@ -1,6 +1,8 @@
-"""Layers: parameters and one call each. IF, the neuron that the quantised activations (`quantised.py`) stand for, and LIF, with a leak."""
+"""Layers: parameters and one call each. IF, the neuron that the quantised activations (`quantised.py`) stand for; LIF, with a
+leak; PLIF, whose leak is learnt."""
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from snnfast.equations.bind import signed
 from snnfast.nn.quantised import Quantised, spread
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
+from snnfast.ops.plif import plif
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.ops.qcfs import qcfs
 
@@ -28,6 +31,9 @@ def qcfs_neuron(x, thresh, T, L, gama):
 
 
 _RULE = tuple(inspect.signature(rule_of).parameters)
+_PLIF = tuple(
+    name for name in inspect.signature(plif).parameters if name not in ("x", "theta", "w", "v0", "T", "state", "out", "state_out")
+)
 
 
 class IF(nn.Module):
@@ -185,6 +191,37 @@ class LIF(IF):
         super().__init__(theta=theta, v0=v0, **options)
         rule_of(**{k: v for k, v in self.options.items() if k in _RULE}, tau=tau)
         self.options["tau"] = tau
+
+
+class PLIF(IF):
+    """The leaky neuron whose time constant is learnt, as a layer: x [T, ...] -> spikes [T, ...], with the keywords of `snnfast.plif` and, of `IF`,
+    `channelwise` and `carry`.
+
+    `w` is a parameter, one number for the layer, with 1/tau = sigmoid(w); it starts at -log(init_tau - 1). In its place a parameter may stand that
+    broadcasts over one step, one number for each channel or neuron. (Fang et al., ICCV 2021.)
+
+    Raises:
+        ValueError: init_tau is not > 1, where sigmoid(w) < 1.
+
+    >>> layer = snnfast.nn.PLIF(init_tau=2.0, theta=1.0)
+    >>> layer(torch.full((3, 1), 1.5)).flatten().tolist()
+    [0.0, 1.0, 0.0]
+    >>> [name for name, _ in layer.named_parameters()]
+    ['w']
+    """
+
+    def __init__(self, init_tau: float = 2.0, theta: float | torch.Tensor = 1.0, *, v0: float | torch.Tensor = 0.0, **options: Any):
+        if checks.number("init_tau", init_tau) <= 1:
+            raise ValueError(f"init_tau must be > 1 time step, got {init_tau}")
+        unknown = set(options) - {*_PLIF, "channelwise", "axis", "carry"}
+        if unknown:
+            raise TypeError(f"PLIF got unexpected options: {', '.join(sorted(unknown))}")
+        super().__init__(theta=theta, v0=v0, **options)
+        self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
+
+    def fire(self, x, T=None, **run):
+        tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
+        return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **{**self.options, **tensors, **run})
 
 
 def is_quantised(module):

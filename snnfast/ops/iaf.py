@@ -12,7 +12,7 @@ from snnfast.ops.neuron import IAFState, Neuron
 NEGATIVE = ("stbif", "snm")
 GAMMA = {"zif": 1.0, "triangle": 1.0, "rectangle": 1.0, "atan": 2.0, "sigmoid": 4.0}
 
-OPS = Neuron("iaf", equation)
+OPS = Neuron("iaf", equation, compiled=True)
 iaf_fwd, iaf_out, iaf_bwd = OPS.fwd, OPS.out, OPS.bwd
 
 

@@ -109,3 +109,19 @@ def threshold(name, theta, x, layout):
         return t.to(accumulator(x.dtype)).contiguous(), inner
     value = checks.number(name, theta, positive=True)
     return torch.full((1,), value, dtype=accumulator(x.dtype), device=x.device), 1
+
+
+def together(parameters, x, layout):
+    """A neuron's parameters by name, each a number or a tensor that broadcasts over one step -> ([C], or [K, C] where there are K; inner)."""
+    found = [threshold(name, value, x, layout) for name, value in parameters.items()]
+    if len(found) == 1:
+        return found[0]
+    of_all = {(t.size(0), inner) for t, inner in found if t.size(0) > 1}
+    if len(of_all) <= 1:  # one pattern, and numbers
+        C, inner = of_all.pop() if of_all else (1, 1)
+        return torch.stack([t.expand(C) for t, _ in found]), inner
+    # Different patterns: a number for each neuron.
+    spread = [
+        t.expand(layout.N) if t.size(0) == 1 else t.repeat_interleave(inner).repeat(layout.N // (t.size(0) * inner)) for t, inner in found
+    ]
+    return torch.stack(spread), 1

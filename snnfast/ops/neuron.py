@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 
 from snnfast import checks
-from snnfast.engines import form, reference
+from snnfast.engines import backends, form, reference
 from snnfast.engines.reference import multistep
 from snnfast.equations.bind import functions, remembers, signed
 from snnfast.ops import library
-from snnfast.ops.layout import accumulator, layout_of, threshold
+from snnfast.ops.layout import accumulator, layout_of, together
 
 MOST_STEPS = 1 << 24
 
@@ -32,12 +32,15 @@ class IAFState(NamedTuple):
 class Neuron:
     """The ops snnfast::<stem>_fwd, _out, _bwd of an equation, with the reference as their kernel, and the call that uses them.
 
+    compiled: they have C++ kernels too (a row of csrc/ops/table.h, and csrc/ops/<stem>.cpp); Triton serves CUDA where those are not built, and always
+    where they are not compiled.
+
     Attributes:
         fwd, out, bwd: the ops; bwd is None where the equation has no `step_bwd`.
         reference_fwd, reference_bwd: their reference kernels.
     """
 
-    def __init__(self, stem, equation):
+    def __init__(self, stem, equation, compiled=False):
         self.stem, self.eq = stem, reference.bound(equation)
         self.fwd = library.define(
             f"{stem}_fwd({_NEURON}, {_LAUNCH}, int spikes, int every, float[] rule) -> (Tensor s, Tensor v_end, Tensor count_end, Tensor kept)",
@@ -58,6 +61,7 @@ class Neuron:
             library.fake(f"{stem}_bwd", self._fake_bwd)
             self.call_fwd = library.autograd(f"{stem}_fwd", self._backward, self._setup)
             self.call_bwd = library.once_differentiable(f"{stem}_bwd")
+        backends.register_neuron(library.override, stem, equation, differentiable=self.bwd is not None, compiled=compiled)
 
     # ---- the reference kernels
 
@@ -84,7 +88,7 @@ class Neuron:
 
     @staticmethod
     def _fake_bwd(ds, dv, x, theta, *rest):
-        return x.new_empty(x.shape), theta.new_empty((x.size(1),)), theta.new_empty((x.size(1),))
+        return x.new_empty(x.shape), theta.new_empty((x.size(1),)), theta.new_empty((*theta.shape[:-1], x.size(1)))
 
     @staticmethod
     def _setup(ctx, inputs, output):
@@ -108,9 +112,10 @@ class Neuron:
             dv = dv.contiguous()
         dx, dv_start, dtheta = self.call_bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
         if ctx.needs_input_grad[1]:
-            C = theta.size(0)
-            shape = (1, 1, x.size(1)) if C == 1 else (x.size(1) // (C * inner), C, inner)
-            dtheta = dtheta.view(shape).sum((0, 2))
+            C, N = theta.size(-1), x.size(1)
+            # [N] or [K, N] -> [C] or [K, C]
+            shape = (1, 1, N) if C == 1 else (N // (C * inner), C, inner)
+            dtheta = dtheta.view(*theta.shape[:-1], *shape).sum((-3, -1))
         else:
             dtheta = None
         return dx, dtheta, (None if v is None else dv_start), *(None,) * (len(ctx.launch) + 4)
@@ -118,13 +123,13 @@ class Neuron:
     # ---- the call
 
     def __call__(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
-        """Runs the neuron; the arguments are those of `snnfast.iaf`, `rule` a Rule of the equation."""
+        """Runs the neuron; the arguments are those of `snnfast.iaf`, `rule` a Rule of the equation; theta is a tuple where it has more parameters."""
         x, T = steps_of(x, T)
         checks.choice("spikes", spikes, form.SPIKES)
         if spikes == "count" and remembers(rule):
             raise ValueError("spikes='count' needs whole counts, which memory=True replaces by a float memory")
         layout = layout_of(x, skip=1)
-        th, inner = threshold("theta", theta, x, layout)
+        th, inner = together(dict(zip(self.eq.parameters, (theta,) if len(self.eq.parameters) == 1 else theta, strict=True)), x, layout)
         v, count, v0 = _start(x, layout, theta, v0, state, self.eq, rule)
         if mask is not None:
             checks.tensor("mask", mask, (torch.bool,), x.device)
@@ -189,7 +194,8 @@ def _start(x, layout, theta, v0, state, eq, rule):
         checks.tensor("v0", v0, device=x.device)
         checks.broadcasts("v0", v0.shape, layout.shape)
         v = v0.to(accumulator(x.dtype))
-        return layout.vector(eq.start(v, theta.to(v.dtype) if isinstance(theta, torch.Tensor) else theta, rule)), None, 0.0
+        cast = lambda t: t.to(v.dtype) if isinstance(t, torch.Tensor) else t  # noqa: E731
+        return layout.vector(eq.start(v, tuple(map(cast, theta)) if isinstance(theta, tuple) else cast(theta), rule)), None, 0.0
     return None, None, checks.number("v0", v0)
 
 

@@ -6,7 +6,6 @@ import types
 import typing
 
 from snnfast import checks
-from snnfast.engines import backends
 from snnfast.equations.bind import functions
 from snnfast.equations.rule import kind_of
 from snnfast.ops import library
@@ -117,7 +116,6 @@ class PythonNeuron:
         self.__name__, self.Rule, self._module = stem, equation.Rule, equation.__name__
         self.step, self._types = equation.step, {field: kind_of(self.Rule, field) for field in self.Rule._fields}
         self.ops = Neuron(stem, equation)
-        backends.register_python(library.override, stem, equation, differentiable=self.ops.bwd is not None)
 
     def rule(self, **fields):
         """A Rule with these fields, each checked against its type."""

@@ -7,7 +7,7 @@ from conftest import DEVICE, isas, threads
 
 from snnfast.engines import reference
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import cos
+from snnfast.ops import cos, plif
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -19,14 +19,14 @@ def at_home(results):
     return tuple(r.cpu() for r in results)
 
 
-def check_row(row, fwd, out, bwd, device="cpu", every=0):
-    """fwd, out and bwd on `device` against the reference on the CPU."""
-    home, case = cases.Case(row), cases.Case(row, device)
+def check_row(row, fwd, out, bwd, device="cpu", every=0, make=cases.Case):
+    """fwd, out and bwd on `device` against the reference on the CPU. make: the case of a neuron."""
+    home, case = make(row), make(row, device)
     before = 32 + row["size"][1] % 4  # elements: some results start between words
     for spikes in SPIKES:
         if case.memory and spikes == "count":
             continue  # a float memory has no whole count to give
-        expected = cases.reference_fwd(*home.fwd(spikes, every))
+        expected = home.OPS.reference_fwd(*home.fwd(spikes, every))
         cases.assert_same(at_home(fwd(*case.fwd(spikes, every))), expected, f"forward {spikes}")
         # Written between sentinels: nothing beside the result changes.
         shape, N = expected[0].shape, expected[0].numel()
@@ -43,7 +43,7 @@ def check_row(row, fwd, out, bwd, device="cpu", every=0):
         assert cases.same(room[before : before + N].view(shape), expected[0]), f"out {spikes}"
         assert bool((room[:before] == 77).all() and (room[before + N :] == 77).all()), f"out {spikes}: wrote beyond the result"
     kept = fwd(*case.fwd("scaled", every))[3]
-    got, expected = at_home(bwd(*case.bwd(kept))), cases.reference_bwd(*home.bwd(kept.cpu()))
+    got, expected = at_home(bwd(*case.bwd(kept))), home.OPS.reference_bwd(*home.bwd(kept.cpu()))
     if "sigmoid" in case.rule:
         # exp differs between libraries by an ulp or two, and T steps of the adjoint carry it on.
         for a, b in zip(got, expected, strict=True):
@@ -65,6 +65,26 @@ def test_triton(row, every):
     from snnfast.engines.triton import launch
 
     check_row(row, launch.iaf_fwd, launch.iaf_out, launch.iaf_bwd, DEVICE, every)
+
+
+PLIF = cases.sample(60, seed=6, knobs=cases.PLIF_KNOBS)
+
+
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("row", PLIF, ids=cases.name)
+def test_plif_cpu(isa, row):
+    check_row(row, plif.OPS.fwd, plif.OPS.out, plif.OPS.bwd, make=cases.PlifCase)
+
+
+@pytest.mark.parametrize("every", [0, EVERY])
+@pytest.mark.parametrize(
+    "row", cases.sample(6, seed=7, sizes=[(1, 5), (7, 37), (18, 70), (34, 64)], knobs=cases.PLIF_KNOBS), ids=cases.name
+)
+def test_plif_triton(row, every):
+    from snnfast.engines.triton import launch
+
+    k = launch.multistep_of(plif.equation)
+    check_row(row, k.fwd, k.out, k.bwd, DEVICE, every, make=cases.PlifCase)
 
 
 def check_cos(row, fwd, device="cpu"):

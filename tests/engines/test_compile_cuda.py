@@ -10,7 +10,8 @@ from sass import loads_between_waits
 BUILD = Path(__file__).parents[2] / "build"
 DTYPES = ("f32", "f16", "bf16", "f64")
 FORWARD, BACKWARD = ([f"iaf_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd"))
-UNITS = (*FORWARD, *BACKWARD, "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "softmax_out", "layer_norm_out")
+PLIF = {way: [f"plif_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd")}
+UNITS = (*FORWARD, *BACKWARD, *PLIF["fwd"], *PLIF["bwd"], "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "softmax_out", "layer_norm_out")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,12 @@ def test_no_spills_and_no_local_memory(objects, unit):
         r"entry function '(\w+)' for '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log, re.S
     )
     archs = {arch for _, arch, *_ in found}
-    # (outputs x widths) x signs x rules; doubles have one width and one rule; the backward has one width of floats.
+    # (outputs x widths) x signs x rules; doubles have one width and one rule; the backward has one width of floats. PLIF has one sign and one rule.
     expected = (
-        dict.fromkeys(FORWARD, 4 * 2 * 2 * 2)
+        dict.fromkeys(PLIF["fwd"], 4 * 2)
+        | dict.fromkeys(PLIF["bwd"], 2)
+        | dict(plif_fwd_f64=4, plif_bwd_f32=1, plif_bwd_f64=1)
+        | dict.fromkeys(FORWARD, 4 * 2 * 2 * 2)
         | dict.fromkeys(BACKWARD, 2 * 2 * 2)
         | dict(iaf_fwd_f64=4 * 2, iaf_bwd_f32=2 * 2, iaf_bwd_f64=2, cos_fwd=4, qcfs_fwd=4 * 2, qcfs_bwd=4 * 2 * 2 + 4, conv_fwd=2 * 2)
         | dict(softmax_out=2 * 8, layer_norm_out=2 * 8)
@@ -115,10 +119,10 @@ def test_no_contraction_and_true_division(objects, cuobjdump, unit):
         assert "div.full" not in ptx and "div.approx" not in ptx, name
         fma = len(re.findall(r"\b(?:fma|mad)\.rn\.f(?:32|64)", ptx)) - resets(ptx) - quotients(ptx)
         approximate, exps = len(re.findall(r"\.approx", ptx)), len(re.findall(r"ex2\.approx\.ftz\.f32", ptx))
-        if unit in BACKWARD and "PlainIafNumbers" not in name:
+        if unit in (*BACKWARD, *PLIF["bwd"]) and "PlainIafNumbers" not in name:
             steps = 2 * 16 * (3 if "IAFILb1E" in name else 1)  # exps of a whole and of a ragged segment: one per threshold of the spike
             assert approximate == exps, name
-            assert fma <= 15 * steps if "IafNumbersIdE" in name else fma == 3 * exps > 0, (name, fma, exps)
+            assert fma <= 15 * steps if re.search("(Iaf|Plif)NumbersIdE", name) else fma == 3 * exps > 0, (name, fma, exps)
         else:
             assert fma == 0 and approximate == 0, (name, fma, approximate)
         if "multistep" in name:

@@ -21,8 +21,8 @@ def compiled():
 
 
 def test_every_kernel_compiles(compiled):
-    # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; three forms of a launch.
-    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 4 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * (3 + 5)
+    # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; three forms of a launch; two parameters.
+    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 4 + 2 * 2 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * (3 + 5)
     assert all(f["reported"] for f in compiled.values()), "ptxas reported nothing to check"
 
 

@@ -13,7 +13,7 @@ from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
 
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos
+from snnfast.ops import conv, cos, plif
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
@@ -40,6 +40,12 @@ def test_iaf(on_host, row):
 @pytest.mark.parametrize("row", ROWS[::4], ids=cases.name)
 def test_iaf_that_kept_nothing(on_host, row):
     check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=0)
+
+
+@pytest.mark.parametrize("every", [0, EVERY])
+@pytest.mark.parametrize("row", cases.sample(20, seed=8, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.PLIF_KNOBS), ids=cases.name)
+def test_plif(on_host, row, every):
+    check_row(row, on_host(plif.OPS.fwd), on_host(plif.OPS.out), on_host(plif.OPS.bwd), every=every, make=cases.PlifCase)
 
 
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))

@@ -15,7 +15,7 @@ from test_rows import check_rows
 import snnfast
 from snnfast.engines import backends
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, info
+from snnfast.ops import conv, cos, info, plif
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
@@ -39,6 +39,13 @@ def test_iaf(row):
 @pytest.mark.parametrize("row", ROWS[::10], ids=cases.name)
 def test_iaf_that_kept_nothing(row):
     check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd, "cuda", 0)
+
+
+@pytest.mark.parametrize(
+    "row", cases.sample(60, seed=6, sizes=[*cases.SIZES, (5, 2048), (19, 270336)], knobs=cases.PLIF_KNOBS), ids=cases.name
+)
+def test_plif(row):
+    check_row(row, plif.OPS.fwd, plif.OPS.out, plif.OPS.bwd, "cuda", EVERY, make=cases.PlifCase)
 
 
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))

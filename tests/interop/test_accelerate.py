@@ -313,13 +313,17 @@ def sj_nodes():
         "lif hard": neuron.LIFNode(2.3, True, 0.7, 0.0, surrogate.ATan(), True, step_mode="m"),
         "lif no decay": neuron.LIFNode(2.3, False, 0.7, -0.2, step_mode="m"),
         "lif no decay soft": neuron.LIFNode(2.3, False, 0.7, None, step_mode="m"),
+        "plif": neuron.ParametricLIFNode(2.3, True, 0.7, None, step_mode="m"),
+        "plif hard": neuron.ParametricLIFNode(2.3, True, 0.7, 0.0, surrogate.ATan(), True, step_mode="m"),
+        "plif no decay": neuron.ParametricLIFNode(2.3, False, 0.7, -0.2, step_mode="m"),
+        "plif no decay soft": neuron.ParametricLIFNode(2.3, False, 0.7, None, step_mode="m"),
         "aware": neuron.ActivationAwareIFNode(many, many / 2, channel_dim=1, v_reset=None, step_mode="m"),
         "aware scalar": neuron.ActivationAwareIFNode(torch.tensor(0.8), torch.tensor(0.3), v_reset=None, step_mode="m"),
     }
 
 
 @needs_sj
-@pytest.mark.parametrize("which", range(9))
+@pytest.mark.parametrize("which", range(13))
 def test_spikingjelly(which):
     from spikingjelly.activation_based import functional
 
@@ -343,9 +347,10 @@ def test_spikingjelly(which):
         leaf = x[0].clone().requires_grad_()
         y = net(leaf)
         y.square().sum().backward()
-        grads.append((y.detach(), leaf.grad))
+        grads.append((y.detach(), leaf.grad, *(p.grad for p in net.parameters())))
     assert torch.equal(*(g[0] for g in grads))
-    assert torch.allclose(*(g[1] for g in grads), rtol=1e-4, atol=1e-6)  # exp differs between libraries; y is divided by theta
+    for theirs_, ours_ in zip(grads[0][1:], grads[1][1:], strict=True):
+        assert torch.allclose(ours_, theirs_, rtol=1e-4, atol=1e-6)  # exp differs between libraries; y is divided by theta
 
 
 @needs_sj

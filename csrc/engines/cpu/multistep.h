@@ -5,6 +5,7 @@
 #pragma once
 #include <algorithm>
 
+#include "../../equations/parameters.h"
 #include "../../params.h"
 #include "../../switch.h"
 #include "../../dtype.h"
@@ -24,18 +25,27 @@ inline int steps_per_load(Spikes kind) {
   return kind == Spikes::scaled ? 2 : kind == Spikes::int8 ? 1 : kSteps;
 }
 
-// Per-neuron numbers of one block; v and n are the state.
-template <class S>
+// Per-neuron numbers of one block: the state v and n, and K parameters, of which theta is the first.
+template <class S, int K>
 struct Block {
   alignas(64) S v[kBlock];
   alignas(64) S n[kBlock];
-  alignas(64) S theta[kBlock];
+  alignas(64) S theta[K][kBlock];
   alignas(64) typename LaneOf<S>::I mask[kBlock / kWidth<S>];  // all ones where the neuron may emit
   bool masked;
 };
 
-template <class S>
-inline void fill_mask(Block<S>& b, const bool* mask, int64_t first, int count) {
+// The parameters of the neurons from i on.
+template <class E, class S>
+SNN_HD Own<E, Lane<S>> own_at(Block<S, E::parameters>& b, int i) {
+  Own<E, Lane<S>> own;
+#pragma GCC unroll 4
+  for (int q = 0; q < E::parameters; ++q) part(own, q) = load(b.theta[q] + i);
+  return own;
+}
+
+template <class S, int K>
+inline void fill_mask(Block<S, K>& b, const bool* mask, int64_t first, int count) {
   constexpr int W = kWidth<S>;
   using I = typename LaneOf<S>::I;
   for (int j = 0; j < (count + W - 1) / W; ++j) {
@@ -61,21 +71,22 @@ inline void net_spikes(int32_t* __restrict net, const S* __restrict n, const int
     for (int i = 0; i < count; ++i) net[i] = mask[i] ? net[i] : 0;
 }
 
-// Loads theta, mask and the state before the first step. `padded` neurons beyond `count` get a harmless state.
+// Loads the parameters, the mask and the state before the first step. `padded` neurons beyond `count` get a harmless state.
 template <class E, class S, class K>
-inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, int count) {
+inline void begin(Block<S, E::parameters>& b, const Multistep& p, const K& k, int64_t first, int count) {
   constexpr int W = kWidth<S>;
   const int padded = (count + kUnit - 1) / kUnit * kUnit;
-  const S one_theta = *static_cast<const S*>(p.theta);
-  if (p.C > 1) spread(b.theta, p, first, count);
-  std::fill(b.theta + (p.C > 1 ? count : 0), b.theta + padded, p.C > 1 ? S(1) : one_theta);
+  for (int q = 0; q < E::parameters; ++q) {
+    if (p.C > 1) spread(b.theta[q], p, first, count, q);
+    std::fill(b.theta[q] + (p.C > 1 ? count : 0), b.theta[q] + padded, p.C > 1 ? S(1) : static_cast<const S*>(p.theta)[q]);
+  }
   b.masked = p.mask;
   if (p.mask) fill_mask(b, p.mask, first, count);
   if (p.v) {
     std::memcpy(b.v, static_cast<const S*>(p.v) + first, sizeof(S) * count);
     std::fill(b.v + count, b.v + padded, S(0));
   } else {
-    for (int i = 0; i < padded; i += W) store(b.v + i, E::start(S(p.v0), load(b.theta + i), k), false);
+    for (int i = 0; i < padded; i += W) store(b.v + i, E::start(S(p.v0), own_at<E>(b, i), k), false);
   }
   std::fill(b.n + (p.count ? count : 0), b.n + padded, S(0));
   if (!p.count) return;
@@ -85,31 +96,32 @@ inline void begin(Block<S>& b, const Multistep& p, const K& k, int64_t first, in
 
 // Runs R steps of one unit, its state in registers. x: [R, 32] at stride xs; out: R rows at stride os.
 template <class E, class X, Spikes kind, class K>
-SNN_HD void run_unit(const K& k, Block<Acc<X>>& b, int unit, int64_t R, const X* x, int64_t xs,
+SNN_HD void run_unit(const K& k, Block<Acc<X>, E::parameters>& b, int unit, int64_t R, const X* x, int64_t xs,
                      typename Element<kind, X>::type* out, int64_t os, int64_t plane, bool unit_spikes, bool stream) {
   using S = Acc<X>;
   using V = Lane<S>;
   using I = typename LaneOf<S>::I;
   constexpr int W = kWidth<S>, J = kUnit / W;
   const int o = unit * kUnit;
-  V v[J], n[J], th[J];
+  V v[J], n[J];
+  Own<E, V> own[J];
 #pragma GCC unroll 16
   for (int j = 0; j < J; ++j) {
     v[j] = load(b.v + o + j * W);
     n[j] = load(b.n + o + j * W);
-    th[j] = load(b.theta + o + j * W);
+    own[j] = own_at<E>(b, o + j * W);
   }
 #pragma GCC unroll 1
   for (int64_t r = 0; r < R; ++r) {
     V s[J];
 #pragma GCC unroll 16
-    for (int j = 0; j < J; ++j) s[j] = E::step(v[j], n[j], load(x + r * xs + j * W), th[j], k);
+    for (int j = 0; j < J; ++j) s[j] = E::step(v[j], n[j], load(x + r * xs + j * W), own[j], k);
     if (kind != Spikes::count && b.masked)
 #pragma GCC unroll 16
       for (int j = 0; j < J; ++j) s[j] = reinterpret_cast<V>(reinterpret_cast<I>(s[j]) & b.mask[unit * J + j]);
     if constexpr (kind == Spikes::scaled)
 #pragma GCC unroll 16
-      for (int j = 0; j < J; ++j) store(out + r * os + j * W, unit_spikes ? s[j] : s[j] * th[j], stream);
+      for (int j = 0; j < J; ++j) store(out + r * os + j * W, unit_spikes ? s[j] : s[j] * part(own[j], 0), stream);
     if constexpr (kind == Spikes::int8) store_int8(out + r * os, s, stream);
     if constexpr (kind == Spikes::bits) {
       out[r * os] = pack_positive(s);
@@ -125,7 +137,7 @@ SNN_HD void run_unit(const K& k, Block<Acc<X>>& b, int unit, int64_t R, const X*
 
 // R steps from step t of every unit of the block.
 template <class E, class X, Spikes kind, class K>
-void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>>& b, int64_t first, int count, int64_t t,
+void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>, E::parameters>& b, int64_t first, int count, int64_t t,
                int64_t R, bool stream) {
   using Y = typename Element<kind, X>::type;
   constexpr bool bits = kind == Spikes::bits, rows = kind == Spikes::scaled || kind == Spikes::int8;
@@ -164,7 +176,7 @@ void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>>& b, int64_t firs
 template <class E, class X, Spikes kind, class K>
 void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   using S = Acc<X>;
-  Block<S> b;
+  Block<S, E::parameters> b;
   begin<E>(b, p, k, first, count);
   const int64_t bytes = p.T * p.N * (kind == Spikes::scaled ? sizeof(X) : 1), row = p.N * (kind == Spikes::scaled ? sizeof(X) : 1);
   const bool stream = (kind == Spikes::scaled || kind == Spikes::int8) && bytes > kStreamBytes && row % 64 == 0 &&

@@ -22,21 +22,22 @@ class Adjoint {
   int size;                 // neurons per block, a multiple of 32
   S *v, *n;                 // [segments, size]: the state before each segment; n only where the count gates
   S *before_v, *before_n;   // [min(T, kSegment), size]: the state before each step of the segment at hand
-  S *c, *dtheta, *dx;       // [size]; dx is used for a constant current
+  S *c, *dx;                // [size]; dx is used for a constant current
+  S* dtheta;                // [K, size], of K parameters
   S* zeros;                 // [size]: the row of ds where there is none
 
-  Adjoint(const MultistepBwd& p, bool counts) {
+  Adjoint(const MultistepBwd& p, bool counts, int K) {
     const int64_t steps = std::min<int64_t>(p.T, kSegment), segments = (p.T + kSegment - 1) / kSegment;
     const int each = counts ? 2 : 1;
     size = int(std::clamp<int64_t>(kStates / (steps * each * int64_t(sizeof(S))) / kUnit * kUnit, 2 * kUnit, kBlock));
-    memory_.reset(new (std::align_val_t(64)) S[((segments + steps) * each + 4) * size]);
+    memory_.reset(new (std::align_val_t(64)) S[((segments + steps) * each + 3 + K) * size]);
     S* at = memory_.get();
     auto take = [&](int64_t rows) { return std::exchange(at, at + rows * size); };
     v = take(segments);
     before_v = take(steps);
     n = counts ? take(segments) : nullptr;
     before_n = counts ? take(steps) : nullptr;
-    c = take(1), dtheta = take(1), dx = take(1), zeros = take(1);
+    c = take(1), dtheta = take(K), dx = take(1), zeros = take(1);
     std::fill(zeros, zeros + size, S(0));
   }
 
@@ -49,19 +50,20 @@ class Adjoint {
 
 // R <= kSteps steps forward of one unit from the block's state, keeping the state before each in rows r, r + 1, ... x: [R, 32].
 template <class E, class X, class K>
-SNN_HD void recompute_unit(const K& k, Block<Acc<X>>& b, Adjoint<Acc<X>>& a, int unit, int r, int R, const X* x, int64_t xs) {
+SNN_HD void recompute_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int unit, int r, int R, const X* x, int64_t xs) {
   using S = Acc<X>;
   using V = Lane<S>;
   constexpr int W = kWidth<S>, J = kUnit / W;
   const int o = unit * kUnit;
   S* before_v = a.before_v + r * a.size + o;
   S* before_n = E::counts ? a.before_n + r * a.size + o : nullptr;
-  V v[J], n[J], th[J];
+  V v[J], n[J];
+  Own<E, V> own[J];
 #pragma GCC unroll 16
   for (int j = 0; j < J; ++j) {
     v[j] = load(b.v + o + j * W);
     n[j] = E::counts ? load(b.n + o + j * W) : V{};
-    th[j] = load(b.theta + o + j * W);
+    own[j] = own_at<E>(b, o + j * W);
   }
 #pragma GCC unroll 1
   for (int i = 0; i < R; ++i)
@@ -69,7 +71,7 @@ SNN_HD void recompute_unit(const K& k, Block<Acc<X>>& b, Adjoint<Acc<X>>& a, int
     for (int j = 0; j < J; ++j) {
       store(before_v + i * a.size + j * W, v[j], false);
       if constexpr (E::counts) store(before_n + i * a.size + j * W, n[j], false);
-      E::step(v[j], n[j], load(x + i * xs + j * W), th[j], k);
+      E::step(v[j], n[j], load(x + i * xs + j * W), own[j], k);
     }
 #pragma GCC unroll 16
   for (int j = 0; j < J; ++j) {
@@ -78,30 +80,34 @@ SNN_HD void recompute_unit(const K& k, Block<Acc<X>>& b, Adjoint<Acc<X>>& a, int
   }
 }
 
-// One step backward of one unit. v, n: the state before the step; c, dtheta, sum: accumulators, all [32]; x, ds: [32];
+// One step backward of one unit, of the neurons from `at` on. v, n: the block's state before the step; x, ds: [32] of the unit;
 // dx: [32] to write, or null for a constant current, whose dx is summed.
 template <class E, class X, class K>
-SNN_HD void adjoint_unit(const K& k, const Acc<X>* theta, const typename LaneOf<Acc<X>>::I* mask, const Acc<X>* v, const Acc<X>* n, Acc<X>* c,
-                         Acc<X>* dtheta, Acc<X>* sum, const X* x, const X* ds, X* dx, bool stream) {
+SNN_HD void adjoint_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int at, const Acc<X>* v, const Acc<X>* n, const X* x,
+                         const X* ds, X* dx, bool stream) {
   using V = Lane<Acc<X>>;
   using I = typename LaneOf<Acc<X>>::I;
   constexpr int W = kWidth<Acc<X>>, J = kUnit / W;
 #pragma GCC unroll 2
   for (int j = 0; j < J; ++j) {
-    const int o = j * W;
-    V dy = load(ds + o), cj = load(c + o), dt = load(dtheta + o);
-    if (mask) dy = reinterpret_cast<V>(reinterpret_cast<I>(dy) & mask[j]);
-    const V d = E::step_bwd(cj, dt, dy, load(v + o), E::counts ? load(n + o) : V{}, load(x + o), load(theta + o), k);
-    store(c + o, cj, false);
-    store(dtheta + o, dt, false);
+    const int o = j * W, i = at + o;
+    V dy = load(ds + o), c = load(a.c + i);
+    Own<E, V> share;
+#pragma GCC unroll 4
+    for (int q = 0; q < E::parameters; ++q) part(share, q) = load(a.dtheta + q * a.size + i);
+    if (b.masked) dy = reinterpret_cast<V>(reinterpret_cast<I>(dy) & b.mask[at / W + j]);
+    const V d = E::step_bwd(c, share, dy, load(v + i), E::counts ? load(n + i) : V{}, load(x + o), own_at<E>(b, i), k);
+    store(a.c + i, c, false);
+#pragma GCC unroll 4
+    for (int q = 0; q < E::parameters; ++q) store(a.dtheta + q * a.size + i, part(share, q), false);
     if (dx) store(dx + o, d, stream);
-    else store(sum + o, load(sum + o) + d, false);
+    else store(a.dx + i, load(a.dx + i) + d, false);
   }
 }
 
 // A segment of the block: forward, then backward row by row, because rows of dx are written past the cache.
 template <class E, class X, class K>
-void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>>& b, Adjoint<Acc<X>>& a, int64_t segment, int64_t first, int count,
+void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int64_t segment, int64_t first, int count,
                    bool stream) {
   const int64_t t = segment * kSegment, xs = p.x_stride, dss = p.ds ? p.ds_stride : 0;
   const int R = int(std::min<int64_t>(kSegment, p.T - t));
@@ -126,19 +132,15 @@ void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>>& b, Adjoint<
       recompute_unit<E>(k, b, a, unit, r, std::min(kSteps, R - r), from, unit == whole ? kUnit : xs);
     }
   using S = Acc<X>;
-  constexpr int J = kUnit / kWidth<S>;
-  S *const c = a.c, *const dtheta = a.dtheta, *const sum = a.dx;
   for (int r = R - 1; r >= 0; --r) {
     const X *xr = x + r * xs, *dr = ds + r * dss;
     const S *v = a.before_v + r * a.size, *n = E::counts ? a.before_n + r * a.size : nullptr;
     X* to = dx ? dx + r * p.N : nullptr;
     for (int unit = 0; unit < units; ++unit) {
       const int at = unit * kUnit;
-      const auto* mask = b.masked ? b.mask + unit * J : nullptr;
       const bool ragged = unit == whole;
       if (ragged) std::memcpy(db, dr + at, sizeof(X) * rest);
-      adjoint_unit<E>(k, b.theta + at, mask, v + at, n + (E::counts ? at : 0), c + at, dtheta + at, sum + at, ragged ? xb + r * kUnit : xr + at,
-                      ragged ? db : dr + at, !to ? nullptr : ragged ? yb : to + at, stream);
+      adjoint_unit<E>(k, b, a, at, v, n, ragged ? xb + r * kUnit : xr + at, ragged ? db : dr + at, !to ? nullptr : ragged ? yb : to + at, stream);
       if (ragged && to) std::memcpy(to + at, yb, sizeof(X) * rest);
     }
   }
@@ -161,7 +163,8 @@ template <class E, class X, class K>
 inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a, int64_t first, int count, bool stream) {
   using S = Acc<X>;
   constexpr int W = kWidth<S>;
-  Block<S> b;
+  constexpr int P = E::parameters;
+  Block<S, P> b;
   begin<E>(b, p, k, first, count);
   MultistepFwd f{};
   static_cast<Multistep&>(f) = p;
@@ -175,7 +178,7 @@ inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a,
   }
   std::fill(a.c, a.c + padded, S(0));
   if (p.dv) std::memcpy(a.c, static_cast<const S*>(p.dv) + first, sizeof(S) * count);
-  std::fill(a.dtheta, a.dtheta + padded, S(0));
+  std::fill(a.dtheta, a.dtheta + P * a.size, S(0));
   std::fill(a.dx, a.dx + padded, S(0));
   for (int64_t i = segments - 1; i >= 0; --i) segment_block<E, X>(p, k, b, a, i, first, count, stream);
   fence(stream);
@@ -183,7 +186,7 @@ inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a,
     for (int i = 0; i < padded; i += W)
       store(a.dtheta + i, load(a.dtheta + i) + E::start_bwd(load(a.c + i), S(p.v0), k), false);
   std::memcpy(static_cast<S*>(p.dv_start) + first, a.c, sizeof(S) * count);
-  std::memcpy(static_cast<S*>(p.dtheta) + first, a.dtheta, sizeof(S) * count);
+  for (int q = 0; q < P; ++q) std::memcpy(static_cast<S*>(p.dtheta) + q * p.N + first, a.dtheta + q * a.size, sizeof(S) * count);
   if (p.constant) store_sum(static_cast<X*>(p.dx) + first, a.dx, count);
 }
 
@@ -196,7 +199,7 @@ void multistep_bwd(const MultistepBwd& p, int64_t first, int64_t end) {
     const bool stream = p.T * row > kStreamBytes && row % 64 == 0 && reinterpret_cast<uintptr_t>(p.dx) % 64 == 0;
     with(p.is_signed, [&](auto is_signed) {
       using Eq = E<is_signed()>;
-      Adjoint<Acc<X>> a(p, Eq::counts);
+      Adjoint<Acc<X>> a(p, Eq::counts, Eq::parameters);
       Eq::template with_numbers<Acc<X>>(p.rule, [&](const auto& k) {
         for (int64_t i = first; i < end; i += a.size)
           run_block_bwd<Eq, X>(p, k, a, i, int(std::min<int64_t>(a.size, end - i)), stream);

@@ -8,10 +8,10 @@
 
 namespace snn::inline SNN_ISA {
 
-// theta of elements [first, first + count) to out. P has theta, C and inner.
+// theta of elements [first, first + count) to out, or of theta's row q. P has theta, C and inner.
 template <class S, class P>
-inline void spread(S* out, const P& p, int64_t first, int count) {
-  const S* theta = static_cast<const S*>(p.theta);
+inline void spread(S* out, const P& p, int64_t first, int count, int q = 0) {
+  const S* theta = static_cast<const S*>(p.theta) + q * p.C;
   int64_t run = first % p.inner, c = (first / p.inner) % p.C;
   for (int i = 0; i < count;) {
     const int many = int(std::min<int64_t>(count - i, p.inner == 1 ? p.C - c : p.inner - run));

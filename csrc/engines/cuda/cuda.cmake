@@ -72,7 +72,7 @@ add_library(kernels_cuda OBJECT ${nobody_needs_cuda})
 foreach(unit ${units})
   target_sources(kernels_cuda PRIVATE ${unit_${unit}})
 endforeach()
-target_include_directories(kernels_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc/engines/cuda)
+target_include_directories(kernels_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc/engines/cuda ${PROJECT_BINARY_DIR}/units)
 set_target_properties(kernels_cuda PROPERTIES CUDA_ARCHITECTURES "${archs}")
 # Numbers are specified: no contraction. What ptxas says of registers and spills is kept beside each object, for a test to read.
 target_compile_options(kernels_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Xptxas -v>)

@@ -5,12 +5,7 @@
 
 #include "lane.h"
 // lane.h comes first: the equations use it on types that have no namespace of their own.
-#include "../../equations/activations/qcfs.h"
-#include "../../equations/functions/layer_norm.h"
-#include "../../equations/functions/softmax.h"
-#include "../../equations/neurons/cos.h"
-#include "../../equations/neurons/iaf.h"
-#include "../../equations/synapses/conv.h"
+#include "equations.h"  // all of csrc/equations; CMake writes it
 #include "calibrate.h"
 #include "elementwise.h"
 #include "gather.h"

@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>) multiste
     x += batch * p.x_stride;
   };
   fetch(now, constant ? 1 : T);  // first of all: what follows has loads of its own to wait for
-  Lanes<S, many> v, n, theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, i), first;
+  const OwnLanes<E, S, many> own(static_cast<const S*>(p.theta), pattern, i);
+  Lanes<S, many> v, n, first;
   Lanes<int32_t, many> net{};
   n = Lanes<S, many>{};
   bool on[many];
@@ -109,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>) multiste
   else if (p.count) net = load_lanes<many>(static_cast<const int32_t*>(p.count) + i);
 #pragma unroll
   for (int j = 0; j < many; ++j) {
-    if (!p.v) v.e[j] = E::start(S(p.v0), theta.e[j], k);
+    if (!p.v) v.e[j] = E::start(S(p.v0), own[j], k);
     n.e[j] = n.e[j] + S(net.e[j]);
     on[j] = inside && (!p.mask || p.mask[i + j]);
   }
@@ -123,10 +124,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>) multiste
     Lanes<S, many> s;
 #pragma unroll
     for (int j = 0; j < many; ++j) {
-      s.e[j] = E::step(v.e[j], n.e[j], widen(current.e[j]), theta.e[j], k);
+      s.e[j] = E::step(v.e[j], n.e[j], widen(current.e[j]), own[j], k);
       s.e[j] = where(on[j], s.e[j], S(0));
     }
-    emit<E, kind, X, many>(out, s, theta, p.unit, lane, writes, plane);
+    emit<E, kind, X, many>(out, s, own.row[0], p.unit, lane, writes, plane);
     if constexpr (kind != Spikes::count) out += row;
   };
   auto keep = [&] {

@@ -22,8 +22,13 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bw
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many;
   if (i >= p.N) return;
   const int T = int(p.T);
-  const Lanes<S, many> theta = thresholds<many>(static_cast<const S*>(p.theta), pattern, i);
-  Lanes<S, many> c{}, dtheta{}, sum{};
+  const OwnLanes<E, S, many> own(static_cast<const S*>(p.theta), pattern, i);
+  Lanes<S, many> c{}, sum{};
+  Own<E, S> share[many];
+#pragma unroll
+  for (int j = 0; j < many; ++j)
+#pragma unroll
+    for (int q = 0; q < E::parameters; ++q) part(share[j], q) = S(0);
   bool on[many];
   if (p.dv) c = load_lanes<many>(static_cast<const S*>(p.dv) + i);
 #pragma unroll
@@ -58,7 +63,7 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bw
 #pragma unroll
         for (int j = 0; j < many; ++j) {
           if constexpr (E::counts) ns[r].e[j] = n.e[j];
-          E::step(v.e[j], n.e[j], widen(late(xs[r]).e[j]), theta.e[j], k);
+          E::step(v.e[j], n.e[j], widen(late(xs[r]).e[j]), own[j], k);
         }
       }
     }
@@ -71,7 +76,7 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bw
 #pragma unroll
         for (int j = 0; j < many; ++j) {
           const S dy = on[j] ? S(widen(late(dss[r]).e[j])) : S(0);
-          const S g = E::step_bwd(c.e[j], dtheta.e[j], dy, vs[r].e[j], E::counts ? ns[r].e[j] : S(0), S(widen(late(xs[r]).e[j])), theta.e[j], k);
+          const S g = E::step_bwd(c.e[j], share[j], dy, vs[r].e[j], E::counts ? ns[r].e[j] : S(0), S(widen(late(xs[r]).e[j])), own[j], k);
           sum.e[j] += g;
           d.e[j] = narrow<X>(g);
         }
@@ -88,9 +93,15 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bw
   for (; t >= 0; t -= kEvery) segment(Constant<true>{}, t);
 #pragma unroll
   for (int j = 0; j < many; ++j)
-    if (!p.v) dtheta.e[j] = dtheta.e[j] + E::start_bwd(c.e[j], S(p.v0), k);
+    if (!p.v) part(share[j], 0) = part(share[j], 0) + E::start_bwd(c.e[j], S(p.v0), k);
   store_lanes(static_cast<S*>(p.dv_start) + i, c);
-  store_lanes(static_cast<S*>(p.dtheta) + i, dtheta);
+#pragma unroll
+  for (int q = 0; q < E::parameters; ++q) {
+    Lanes<S, many> of;
+#pragma unroll
+    for (int j = 0; j < many; ++j) of.e[j] = part(share[j], q);
+    store_lanes(static_cast<S*>(p.dtheta) + q * p.N + i, of);
+  }
   if (!p.constant) return;
 #pragma unroll
   for (int j = 0; j < many; ++j) static_cast<X*>(p.dx)[i + j] = narrow<X>(sum.e[j]);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "../../equations/parameters.h"
 #include "lane.h"
 
 namespace snn::inline SNN_ISA {
@@ -49,5 +50,23 @@ __device__ __forceinline__ Lanes<S, many> thresholds(const S* theta, const Patte
   for (int j = 0; j < many; ++j) r.e[j] = shared ? r.e[0] : theta[pattern(i + j)];
   return r;
 }
+
+// The parameters of the `many` neurons from i on: row q of theta [K, C] is the q-th.
+template <class E, class S, int many>
+struct OwnLanes {
+  Lanes<S, many> row[E::parameters];
+
+  __device__ __forceinline__ OwnLanes(const S* theta, const Pattern& pattern, int64_t i) {
+#pragma unroll
+    for (int q = 0; q < E::parameters; ++q) row[q] = thresholds<many>(theta + q * pattern.C, pattern, i);
+  }
+  // Those of neuron j.
+  __device__ __forceinline__ Own<E, S> operator[](int j) const {
+    Own<E, S> own;
+#pragma unroll
+    for (int q = 0; q < E::parameters; ++q) part(own, q) = row[q].e[j];
+    return own;
+  }
+};
 
 }  // namespace snn

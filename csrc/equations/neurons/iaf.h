@@ -64,6 +64,7 @@ struct PlainIafNumbers : IafNumbers<S> {
 template <bool Signed>
 struct IAF {
   static constexpr int fields = 15;       // of class Rule
+  static constexpr int parameters = 1;    // theta
   static constexpr bool counts = Signed;  // the count gates the spikes, so the backward needs it
 
   static bool is_signed(const Rule& r) { return IafRule(r).negative != Negative::none; }
@@ -129,9 +130,13 @@ struct IAF {
   }
 
   template <class V, class K>
-  SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
+  SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) { return discharge(v, n, drive(v, x, theta, k), theta, k); }
+
+  // The spike of a potential u, and the state after it.
+  template <class V, class K>
+  SNN_HD static V discharge(V& v, V& n, V u, V theta, const K& k) {
     using S = typename K::Scalar;
-    const V j = jump(theta, k), u = drive(v, x, theta, k), s = fire(u, n, j, k);
+    const V j = jump(theta, k), s = fire(u, n, j, k);
     // lowered: u - s j, the way that costs an engine least.
     if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
     else if constexpr (Signed) v = lowered(u, s, up(u, n, j, k), down(u, n, j, k), j);
@@ -170,11 +175,30 @@ struct IAF {
   // state before the step. Adds to dtheta, returns dx.
   template <class V, class K>
   SNN_HD static V step_bwd(V& c, V& dtheta, V dy, V v, V n, V x, V theta, const K& k) {
+    V share, s;
+    const V du = discharge_bwd(share, s, c, dy, drive(v, x, theta, k), n, theta, k);
+    c = du;
+    if (k.normalised) {
+      const V dx = du / theta;
+      dtheta = dtheta + (dy * s - dx * (x / theta));
+      return dx;
+    }
+    dtheta = dtheta + share;
+    if (k.leaky) {
+      V dx;
+      c = leak_bwd(dx, du, k);
+      return dx;
+    }
+    return du;
+  }
+
+  // The gradient of the potential u from that of v after the step, c; puts the spike into s and theta's share, in volts, into `share`.
+  template <class V, class K>
+  SNN_HD static V discharge_bwd(V& share, V& s, V c, V dy, V u, V n, V theta, const K& k) {
     using S = typename K::Scalar;
     const V zero = splat<V>(S(0));
     const V j = jump(theta, k);
-    const V u = drive(v, x, theta, k);
-    const V s = fire(u, n, j, k);
+    s = fire(u, n, j, k);
     V h_up = height(lift(u, j, k) - j, j, k), g = dy * theta, du, direct;
     if (!k.hard && !k.detach_reset) g = k.normalised ? g - c : (dy - c) * theta;
     const V r = !k.hard || k.detach_reset ? zero : c * (k.v_reset - u);
@@ -194,18 +218,7 @@ struct IAF {
       through = -(g * risen(h_up, k));
       if (k.hard) du = du + r * h_up, through = through - r * risen(h_up, k);
     }
-    c = du;
-    if (k.normalised) {
-      const V dx = du / theta;
-      dtheta = dtheta + (dy * s - dx * (x / theta));
-      return dx;
-    }
-    dtheta = dtheta + (direct + through);
-    if (k.leaky) {
-      V dx;
-      c = leak_bwd(dx, du, k);
-      return dx;
-    }
+    share = direct + through;
     return du;
   }
 

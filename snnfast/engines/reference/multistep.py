@@ -1,8 +1,8 @@
 """The time loop in plain torch: the semantics of every neuron op.
 
-x is [T, N], or [1, N] for a constant current; per-neuron arrays are [N] in the memory order of one step; theta is [C] and
-neuron i has theta[(i // inner) % C]. The state (v, n) is in theta's dtype: fp32, or fp64 for fp64 input; between calls n is int32, unless it is a
-float memory.
+x is [T, N], or [1, N] for a constant current; per-neuron arrays are [N] in the memory order of one step. theta is [C], or [K, C] for a neuron
+with K parameters, of which theta is the first; neuron i has those of (i // inner) % C. The state (v, n) is in theta's dtype: fp32, or fp64 for fp64
+input; between calls n is int32, unless it is a float memory.
 """
 
 import torch
@@ -26,11 +26,18 @@ def pack_bits(on):
     return torch.where(w >= 2**31, w - 2**32, w).to(torch.int32)
 
 
+def own_of(eq, theta, inner, N):
+    """What the equation takes for theta: [N], or a tuple of [N] where it has more parameters."""
+    if len(eq.parameters) == 1:
+        return spread(theta, inner, N)
+    return tuple(spread(row, inner, N) for row in theta)
+
+
 def start(eq, x, theta, v, count, inner, v0, k):
-    th = spread(theta, inner, x.size(1))
-    v = eq.start(v0, th, k) if v is None else v.clone()
+    own = own_of(eq, theta, inner, x.size(1))
+    v = eq.start(v0, own, k) if v is None else v.clone()
     n = torch.zeros_like(v) if count is None else count.to(v.dtype)
-    return th, v, n
+    return own, v, n
 
 
 def row(x, t, dtype):
@@ -39,13 +46,13 @@ def row(x, t, dtype):
 
 def fwd_into(eq, s, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
     """Runs T steps, writes the spikes to s, returns the final v, count and the kept states."""
-    th, v, n = start(eq, x, theta, v, count, inner, v0, k)
-    first = n
+    own, v, n = start(eq, x, theta, v, count, inner, v0, k)
+    th, first = own[0] if isinstance(own, tuple) else own, n
     kept = v.new_empty(kept_shape(T, x.size(1), every, eq.gates(k)))
     for t in range(T):
         if every and t % every == 0:
             kept[t // every] = torch.stack((v, n))[: kept.size(1)]
-        v, n, spike = eq.step(v, n, row(x, t, th.dtype), th, k)
+        v, n, spike = eq.step(v, n, row(x, t, th.dtype), own, k)
         if mask is not None:
             spike = torch.where(mask, spike, 0.0)
         if spikes == "scaled":
@@ -67,35 +74,35 @@ def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
 
 
 def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=EVERY):
-    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N].
+    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N], or of K parameters [K, N].
 
     `kept` is what `fwd` kept; where that is nothing, the states are computed again.
     """
     started = v is None
-    th, v, n = start(eq, x, theta, v, count, inner, v0, k)
+    own, v, n = start(eq, x, theta, v, count, inner, v0, k)
     if kept.size(0) == 0:
         kept = fwd(eq, x, theta, v, count, None, T, inner, v0, "count", every, k)[3]
-    n0, per_step = n, x.size(0) > 1 or T == 1
-    c = torch.zeros_like(th) if dv is None else dv.to(th.dtype)
-    dtheta = torch.zeros_like(th).contiguous()
-    dx = x.new_zeros(x.shape) if per_step else torch.zeros_like(dtheta)
+    n0, per_step, dtype = n, x.size(0) > 1 or T == 1, theta.dtype
+    c = theta.new_zeros(x.size(1)) if dv is None else dv.to(dtype)
+    shares = [theta.new_zeros(x.size(1)) for _ in eq.parameters]
+    dx = x.new_zeros(x.shape) if per_step else theta.new_zeros(x.size(1))
     for r in range(kept.size(0) - 1, -1, -1):
         v = kept[r, 0]
         n = kept[r, 1] if kept.size(1) > 1 else n0
         states = []
         for t in range(r * every, min(T, (r + 1) * every)):
             states.append((t, v, n))
-            v, n, _ = eq.step(v, n, row(x, t, th.dtype), th, k)
+            v, n, _ = eq.step(v, n, row(x, t, dtype), own, k)
         for t, v, n in reversed(states):
-            dy = torch.zeros_like(th) if ds is None else ds[t].to(th.dtype)
+            dy = theta.new_zeros(x.size(1)) if ds is None else ds[t].to(dtype)
             if mask is not None:
                 dy = torch.where(mask, dy, 0.0)
-            c, dx_t, dtheta_t = eq.step_bwd(c, dy, v, n, row(x, t, th.dtype), th, k)
-            dtheta = dtheta + dtheta_t
+            c, dx_t, share = eq.step_bwd(c, dy, v, n, row(x, t, dtype), own, k)
+            shares = [total + new for total, new in zip(shares, share if isinstance(share, tuple) else (share,))]
             if per_step:
                 dx[t] = dx_t
             else:
                 dx = dx + dx_t
     if started:
-        dtheta = dtheta + eq.start_bwd(c, v0, th, k)
-    return dx.reshape(x.shape).to(x.dtype), c, dtheta
+        shares[0] = shares[0] + eq.start_bwd(c, v0, own, k)
+    return dx.reshape(x.shape).to(x.dtype), c, shares[0] if theta.dim() == 1 else torch.stack(shares)

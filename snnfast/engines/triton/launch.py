@@ -16,7 +16,6 @@ from snnfast.engines.triton import (
     cos,
     elementwise,
     gather,
-    iaf,
     kernel,
     layer_norm,
     multistep,
@@ -25,6 +24,7 @@ from snnfast.engines.triton import (
     softmax,
 )  # fmt: skip
 from snnfast.equations.bind import signed
+from snnfast.equations.neurons import iaf as _iaf_equation
 
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
@@ -86,7 +86,7 @@ class Multistep:
     """fwd, out and bwd of a neuron whose equation is bound to Triton (`snnfast.engines.triton.bound`)."""
 
     def __init__(self, equation):
-        self.numbers, self.gates = equation.numbers, equation.gates
+        self.numbers, self.gates, self.many = equation.numbers, equation.gates, len(equation.parameters)
         self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
         self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
 
@@ -97,8 +97,8 @@ class Multistep:
         if N:
             with _on(x), _rounded(s) as (s,):
                 self.fwd_kernel[_blocks(N, shape["BLOCK"])](
-                    x, theta, v, count, mask, s, v_end, count_end, kept, x_stride, T, N, -(-N // 32), theta.numel(), inner,
-                    v0=v0, k=k, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
+                    x, theta, v, count, mask, s, v_end, count_end, kept, x_stride, T, N, -(-N // 32), theta.size(-1), inner,
+                    v0=v0, k=k, many=self.many, kind=spikes, has_v=v is not None, has_count=count is not None, has_mask=mask is not None,
                     signed=signed(k), gates=self.gates(k), every=every, aligned=N % 16 == 0 and x_stride % 16 == 0, **shape, **OPTIONS,
                 )  # fmt: skip
         return kept
@@ -121,15 +121,15 @@ class Multistep:
             net = form.allocate(x, T, "count", signed(k))
             kept = self._launch(net, *_new_state(x, theta, k), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
         dx = x.new_empty(x.shape)
-        dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,))
+        dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((*theta.shape[:-1], N))
         if N:
             ds_stride, x_stride = ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0
             aligned = N % 16 == 0 and x_stride % 16 == 0 and ds_stride % 16 == 0
             shape = backward_shape(N, x.element_size(), self.gates(k), aligned)
             with _on(x), _rounded(dx) as (to,):
                 self.bwd_kernel[_blocks(N, shape["BLOCK"])](
-                    ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta, ds_stride, x_stride, T, N, theta.numel(), inner,
-                    v0=v0, k=k, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
+                    ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta, ds_stride, x_stride, T, N, theta.size(-1), inner,
+                    v0=v0, k=k, many=self.many, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
                     has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY,
                     **shape, **OPTIONS,
                 )  # fmt: skip
@@ -138,11 +138,11 @@ class Multistep:
 
 @functools.cache
 def multistep_of(module):
-    """The kernels of a neuron that is written in Python alone."""
+    """The kernels of the neuron whose equation is in `module`."""
     return Multistep(bound(module))
 
 
-_iaf = Multistep(iaf)
+_iaf = multistep_of(_iaf_equation)
 iaf_fwd, iaf_out, iaf_bwd = _iaf.fwd, _iaf.out, _iaf.bwd
 
 

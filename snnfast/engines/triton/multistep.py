@@ -44,10 +44,54 @@ def _keep(kept, v, n, t, at, inside, N, every: tl.constexpr, gates: tl.constexpr
                 tl.store(to + N, n, inside)
 
 
+@triton.jit
+def _own(theta, at, inside, C, inner, many: tl.constexpr):
+    """What the equation takes for theta, of the neurons `at`: a block, or a tuple of `many` where theta is [many, C]."""
+    of = (at // inner) % C
+    th = tl.load(theta + of, inside, other=1.0)
+    if many == 1:
+        return th
+    else:
+        own = (th,)
+        for q in tl.static_range(1, many):
+            own = own + (tl.load(theta + q * tl.cast(C, tl.int64) + of, inside, other=1.0),)
+        return own
+
+
+@triton.jit
+def _first(own, many: tl.constexpr):
+    """theta of it."""
+    if many == 1:
+        return own
+    else:
+        return own[0]
+
+
+@triton.jit
+def _zeros(th, many: tl.constexpr):
+    """A tuple of `many` blocks of zeros."""
+    zeros = ()
+    for _ in tl.static_range(many):
+        zeros = zeros + (tl.zeros_like(th),)
+    return zeros
+
+
+@triton.jit
+def _added(shares, share, live, many: tl.constexpr):
+    """`shares` with a step's share of each parameter added where the step is live."""
+    if many == 1:
+        return (tl.where(live, shares[0] + share, shares[0]),)
+    else:
+        added = ()
+        for q in tl.static_range(many):
+            added = added + (tl.where(live, shares[q] + share[q], shares[q]),)
+        return added
+
+
 def fwd_kernel(
     x, theta, v_in, count_in, mask, s, v_end, count_end, kept,
     x_stride, T, N, W, C, inner,
-    v0: tl.constexpr, k: tl.constexpr, kind: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr, has_mask: tl.constexpr,
+    v0: tl.constexpr, k: tl.constexpr, many: tl.constexpr, kind: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr, has_mask: tl.constexpr,
     signed: tl.constexpr, gates: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """x: [T, N] at x_stride (0 for a constant current); kept: [ceil(T/every), 1 or 2, N]; see `params.h` for the rest.
@@ -62,11 +106,12 @@ def fwd_kernel(
     word = pid * (BLOCK // 32) + tl.arange(0, BLOCK // 32)
     inside = at < N
     acc: tl.constexpr = theta.dtype.element_ty
-    th = tl.load(theta + (at // inner) % C, inside, other=1.0)
+    own = _own(theta, at, inside, C, inner, many)
+    th = _first(own, many)
     if has_v:
         v = tl.load(v_in + at, inside, other=0.0)
     else:
-        v = start(v0, th, k)
+        v = start(v0, own, k)
     n = tl.zeros_like(th)
     if has_count:
         n = tl.load(count_in + at, inside, other=0).to(acc)
@@ -85,13 +130,13 @@ def fwd_kernel(
         row += STEPS * stride
         _keep(kept, v, n, t, at, inside, N, every, gates)
         for i in tl.static_range(STEPS):
-            v, n, e = step(v, n, xs[i], th, k)
+            v, n, e = step(v, n, xs[i], own, k)
             if has_mask:
                 e = tl.where(on, e, 0.0)
             _emit(s, e, t + i, T, at, word, th, inside, N, W, kind, signed, BLOCK)
     for t in range(whole, T):
         _keep(kept, v, n, t, at, inside, N, every, gates)
-        v, n, e = step(v, n, tl.load(row, inside, other=0.0).to(acc), th, k)
+        v, n, e = step(v, n, tl.load(row, inside, other=0.0).to(acc), own, k)
         row += stride
         if has_mask:
             e = tl.where(on, e, 0.0)
@@ -105,7 +150,7 @@ def fwd_kernel(
 def bwd_kernel(
     ds, dv, x, theta, v_in, count_in, mask, kept, dx, dv_start, dtheta,
     ds_stride, x_stride, T, N, C, inner,
-    v0: tl.constexpr, k: tl.constexpr, has_ds: tl.constexpr, has_dv: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr,
+    v0: tl.constexpr, k: tl.constexpr, many: tl.constexpr, has_ds: tl.constexpr, has_dv: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr,
     has_mask: tl.constexpr, gates: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Segment by segment of `every` steps from the last: forward from the kept state, then the adjoint, all in registers.
@@ -119,14 +164,15 @@ def bwd_kernel(
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < N
     acc: tl.constexpr = theta.dtype.element_ty
-    th = tl.load(theta + (at // inner) % C, inside, other=1.0)
+    own = _own(theta, at, inside, C, inner, many)
+    th = _first(own, many)
     on = inside
     if has_mask:
         on = tl.load(mask + at, inside, other=0) != 0
     c = tl.zeros_like(th)
     if has_dv:
         c = tl.load(dv + at, inside, other=0.0)
-    g = tl.zeros_like(th)
+    shares = _zeros(th, many)
     total = tl.zeros_like(th)
     stride, dstride = tl.cast(x_stride, tl.int64), tl.cast(ds_stride, tl.int64)
     segments = (T + every - 1) // every
@@ -151,7 +197,7 @@ def bwd_kernel(
         vs, ns = (), ()
         for i in tl.static_range(every):
             vs, ns = vs + (v,), ns + (n,)
-            v, n, _ = step(v, n, xs[i].to(acc), th, k)
+            v, n, _ = step(v, n, xs[i].to(acc), own, k)
         for i in tl.static_range(every - 1, -1, -1):
             live = inside & (i < left)
             dy = tl.zeros_like(th)
@@ -160,16 +206,19 @@ def bwd_kernel(
                     dy = tl.load(ds + (first + i) * dstride + at, on & live, other=0.0, eviction_policy="evict_first")
                 else:
                     dy = dys[i].to(acc)
-            before, dxi, gi = step_bwd(c, dy, vs[i], ns[i], xs[i].to(acc), th, k)
+            before, dxi, share = step_bwd(c, dy, vs[i], ns[i], xs[i].to(acc), own, k)
             c = tl.where(live, before, c)
-            g = tl.where(live, g + gi, g)
+            shares = _added(shares, share, live, many)
             if constant:
                 total = tl.where(live, total + dxi, total)
             else:
                 tl.store(dx + (first + i) * N + at, dxi.to(dx.dtype.element_ty), live, eviction_policy="evict_first")
+    first_share = shares[0]
     if not has_v:
-        g = g + start_bwd(c, v0, th, k)
+        first_share = first_share + start_bwd(c, v0, own, k)
     if constant:
         tl.store(dx + at, total.to(dx.dtype.element_ty), inside)
     tl.store(dv_start + at, c, inside)
-    tl.store(dtheta + at, g, inside)
+    tl.store(dtheta + at, first_share, inside)
+    for q in tl.static_range(1, many):
+        tl.store(dtheta + q * tl.cast(N, tl.int64) + at, shares[q], inside)

@@ -103,7 +103,11 @@ def fire(u, n, theta, k):
 
 
 def step(v, n, x, theta, k):
-    u = drive(v, x, theta, k)
+    return discharge(drive(v, x, theta, k), n, theta, k)
+
+
+def discharge(u, n, theta, k):
+    """(v, n, s) after the potential u: the spike and the reset."""
     s = fire(u, n, theta, k)
     if k.hard:
         v = where(s == 0, u, theta * 0 + k.v_reset)
@@ -144,6 +148,20 @@ def step_bwd(c, dy, v, n, x, theta, k):
     Returns c for the step before, dx, and this step's share of dtheta.
     """
     u = drive(v, x, theta, k)
+    du, s, share = discharge_bwd(c, dy, u, n, theta, k)
+    if k.normalised:
+        # The threshold stands in z = x/theta and y = s theta alone.
+        dx = div(du, theta)
+        return du, dx, dy * s - dx * div(x, theta)
+    elif k.tau != 0:
+        before, dx = leak_bwd(du, theta, k)
+        return before, dx, share
+    else:
+        return du, du, share
+
+
+def discharge_bwd(c, dy, u, n, theta, k):
+    """(gradient of the potential u, the spike, share of dtheta in volts) from c, the gradient of v after the step, and dy."""
     s = fire(u, n, theta, k)
     j = jump(theta, k)
     zero = theta * 0
@@ -177,15 +195,7 @@ def step_bwd(c, dy, v, n, x, theta, k):
                 g = (dy - c) * theta
         du = c + g * (h_up + h_down)
         through = g * (d_down - rise * h_up)
-    if k.normalised:
-        # The threshold stands in z = x/theta and y = s theta alone.
-        dx = div(du, theta)
-        return du, dx, dy * s - dx * div(x, theta)
-    elif k.tau != 0:
-        before, dx = leak_bwd(du, theta, k)
-        return before, dx, direct + through
-    else:
-        return du, du, direct + through
+    return du, s, direct + through
 
 
 def start_bwd(c, v0, theta, k):
