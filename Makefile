@@ -22,7 +22,7 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
+TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
 # What would bring another torch with it, so without what it depends on: networks and neurons of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
@@ -145,6 +145,8 @@ info: $(READY)
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	PATH="$(abspath $(dir $(PY))):$$PATH" clang-format --dry-run -Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+	$(PY) -m mypy > build/mypy.log || (cat build/mypy.log; exit 1)
 	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" > build/imports.log || (cat build/imports.log; exit 1)
 
 clean:

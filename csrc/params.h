@@ -17,49 +17,49 @@ struct Rule { double of[kMostNumbers]; };
 
 // Per neuron: neuron i has theta[q, (i / inner) % C], q-th of its equation's parameters. A null v starts at v0, a null count at 0, a null mask emits everything.
 struct Multistep {
-  Dtype dtype;           // of x, scaled spikes, ds, dx
-  const void* x;         // [T, N] at row stride x_stride, or [1, N] with x_stride 0: a constant current
+  Dtype dtype;    // of x, scaled spikes, ds, dx
+  const void* x;  // [T, N] at row stride x_stride, or [1, N] with x_stride 0: a constant current
   int64_t x_stride;
-  const void* theta;     // acc [K, C], K parameters; theta itself is the first
-  const void* v;         // acc [N] or null
-  const void* count;     // int32 [N] or null; of an equation that remembers acc [N], a float memory
-  const bool* mask;      // [N] or null
+  const void* theta;  // acc [K, C], K parameters; theta itself is the first
+  const void* v;      // acc [N] or null
+  const void* count;  // int32 [N] or null; of an equation that remembers acc [N], a float memory
+  const bool* mask;   // [N] or null
   int64_t T, N, C, inner;
   double v0;
   Rule rule;
-  bool is_signed;        // with negative spikes
+  bool is_signed;  // with negative spikes
   bool remembers;
 };
 
 struct MultistepFwd : Multistep {
   Spikes spikes;
-  bool unit;           // "scaled" emits s instead of s theta
-  void* s;             // scaled, int8: [T, N]; bits: [T, W] or [2, T, W], W = ceil(N / 32); count: [N] int32
-  void* v_end;         // acc [N]
-  void* count_end;     // as count
-  void* kept;          // acc [ceil(T / kEvery), 1 or 2 (v; n with negative spikes), N] or null; the CPU keeps nothing
+  bool unit;        // "scaled" emits s instead of s theta
+  void* s;          // scaled, int8: [T, N]; bits: [T, W] or [2, T, W], W = ceil(N / 32); count: [N] int32
+  void* v_end;      // acc [N]
+  void* count_end;  // as count
+  void* kept;       // acc [ceil(T / kEvery), 1 or 2 (v; n with negative spikes), N] or null; the CPU keeps nothing
 };
 
 struct MultistepBwd : Multistep {
   bool constant;   // x is one row for all T > 1 steps, so that dx is their sum (an expanded x has stride 0 too, and a dx per step)
   const void* ds;  // [T, N] at row stride ds_stride, or null
   int64_t ds_stride;
-  const void* dv;  // acc [N] or null: gradient of v_end
+  const void* dv;    // acc [N] or null: gradient of v_end
   const void* kept;  // as in MultistepFwd; the CPU computes the states again
-  void* dx;        // [T, N], or [1, N] for a constant current
-  void* dv_start;  // acc [N]
-  void* dtheta;    // acc [K, N], per neuron
+  void* dx;          // [T, N], or [1, N] for a constant current
+  void* dv_start;    // acc [N]
+  void* dtheta;      // acc [K, N], per neuron
 };
 
 struct Calibrate {
-  Dtype dtype;        // of x
-  const void* x;      // [T, N] at row stride x_stride, or [1, N] with x_stride 0
+  Dtype dtype;    // of x
+  const void* x;  // [T, N] at row stride x_stride, or [1, N] with x_stride 0
   int64_t x_stride;
   const void* theta;  // acc [C]; neuron i has theta[(i / inner) % C]
   int64_t T, N, C, inner;
   double v0;
   Rule rule;
-  void* v0_out;       // acc [N]
+  void* v0_out;  // acc [N]
 };
 
 // Element i has theta[(i / inner) % C].
@@ -83,9 +83,7 @@ struct ElementwiseBwd : Elementwise {
 };
 
 // The numbers of a convolution: snnfast/equations/synapses/conv.py, class Rule.
-struct ConvRule {
-  int64_t stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
-};
+struct ConvRule { int64_t stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x; };
 
 // Rows are images times steps; every array is contiguous.
 struct Gather {

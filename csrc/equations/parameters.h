@@ -7,7 +7,9 @@
 namespace snn::inline SNN_ISA {
 
 template <class V, int K>
-struct Parameters { V e[K]; };
+struct Parameters {
+  V e[K];
+};
 
 // What an equation E takes for theta, and what its share of the gradient is.
 template <class E, class V>

@@ -25,9 +25,7 @@ inline Dtype dtype_of(const Tensor& x) {
   }
 }
 
-inline ScalarType accumulator(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
+inline ScalarType accumulator(const Tensor& x) { return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
 
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
   Tensor t = torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), dtype);
@@ -43,8 +41,8 @@ inline void check_vector(const char* name, const Tensor& t, int64_t N, ScalarTyp
 
 // [rows, N] with contiguous rows.
 inline void check_rows(const char* name, const Tensor& t, int64_t rows, int64_t N) {
-  STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == N && (N <= 1 || t.stride(1) == 1), "snnfast: ", name,
-                  " is not [", rows, ", ", N, "] with contiguous rows");
+  STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == N && (N <= 1 || t.stride(1) == 1), "snnfast: ", name, " is not [", rows, ", ", N,
+                  "] with contiguous rows");
 }
 
 // x of T steps: [T, N], or [1, N] for a constant current.
@@ -61,8 +59,8 @@ inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarT
   STD_TORCH_CHECK(theta.dim() == dims && (K == 1 || theta.size(0) == K) && theta.is_contiguous() && theta.scalar_type() == dtype,
                   "snnfast: theta is not a contiguous tensor of ", K, " parameters of the right dtype");
   const int64_t C = theta.size(dims - 1);
-  STD_TORCH_CHECK(inner >= 1 && C >= 1 && (C == 1 || N % (C * inner) == 0), "snnfast: theta of ", C, " x ", inner,
-                  " does not divide ", N, " elements");
+  STD_TORCH_CHECK(inner >= 1 && C >= 1 && (C == 1 || N % (C * inner) == 0), "snnfast: theta of ", C, " x ", inner, " does not divide ", N,
+                  " elements");
 }
 
 // The numbers of a rule of an equation with so many fields.

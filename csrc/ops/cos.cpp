@@ -11,7 +11,9 @@ Tensor cos_fwd(const Tensor& x, const Tensor& theta, int64_t T, int64_t inner, d
   check_steps(x, T);
   check_pattern(theta, inner, x.size(1), accumulator(x));
   const Tensor v0_out = empty(x, {x.size(1)}, accumulator(x));
-  const Calibrate p{dtype_of(x), x.data_ptr(), row_stride(x), theta.data_ptr(), T, x.size(1), theta.size(0), inner, v0, rule_of(rule, COS::fields), v0_out.data_ptr()};
+  const Calibrate p{
+      dtype_of(x),      x.data_ptr(), row_stride(x), theta.data_ptr(), T, x.size(1), theta.size(0), inner, v0, rule_of(rule, COS::fields),
+      v0_out.data_ptr()};
   backend::cos_fwd(p, x);
   return v0_out;
 }

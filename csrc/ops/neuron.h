@@ -13,8 +13,8 @@ inline ScalarType count_dtype(const Multistep& p, ScalarType acc) { return p.rem
 
 // x: [T, N] or [1, N]; theta: [C], or [K, C] where the equation has K parameters; v, count, mask: [N] or none.
 template <class E>
-void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, const Maybe& count, const Maybe& mask, int64_t T,
-          int64_t inner, double v0, const std::vector<double>& rule) {
+void fill(Multistep& p, const Tensor& x, const Tensor& theta, const Maybe& v, const Maybe& count, const Maybe& mask, int64_t T, int64_t inner,
+          double v0, const std::vector<double>& rule) {
   p.rule = rule_of(rule, E::fields);
   p.is_signed = E::is_signed(p.rule);
   p.remembers = E::remembers(p.rule);
@@ -72,8 +72,8 @@ inline Tensor allocate(const MultistepFwd& p, const Tensor& x) {
 }
 
 template <class Op>
-std::tuple<Tensor, Tensor, Tensor, Tensor> neuron_fwd(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, int64_t T, int64_t inner,
-                                                      double v0, int64_t spikes, int64_t every, std::vector<double> rule) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> neuron_fwd(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, int64_t T,
+                                                      int64_t inner, double v0, int64_t spikes, int64_t every, std::vector<double> rule) {
   STD_TORCH_CHECK(every == 0 || (backend::keeps && every == kEvery), "snnfast: the forward keeps the state every ", backend::keeps ? kEvery : 0,
                   " steps or never, not every ", every);
   MultistepFwd p{};
@@ -89,8 +89,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> neuron_fwd(const Tensor& x, const Ten
 
 // v_end and count_end may be v and count: the state is then updated in place.
 template <class Op>
-void neuron_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, const Tensor& v_end, const Tensor& count_end,
-                int64_t T, int64_t inner, double v0, int64_t spikes, std::vector<double> rule) {
+void neuron_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Maybe mask, const Tensor& out, const Tensor& v_end,
+                const Tensor& count_end, int64_t T, int64_t inner, double v0, int64_t spikes, std::vector<double> rule) {
   MultistepFwd p{};
   fill<typename Op::Equation>(p, x, theta, v, count, mask, T, inner, v0, rule);
   set_form(p, spikes);
@@ -113,7 +113,8 @@ Tensor keep_again(const Multistep& p, const Tensor& x) {
   f.spikes = Spikes::count;
   const Tensor kept = allocate_kept(p, x, true);
   f.kept = kept.data_ptr();
-  const Tensor net = empty(x, {p.N}, ScalarType::Int), v_end = empty(x, {p.N}, accumulator(x)), count_end = empty(x, {p.N}, count_dtype(p, accumulator(x)));
+  const Tensor net = empty(x, {p.N}, ScalarType::Int), v_end = empty(x, {p.N}, accumulator(x)),
+               count_end = empty(x, {p.N}, count_dtype(p, accumulator(x)));
   run<Op>(f, x, net, v_end, count_end);
   return kept;
 }
@@ -155,18 +156,18 @@ std::tuple<Tensor, Tensor, Tensor> neuron_bwd(Maybe ds, Maybe dv, const Tensor& 
 
 // Registers the ops of a neuron: `op` as in the table, `equation` the plain class that says is_signed and remembers of a rule, and how many
 // parameters it has.
-#define SNN_NEURON(op, equation)                                                                    \
-  namespace snn {                                                                                   \
-  namespace {                                                                                       \
-  struct op##_launches {                                                                            \
-    using Equation = equation;                                                                      \
-    static void fwd(const MultistepFwd& p, const Tensor& x) { backend::op##_fwd(p, x); }            \
-    static void bwd(const MultistepBwd& p, const Tensor& x) { backend::op##_bwd(p, x); }            \
-  };                                                                                                \
-  }                                                                                                 \
-  STABLE_TORCH_LIBRARY_IMPL(snnfast, SNN_KEY, m) {                                                  \
-    m.impl(#op "_fwd", TORCH_BOX(&neuron_fwd<op##_launches>));                                      \
-    m.impl(#op "_out", TORCH_BOX(&neuron_out<op##_launches>));                                      \
-    m.impl(#op "_bwd", TORCH_BOX(&neuron_bwd<op##_launches>));                                      \
-  }                                                                                                 \
+#define SNN_NEURON(op, equation)                                                         \
+  namespace snn {                                                                        \
+  namespace {                                                                            \
+  struct op##_launches {                                                                 \
+    using Equation = equation;                                                           \
+    static void fwd(const MultistepFwd& p, const Tensor& x) { backend::op##_fwd(p, x); } \
+    static void bwd(const MultistepBwd& p, const Tensor& x) { backend::op##_bwd(p, x); } \
+  };                                                                                     \
+  }                                                                                      \
+  STABLE_TORCH_LIBRARY_IMPL(snnfast, SNN_KEY, m) {                                       \
+    m.impl(#op "_fwd", TORCH_BOX(&neuron_fwd<op##_launches>));                           \
+    m.impl(#op "_out", TORCH_BOX(&neuron_out<op##_launches>));                           \
+    m.impl(#op "_bwd", TORCH_BOX(&neuron_bwd<op##_launches>));                           \
+  }                                                                                      \
   }

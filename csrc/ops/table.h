@@ -3,14 +3,14 @@
 // (engines/cuda; CMake reads the rows here), and the launches of the tests' CUDA column on the host.
 #pragma once
 
-#define SNN_OPS(X)                                         \
-  X(iaf_fwd, MultistepFwd, multistep_fwd, IAF)             \
-  X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)             \
-  X(plif_fwd, MultistepFwd, multistep_fwd, PLIF)           \
-  X(plif_bwd, MultistepBwd, multistep_bwd, PLIF)           \
-  X(cos_fwd, Calibrate, calibrate, COS)                    \
-  X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS)       \
-  X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS)       \
-  X(conv_fwd, Gather, gather, Conv)                        \
-  X(softmax_out, Rows, rows, Softmax)                      \
+#define SNN_OPS(X)                                   \
+  X(iaf_fwd, MultistepFwd, multistep_fwd, IAF)       \
+  X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)       \
+  X(plif_fwd, MultistepFwd, multistep_fwd, PLIF)     \
+  X(plif_bwd, MultistepBwd, multistep_bwd, PLIF)     \
+  X(cos_fwd, Calibrate, calibrate, COS)              \
+  X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS) \
+  X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS) \
+  X(conv_fwd, Gather, gather, Conv)                  \
+  X(softmax_out, Rows, rows, Softmax)                \
   X(layer_norm_out, Rows, rows, LayerNorm)

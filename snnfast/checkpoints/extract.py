@@ -95,7 +95,7 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     >>> snnfast.extract(os.path.join(folder, "theirs.pt"), os.path.join(folder, "weights.pt"))
     (1, ['args'])
     """
-    left = []
+    left: list[str] = []
     try:
         _check_format(path)
         file = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SAFE)

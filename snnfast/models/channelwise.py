@@ -1,7 +1,8 @@
 """From a layer-wise network to the channel-wise one that starts at the same function: the second of two training stages."""
 
-from snnfast import checks, models, nn
+from snnfast import checks, models
 from snnfast.models.activation import FINE_OF
+from snnfast.nn import Quantised, threshold_of
 
 
 def to_channelwise(net: models.Network, channel_num: int | None = None) -> models.Network:
@@ -23,8 +24,8 @@ def to_channelwise(net: models.Network, channel_num: int | None = None) -> model
     new = new.to(like.dtype)
     state = net.state_dict()
     for name, module in new.named_modules():
-        if isinstance(module, nn.Quantised):
-            checks.positive(f"threshold of {name}", net.get_submodule(name).threshold())
+        if isinstance(module, Quantised):
+            checks.positive(f"threshold of {name}", threshold_of(net.get_submodule(name)))
             for key, p in module.named_parameters():
                 state[f"{name}.{key}"] = state[f"{name}.{key}"].expand(p.shape)
     new.load_state_dict(state)

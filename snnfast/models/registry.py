@@ -1,11 +1,12 @@
 """The networks by name: a file of its own and a decorator make one known to `snnfast train`, to checkpoints and to `snnfast.models`."""
 
-import torch
+from collections.abc import Callable
 
 from snnfast import checks
+from snnfast.models.network import Network
 
-BY_NAME = {}  # name -> the function that builds it
-CLASS_OF = {}  # name -> its class, a `Network`
+BY_NAME: dict[str, Callable] = {}  # name -> the function that builds it
+CLASS_OF: dict[str, type] = {}  # name -> its class, a `Network`
 
 
 def register(cls):
@@ -18,7 +19,7 @@ def register(cls):
     return known
 
 
-def build(config: dict) -> torch.nn.Module:
+def build(config: dict) -> Network:
     """The network with this `config`: arch and the arguments of its constructor.
 
     >>> net = snnfast.models.vgg11(width=0.05)

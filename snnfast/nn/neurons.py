@@ -93,9 +93,9 @@ class IF(nn.Module):
             if isinstance(v, torch.Tensor):
                 self.register_buffer(k, v.detach().clone())  # v0, mask
         if self.own:
-            theta = torch.as_tensor(theta, dtype=None if isinstance(theta, torch.Tensor) else torch.get_default_dtype())
-            self.register_buffer("theta", checks.positive("theta", theta.detach().clone()))
-            self.number = self.theta.item() if by_number and self.theta.numel() == 1 else None
+            number = torch.as_tensor(theta, dtype=None if isinstance(theta, torch.Tensor) else torch.get_default_dtype())
+            self.register_buffer("theta", checks.positive("theta", number.detach().clone()))
+            self.number = self.get_buffer("theta").item() if by_number and number.numel() == 1 else None
         else:
             self.thresh = nn.Parameter(torch.tensor([checks.number("thresh", thresh, True)]))
 

@@ -171,7 +171,7 @@ class CEQCFS(EQCFS):
         super().__init__(levels, theta, grad, channels)
 
 
-class _PerHead:
+class _PerHead(Quantised):
     """For x [..., heads, tokens, D]."""
 
     axis = -3
@@ -180,7 +180,7 @@ class _PerHead:
         super().__init__(levels, theta, grad, heads, name="heads")
 
 
-class _PerFeature:
+class _PerFeature(Quantised):
     """For x [..., features]."""
 
     axis = -1

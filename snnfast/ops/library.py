@@ -7,7 +7,7 @@ from snnfast.engines import backends
 _library = torch.library.Library("snnfast", "DEF")  # keeps the registrations alive
 
 
-_names = []
+_names: list[str] = []
 
 
 def names():

@@ -26,7 +26,7 @@ class IAFState(NamedTuple):
     """
 
     v: torch.Tensor
-    count: torch.Tensor
+    count: torch.Tensor  # type: ignore[assignment]  # in the place of tuple.count, which nobody calls
 
 
 class Neuron:

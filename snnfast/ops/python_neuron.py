@@ -17,7 +17,7 @@ _TAKEN = (
     "x theta v count v0 T inner spikes every mask state out state_out v_end count_end kept ds dv "
     "L thresh tau gama channelwise carry neuron net method parity"
 ).split()
-_declared = {}  # module name -> PythonNeuron: declaring twice gives the same ops
+_declared: dict[str, "PythonNeuron"] = {}  # module name -> PythonNeuron: declaring twice gives the same ops
 
 
 def neuron(equation: types.ModuleType) -> "PythonNeuron":

@@ -1,6 +1,5 @@
 """Functions of rows over time: schemas, fakes, and the public functions `softmax_over_time` and `layer_norm_over_time`."""
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -100,12 +99,11 @@ def layer_norm_over_time(
             if x.dim() < 1 or tuple(t.shape) != tuple(x.shape[-1:]):
                 raise ValueError(f"{name} must be {list(x.shape[-1:])}, a number per column of x, got shape {tuple(t.shape)}")
     contiguous = [None if t is None else t.detach().contiguous() for t in (weight, bias)]
-    call = functools.partial(_with_parameters, *contiguous, float(eps))
+
+    def call(x, total, last, out):
+        layer_norm_out(x, *contiguous, total, last, out, float(eps))
+
     return _launch(call, x, state, out)
-
-
-def _with_parameters(weight, bias, eps, x, total, last, out):
-    layer_norm_out(x, weight, bias, total, last, out, eps)
 
 
 @torch.no_grad()

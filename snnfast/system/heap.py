@@ -15,6 +15,7 @@ class _Info(ctypes.Structure):
     _fields_ = [(n, ctypes.c_size_t) for n in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
 
 
+_libc: ctypes.CDLL | None
 try:
     _libc = ctypes.CDLL(None)
     _libc.mallinfo2.restype = _Info

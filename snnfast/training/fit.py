@@ -40,19 +40,19 @@ def fit(
     >>> len(losses)
     3
     """
-    optimiser = optimiser_of(optimiser, parameter_groups(net, weight_decay), lr, nesterov=True)
-    schedule = warmed_cosine(optimiser, epochs, warmup)
-    losses = []
+    descent = optimiser_of(optimiser, parameter_groups(net, weight_decay), lr, nesterov=True)
+    schedule = warmed_cosine(descent, epochs, warmup)
+    losses: list[float] = []
     net.to(device).train()
     for epoch in range(epochs):
-        total = correct = seen = 0
+        seen, total, correct = 0, torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
         for x, y in loader:
             x, y = x.to(device), y.to(device)
             logits = net(x if augment is None else augment(x))
             loss = F.cross_entropy(logits, y)
-            optimiser.zero_grad(set_to_none=True)
+            descent.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            descent.step()
             total += loss.detach() * len(y)
             correct += (logits.detach().argmax(1) == y).sum()
             seen += len(y)

@@ -41,16 +41,26 @@ std::vector<char> numbers(Dtype d, int64_t n, double low = -2.2, double high = 2
     uint32_t word;
     std::memcpy(&word, &f, 4);
     const uint16_t b = uint16_t(word >> 16);
-    const void* from = d == Dtype::f64 ? static_cast<const void*>(&x) : d == Dtype::f32 ? static_cast<const void*>(&f)
-                     : d == Dtype::f16 ? static_cast<const void*>(&h) : static_cast<const void*>(&b);
+    const void* from = d == Dtype::f64   ? static_cast<const void*>(&x)
+                       : d == Dtype::f32 ? static_cast<const void*>(&f)
+                       : d == Dtype::f16 ? static_cast<const void*>(&h)
+                                         : static_cast<const void*>(&b);
     std::memcpy(bytes.data() + i * size_of(d), from, size_of(d));
   }
   return bytes;
 }
 
 bool is_nan(Dtype d, const char* p) {
-  if (d == Dtype::f64) { double x; std::memcpy(&x, p, 8); return x != x; }
-  if (d == Dtype::f32) { float x; std::memcpy(&x, p, 4); return x != x; }
+  if (d == Dtype::f64) {
+    double x;
+    std::memcpy(&x, p, 8);
+    return x != x;
+  }
+  if (d == Dtype::f32) {
+    float x;
+    std::memcpy(&x, p, 4);
+    return x != x;
+  }
   uint16_t b;
   std::memcpy(&b, p, 2);
   const uint16_t top = d == Dtype::f16 ? 0x7c00 : 0x7f80;
@@ -65,7 +75,10 @@ int64_t differ(Dtype d, const std::vector<char>& a, const std::vector<char>& b) 
   return -1;
 }
 
-struct Result { Dtype dtype; std::vector<char> bytes; };
+struct Result {
+  Dtype dtype;
+  std::vector<char> bytes;
+};
 
 // Every result starts as 0x7f bytes, and so does the room behind it, which must stay so.
 constexpr size_t kRoom = 256;
@@ -138,8 +151,8 @@ Rule random_rule() {
   const double low = caps ? -2.0 : 0.0, high = caps ? 3.0 : HUGE_VAL;
   if (pick(3) == 0) return {{0, 0, 0, 0.0, double(negative), low, high, 0, 1.3, 0, 0, 0.0, 0.0, 0, 0}};
   const auto flag = [] { return double(pick(2) == 0); };
-  return {{flag(), flag(), flag(), 0.125, double(negative), low, high, double(pick(5)), 1.3, flag(), double(caps && pick(3) == 0), pick(3) ? 0.0 : 0.375,
-           pick(3) ? 0.0 : 2.7, flag(), flag()}};
+  return {{flag(), flag(), flag(), 0.125, double(negative), low, high, double(pick(5)), 1.3, flag(), double(caps && pick(3) == 0),
+           pick(3) ? 0.0 : 0.375, pick(3) ? 0.0 : 2.7, flag(), flag()}};
 }
 
 int iaf_case(int number) {
@@ -157,24 +170,41 @@ int iaf_case(int number) {
   std::vector<char> mask(N);
   for (auto& c : count) c = pick(6) - 2;
   for (auto& m : mask) m = pick(3) > 0;
-  Multistep p{d, x.data(), constant ? 0 : N, theta.data(), carried ? v.data() : nullptr, !carried ? nullptr : remembers ? static_cast<const void*>(memory.data()) : count.data(),
-              masked ? reinterpret_cast<const bool*>(mask.data()) : nullptr, T, N, C, C == N ? 1 : N / C, 0.3, rule, is_signed, remembers};
+  Multistep p{d,
+              x.data(),
+              constant ? 0 : N,
+              theta.data(),
+              carried ? v.data() : nullptr,
+              !carried    ? nullptr
+              : remembers ? static_cast<const void*>(memory.data())
+                          : count.data(),
+              masked ? reinterpret_cast<const bool*>(mask.data()) : nullptr,
+              T,
+              N,
+              C,
+              C == N ? 1 : N / C,
+              0.3,
+              rule,
+              is_signed,
+              remembers};
   const int64_t words = (N + kUnit - 1) / kUnit, planes = is_signed ? 2 : 1;
   int bad = 0;
   for (const Spikes kind : {Spikes::scaled, Spikes::int8, Spikes::bits, Spikes::count})
-    if (!(remembers && kind == Spikes::count)) bad += compare("iaf_fwd", number, [&](const Kernels& k) {
-      std::vector<Result> r;
-      MultistepFwd f{};
-      static_cast<Multistep&>(f) = p;
-      f.spikes = kind;
-      f.unit = unit;
-      f.s = kind == Spikes::scaled ? room(r, d, T * N) : kind == Spikes::int8 ? room(r, Dtype::f32, (T * N + 3) / 4)
-          : room(r, Dtype::f32, kind == Spikes::bits ? planes * T * words : N);
-      f.v_end = room(r, acc, N);
-      f.count_end = room(r, remembers ? acc : Dtype::f32, N);
-      k.iaf_fwd(f, 0, N);
-      return r;
-    });
+    if (!(remembers && kind == Spikes::count))
+      bad += compare("iaf_fwd", number, [&](const Kernels& k) {
+        std::vector<Result> r;
+        MultistepFwd f{};
+        static_cast<Multistep&>(f) = p;
+        f.spikes = kind;
+        f.unit = unit;
+        f.s = kind == Spikes::scaled ? room(r, d, T * N)
+              : kind == Spikes::int8 ? room(r, Dtype::f32, (T * N + 3) / 4)
+                                     : room(r, Dtype::f32, kind == Spikes::bits ? planes * T * words : N);
+        f.v_end = room(r, acc, N);
+        f.count_end = room(r, remembers ? acc : Dtype::f32, N);
+        k.iaf_fwd(f, 0, N);
+        return r;
+      });
   bad += compare("iaf_bwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
     MultistepBwd b{};
@@ -201,8 +231,21 @@ int conv_case(int number) {
   auto x = numbers(d, R * H * W * C);
   for (int64_t i = 0; i < R * H * W * C; ++i)
     if (pick(4)) std::memset(x.data() + i * size_of(d), 0, size_of(d));
-  Gather p{d, x.data(), w.data(), pick(2) ? bias.data() : nullptr, nullptr, R, H, W, C, KY, KX, O,
-           (H + 2 * rule.padding_y - KY) / rule.stride_y + 1, (W + 2 * rule.padding_x - KX) / rule.stride_x + 1, rule};
+  Gather p{d,
+           x.data(),
+           w.data(),
+           pick(2) ? bias.data() : nullptr,
+           nullptr,
+           R,
+           H,
+           W,
+           C,
+           KY,
+           KX,
+           O,
+           (H + 2 * rule.padding_y - KY) / rule.stride_y + 1,
+           (W + 2 * rule.padding_x - KX) / rule.stride_x + 1,
+           rule};
   const Blocks blocks(p, 1 + pick(4));
   return compare("conv_fwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
@@ -289,6 +332,7 @@ int main(int argc, char** argv) {
   }
   std::printf("%d cases: %s\n", cases, bad ? "FAILED" : "ok");
   std::fflush(stdout);
-  if (getpid() == 1) for (;;) sleep(1000);  // the first process of a machine must not end
+  if (getpid() == 1)
+    for (;;) sleep(1000);  // the first process of a machine must not end
   return bad != 0;
 }

@@ -7,10 +7,10 @@
 
 namespace snn {
 
-constexpr int kChannels = 256;                // inputs to a list of non-zeros: their weights for one panel of outputs lie near the core
-constexpr int kPlaces = 256;                  // outputs per block, so that these weights are read often
-constexpr int64_t kListBytes = 2 << 20;       // at most, for the lists of a block, where every input is non-zero
-constexpr int kMostPanel = 64;                // output channels at a time, in the widest instruction set
+constexpr int kChannels = 256;           // inputs to a list of non-zeros: their weights for one panel of outputs lie near the core
+constexpr int kPlaces = 256;             // outputs per block, so that these weights are read often
+constexpr int64_t kListBytes = 2 << 20;  // at most, for the lists of a block, where every input is non-zero
+constexpr int kMostPanel = 64;           // output channels at a time, in the widest instruction set
 
 // A block is some output rows of one image, or some whole images; a unit is a block for some of the panels of output channels.
 struct Blocks {
@@ -27,7 +27,8 @@ struct Blocks {
     const int64_t widest = std::max<int64_t>(1, kListBytes / std::max<int64_t>(1, p.W * slab * (size_ + 2)));  // rows of input
     rows = std::clamp<int64_t>(kPlaces / std::max<int64_t>(1, p.Wo), 1, p.Ho);
     while (rows > 1 && rows_in(p, rows) > widest) --rows;
-    images = rows < p.Ho ? 1 : std::clamp<int64_t>(std::min(kPlaces / (p.Ho * p.Wo), widest / std::max<int64_t>(1, p.H)), 1, std::max<int64_t>(1, p.R));
+    images =
+        rows < p.Ho ? 1 : std::clamp<int64_t>(std::min(kPlaces / (p.Ho * p.Wo), widest / std::max<int64_t>(1, p.H)), 1, std::max<int64_t>(1, p.R));
     per_image = (p.Ho + rows - 1) / rows;
     many = per_image > 1 ? p.R * per_image : (p.R + images - 1) / images;
     groups = many >= threads ? 1 : std::clamp<int64_t>((p.O + kMostPanel - 1) / kMostPanel, 1, threads);
@@ -51,9 +52,7 @@ struct Blocks {
  private:
   int64_t size_, places_in_row_, w_ = 0;
 
-  static int64_t rows_in(const Gather& p, int64_t rows) {
-    return std::min(p.H, (rows - 1) * p.rule.stride_y + (p.KY - 1) * p.rule.dilation_y + 1);
-  }
+  static int64_t rows_in(const Gather& p, int64_t rows) { return std::min(p.H, (rows - 1) * p.rule.stride_y + (p.KY - 1) * p.rule.dilation_y + 1); }
 };
 
 }  // namespace snn

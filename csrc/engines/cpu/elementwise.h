@@ -14,7 +14,6 @@
 
 namespace snn::inline SNN_ISA {
 
-
 // Calls f(i, many) for each lane of elements [i, i + many); the last may be short.
 template <class S, class F>
 SNN_HD void lanes(int count, const F& f) {
@@ -104,8 +103,8 @@ void bwd_range(const ElementwiseBwd& p, int64_t first, int64_t end) {
   const Tiles tiles(p);
   alignas(64) S theta[kTile + kWidth<S>] = {}, share[kTile + kWidth<S>];
   S* partial = static_cast<S*>(p.partial);
-  const bool stream = p.N * int64_t(sizeof(X)) > kStreamBytes && reinterpret_cast<uintptr_t>(p.dx) % 64 == 0 &&
-                      (!array || p.inner * int64_t(sizeof(X)) % 64 == 0);
+  const bool stream =
+      p.N * int64_t(sizeof(X)) > kStreamBytes && reinterpret_cast<uintptr_t>(p.dx) % 64 == 0 && (!array || p.inner * int64_t(sizeof(X)) % 64 == 0);
   for (int64_t tile = first; tile < end; ++tile) {
     const int64_t begin = tile * tiles.size, stop = std::min(p.N, begin + tiles.size);
     S total = 0;

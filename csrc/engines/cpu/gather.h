@@ -49,7 +49,8 @@ template <class E, class S>
 class Gathering {
  public:
   Gathering(const Gather& p, const Blocks& blocks, void* scratch)
-      : p_(p), b_(blocks), x_(static_cast<const S*>(p.x)), w_(static_cast<const S*>(p.w)), bias_(static_cast<const S*>(p.bias)), y_(static_cast<S*>(p.y)) {
+      : p_(p), b_(blocks), x_(static_cast<const S*>(p.x)), w_(static_cast<const S*>(p.w)), bias_(static_cast<const S*>(p.bias)),
+        y_(static_cast<S*>(p.y)) {
     sums_ = static_cast<S*>(scratch);
     tile_ = sums_ + b_.sums();
     value_ = tile_ + b_.tile();

@@ -8,7 +8,9 @@ namespace snn {
 
 // A kernel runs a piece of a launch, [first, end) of: neurons, first a multiple of 32; elements, first a multiple of kTile; tiles of stage one; rows.
 template <class P> struct KernelOf { using type = void (*)(const P&, int64_t first, int64_t end); };
-template <> struct KernelOf<Gather> { using type = void (*)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch); };  // units of Blocks
+template <> struct KernelOf<Gather> {
+  using type = void (*)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch);
+};  // units of Blocks
 
 struct Kernels {
   const char* isa;
@@ -19,10 +21,10 @@ struct Kernels {
 
 extern const Kernels kernels_v4, kernels_v3, kernels_baseline;
 
-const Kernels& kernels();              // the ones in use: the best this processor runs, unless use_isa chose others
-bool supported(const char* isa);       // runs on this processor
-bool stores_in_halves();               // a store of 64 bytes is carried out as two
-bool use_isa(const char* isa);         // false if unknown or not supported; for tests and measurements
+const Kernels& kernels();         // the ones in use: the best this processor runs, unless use_isa chose others
+bool supported(const char* isa);  // runs on this processor
+bool stores_in_halves();          // a store of 64 bytes is carried out as two
+bool use_isa(const char* isa);    // false if unknown or not supported; for tests and measurements
 constexpr const char* kIsas[] = {"x86-64-v4", "x86-64-v3", "baseline"};
 
 }  // namespace snn

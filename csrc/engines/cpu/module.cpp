@@ -5,8 +5,7 @@
 namespace {
 
 PyObject* build_info(PyObject*, PyObject*) {
-  return snn::python::dictionary(
-      {{"compiler", SNN_COMPILER}, {"torch headers", SNN_TORCH}, {"instruction sets", "x86-64-v4, x86-64-v3, baseline"}});
+  return snn::python::dictionary({{"compiler", SNN_COMPILER}, {"torch headers", SNN_TORCH}, {"instruction sets", "x86-64-v4, x86-64-v3, baseline"}});
 }
 
 PyObject* isa(PyObject*, PyObject*) { return PyUnicode_FromString(snn::kernels().isa); }

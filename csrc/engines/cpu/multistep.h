@@ -96,8 +96,8 @@ inline void begin(Block<S, E::parameters>& b, const Multistep& p, const K& k, in
 
 // Runs R steps of one unit, its state in registers. x: [R, 32] at stride xs; out: R rows at stride os.
 template <class E, class X, Spikes kind, class K>
-SNN_HD void run_unit(const K& k, Block<Acc<X>, E::parameters>& b, int unit, int64_t R, const X* x, int64_t xs,
-                     typename Element<kind, X>::type* out, int64_t os, int64_t plane, bool unit_spikes, bool stream) {
+SNN_HD void run_unit(const K& k, Block<Acc<X>, E::parameters>& b, int unit, int64_t R, const X* x, int64_t xs, typename Element<kind, X>::type* out,
+                     int64_t os, int64_t plane, bool unit_spikes, bool stream) {
   using S = Acc<X>;
   using V = Lane<S>;
   using I = typename LaneOf<S>::I;
@@ -137,8 +137,7 @@ SNN_HD void run_unit(const K& k, Block<Acc<X>, E::parameters>& b, int unit, int6
 
 // R steps from step t of every unit of the block.
 template <class E, class X, Spikes kind, class K>
-void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>, E::parameters>& b, int64_t first, int count, int64_t t,
-               int64_t R, bool stream) {
+void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>, E::parameters>& b, int64_t first, int count, int64_t t, int64_t R, bool stream) {
   using Y = typename Element<kind, X>::type;
   constexpr bool bits = kind == Spikes::bits, rows = kind == Spikes::scaled || kind == Spikes::int8;
   const int64_t W = (p.N + kUnit - 1) / kUnit, os = bits ? W : p.N, plane = p.T * W, xs = p.x_stride;
@@ -151,8 +150,7 @@ void run_steps(const MultistepFwd& p, const K& k, Block<Acc<X>, E::parameters>& 
   for (int unit = 0; unit < units; ++unit, x += kUnit, out += bits ? 1 : kUnit) {
     if (ahead)
       for (int r = 0; r < R; ++r)
-        for (int line = 0; line < kUnit * int(sizeof(X)); line += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(x + ahead + r * xs) + line);
+        for (int line = 0; line < kUnit * int(sizeof(X)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(x + ahead + r * xs) + line);
     const bool ragged = rest && unit + 1 == units;
     if (ragged) {
       std::memset(xb, 0, sizeof xb);
@@ -179,8 +177,8 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   Block<S, E::parameters> b;
   begin<E>(b, p, k, first, count);
   const int64_t bytes = p.T * p.N * (kind == Spikes::scaled ? sizeof(X) : 1), row = p.N * (kind == Spikes::scaled ? sizeof(X) : 1);
-  const bool stream = (kind == Spikes::scaled || kind == Spikes::int8) && bytes > kStreamBytes && row % 64 == 0 &&
-                      reinterpret_cast<uintptr_t>(p.s) % 64 == 0;
+  const bool stream =
+      (kind == Spikes::scaled || kind == Spikes::int8) && bytes > kStreamBytes && row % 64 == 0 && reinterpret_cast<uintptr_t>(p.s) % 64 == 0;
   // A constant current that is only counted needs no memory at all between the steps.
   const int64_t R = kind == Spikes::count && p.x_stride == 0 ? p.T : steps_per_load(kind);
   for (int64_t t = 0; t < p.T; t += R) run_steps<E, X, kind>(p, k, b, first, count, t, std::min(R, p.T - t), stream);

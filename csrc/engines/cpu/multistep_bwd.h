@@ -12,19 +12,19 @@
 
 namespace snn::inline SNN_ISA {
 
-constexpr int kSegment = 128;             // steps whose states are kept at a time
+constexpr int kSegment = 128;           // steps whose states are kept at a time
 constexpr int64_t kStates = 256 << 10;  // bytes of states per block
 
 // Per-neuron arrays of one block of the backward, each on cache lines of its own.
 template <class S>
 class Adjoint {
  public:
-  int size;                 // neurons per block, a multiple of 32
-  S *v, *n;                 // [segments, size]: the state before each segment; n only where the count gates
-  S *before_v, *before_n;   // [min(T, kSegment), size]: the state before each step of the segment at hand
-  S *c, *dx;                // [size]; dx is used for a constant current
-  S* dtheta;                // [K, size], of K parameters
-  S* zeros;                 // [size]: the row of ds where there is none
+  int size;                // neurons per block, a multiple of 32
+  S *v, *n;                // [segments, size]: the state before each segment; n only where the count gates
+  S *before_v, *before_n;  // [min(T, kSegment), size]: the state before each step of the segment at hand
+  S *c, *dx;               // [size]; dx is used for a constant current
+  S* dtheta;               // [K, size], of K parameters
+  S* zeros;                // [size]: the row of ds where there is none
 
   Adjoint(const MultistepBwd& p, bool counts, int K) {
     const int64_t steps = std::min<int64_t>(p.T, kSegment), segments = (p.T + kSegment - 1) / kSegment;
@@ -127,8 +127,7 @@ void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>, E::parameter
       const X* from = unit == whole ? xb + r * kUnit : x + r * xs + unit * kUnit;
       if (unit < whole && r + 2 * kSteps <= R && xs)
         for (int i = kSteps; i < 2 * kSteps; ++i)
-          for (int line = 0; line < kUnit * int(sizeof(X)); line += 64)
-            __builtin_prefetch(reinterpret_cast<const char*>(from + i * xs) + line);
+          for (int line = 0; line < kUnit * int(sizeof(X)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + i * xs) + line);
       recompute_unit<E>(k, b, a, unit, r, std::min(kSteps, R - r), from, unit == whole ? kUnit : xs);
     }
   using S = Acc<X>;
@@ -183,8 +182,7 @@ inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a,
   for (int64_t i = segments - 1; i >= 0; --i) segment_block<E, X>(p, k, b, a, i, first, count, stream);
   fence(stream);
   if (!p.v)
-    for (int i = 0; i < padded; i += W)
-      store(a.dtheta + i, load(a.dtheta + i) + E::start_bwd(load(a.c + i), S(p.v0), k), false);
+    for (int i = 0; i < padded; i += W) store(a.dtheta + i, load(a.dtheta + i) + E::start_bwd(load(a.c + i), S(p.v0), k), false);
   std::memcpy(static_cast<S*>(p.dv_start) + first, a.c, sizeof(S) * count);
   for (int q = 0; q < P; ++q) std::memcpy(static_cast<S*>(p.dtheta) + q * p.N + first, a.dtheta + q * a.size, sizeof(S) * count);
   if (p.constant) store_sum(static_cast<X*>(p.dx) + first, a.dx, count);
@@ -201,8 +199,7 @@ void multistep_bwd(const MultistepBwd& p, int64_t first, int64_t end) {
       using Eq = E<is_signed()>;
       Adjoint<Acc<X>> a(p, Eq::counts, Eq::parameters);
       Eq::template with_numbers<Acc<X>>(p.rule, [&](const auto& k) {
-        for (int64_t i = first; i < end; i += a.size)
-          run_block_bwd<Eq, X>(p, k, a, i, int(std::min<int64_t>(a.size, end - i)), stream);
+        for (int64_t i = first; i < end; i += a.size) run_block_bwd<Eq, X>(p, k, a, i, int(std::min<int64_t>(a.size, end - i)), stream);
       });
     });
   });

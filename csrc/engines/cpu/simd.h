@@ -22,8 +22,6 @@ constexpr int kBytes = 32;
 constexpr int kBytes = 16;
 #endif
 
-
-
 typedef float F32 __attribute__((vector_size(kBytes)));
 typedef int32_t I32 __attribute__((vector_size(kBytes)));
 typedef double F64 __attribute__((vector_size(kBytes)));
@@ -32,8 +30,16 @@ typedef float U32 __attribute__((vector_size(kBytes), aligned(4), may_alias));
 typedef double U64 __attribute__((vector_size(kBytes), aligned(8), may_alias));
 
 template <class S> struct LaneOf;
-template <> struct LaneOf<float> { using V = F32; using I = I32; using U = U32; };
-template <> struct LaneOf<double> { using V = F64; using I = I64; using U = U64; };
+template <> struct LaneOf<float> {
+  using V = F32;
+  using I = I32;
+  using U = U32;
+};
+template <> struct LaneOf<double> {
+  using V = F64;
+  using I = I64;
+  using U = U64;
+};
 template <class S> using Lane = typename LaneOf<S>::V;
 template <class S> constexpr int kWidth = kBytes / int(sizeof(S));
 
@@ -211,13 +217,11 @@ SNN_HD uint32_t signs(F64 v) {
   return m;
 }
 
-
 template <class V, int K> SNN_HD uint32_t pack_negative(const V (&s)[K]) {
   uint32_t word = 0;
   for (int j = 0; j < K; ++j) word |= signs(s[j]) << (j * (kUnit / K));
   return word;
 }
-
 
 template <class V, int K> SNN_HD uint32_t pack_positive(const V (&s)[K]) {
   uint32_t word = 0;

@@ -18,13 +18,14 @@ namespace snn::inline SNN_ISA {
 
 using cuda::Reduction;
 
-constexpr int kWords = 4;                // 16-byte words of one thread on their way
+constexpr int kWords = 4;  // 16-byte words of one thread on their way
 constexpr int kElementThreads = 256;
 
 template <class X> constexpr int kWord = 16 / int(sizeof(X));
 
 template <class A, class X, int many, class K>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_fwd_kernel(const __grid_constant__ ElementwiseFwd p, const __grid_constant__ Pattern pattern, const K k) {
+__global__ void __launch_bounds__(kElementThreads, 2)
+    elementwise_fwd_kernel(const __grid_constant__ ElementwiseFwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   const X* x = static_cast<const X*>(p.x);
   X* y = static_cast<X*>(p.y);
@@ -66,8 +67,8 @@ __device__ __forceinline__ void bwd_word(Lanes<S, many>& sum, X* dx, const Pack<
 }
 
 template <class A, class X, int many, class K>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kernel(const __grid_constant__ ElementwiseBwd p, const K k, int64_t runs, int64_t inner,
-                                                                               int64_t per_run, int64_t span) {
+__global__ void __launch_bounds__(kElementThreads, 2)
+    elementwise_bwd_runs_kernel(const __grid_constant__ ElementwiseBwd p, const K k, int64_t runs, int64_t inner, int64_t per_run, int64_t span) {
   using S = Acc<X>;
   const int64_t tile = int64_t(blockIdx.x) * (kElementThreads / 32) + threadIdx.x / 32;
   if (tile >= runs * per_run) return;
@@ -110,8 +111,9 @@ __global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_runs_kerne
 }
 
 template <class A, class X, int many, class K>
-__global__ void __launch_bounds__(kElementThreads, 2) elementwise_bwd_columns_kernel(const __grid_constant__ ElementwiseBwd p, const __grid_constant__ Pattern pattern,
-                                                                                  const K k, int64_t columns, int64_t outer, int64_t rows) {
+__global__ void __launch_bounds__(kElementThreads, 2)
+    elementwise_bwd_columns_kernel(const __grid_constant__ ElementwiseBwd p, const __grid_constant__ Pattern pattern, const K k, int64_t columns,
+                                   int64_t outer, int64_t rows) {
   using S = Acc<X>;
   const int64_t words = columns / many, id = int64_t(blockIdx.x) * kElementThreads + threadIdx.x, chunk = id / words, column = id % words * many;
   const int64_t begin = chunk * rows, end = outer < begin + rows ? outer : begin + rows;
@@ -204,8 +206,8 @@ void elementwise_bwd(const ElementwiseBwd& p, Stream stream) {
         const int64_t runs = p.N / length;
         launch(elementwise_bwd_runs_kernel<A, X, many, K>, 32 * runs * r.inner, kElementThreads, stream, p, k, runs, length, r.inner, r.span);
       } else {
-        launch(elementwise_bwd_columns_kernel<A, X, many, K>, r.outer * (columns / many), kElementThreads, stream, p, pattern, k, columns, p.N / columns,
-               r.rows);
+        launch(elementwise_bwd_columns_kernel<A, X, many, K>, r.outer * (columns / many), kElementThreads, stream, p, pattern, k, columns,
+               p.N / columns, r.rows);
       }
     });
     join(static_cast<S*>(p.dtheta), static_cast<const S*>(p.partial), r.outer, p.C, r.inner, stream);

@@ -115,7 +115,8 @@ __device__ __forceinline__ void store_lanes(S* p, const Lanes<S, many>& v) {
 // at a quarter of the rate of these.
 template <bool negative>
 __device__ __forceinline__ uint32_t spike_bytes(float a, float b, float c, float d) {
-  const uint32_t low = __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x0073), high = __byte_perm(__float_as_uint(c), __float_as_uint(d), 0x0073);
+  const uint32_t low = __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x0073),
+                 high = __byte_perm(__float_as_uint(c), __float_as_uint(d), 0x0073);
   const uint32_t top = __byte_perm(low, high, 0x5410), ones = top & 0x01010101u;
   return negative ? ones | (top >> 7 & 0x01010101u) * 0xfeu : ones;
 }

@@ -37,8 +37,8 @@ __device__ __forceinline__ uint32_t word_of(uint32_t bits, int lane) {
 
 // Writes the masked spikes s of one step. out: this thread's place in the row; plane: from positive to negative spikes of `bits`.
 template <class E, Spikes kind, class X, int many, class S>
-__device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const Lanes<S, many>& s, const Lanes<S, many>& theta, bool unit, int lane, bool writes,
-                                     int64_t plane) {
+__device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const Lanes<S, many>& s, const Lanes<S, many>& theta, bool unit, int lane,
+                                     bool writes, int64_t plane) {
   if constexpr (kind == Spikes::scaled) {
     Pack<X, many> y;
 #pragma unroll
@@ -75,7 +75,8 @@ __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const
 template <class X, int many, bool plain> constexpr int kBlocks = many == 4 && plain ? 3 : 2;
 
 template <class E, class X, Spikes kind, int many, class K>
-__global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>) multistep_fwd_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k) {
+__global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>)
+    multistep_fwd_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   using Y = typename Element<kind, X>::type;
   constexpr bool bits = kind == Spikes::bits;

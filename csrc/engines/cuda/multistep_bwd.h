@@ -16,7 +16,8 @@ template <class X> constexpr int kPair = sizeof(X) == 2 ? 2 : 1;
 template <class E, class X, class K> constexpr int kBlocksBwd = K::plain && !E::counts && sizeof(X) <= 4 ? 4 : 2;
 
 template <class E, class X, int many, class K>
-__global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bwd_kernel(const __grid_constant__ MultistepBwd p, const __grid_constant__ Pattern pattern, const K k) {
+__global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
+    multistep_bwd_kernel(const __grid_constant__ MultistepBwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   constexpr bool late_ds = sizeof(X) == 8;  // doubles would not fit the registers
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many;
@@ -110,8 +111,7 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>) multistep_bw
 template <class X>
 bool in_words(const MultistepBwd& p) {
   constexpr int many = kPair<X>;
-  return p.N % many == 0 && p.x_stride % many == 0 && p.ds_stride % many == 0 &&
-         on_words({p.x, p.ds, p.dx, p.dv, p.dv_start, p.dtheta, p.kept});
+  return p.N % many == 0 && p.x_stride % many == 0 && p.ds_stride % many == 0 && on_words({p.x, p.ds, p.dx, p.dv, p.dv_start, p.dtheta, p.kept});
 }
 
 template <template <bool> class E, class X>

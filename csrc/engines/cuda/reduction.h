@@ -7,9 +7,9 @@
 
 namespace snn::cuda {
 
-constexpr int64_t kSpan = 2048;          // elements of a warp, at least
-constexpr int64_t kTiles = 1 << 14;      // warps that a run is cut into, at most
-constexpr int64_t kShortRun = 256;       // below, a warp would idle
+constexpr int64_t kSpan = 2048;      // elements of a warp, at least
+constexpr int64_t kTiles = 1 << 14;  // warps that a run is cut into, at most
+constexpr int64_t kShortRun = 256;   // below, a warp would idle
 constexpr int64_t kColumnThreads = 1 << 17;
 
 // Stage one: its form, and the shape [outer, C, inner] of what it leaves.

@@ -77,7 +77,8 @@ struct Row {
 };
 
 template <class F, class S, int K, int threads>
-__global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock) rows_kernel(const __grid_constant__ Rows p, const typename F::template Numbers<S> k) {
+__global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock)
+    rows_kernel(const __grid_constant__ Rows p, const typename F::template Numbers<S> k) {
   __shared__ S shared[threads > 32 ? threads : 1];
   const int64_t r = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / threads;
   if (r >= p.R) return;  // all threads of the row

@@ -41,12 +41,11 @@ struct IafNumbers {
   S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half, offset, rise, tau, keep;
 
   SNN_HD explicit IafNumbers(const IafRule& r)
-      : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm),
-        detach_reset(r.detach_reset), memory(r.memory), leaky(r.tau != 0), decay_input(r.decay_input), product(r.product),
-        surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)), p_max(S(r.p_max)),
-        gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
-        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)),
-        tau(S(r.tau)), keep(S(1.0 - 1.0 / r.tau)) {}
+      : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm), detach_reset(r.detach_reset), memory(r.memory),
+        leaky(r.tau != 0), decay_input(r.decay_input), product(r.product), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)),
+        p_max(S(r.p_max)), gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
+        atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)), tau(S(r.tau)),
+        keep(S(1.0 - 1.0 / r.tau)) {}
 };
 
 // The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
@@ -130,7 +129,9 @@ struct IAF {
   }
 
   template <class V, class K>
-  SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) { return discharge(v, n, drive(v, x, theta, k), theta, k); }
+  SNN_HD static V step(V& v, V& n, V x, V theta, const K& k) {
+    return discharge(v, n, drive(v, x, theta, k), theta, k);
+  }
 
   // The spike of a potential u, and the state after it.
   template <class V, class K>
@@ -152,14 +153,9 @@ struct IAF {
     const V zero = splat<V>(S(0)), one = splat<V>(S(1));
     V m = magnitude(a);
     switch (k.surrogate) {
-      case Surrogate::zif:
-        m = k.gamma - m;
-        return where(m > zero, m, zero) * k.zif_scale;
-      case Surrogate::triangle:
-        m = j - m;
-        return where(m > zero, m, zero) / j / j;
-      case Surrogate::rectangle:
-        return where(m <= splat<V>(k.gamma), splat<V>(k.rectangle_height), zero);
+      case Surrogate::zif: m = k.gamma - m; return where(m > zero, m, zero) * k.zif_scale;
+      case Surrogate::triangle: m = j - m; return where(m > zero, m, zero) / j / j;
+      case Surrogate::rectangle: return where(m <= splat<V>(k.gamma), splat<V>(k.rectangle_height), zero);
       case Surrogate::atan: {
         const V w = a * k.atan_width;
         return splat<V>(k.atan_half) / (w * w + one);

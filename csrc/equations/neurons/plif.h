@@ -23,14 +23,20 @@ struct PlifNeuron {
   static bool remembers(const Rule&) { return false; }
 
   template <class S, bool narrow = true, class F>
-  static void with_numbers(const Rule& rule, F&& f) { f(PlifNumbers<S>(IafRule(rule))); }
+  static void with_numbers(const Rule& rule, F&& f) {
+    f(PlifNumbers<S>(IafRule(rule)));
+  }
 
   template <class V, class K>
-  SNN_HD static V start(typename K::Scalar v0, const Parameters<V, 2>& own, const K&) { return v0 * own.e[0]; }
+  SNN_HD static V start(typename K::Scalar v0, const Parameters<V, 2>& own, const K&) {
+    return v0 * own.e[0];
+  }
 
   // v - r, the potential above the one that it decays to.
   template <class V, class K>
-  SNN_HD static V above(V v, const K& k) { return k.hard ? v - k.v_reset : v; }
+  SNN_HD static V above(V v, const K& k) {
+    return k.hard ? v - k.v_reset : v;
+  }
 
   // u, the potential before the reset.
   template <class V, class K>
@@ -59,7 +65,9 @@ struct PlifNeuron {
   }
 
   template <class V, class K>
-  SNN_HD static V start_bwd(V c, typename K::Scalar v0, const K&) { return c * v0; }
+  SNN_HD static V start_bwd(V c, typename K::Scalar v0, const K&) {
+    return c * v0;
+  }
 };
 
 // A neuron's equation is asked for with negative spikes and without; this one has none.
