@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from snnfast.checkpoints import budget
 from snnfast.system.files import whole
 
 _REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
@@ -98,10 +99,12 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     left: list[str] = []
     try:
         _check_format(path)
+        budget.check_archive(path)
         file = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SAFE)
+        budget.check_contents(file, path)
         kept = _kept(file, "", left)
         many = _tensors(kept)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
+    except (FileNotFoundError, PermissionError, IsADirectoryError, budget.Refused):
         raise
     except Exception as error:  # torch.load raises many kinds
         raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error

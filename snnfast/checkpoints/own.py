@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from snnfast import checks, models
-from snnfast.checkpoints import convolutional
+from snnfast.checkpoints import budget, convolutional
 from snnfast.nn import is_quantised, threshold_of
 
 FORMAT = "snnfast-1"
@@ -94,6 +94,7 @@ def load_checkpoint(
     else:
         config, state = convolutional.read(file, path, arch, num_classes, levels, family, threshold, signs, options)
         facts = {}
+    budget.check_network(config, state, path)
     try:
         with torch.device("meta"):
             net = models.build(config)
@@ -123,10 +124,11 @@ def _damage(path):
 
 def _safely(path):
     try:
+        budget.check_archive(path)
         found = _damage(path)
         if found is None:
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+            file = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, budget.Refused):
         raise
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
@@ -138,7 +140,10 @@ def _safely(path):
         raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
     except Exception as error:  # torch.load raises many kinds: truncated, not a zip file, a folder
         raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
-    raise ValueError(f"{path} is damaged: the checksum of {found} in it does not fit")
+    if found is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {found} in it does not fit")
+    budget.check_contents(file, path)
+    return file
 
 
 def _own(file, path):
