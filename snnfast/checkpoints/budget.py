@@ -109,7 +109,7 @@ def _bytes(tensor, name, path):
     """Of a tensor that is stored by itself; an error if its storage has fewer."""
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
         kind = "a meta tensor" if tensor.is_meta else "a nested tensor" if tensor.is_nested else f"of layout {tensor.layout}"
-        raise Refused(f"{path}: {plain(name, NAME)} is {kind}; weights are dense tensors with numbers")
+        raise Refused(f"{path}: {plain(name, NAME)} is no weight: {kind}; expected dense numbers")
     size, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
     if size > stored:
         raise Refused(

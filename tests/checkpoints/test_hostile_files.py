@@ -183,7 +183,7 @@ def test_what_people_have_is_read(tmp_path):
 ])  # fmt: skip
 def test_tensors_that_are_no_weights(tmp_path, tensor, kind):
     torch.save({"net": {"fc.weight": tensor}}, tmp_path / "file.pt")
-    with pytest.raises(ValueError, match=f"fc.weight is {kind}"):
+    with pytest.raises(ValueError, match=f"fc.weight is no weight: {kind}"):
         snnfast.load_checkpoint(tmp_path / "file.pt")
     with pytest.raises(ValueError, match="holds no tensors"):
         snnfast.extract(tmp_path / "file.pt", tmp_path / "new.pt")
