@@ -1,6 +1,6 @@
 """Binds the functions of an equation's module to an engine's primitives.
 
-An equation calls `where`, `div`, `floor`, `exp` without importing them. `bind` copies its functions with those names (and each other's
+An equation calls `where`, `div`, `floor`, `exp`, `splat` without importing them. `bind` copies its functions with those names (and each other's
 copies) as globals, so that one source serves torch and Triton.
 """
 

@@ -51,9 +51,9 @@ struct bfloat { uint16_t bits; };
 
 template <class V, class S> SNN_HD V splat(S s) { return V{} + s; }
 template <class M, class V> SNN_HD V where(M c, V a, V b) { return c ? a : b; }
-// u - j where up, u + j where down, u elsewhere: one subtraction of a masked j.
-template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, V j) { return u - where(up, j, V{}); }
-template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, M down, V j) { return u - where(down, -j, where(up, j, V{})); }
+// u - s j for a spike s, up or down: one subtraction of what s j is. 0 j does not depend on time; it shows where j is infinite.
+template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, V j) { return u - where(up, j, j * 0); }
+template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, M down, V j) { return u - where(down, -j, where(up, j, j * 0)); }
 // f / b for a whole f from 0 to b; inverse = 1 / b.
 template <class V, class S> SNN_HD V ratio(V f, S b, S /*inverse*/) { return f / b; }
 

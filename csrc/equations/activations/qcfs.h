@@ -40,17 +40,17 @@ struct QCFS {
     using S = typename K::Scalar;
     const S levels = k.levels;
     const V zero = splat<V>(S(0)), one = splat<V>(S(1)), top = splat<V>(levels);
-    const V z = x / theta;
+    const V z = x / theta, outside = where(z == z, zero, z);  // a quotient that is NaN shows
     if (k.grad == Grad::qcfs) {
       auto inside = (z >= zero) & (z <= one);
-      dtheta = where(inside, dy * (quantise(z, k) - z), where(z > one, dy, zero));
-      return where(inside, dy, zero);
+      dtheta = where(inside, dy * (quantise(z, k) - z), where(z > one, dy, outside));
+      return where(inside, dy, outside);
     }
     const V f = round_down(z * levels + S(0.5));
     auto inside = (f >= zero) & (k.grad == Grad::srp ? f <= top : f < top);
     auto above = k.grad == Grad::srp ? f > top : f >= top;
-    dtheta = where(inside, dy * (quantise(z, k) - z), where(above, dy, zero));
-    return where(inside, dy, zero);
+    dtheta = where(inside, dy * (quantise(z, k) - z), where(above, dy, outside));
+    return where(inside, dy, outside);
   }
 };
 

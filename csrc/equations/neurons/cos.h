@@ -49,7 +49,8 @@ struct COS {
     down = where(down > one, down, one);
     rise = where(rise > one, rise, one);
     rise = where(rise > most, most, rise);
-    return where((v < zero) & (n > zero), half - down, where(v >= j, half + rise, half));
+    // A membrane that is NaN shows.
+    return where(v == v, where((v < zero) & (n > zero), half - down, where(v >= j, half + rise, half)), v);
   }
 };
 

@@ -18,8 +18,13 @@ def _where(c, a, b):
     return r if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor) else r.float()
 
 
+def _splat(like, number):
+    # A start voltage may be a tensor, which has a shape of its own.
+    return number if isinstance(number, torch.Tensor) else torch.full_like(like, number)
+
+
 # x/theta with x a tensor and theta a tensor is a true division on every device.
-_torch = dict(where=_where, div=torch.true_divide, floor=torch.floor, exp=torch.exp, root=root, total=total, largest=largest)
+_torch = dict(where=_where, splat=_splat, div=torch.true_divide, floor=torch.floor, exp=torch.exp, root=root, total=total, largest=largest)
 
 
 def bound(module):

@@ -18,6 +18,11 @@ def _where(c, a, b):
 
 
 @triton.jit
+def _splat(like, number):
+    return tl.full(like.shape, number, like.dtype)
+
+
+@triton.jit
 def _div(a, b):
     # A bare / on fp32 compiles to div.full, which is not true division; on fp64 it is div.rn.
     if a.dtype == tl.float64:
@@ -61,7 +66,7 @@ def _largest(a):
     return tl.max(a, axis=1, keep_dims=True)
 
 
-_primitives = dict(where=_where, div=_div, floor=_floor, exp=_exp, root=_root, total=_total, largest=_largest, tl=tl)
+_primitives = dict(where=_where, splat=_splat, div=_div, floor=_floor, exp=_exp, root=_root, total=_total, largest=_largest, tl=tl)
 
 
 def bound(module):

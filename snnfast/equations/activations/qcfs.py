@@ -26,10 +26,9 @@ class Rule(NamedTuple):
 
 def quantise(z, theta, k):
     """floor(L clamp(z, 0, 1) + 1/2) / L; NaN passes, as through torch.clamp."""
-    zero = theta * 0
-    z = where(z < 0, zero, z)
-    z = where(z > 1, zero + 1, z)
-    return div(floor(z * k.levels + 0.5), zero + k.levels)
+    z = where(z < 0, splat(theta, 0.0), z)
+    z = where(z > 1, splat(theta, 1.0), z)
+    return div(floor(z * k.levels + 0.5), splat(theta, k.levels))
 
 
 def fwd(x, theta, k):
@@ -49,6 +48,7 @@ def bwd(dy, x, theta, k):
     else:
         inside = (f >= 0) & (f < k.levels)
         above = f >= k.levels
-    zero = theta * 0
-    dtheta = where(above, dy, zero)
-    return where(inside, dy, zero), where(inside, dy * (quantise(z, theta, k) - z), dtheta)
+    # Outside, 0; a quotient that is NaN shows.
+    outside = where(z == z, splat(theta, 0.0), z)
+    dtheta = where(above, dy, outside)
+    return where(inside, dy, outside), where(inside, dy * (quantise(z, theta, k) - z), dtheta)

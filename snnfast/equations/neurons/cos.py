@@ -46,10 +46,11 @@ def unwatched(theta, k):
 def shifted(v, n, low, high, theta, k):
     """The calibrated v0."""
     j = jump(theta, k)
-    half = theta * 0 + 0.5
+    half, one = splat(theta, 0.5), splat(theta, 1.0)
     down = div(low, j) - 0.999
-    down = where(down > 1, down, theta * 0 + 1)
+    down = where(down > 1, down, one)
     rise = 1.001 - div(high, j)
-    rise = where(rise > 1, rise, theta * 0 + 1)
-    rise = where(rise > k.max_shift, theta * 0 + k.max_shift, rise)
-    return where((v < 0) & (n > 0), half - down, where(v >= j, half + rise, half))
+    rise = where(rise > 1, rise, one)
+    rise = where(rise > k.max_shift, splat(theta, k.max_shift), rise)
+    # A membrane that is NaN shows.
+    return where(v == v, where((v < 0) & (n > 0), half - down, where(v >= j, half + rise, half)), v)

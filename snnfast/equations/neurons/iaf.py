@@ -13,7 +13,7 @@ One time step, for one neuron (u before reset, v after, n the net spike count, s
 and before the first step v = v0 theta (volts) or v0 (normalised). With v0 = 1/2 the rate of T spikes is the QCFS activation
 (Bu et al., "Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency spiking neural networks", ICLR 2022, eq. 6-8).
 
-The functions are written in bare operators and the names `where`, `div`, `exp`, which every engine binds to its own
+The functions are written in bare operators and the names `where`, `div`, `exp`, `splat` (a number on every lane), which every engine binds to its own
 (torch's for the reference, Triton's for the GPU); `csrc/equations/neurons/iaf.h` is the same ten lines in C++.
 Shapes: every lane argument has the shape of a block of neurons; `k` is one `Rule` for the launch.
 """
@@ -50,7 +50,7 @@ def gates(k):
 
 def start(v0, theta, k):
     if k.normalised:
-        return theta * 0 + v0
+        return splat(theta, v0)
     else:
         return v0 * theta
 
@@ -80,7 +80,7 @@ def lift(u, j, k):
 
 def jump(theta, k):
     if k.normalised:
-        return theta * 0 + 1
+        return splat(theta, 1.0)
     else:
         return theta
 
@@ -110,7 +110,7 @@ def discharge(u, n, theta, k):
     """(v, n, s) after the potential u: the spike and the reset."""
     s = fire(u, n, theta, k)
     if k.hard:
-        v = where(s == 0, u, theta * 0 + k.v_reset)
+        v = where(s == 0, u, splat(theta, k.v_reset))
     else:
         v = u - s * jump(theta, k)
     if k.memory:
@@ -122,7 +122,7 @@ def discharge(u, n, theta, k):
 
 def height(a, theta, k):
     """h = ds/du at a = u - threshold: what stands for the derivative of a spike."""
-    zero = theta * 0
+    zero = splat(theta, 0.0)
     m = where(a < 0, -a, a)
     if k.surrogate == "zif":
         m = k.gamma - m
@@ -164,7 +164,7 @@ def discharge_bwd(c, dy, u, n, theta, k):
     """(gradient of the potential u, the spike, share of dtheta in volts) from c, the gradient of v after the step, and dy."""
     s = fire(u, n, theta, k)
     j = jump(theta, k)
-    zero = theta * 0
+    zero = splat(theta, 0.0)
     # s = [u >= j] - [u < down]: each threshold brings its own h; the gates of the count are constants.
     h_up = height(lift(u, j, k) - j, theta, k)
     h_down = zero
@@ -201,6 +201,6 @@ def discharge_bwd(c, dy, u, n, theta, k):
 def start_bwd(c, v0, theta, k):
     """dtheta's share of the start v0 theta, from c, the gradient of v before the first step."""
     if k.normalised:
-        return theta * 0
+        return splat(theta, 0.0)
     else:
         return c * v0

@@ -12,10 +12,11 @@ du/dv = 1 - 1/tau; du/dx = 1/tau with decay_input, else 1. C++ twin: `csrc/equat
 
 
 def leak(v, x, theta, k):
-    r = theta * 0
     if k.hard:
-        r = r + k.v_reset
-    tau = theta * 0 + k.tau
+        r = splat(theta, k.v_reset)
+    else:
+        r = splat(theta, 0.0)
+    tau = splat(theta, k.tau)
     if k.decay_input:
         return v + div(x - (v - r), tau)
     elif k.product:
@@ -28,6 +29,6 @@ def leak_bwd(du, theta, k):
     """(gradient of v before the step, gradient of x) from that of u."""
     before = du * (1.0 - 1.0 / k.tau)
     if k.decay_input:
-        return before, div(du, theta * 0 + k.tau)
+        return before, div(du, splat(theta, k.tau))
     else:
         return before, du
