@@ -48,6 +48,6 @@ def exponential(z, k):
     m = where(m >= 2, m - 2, m)
     p = where(m >= 1, p * 0.5, p)
     if k.wide:
-        return where(z < -707, 0.0, p)
+        return where(z < -707, splat(z, 0.0), p)
     else:
-        return where(z < -86, 0.0, p)
+        return where(z < -86, splat(z, 0.0), p)
