@@ -53,7 +53,7 @@ def backward_shape(N, bytes_per_element, gates, aligned):
     """The form of a backward launch. One neuron to a thread, for a segment's potentials, x and ds fill its registers; two halves, where rows lie on
     whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few registers to fit more blocks."""
     pairs = aligned and N >= 1 << 18 and bytes_per_element == 2 and not gates
-    return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=255 if bytes_per_element == 8 else 168 if gates or pairs else 128)
+    return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=255 if bytes_per_element == 8 else 184 if gates or pairs else 128)
 
 
 def _on(x):
@@ -214,7 +214,10 @@ def rows_shape(C, wide):
     """Rows of a program, columns of a row, and warps, so many that nothing spills. wide: fp64."""
     columns = max(16, triton.next_power_of_2(C))
     many = 8 if columns > 1024 or (wide and columns <= 256) else 4
-    return dict(ROWS=max(1, (256 if wide else 512) // columns), WIDE=columns, num_warps=many)
+    # Left alone, ptxas spills a few registers to fit more blocks.
+    return dict(
+        ROWS=max(1, (256 if wide else 512) // columns), WIDE=columns, num_warps=many, maxnreg=168 if columns <= 512 and not wide else None
+    )
 
 
 def _rows(run, x, w, b, total, last, out, k):
