@@ -1,5 +1,7 @@
 """Checks of what a caller gave: ValueError or TypeError that names the argument, what was given and what is allowed."""
 
+import os
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -55,7 +57,17 @@ def device(name, value):
         torch.empty(1, device=found)
     except Exception as error:  # torch raises many kinds, all with a reason
         raise ValueError(f"{name} {value}: {str(error).splitlines()[0].split('. ')[0]}") from None
+    if found.type == "meta":
+        raise ValueError(f"{name} meta: its tensors hold no numbers, so there is nothing to compute with")
     return found
+
+
+def workers(value):
+    """A number of processes that load images: no more than four for each processor, and 64 on a small machine."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if integer("workers", value, 0) > most:
+        raise ValueError(f"workers must be at most {most} here, got {value}: each is a process")
+    return value
 
 
 def choice(name, value, allowed):

@@ -97,6 +97,8 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     (1, ['args'])
     """
     left: list[str] = []
+    if Path(out).is_dir():
+        raise ValueError(f"{out} is a folder: name the file to write")
     try:
         _check_format(path)
         budget.check_archive(path)

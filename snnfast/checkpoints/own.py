@@ -148,7 +148,8 @@ def _safely(path):
 
 def _own(file, path):
     config, state, facts = (file.get(key) for key in ("config", "state_dict", "facts"))
-    if not all(isinstance(part, dict) for part in (config, state, facts)) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+    dictionaries = all(isinstance(part, dict) for part in (config, state, facts))
+    if not dictionaries or not all(isinstance(key, str) and isinstance(t, torch.Tensor) for key, t in state.items()):
         raise ValueError(f"{path} is damaged: a checkpoint of snnfast has config, state_dict and facts")
     convolutional.check_tensors({str(key): t for key, t in state.items()}, path)
     return config, state, facts

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from snnfast.evaluation.compare import group, latex, rows
+from snnfast.cli.console import plain_console
+from snnfast.evaluation.compare import by_step, group, latex, rows
 from snnfast.reports import plots
 from snnfast.system.files import save_rows, save_text, whole
+
+MOST_SHOWN = 60  # steps on the terminal
 
 
 def groups_of(given):
@@ -28,7 +30,7 @@ def groups_of(given):
 
 
 def run(args):
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     groups = groups_of(args.runs)
     found = rows(groups)
     at = sorted({r["t"] for r in found})
@@ -67,9 +69,13 @@ def _table(groups, found):
         table.add_column(g.name + (f" ({len(g.reports)} runs)" if len(g.reports) > 1 else ""), justify="right")
         if g is not groups[0]:
             table.add_column("p", justify="right")
-    for t in sorted({r["t"] for r in found}):
+    steps = sorted({r["t"] for r in found})
+    shown = {*steps} if len(steps) <= MOST_SHOWN else {steps[round(i * (len(steps) - 1) / (MOST_SHOWN - 1))] for i in range(MOST_SHOWN)}
+    for t, of_step in by_step(found):
+        if t not in shown:
+            continue
         cells = []
-        for r in (r for r in found if r["t"] == t):
+        for r in of_step:
             cells.append(f"{r['mean']:.2f}" + (f" ± {r['deviation']:.2f}" if r["runs"] > 1 else ""))
             if r["name"] != groups[0].name:
                 cells.append("–" if r["p"] is None else f"{r['p']:.3g}")
@@ -78,7 +84,8 @@ def _table(groups, found):
     missing = len(groups) > 1 and any(r["p"] is None and r["name"] != groups[0].name for r in found)
     told = {"McNemar": "McNemar's exact test over images", "t": "paired t test over seeds"}
     table.caption = "; ".join(
-        [told[t] for t in sorted(tests)]
+        ([f"{len(shown)} of {len(steps)} steps, all of them in compare.csv"] if len(shown) < len(steps) else [])
+        + [told[t] for t in sorted(tests)]
         + (["–: no test, runs of other numbers or images, records that are gone, or differences without spread"] if missing else [])
     )
     return table

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch.utils.data import DataLoader
 
 from snnfast import checks
 from snnfast.checkpoints.own import save_checkpoint
+from snnfast.cli.console import Console
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
 from snnfast.conversion.methods import METHODS, method_of

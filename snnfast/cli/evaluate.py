@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from torch.utils.data import Subset
 
 from snnfast import checks
 from snnfast import data as data_sets
 from snnfast.checkpoints.own import load_checkpoint
+from snnfast.cli.console import plain_console
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
 from snnfast.evaluation.evaluation import Evaluation
@@ -19,6 +19,8 @@ from snnfast.reports.report import FILES
 from snnfast.runtime.network import check_at
 from snnfast.system import processes
 from snnfast.system.files import whole
+
+MOST_READ = 1_000_000  # steps that --at all reads
 
 
 def load(args):
@@ -54,6 +56,8 @@ def steps_of(args):
     if args.at is None:
         return None
     if args.at == ["all"]:
+        if checks.integer("--T", args.T) > MOST_READ:
+            raise ValueError(f"--at all reads every step, at most {MOST_READ}; --T is {args.T}: name the steps, as --at 1 10 100")
         return list(range(1, args.T + 1))
     try:
         return check_at([int(t) for t in args.at], args.T)
@@ -86,7 +90,7 @@ def run(args, device):
 
 
 def _run(args, device):
-    console = Console(quiet=processes.rank() > 0, highlight=False, markup=False)
+    console = plain_console(quiet=processes.rank() > 0)
     checks.integer("T", args.T)
     at = steps_of(args)
     out = folder_of(args)

@@ -1,6 +1,8 @@
 """The command `snnfast`."""
 
+import os
 import signal
+import sqlite3
 import sys
 import threading
 
@@ -79,7 +81,13 @@ def main(argv=None):
     before = signal.signal(signal.SIGTERM, _on_terminate) if ours else None
     try:
         args.run(args)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, so that Python's end does not trip over it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("snnfast: the output was closed before its end", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, OSError, ModuleNotFoundError, sqlite3.Error) as error:
         return _told(args, error, 2)
     except KeyboardInterrupt as error:
         print("snnfast: stopped", file=sys.stderr)

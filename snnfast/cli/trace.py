@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from snnfast import checks
+from snnfast.cli.console import plain_console
 from snnfast.cli.evaluate import converted, load
 from snnfast.reports import raster
 
 
 def run(args, device):
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     checks.integer("T", args.T)
     net, _, data = load(args)
     for i in args.images:

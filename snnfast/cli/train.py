@@ -5,10 +5,9 @@ import importlib.util
 import inspect
 from pathlib import Path
 
-from rich.console import Console
-
 from snnfast import checks, models
 from snnfast import data as data_sets
+from snnfast.cli.console import Console
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
 from snnfast.conversion.methods import method_of

@@ -1,9 +1,15 @@
 """Data sets of picture files, through torchvision: training images moved as the papers' programs move them, test images as they are."""
 
+from pathlib import Path
+
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets, transforms
 
 from snnfast.data import Cutout
+from snnfast.system.text import plain
+
+SIDES = 100  # times that one side of a picture may be the other
 
 
 def read(name, root, cutout, download, preprocessing, train=True):
@@ -30,9 +36,24 @@ def read(name, root, cutout, download, preprocessing, train=True):
     return own if train else None, test, len(test.classes), 32, preprocessing
 
 
+def _opened(path):
+    """A picture in RGB; an error with its name where it cannot be read, asks for more than Pillow allows, or is too long to resize."""
+    try:
+        image = datasets.folder.default_loader(path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"image {plain(path)}: {error}") from None
+    except OSError as error:  # no picture, or half of one
+        raise ValueError(f"image {plain(path)} cannot be read: {error}") from None
+    if max(image.size) > SIDES * min(image.size):
+        raise ValueError(
+            f"image {plain(path)} is {image.size[0]} x {image.size[1]}: its sides differ by more than {SIDES} times, so resized it would be huge"
+        )
+    return image
+
+
 def _folder(path, steps):
     try:
-        return datasets.ImageFolder(str(path), transforms.Compose(steps))
+        return datasets.ImageFolder(str(path), transforms.Compose(steps), loader=_opened)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
 
@@ -68,6 +89,8 @@ class _Annotated(Dataset):
                 continue
             if wnid not in class_to_idx:
                 raise ValueError(f"{table}: image {name} is of class {wnid!r}, which is none of the {len(class_to_idx)} of this data set")
+            if Path(name).name != name:
+                raise ValueError(f"{table}: {plain(name, 80)!r} is not the name of a file in {root / 'val' / 'images'}")
             self.samples.append((root / "val" / "images" / name, class_to_idx[wnid]))
         if not self.samples:
             raise ValueError(f"{table} names no images")
@@ -77,7 +100,7 @@ class _Annotated(Dataset):
 
     def __getitem__(self, i):
         path, label = self.samples[i]
-        return self.transform(datasets.folder.default_loader(str(path))), label
+        return self.transform(_opened(str(path))), label
 
 
 def _tiny_imagenet(root, cutout, normalise, preprocessing, train):

@@ -1,6 +1,8 @@
 """Evaluations beside one another: mean and deviation over seeds, and paired tests against the first."""
 
 import dataclasses
+import functools
+import itertools
 import statistics
 from pathlib import Path
 
@@ -22,18 +24,31 @@ class Group:
     right: list
     images: list
 
+    @functools.cached_property
+    def places(self):
+        """For each run, where a step stands in it: runs of 10^5 steps are asked for each."""
+        return [{t: i for i, t in enumerate(r.at)} for r in self.reports]
+
+    def accuracies(self, t):
+        """Of each run, in %."""
+        return [r.accuracy[places[t]] for r, places in zip(self.reports, self.places)]
+
     def mean(self, t):
-        return statistics.fmean(r.at_step(t) for r in self.reports)
+        return statistics.fmean(self.accuracies(t))
 
     def deviation(self, t):
         """Sample standard deviation over the runs, 0 for one."""
-        return statistics.stdev(r.at_step(t) for r in self.reports) if len(self.reports) > 1 else 0.0
+        return statistics.stdev(self.accuracies(t)) if len(self.reports) > 1 else 0.0
+
+    @functools.cached_property
+    def ann(self):
+        """The mean accuracy of the runs' networks, or None where one has none."""
+        anns = [r.ann for r in self.reports if r.ann is not None]
+        return statistics.fmean(anns) if len(anns) == len(self.reports) else None
 
     def as_report(self, at):
         """One `Report` with the mean accuracies."""
-        anns = [r.ann for r in self.reports if r.ann is not None]
-        ann = statistics.fmean(anns) if len(anns) == len(self.reports) else None
-        return Report(at=at, accuracy=[self.mean(t) for t in at], images=self.reports[0].images, seconds=0.0, ann=ann)
+        return Report(at=at, accuracy=[self.mean(t) for t in at], images=self.reports[0].images, seconds=0.0, ann=self.ann)
 
 
 def group(name, folders):
@@ -86,7 +101,7 @@ def rows(groups):
     found = []
     for t in common_steps(groups):
         for g in groups:
-            row = dict(t=t, name=g.name, runs=len(g.reports), mean=g.mean(t), deviation=g.deviation(t), ann=g.as_report([t]).ann)
+            row = dict(t=t, name=g.name, runs=len(g.reports), mean=g.mean(t), deviation=g.deviation(t), ann=g.ann)
             p, test = (None, None) if g is groups[0] else _paired(groups[0], g, t)
             found.append(row | dict(difference=g.mean(t) - groups[0].mean(t), p=p, test=test))
     return found
@@ -98,28 +113,32 @@ def _paired(a, b, t):
     if len(a.reports) == len(b.reports) == 1:
         if a.right[0] is None or b.right[0] is None or a.images[0] != b.images[0]:
             return None, None
-        x, y = (g.right[0][:, g.reports[0].at.index(t)] for g in (a, b))
+        x, y = (g.right[0][:, g.places[0][t]] for g in (a, b))
         only_a, only_b = int((x & ~y).sum()), int((y & ~x).sum())
         return (stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0), "McNemar"
     if len(a.reports) != len(b.reports):
         return None, None
-    difference = np.array([r.at_step(t) for r in b.reports]) - np.array([r.at_step(t) for r in a.reports])
+    difference = np.array(b.accuracies(t)) - np.array(a.accuracies(t))
     if np.ptp(difference) == 0:  # without spread the test has no statistic
         return None, None
     return float(stats.ttest_1samp(difference, 0.0).pvalue), "t"
 
 
+def by_step(found):
+    """(t, its rows) of what `rows` gave."""
+    return itertools.groupby(found, key=lambda r: r["t"])
+
+
 def latex(groups, found):
     """A table of the rows for booktabs: a line per step, a column per group; * where p < 0.05 against the first."""
-    at = sorted({r["t"] for r in found})
     lines = [r"\begin{tabular}{r" + "c" * len(groups) + "}", r"\toprule"]
     lines.append("$T$ & " + " & ".join(_escaped(g.name) for g in groups) + r" \\")
-    if all(g.as_report(at).ann is not None for g in groups):
-        lines.append("ANN & " + " & ".join(f"{g.as_report(at).ann:.2f}" for g in groups) + r" \\")
+    if all(g.ann is not None for g in groups):
+        lines.append("ANN & " + " & ".join(f"{g.ann:.2f}" for g in groups) + r" \\")
     lines.append(r"\midrule")
-    for t in at:
+    for t, of_step in by_step(found):
         cells = []
-        for r in (r for r in found if r["t"] == t):
+        for r in of_step:
             spread = rf" \pm {r['deviation']:.2f}" if r["runs"] > 1 else ""
             cells.append(f"${r['mean']:.2f}{spread}{'^{*}' if r['p'] is not None and r['p'] < 0.05 else ''}$")
         lines.append(f"{t} & " + " & ".join(cells) + r" \\")

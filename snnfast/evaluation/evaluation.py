@@ -16,6 +16,7 @@ from snnfast.evaluation.images import prefetched, source_of
 from snnfast.evaluation.progress_file import Store, compare, file_of, files_in, read, remove
 from snnfast.evaluation.statistics import Statistics
 from snnfast.nn.masking import rows_are
+from snnfast.ops.neuron import MOST_STEPS
 from snnfast.reports.machine import machine
 from snnfast.reports.report import Report
 from snnfast.runtime.cuda_graphs import Graphs
@@ -45,7 +46,8 @@ class Evaluation:
         products=None, deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
         on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip
-        checks.integer("T", T)
+        if checks.integer("T", T) > MOST_STEPS:
+            raise ValueError(f"T must be <= 2^24 = {MOST_STEPS}, up to which counts are exact, got {T}")
         if not isinstance(snn, SpikingNetwork):
             raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
         snn.method.check_T(T)

@@ -32,7 +32,7 @@ class FromData:
     """A data set: any image can be asked for, so what is done is never loaded."""
 
     def __init__(self, data, workers=0):
-        self.data, self.workers, self.images = data, checks.integer("workers", workers, 0), len(data)
+        self.data, self.workers, self.images = data, checks.workers(workers), len(data)
         if not self.images:
             raise ValueError("loader gave no images")
 

@@ -33,6 +33,7 @@ def curves(reports, path, deviations=None):
     """
     figure, (axes,) = _axes()
     for (name, report), marker in zip(reports.items(), MARKERS * len(reports)):
+        marker = marker if len(report.at) <= 200 else ""  # else they hide the line
         (line,) = axes.plot(report.at, report.accuracy, marker=marker, markersize=4, label=_label(name))
         if deviations and any(deviations[name]):
             low, high = ([a + sign * d for a, d in zip(report.accuracy, deviations[name])] for sign in (-1, 1))

@@ -19,10 +19,10 @@ def parse(memory):
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
     if not found or found[2].upper() not in UNITS:
         raise ValueError(f"memory must be 'auto', a number of bytes or a text such as '8GiB' or '500MB', got {memory!r}")
-    size = int(float(found[1]) * UNITS[found[2].upper()])
-    if size < 1:
-        raise ValueError(f"memory must be > 0, got {memory!r}")
-    return size
+    size = float(found[1]) * UNITS[found[2].upper()]
+    if not 1 <= size < 1 << 63:
+        raise ValueError(f"memory must be > 0 and below 2^63 bytes, got {memory!r}")
+    return int(size)
 
 
 def told(size):

@@ -128,7 +128,7 @@ class Training:
     """One training on its way."""
 
     def __init__(self, settings, data, out, device, workers):
-        self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), workers
+        self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), checks.workers(workers)
         self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
         own = _own_arguments(settings, data.image_size)

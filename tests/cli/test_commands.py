@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import subprocess
+import sys
+import time
 
 import command
 import numpy as np
@@ -48,6 +51,11 @@ BAD = [
     (["--method", "cos", "--T", "2"], "T must be >= rho = 4"),
     (["--num-classes", "7"], "was saved with num_classes=10, not 7"),
     (["--workers", "-1"], "workers must be >= 0, got -1"),
+    (["--workers", "1000000"], "workers must be at most"),
+    (["--memory", "1e400GiB"], "memory must be > 0 and below 2^63 bytes, got '1e400GiB'"),
+    (["--T", str(1 << 40)], "T must be <= 2^24 = 16777216, up to which counts are exact"),
+    (["--T", str(1 << 40), "--at", "all"], "--at all reads every step, at most 1000000; --T is 1099511627776"),
+    (["--device", "meta"], "--device meta: its tensors hold no numbers"),
 ]
 
 
@@ -287,3 +295,38 @@ def test_reports_come_back_as_they_were(tiny, tmp_path):
     assert again == report and again.columns() == report.columns()
     assert [line.split(":")[0] for line in report.notes()][-2:] == ["settings", "machine"]
     assert re.search(r"peak memory [0-9.]+ [MG]iB; estimated [0-9.]+ [MG]iB", "\n".join(report.notes()))
+
+
+def test_a_number_for_a_name_in_a_checkpoint(checkpoint, tmp_path, capsys):
+    file = torch.load(checkpoint)
+    file["state_dict"][7] = torch.zeros(2)
+    torch.save(file, tmp_path / "net.pt")
+    assert main(["eval", str(tmp_path / "net.pt"), "--out", str(tmp_path / "e")]) == 2
+    assert "net.pt is damaged" in capsys.readouterr().err
+
+
+def test_extract_onto_a_folder(checkpoint, tmp_path, capsys):
+    assert main(["extract", str(checkpoint), str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"snnfast: {tmp_path} is a folder: name the file to write\n"
+
+
+def test_an_output_that_nobody_reads(checkpoint, tmp_path):
+    """As in `snnfast eval ... | head -1`: one line, not a traceback."""
+    command_line = [sys.executable, "-m", "snnfast", "eval", str(checkpoint), "--T", "4", "--out", str(tmp_path / "e")]
+    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2 and error.endswith("snnfast: the output was closed before its end\n") and "Traceback" not in error
+
+
+def test_runs_of_many_steps_are_compared_in_seconds(tmp_path, capsys):
+    steps = 30_000  # which took a minute and a half
+    report = snnfast.Report(at=list(range(1, steps + 1)), accuracy=[50.0] * steps, images=10, seconds=1.0, ann=60.0)
+    for name in ("a", "b"):
+        report.save(tmp_path / name)
+    began = time.process_time()
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 0
+    assert time.process_time() - began < 20
+    out = capsys.readouterr().out
+    assert "60 of 30000 steps, all of them in compare.csv" in " ".join(out.split())
+    assert len((tmp_path / "c/compare.csv").read_text().splitlines()) == 1 + 2 * steps

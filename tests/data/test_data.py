@@ -54,6 +54,36 @@ def test_imagefolder(tmp_path):
         load("imagefolder", tmp_path)
 
 
+def test_pictures_that_cannot_be_used_are_told_by_name(tmp_path, monkeypatch):
+    """More pixels than Pillow allows, which is an error of its own; a strip that would be gigabytes when resized; half a file."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    (tmp_path / "val/cat").mkdir(parents=True)
+    path = tmp_path / "val/cat/a.png"
+
+    def refused(message):
+        with pytest.raises(ValueError, match=f"a.png.*{message}"):
+            load("imagefolder", tmp_path, train=False).test[0]
+
+    Image.new("RGB", (1, 9000)).save(path)
+    refused("1 x 9000: its sides differ by more than 100 times")
+    Image.new("RGB", (300, 300)).save(path)
+    whole = path.read_bytes()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    refused("exceeds limit of 2000 pixels")
+    monkeypatch.undo()
+    path.write_bytes(whole[:100])
+    refused("cannot be read")
+
+
+def test_a_table_that_points_elsewhere(tiny_folder):
+    table = tiny_folder / "val/val_annotations.txt"
+    table.write_text("../../wnids.txt\tn01\t0\t0\t62\t62\n")
+    with pytest.raises(ValueError, match="'../../wnids.txt' is not the name of a file in"):
+        load("tiny-imagenet", tiny_folder)
+
+
 @pytest.fixture
 def tiny_folder(tmp_path):
     """Three classes of Tiny-ImageNet as it is handed out; validation images in one folder, classes in a table."""
