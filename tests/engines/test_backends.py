@@ -59,12 +59,20 @@ def test_cpu(isa, row):
     check_row(row, op.iaf_fwd, op.iaf_out, op.iaf_bwd)
 
 
-@pytest.mark.parametrize("every", [0, EVERY])
-@pytest.mark.parametrize("row", TRITON, ids=cases.name)
-def test_triton(row, every):
+def with_states(rows):
+    """(row, every): what the backward of a GPU reads, the states that the forward kept; of every fourth row also those computed again."""
+    return [(row, EVERY) for row in rows] + [(row, 0) for row in rows[::4]]
+
+
+def name_of(case):
+    return f"{cases.name(case[0])}-{case[1]}"
+
+
+@pytest.mark.parametrize("case", with_states(TRITON), ids=name_of)
+def test_triton(case):
     from snnfast.engines.triton import launch
 
-    check_row(row, launch.iaf_fwd, launch.iaf_out, launch.iaf_bwd, DEVICE, every)
+    check_row(case[0], launch.iaf_fwd, launch.iaf_out, launch.iaf_bwd, DEVICE, case[1])
 
 
 PLIF = cases.sample(60, seed=6, knobs=cases.PLIF_KNOBS)
@@ -76,15 +84,15 @@ def test_plif_cpu(isa, row):
     check_row(row, plif.OPS.fwd, plif.OPS.out, plif.OPS.bwd, make=cases.PlifCase)
 
 
-@pytest.mark.parametrize("every", [0, EVERY])
-@pytest.mark.parametrize(
-    "row", cases.sample(6, seed=7, sizes=[(1, 5), (7, 37), (18, 70), (34, 64)], knobs=cases.PLIF_KNOBS), ids=cases.name
-)
-def test_plif_triton(row, every):
+TRITON_PLIF = cases.sample(6, seed=7, sizes=[(1, 5), (7, 37), (18, 70)], knobs=cases.PLIF_KNOBS)
+
+
+@pytest.mark.parametrize("case", with_states(TRITON_PLIF), ids=name_of)
+def test_plif_triton(case):
     from snnfast.engines.triton import launch
 
     k = launch.multistep_of(plif.equation)
-    check_row(row, k.fwd, k.out, k.bwd, DEVICE, every, make=cases.PlifCase)
+    check_row(case[0], k.fwd, k.out, k.bwd, DEVICE, case[1], make=cases.PlifCase)
 
 
 def check_cos(row, fwd, device="cpu"):
