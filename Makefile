@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
 #   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
-#   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | test-versions | test-sanitizers | info | lint | clean
+#   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | test-versions | test-sanitizers | test-hostile | info | lint | clean
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -30,7 +30,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-versions test-sanitizers info lint clean
+.PHONY: gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -113,6 +113,13 @@ test-sanitizers: $(READY)
 	PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build $(SANITIZED) --target _cuda_on_host planted
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	$(PY) -m pytest tests/engines/test_sanitizers.py tests/engines/test_cuda_on_host.py --on-host $(SANITIZED) -p no:cacheprovider $(ARGS)
+
+# Ten minutes: files that ask for gigabytes, kills and signals, leaks, infinities, then random cases, whose seeds are printed.
+HOSTILE := tests/checkpoints/test_hostile_files.py tests/engines/test_special_values.py tests/evaluation/test_durable.py tests/evaluation/test_store.py \
+	tests/ops/test_leaks.py tests/reports/test_foreign_reports.py
+test-hostile: $(READY)
+	$(PY) -m pytest -n 2 --dist loadfile $(HOSTILE)
+	PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/fuzz.py --seconds 240 $(ARGS)
 
 # What travels to a machine with a GPU, built here without one: _C and _CUDA for every Python from 3.10 and every torch from 2.10 on.
 gpu-kit: $(READY)

@@ -5,7 +5,7 @@ lists in lists that each stand in the next twice, a deflated run of zeros. Each 
 
     the pickle    at most 64 MiB and a million instructions; places of the memo no further than there are instructions
     the archive   no entry within another; unpacked at most 16 times the file, and 64 MiB
-    the tensors   no more bytes than their storage has; together at most 4 times the file (tied weights are stored once), and 1 MiB
+    the tensors   each stored by itself at most 4 times the file, and 1 MiB: tied weights and small expanded tensors are stored once
     the contents  at most a million entries, each counted as often as it is reached
     a network     no more blocks than the file has tensors
 """
@@ -90,7 +90,7 @@ def check_contents(value: object, path: str | os.PathLike) -> None:
         if entries + len(left) > ENTRIES:
             raise Refused(f"{path} is refused: it holds more than {ENTRIES} entries, counted as often as they are reached")
         if isinstance(value, torch.Tensor):
-            total += _bytes(value, name, path)
+            total += _bytes(value, name, path, allowed)
             if total > allowed:
                 raise Refused(
                     f"{path} is refused: its tensors take more than {told(allowed)} when each is stored by itself, {TENSORS} times its size"
@@ -105,13 +105,13 @@ def check_contents(value: object, path: str | os.PathLike) -> None:
             left += [(f"{name}[{i}]" if len(name) < NAME else name, v) for i, v in enumerate(value)]
 
 
-def _bytes(tensor, name, path):
-    """Of a tensor that is stored by itself; an error if its storage has fewer."""
+def _bytes(tensor, name, path, allowed):
+    """Of a tensor that is stored by itself; an error if its storage has fewer, and it asks for more than is allowed."""
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
         kind = "a meta tensor" if tensor.is_meta else "a nested tensor" if tensor.is_nested else f"of layout {tensor.layout}"
         raise Refused(f"{path}: {plain(name, NAME)} is no weight: {kind}; expected dense numbers")
     size, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
-    if size > stored:
+    if size > max(stored, allowed):
         raise Refused(
             f"{path} is refused: {plain(name, NAME)} of shape {tuple(tensor.shape)} takes {told(size)}, and the file holds {told(stored)} of it"
         )

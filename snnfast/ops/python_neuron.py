@@ -32,6 +32,8 @@ def neuron(equation: types.ModuleType) -> "PythonNeuron":
         step_bwd(c, dy, v, n, x, theta, k)            -> (c, dx, dtheta): the adjoint; v, n before the step; without it there is no gradient
         start(v0, theta, k), start_bwd(c, v0, theta, k)   if not v0 * theta
         gates(k)                                      False says that step_bwd does not read n; if not given, n is kept for it
+        parameters = ("theta", ...)                   per-neuron numbers beside theta: theta is then a tuple of them, here and in the call, and so is
+                                                      the gradient that step_bwd gives it (snnfast/equations/neurons/plif.py)
 
     It runs in plain torch on the CPU and in Triton on CUDA; there is no C++ to write. Other functions of the module may be used in these.
 
