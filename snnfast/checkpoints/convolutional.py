@@ -14,7 +14,7 @@ The older programs name the neuron behind a residual addition `relu`, the newer 
 import torch
 
 from snnfast import checks, models
-from snnfast.checkpoints import transformers
+from snnfast.checkpoints import budget, transformers
 
 FAMILIES = ("auto", "qcfs", "srp", "cs-qcfs", *transformers.FAMILIES)
 THRESHOLDS = ("softplus", "raw")
@@ -39,12 +39,14 @@ def weights_in(file, path):
 def check_tensors(state, path):
     """Weights are dense, real and floating; counters are whole numbers; none is empty."""
     for key, t in state.items():
-        dense = t.layout == torch.strided and not t.is_quantized and not t.is_complex()
+        dense = t.layout == torch.strided and not t.is_quantized and not t.is_complex() and not t.is_meta and not t.is_nested
         number = key.endswith("num_batches_tracked") or (t.is_floating_point() and t.numel())
         if not dense or not number:
             raise ValueError(
-                f"{path}: {key} is no weight: {t.dtype}, {t.layout}, shape {tuple(t.shape)}; expected dense floating-point numbers"
+                f"{path}: {key} is no weight: {t.dtype}, {'meta' if t.is_meta else t.layout}, shape {tuple(t.shape)}; expected dense "
+                "floating-point numbers"
             )
+    budget.check_weights(state, path)
 
 
 def renamed(state):

@@ -1,5 +1,6 @@
 """The command `snnfast`."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -81,10 +82,12 @@ def main(argv=None):
     before = signal.signal(signal.SIGTERM, _on_terminate) if ours else None
     try:
         args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where a program was started without one
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is left in the buffer goes nowhere, so that Python's end does not trip over it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, AttributeError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         print("snnfast: the output was closed before its end", file=sys.stderr)
         return 2
     except (ValueError, TypeError, OSError, ModuleNotFoundError, sqlite3.Error) as error:

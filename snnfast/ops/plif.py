@@ -18,7 +18,8 @@ def rho_of(w: float | Tensor) -> float | Tensor:
     """1/tau = sigmoid(w), by torch for a tensor, whose gradient passes."""
     if isinstance(w, Tensor):
         return torch.sigmoid(w)
-    w = checks.number("w", w)
+    if checks.number("w", w) < -700:
+        raise ValueError(f"w must be >= -700, where 1/tau = sigmoid(w) is still a number > 0, got {w}")
     return 1.0 / (1.0 + math.exp(-w)) if w >= 0 else math.exp(w) / (1.0 + math.exp(w))
 
 

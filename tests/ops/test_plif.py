@@ -202,7 +202,8 @@ def test_compiled_and_scripted_by_fakes():
     [
         (dict(w=float("nan")), ValueError, "w must be finite"),
         (dict(w=torch.zeros(7)), ValueError, r"w has shape \(7,\), which does not broadcast over one step of shape \(4,\)"),
-        (dict(w=torch.zeros(4, dtype=torch.int64)), TypeError, "w must be"),
+        (dict(w=torch.zeros(4, dtype=torch.int64)), TypeError, "w"),
+        (dict(w=-1000.0), ValueError, "w must be >= -700"),
         (dict(w="2"), TypeError, "w must be a number"),
         (dict(theta=-1.0), ValueError, "theta must be > 0"),
         (dict(reset="gentle"), ValueError, "reset must be one of"),
