@@ -20,8 +20,10 @@ def parse(memory):
     if not found or found[2].upper() not in UNITS:
         raise ValueError(f"memory must be 'auto', a number of bytes or a text such as '8GiB' or '500MB', got {memory!r}")
     size = float(found[1]) * UNITS[found[2].upper()]
-    if not 1 <= size < 1 << 63:
-        raise ValueError(f"memory must be > 0 and below 2^63 bytes, got {memory!r}")
+    if size < 1:
+        raise ValueError(f"memory must be > 0, got {memory!r}")
+    if size >= 1 << 63:
+        raise ValueError(f"memory must be below 2^63 bytes, got {memory!r}")
     return int(size)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests"), str(ROOT / "tests/engines")]
+sys.path += [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/engines")]
 
 import cases  # noqa: E402
 from test_backends import check_row  # noqa: E402
