@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sqlite3
 import sys
 import threading
 
@@ -90,7 +89,7 @@ def main(argv=None):
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         print("snnfast: the output was closed before its end", file=sys.stderr)
         return 2
-    except (ValueError, TypeError, OSError, ModuleNotFoundError, sqlite3.Error) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         return _told(args, error, 2)
     except KeyboardInterrupt as error:
         print("snnfast: stopped", file=sys.stderr)

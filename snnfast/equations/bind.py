@@ -21,8 +21,8 @@ def _shared(names):
     ours = ("snnfast.equations.neurons.", "snnfast.equations.functions.")
     found = {n: f for n, f in names.items() if isinstance(f, types.FunctionType) and f.__module__.startswith(ours)}
     behind = {}
-    for module in {f.__module__: f for f in found.values() if f.__globals__ is not names}.values():
-        behind |= _shared(module.__globals__)
+    for one_of_it in {f.__module__: f for f in found.values() if f.__globals__ is not names}.values():
+        behind |= _shared(one_of_it.__globals__)
     return behind | found
 
 
@@ -41,14 +41,11 @@ def bind(module, wrap=lambda f: f, **names):
         scope[name] = wrap(copy)
     # Whether the backward needs the count: always, but for an equation that says when not.
     gates = getattr(module, "gates", lambda rule: True)
+    # The names of its per-neuron numbers: theta, and what an equation that says so has beside it.
+    parameters = getattr(module, "parameters", ("theta",))
     return types.SimpleNamespace(
-        **{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates, parameters=parameters(module)
+        **{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates, parameters=parameters
     )
-
-
-def parameters(module):
-    """The names of a neuron's per-neuron numbers: theta, and what its equation has beside it, as `parameters` says there."""
-    return getattr(module, "parameters", ("theta",))
 
 
 def signed(rule):

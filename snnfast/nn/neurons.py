@@ -132,11 +132,15 @@ class IF(nn.Module):
         """The threshold as it broadcasts over one step [...]."""
         return self.theta if self.axis is None else spread(self.theta, step, self.axis)
 
+    def given(self, run):
+        """The options of a call: the layer's, numbers and tensors, and those that differ in this call."""
+        tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
+        return {**self.options, **tensors, **run}
+
     def fire(self, x, T=None, **run):
         """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
         `run`: state, out, state_out, and options that differ in this call."""
-        tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
-        options = {**self.options, **tensors, **run}
+        options = self.given(run)
         if self.neuron is not iaf:
             return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **options)
         rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
@@ -220,8 +224,7 @@ class PLIF(IF):
         self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
 
     def fire(self, x, T=None, **run):
-        tensors = {k: v for k, v in self.named_buffers(recurse=False) if k != "theta"}
-        return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **{**self.options, **tensors, **run})
+        return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **self.given(run))
 
 
 def is_quantised(module):

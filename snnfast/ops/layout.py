@@ -10,6 +10,7 @@ import math
 import torch
 
 from snnfast import checks
+from snnfast.engines.reference.multistep import spread
 
 
 class Layout:
@@ -121,7 +122,4 @@ def together(parameters, x, layout):
         C, inner = of_all.pop() if of_all else (1, 1)
         return torch.stack([t.expand(C) for t, _ in found]), inner
     # Different patterns: a number for each neuron.
-    spread = [
-        t.expand(layout.N) if t.size(0) == 1 else t.repeat_interleave(inner).repeat(layout.N // (t.size(0) * inner)) for t, inner in found
-    ]
-    return torch.stack(spread), 1
+    return torch.stack([spread(t, inner, layout.N) for t, inner in found]), 1
