@@ -37,6 +37,19 @@ def test_iaf(on_host, row):
     check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=EVERY)
 
 
+# Few neurons and many steps: whole and ragged tiles of 32 steps, whole and ragged warps, 2 to 4 of them. That kernel takes most of what is drawn.
+FEW = cases.sample(
+    30, seed=9, sizes=[(64, 64), (70, 40), (97, 128), (160, 104)],
+    knobs=cases.KNOBS | dict(unit=["volts"], reset=["soft"], strict=[False], constant=[False], surrogate=["zif"], detach=[False], memory=[False],
+                             offset=[0.0], leak=[None]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", FEW, ids=cases.name)
+def test_iaf_of_few_neurons(on_host, row):
+    check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=EVERY)
+
+
 @pytest.mark.parametrize("row", ROWS[::4], ids=cases.name)
 def test_iaf_that_kept_nothing(on_host, row):
     check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=0)

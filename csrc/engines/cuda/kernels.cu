@@ -11,6 +11,7 @@
 #include "gather.h"
 #include "multistep.h"
 #include "multistep_bwd.h"
+#include "multistep_few.h"
 #include "rows.h"
 
 namespace snn::cuda {

@@ -71,6 +71,27 @@ __device__ __forceinline__ void store_once(X* p, const Pack<X, many>& v) {
   __stcs(reinterpret_cast<W*>(p), reinterpret_cast<const W&>(v));
 }
 
+// 16 bytes from global to shared memory, on their way while the thread goes on: copies up to end_ahead() are a group, and after wait_ahead<many>() all
+// groups but the last `many` have come, for this thread; a barrier tells the others.
+__device__ __forceinline__ void copy_ahead(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(unsigned(__cvta_generic_to_shared(shared))), "l"(global) : "memory");
+#else
+  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+#endif
+}
+__device__ __forceinline__ void end_ahead() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int many>
+__device__ __forceinline__ void wait_ahead() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(many) : "memory");
+#endif
+}
+
 // v, of which the compiler knows nothing before this point: halves stay packed until they are used. Unpacked early they take twice the registers.
 template <class X, int many>
 __device__ __forceinline__ Pack<X, many> late(Pack<X, many> v) {

@@ -5,6 +5,7 @@
 // on their way. T, N, C and the strides are run-time numbers.
 #pragma once
 #include "../../dtype.h"
+#include "../../equations/narrow.h"
 #include "../../params.h"
 #include "../../switch.h"
 #include "lane.h"
@@ -19,7 +20,46 @@ constexpr int kThreads = 256;  // of a block, at most
 template <class X> constexpr int kWide = sizeof(X) == 8 ? 1 : 16 / int(sizeof(X));
 // Rows of x that are fetched together, while as many before them are used; a divisor or a multiple of kEvery. Rules with many branches have
 // long steps, which hide the latency themselves.
-template <class X, int many, bool plain> constexpr int kBatch = many > 1 ? 4 : !plain ? 8 : sizeof(X) == 4 ? 32 : 16;
+template <class X, int many, bool brief> constexpr int kBatch = many > 1 ? 4 : !brief ? 8 : sizeof(X) == 4 ? 32 : 16;
+
+// The state of a thread's neurons, those from i on; outside of N they emit nothing.
+template <class E, class S, int many>
+struct Neurons {
+  Lanes<S, many> v, n{}, first;
+  bool on[many];  // whether neuron j emits its spikes
+
+  template <class K>
+  __device__ __forceinline__ Neurons(const MultistepFwd& p, const OwnLanes<E, S, many>& own, const K& k, int64_t i, bool inside) {
+    Lanes<int32_t, many> net{};
+    if (p.v) v = load_lanes<many>(static_cast<const S*>(p.v) + i);
+    if (E::counts && p.count && k.memory) n = load_lanes<many>(static_cast<const S*>(p.count) + i);
+    else if (p.count) net = load_lanes<many>(static_cast<const int32_t*>(p.count) + i);
+#pragma unroll
+    for (int j = 0; j < many; ++j) {
+      if (!p.v) v.e[j] = E::start(S(p.v0), own[j], k);
+      n.e[j] = n.e[j] + S(net.e[j]);
+      on[j] = inside && (!p.mask || p.mask[i + j]);
+    }
+    first = n;
+  }
+  // The masked spike of neuron j.
+  template <class O, class K>
+  __device__ __forceinline__ S step(int j, S x, const O& own, const K& k) {
+    return where(on[j], E::step(v.e[j], n.e[j], x, own, k), S(0));
+  }
+  template <class K>
+  __device__ __forceinline__ void leave(const MultistepFwd& p, const K& k, int64_t i) const {
+    store_lanes(static_cast<S*>(p.v_end) + i, v);
+    if (E::counts && k.memory) {
+      store_lanes(static_cast<S*>(p.count_end) + i, n);
+    } else {
+      Lanes<int32_t, many> net;
+#pragma unroll
+      for (int j = 0; j < many; ++j) net.e[j] = int32_t(n.e[j]);
+      store_lanes(static_cast<int32_t*>(p.count_end) + i, net);
+    }
+  }
+};
 
 // The word of 32 neurons that this thread's `many` bits belong to; every thread of the warp must call it.
 template <int many>
@@ -72,15 +112,21 @@ __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const
 }
 
 // Blocks of kThreads that a multiprocessor holds at least: three where words of floats need no more than 80 registers.
-template <class X, int many, bool plain> constexpr int kBlocks = many == 4 && plain ? 3 : 2;
+template <class X, int many, bool brief> constexpr int kBlocks = many == 4 && brief ? 3 : 2;
+
+// Rules of training are known to the kernels that training takes; doubles are not worth the code.
+template <class X, Spikes kind = Spikes::scaled>
+constexpr Narrow kNarrow = sizeof(X) == 8           ? Narrow::none
+                           : kind == Spikes::scaled ? Narrow::trained
+                                                    : Narrow::plain;
 
 template <class E, class X, Spikes kind, int many, class K>
-__global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>)
+__global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::brief>)
     multistep_fwd_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
   using Y = typename Element<kind, X>::type;
   constexpr bool bits = kind == Spikes::bits;
-  constexpr int batch = kBatch<X, many, K::plain>;
+  constexpr int batch = kBatch<X, many, K::brief>;
   const int64_t mine = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many, W = (p.N + 31) / 32;
   const bool inside = mine < p.N;  // then all `many` are: N is a multiple of it
   if (!bits && !inside) return;
@@ -102,20 +148,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>)
   };
   fetch(now, constant ? 1 : T);  // first of all: what follows has loads of its own to wait for
   const OwnLanes<E, S, many> own(static_cast<const S*>(p.theta), pattern, i);
-  Lanes<S, many> v, n, first;
-  Lanes<int32_t, many> net{};
-  n = Lanes<S, many>{};
-  bool on[many];
-  if (p.v) v = load_lanes<many>(static_cast<const S*>(p.v) + i);
-  if (E::counts && p.count && k.memory) n = load_lanes<many>(static_cast<const S*>(p.count) + i);
-  else if (p.count) net = load_lanes<many>(static_cast<const int32_t*>(p.count) + i);
-#pragma unroll
-  for (int j = 0; j < many; ++j) {
-    if (!p.v) v.e[j] = E::start(S(p.v0), own[j], k);
-    n.e[j] = n.e[j] + S(net.e[j]);
-    on[j] = inside && (!p.mask || p.mask[i + j]);
-  }
-  first = n;
+  Neurons<E, S, many> neurons(p, own, k, i, inside);
   Y* out = static_cast<Y*>(p.s) + (bits ? mine / 32 : i);
   const int64_t row = bits ? W : p.N, plane = p.T * W;
   const bool writes = mine / 32 < W && lane % (32 / many) == 0;
@@ -124,16 +157,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>)
   auto one_step = [&](const Pack<X, many>& current) {
     Lanes<S, many> s;
 #pragma unroll
-    for (int j = 0; j < many; ++j) {
-      s.e[j] = E::step(v.e[j], n.e[j], widen(current.e[j]), own[j], k);
-      s.e[j] = where(on[j], s.e[j], S(0));
-    }
+    for (int j = 0; j < many; ++j) s.e[j] = neurons.step(j, widen(current.e[j]), own[j], k);
     emit<E, kind, X, many>(out, s, own.row[0], p.unit, lane, writes, plane);
     if constexpr (kind != Spikes::count) out += row;
   };
   auto keep = [&] {
-    store_lanes(kept, v);
-    if constexpr (E::counts) store_lanes(kept + p.N, n);
+    store_lanes(kept, neurons.v);
+    if constexpr (E::counts) store_lanes(kept + p.N, neurons.n);
     kept += (E::counts ? 2 : 1) * p.N;
   };
 
@@ -163,17 +193,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::plain>)
   }
 
   if (!inside) return;
-  store_lanes(static_cast<S*>(p.v_end) + i, v);
-  if (E::counts && k.memory) {
-    store_lanes(static_cast<S*>(p.count_end) + i, n);
-  } else {
-#pragma unroll
-    for (int j = 0; j < many; ++j) net.e[j] = int32_t(n.e[j]);
-    store_lanes(static_cast<int32_t*>(p.count_end) + i, net);
-  }
+  neurons.leave(p, k, i);
   if constexpr (kind == Spikes::count) {
+    Lanes<int32_t, many> net;
 #pragma unroll
-    for (int j = 0; j < many; ++j) net.e[j] = on[j] ? int32_t(n.e[j] - first.e[j]) : 0;
+    for (int j = 0; j < many; ++j) net.e[j] = neurons.on[j] ? int32_t(neurons.n.e[j] - neurons.first.e[j]) : 0;
     store_lanes(out, net);
   }
 }
@@ -183,25 +207,6 @@ template <class X>
 bool in_words(const MultistepFwd& p) {
   constexpr int many = kWide<X>;
   return p.N % many == 0 && p.x_stride % many == 0 && on_words({p.x, p.s, p.v, p.v_end, p.count, p.count_end, p.kept});
-}
-
-template <template <bool> class E, class X>
-void multistep_fwd(const MultistepFwd& p, Stream stream) {
-  if (p.N == 0) return;
-  const Pattern pattern(p.theta, p.N, p.C, p.inner);
-  with(p.spikes, [&](auto kind) {
-    with(kWide<X> > 1 && in_words<X>(p) && fills(p.N / kWide<X>), [&](auto wide) {
-      with(p.is_signed, [&](auto is_signed) {
-        using Eq = E<is_signed()>;
-        Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
-          constexpr int many = wide() ? kWide<X> : 1;
-          const int64_t threads = p.N / many;
-          auto kernel = multistep_fwd_kernel<Eq, X, kind(), many, std::decay_t<decltype(k)>>;
-          launch(kernel, threads, block_for(threads), stream, p, pattern, k);
-        });
-      });
-    });
-  });
 }
 
 }  // namespace snn
