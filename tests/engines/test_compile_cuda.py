@@ -45,15 +45,17 @@ def test_no_spills_and_no_local_memory(objects, unit):
         r"entry function '(\w+)' for '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log, re.S
     )
     archs = {arch for _, arch, *_ in found}
-    # (outputs x widths) x signs x rules; doubles have one width and one rule; the backward has one width of floats. PLIF has one sign and one rule.
+    # (outputs x widths) x signs x (plain, any rule), and for few neurons two outputs and two signs; "scaled" also without negative spikes in
+    # training, with a leak and without. The backward: widths x signs of the plain rule, signs of any rule, and five surrogates, with a leak
+    # and without, x widths. PLIF has one sign and no plain rule. One width in the backward of floats; doubles have one width and one rule.
     expected = (
-        dict.fromkeys(PLIF["fwd"], 4 * 2)
-        | dict.fromkeys(PLIF["bwd"], 2)
-        | dict(plif_fwd_f64=4, plif_bwd_f32=1, plif_bwd_f64=1)
-        | dict.fromkeys(FORWARD, 4 * 2 * 2 * 2)
-        | dict.fromkeys(BACKWARD, 2 * 2 * 2)
-        | dict(iaf_fwd_f64=4 * 2, iaf_bwd_f32=2 * 2, iaf_bwd_f64=2, cos_fwd=4, qcfs_fwd=4 * 2, qcfs_bwd=4 * 2 * 2 + 4, conv_fwd=2 * 2)
-        | dict(softmax_out=2 * 8, layer_norm_out=2 * 8)
+        dict.fromkeys(FORWARD, 4 * 2 * 2 * 2 + 2 * 2 + 2 * 2)
+        | dict.fromkeys(BACKWARD, 2 * 2 + 2 + 5 * 2 * 2)
+        | dict(iaf_fwd_f64=4 * 2, iaf_bwd_f32=2 + 2 + 5 * 2, iaf_bwd_f64=2)
+        | dict.fromkeys(PLIF["fwd"], 4 * 2 + 2)
+        | dict.fromkeys(PLIF["bwd"], 1 + 5 * 2)
+        | dict(plif_fwd_f64=4, plif_bwd_f32=1 + 5, plif_bwd_f64=1)
+        | dict(cos_fwd=4, qcfs_fwd=4 * 2, qcfs_bwd=4 * 2 * 2 + 4, conv_fwd=2 * 2, softmax_out=2 * 8, layer_norm_out=2 * 8)
     )
     expected = expected[unit]
     assert archs and len(found) == expected * len(archs), (len(found), archs)
@@ -119,8 +121,12 @@ def test_no_contraction_and_true_division(objects, cuobjdump, unit):
         assert "div.full" not in ptx and "div.approx" not in ptx, name
         fma = len(re.findall(r"\b(?:fma|mad)\.rn\.f(?:32|64)", ptx)) - resets(ptx) - quotients(ptx)
         approximate, exps = len(re.findall(r"\.approx", ptx)), len(re.findall(r"ex2\.approx\.ftz\.f32", ptx))
-        if unit in (*BACKWARD, *PLIF["bwd"]) and "PlainIafNumbers" not in name:
-            steps = 2 * 16 * (3 if "IAFILb1E" in name else 1)  # exps of a whole and of a ragged segment: one per threshold of the spike
+        if (
+            unit in (*BACKWARD, *PLIF["bwd"])
+            and re.search("PlainIafNumbers|TrainedIafNumbers.*SurrogateE[0-3]|TrainedPlifNumbers.*SurrogateE[0-3]", name) is None
+        ):
+            # exps of a segment, for brief rules of a whole and of a ragged one: one per threshold of the spike
+            steps = 2 * 16 * (3 if "IAFILb1E" in name else 1)
             assert approximate == exps, name
             assert fma <= 15 * steps if re.search("(Iaf|Plif)NumbersIdE", name) else fma == 3 * exps > 0, (name, fma, exps)
         else:
@@ -156,7 +162,7 @@ def test_rows_are_on_their_way_together(objects, cuobjdump, unit):
     """The time loop waits for no row in the batch that issued it: else one row would be in flight, whatever the source says."""
     seen = 0
     for name, code in functions(cuobjdump("-sass", "-arch", "sm_90", objects[unit])):
-        if "15PlainIafNumbers" not in name:
+        if "15PlainIafNumbers" not in name or "multistep_few" in name:
             continue
         one = "ELi1ENS0_15Plain" in name
         batch = 4 if not one else 32 if unit == "iaf_fwd_f32" else 16
@@ -172,13 +178,13 @@ def test_a_segment_of_the_backward_is_loaded_at_once(objects, cuobjdump, unit):
     ptxas issues the last ones between the first steps."""
     seen = 0
     for name, code in functions(cuobjdump("-sass", "-arch", "sm_90", objects[unit])):
-        if "15PlainIafNumbers" not in name:
+        if not re.search("Plain|Trained", name):
             continue
         best = max(loads_between_waits(code), key=max)
         tight = "IAFILb1EEE13__nv_bfloat16Li2E" in name
         assert sum(best) >= 32 and (sum(best[:2]) >= 26 if tight else len(best) <= 3), (name, best)
         seen += 1
-    assert seen == (2 if unit == "iaf_bwd_f32" else 4)
+    assert seen == (2 + 5 * 2) * (1 if unit == "iaf_bwd_f32" else 2)
 
 
 def registers(objects, unit):
@@ -203,7 +209,7 @@ def test_spikes_become_bytes_without_conversions(objects, cuobjdump):
     for unit in FORWARD[:3]:
         seen = 0
         for name, ptx in kernels(cuobjdump("-ptx", objects[unit])):
-            if "SpikesE1E" in name:
+            if "SpikesE1E" in name and "multistep_few" not in name:
                 seen += 1
                 assert len(re.findall(r"cvt\.rzi\.s", ptx)) <= int(re.search(r"SpikesE1ELi(\d)E", name)[1]), name
         assert seen == 2 * 2 * 2

@@ -5,6 +5,7 @@
 #pragma once
 #include <algorithm>
 
+#include "../../equations/narrow.h"
 #include "../../equations/parameters.h"
 #include "../../params.h"
 #include "../../switch.h"
@@ -201,7 +202,7 @@ void multistep_fwd(const MultistepFwd& p, int64_t first, int64_t end) {
     with(p.spikes, [&](auto kind) {
       with(p.is_signed, [&](auto is_signed) {
         using Eq = E<is_signed()>;
-        Eq::template with_numbers<Acc<X>>(p.rule, [&](const auto& k) {
+        Eq::template with_numbers<Acc<X>, Narrow::plain, true>(p.rule, [&](const auto& k) {
           for (int64_t i = first; i < end; i += kBlock) run_block<Eq, X, kind()>(p, k, i, int(std::min<int64_t>(kBlock, end - i)));
         });
       });

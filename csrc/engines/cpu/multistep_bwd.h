@@ -198,7 +198,7 @@ void multistep_bwd(const MultistepBwd& p, int64_t first, int64_t end) {
     with(p.is_signed, [&](auto is_signed) {
       using Eq = E<is_signed()>;
       Adjoint<Acc<X>> a(p, Eq::counts, Eq::parameters);
-      Eq::template with_numbers<Acc<X>>(p.rule, [&](const auto& k) {
+      Eq::template with_numbers<Acc<X>, Narrow::plain, false>(p.rule, [&](const auto& k) {
         for (int64_t i = first; i < end; i += a.size) run_block_bwd<Eq, X>(p, k, a, i, int(std::min<int64_t>(a.size, end - i)), stream);
       });
     });

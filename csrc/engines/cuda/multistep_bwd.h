@@ -13,7 +13,7 @@ constexpr int kThreadsBwd = 128;
 template <class X> constexpr int kPair = sizeof(X) == 2 ? 2 : 1;
 
 // Blocks that a multiprocessor holds at least. Four, with 128 registers, where a step has one threshold and few branches.
-template <class E, class X, class K> constexpr int kBlocksBwd = K::plain && !E::counts && sizeof(X) <= 4 ? 4 : 2;
+template <class E, class X, class K> constexpr int kBlocksBwd = K::brief && !E::counts && sizeof(X) <= 4 ? 4 : 2;
 
 template <class E, class X, int many, class K>
 __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
@@ -86,12 +86,13 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
     }
   };
   int t = (T - 1) / kEvery * kEvery;
-  if (T - t < kEvery) {
+  constexpr bool both = K::brief;  // a segment with many branches is long: the machine code of two would leave the instruction cache
+  if (both && T - t < kEvery) {
     segment(Constant<false>{}, t);
     t -= kEvery;
   }
 #pragma unroll 1
-  for (; t >= 0; t -= kEvery) segment(Constant<true>{}, t);
+  for (; t >= 0; t -= kEvery) segment(Constant<both>{}, t);
 #pragma unroll
   for (int j = 0; j < many; ++j)
     if (!p.v) part(share[j], 0) = part(share[j], 0) + E::start_bwd(c.e[j], S(p.v0), k);
@@ -121,8 +122,8 @@ void multistep_bwd(const MultistepBwd& p, Stream stream) {
   with(kPair<X> > 1 && in_words<X>(p) && fills(p.N / kPair<X>), [&](auto wide) {
     with(p.is_signed, [&](auto is_signed) {
       using Eq = E<is_signed()>;
-      Eq::template with_numbers<Acc<X>, sizeof(X) != 8>(p.rule, [&](const auto& k) {
-        constexpr int many = wide() ? kPair<X> : 1;
+      Eq::template with_numbers<Acc<X>, kNarrow<X>, false>(p.rule, [&](const auto& k) {
+        constexpr int many = wide() && std::decay_t<decltype(k)>::brief ? kPair<X> : 1;
         const int64_t threads = p.N / many;
         auto kernel = multistep_bwd_kernel<Eq, X, many, std::decay_t<decltype(k)>>;
         launch(kernel, threads, std::min(kThreadsBwd, block_for(threads)), stream, p, pattern, k);

@@ -1,8 +1,11 @@
 // Integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/iaf.py, where the equations stand.
 // V is a lane: float or double on CUDA, a vector of them on CPU. Signed: with negative spikes.
 #pragma once
+#include <type_traits>
+
 #include "../../host_device.h"
 #include "../../params.h"
+#include "../narrow.h"
 #include "lif.h"
 
 namespace snn::inline SNN_ISA {
@@ -35,7 +38,7 @@ struct IafRule {
 template <class S>  // scalar of the lane
 struct IafNumbers {
   using Scalar = S;
-  static constexpr bool plain = false;
+  static constexpr bool plain = false, brief = false;  // brief: a step has few branches
   bool normalised, strict, hard, snm, detach_reset, memory, leaky, decay_input, product;
   Surrogate surrogate;
   S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half, offset, rise, tau, keep;
@@ -48,17 +51,43 @@ struct IafNumbers {
         keep(S(1.0 - 1.0 / r.tau)) {}
 };
 
-// The rule that nearly every launch has, known at compile time: its branches vanish from the inner loop.
+// The rule that nearly every launch has. A forward asks for no surrogate.
 template <class S>
 struct PlainIafNumbers : IafNumbers<S> {
-  static constexpr bool plain = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false, leaky = false;
+  static constexpr bool plain = true, brief = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false,
+                        leaky = false;
   static constexpr S offset = S(0);
   static constexpr Surrogate surrogate = Surrogate::zif;
   SNN_HD explicit PlainIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
-  static bool fits(const IafRule& r) {
-    return !r.normalised && !r.strict && !r.hard && !r.detach_reset && !r.memory && r.offset == 0 && r.tau == 0 && r.surrogate == Surrogate::zif;
+  static bool fits(const IafRule& r, bool forward) {
+    const bool reset = !r.normalised && !r.strict && !r.hard && !r.memory && r.offset == 0 && r.tau == 0;
+    return reset && (forward || (!r.detach_reset && r.surrogate == Surrogate::zif));
   }
 };
+
+// The rules of training: in volts, no offset, any reset.
+template <class S, Surrogate which, bool leak>
+struct TrainedIafNumbers : IafNumbers<S> {
+  static constexpr bool brief = true, normalised = false, strict = false, memory = false, leaky = leak;
+  static constexpr S offset = S(0);
+  static constexpr Surrogate surrogate = which;
+  SNN_HD explicit TrainedIafNumbers(const IafRule& r) : IafNumbers<S>(r) {}
+  static bool fits(const IafRule& r) { return !r.normalised && !r.strict && !r.memory && r.offset == 0 && (r.tau != 0) == leak; }
+};
+
+// Calls f with the surrogate as a constant; a forward, which has none, with one for all.
+template <bool forward, class F>
+void with_surrogate(Surrogate which, F&& f) {
+  using enum Surrogate;
+  if constexpr (forward) return f(std::integral_constant<Surrogate, zif>{});
+  else switch (which) {
+      case zif: return f(std::integral_constant<Surrogate, zif>{});
+      case triangle: return f(std::integral_constant<Surrogate, triangle>{});
+      case rectangle: return f(std::integral_constant<Surrogate, rectangle>{});
+      case atan: return f(std::integral_constant<Surrogate, atan>{});
+      case sigmoid: return f(std::integral_constant<Surrogate, sigmoid>{});
+    }
+}
 
 template <bool Signed>
 struct IAF {
@@ -69,12 +98,18 @@ struct IAF {
   static bool is_signed(const Rule& r) { return IafRule(r).negative != Negative::none; }
   static bool remembers(const Rule& r) { return IafRule(r).memory; }  // the count is a float memory
 
-  // Calls f with the numbers of the rule, in the narrowest type that holds them; or in the general one alone, where speed is not worth the code.
-  template <class S, bool narrow = true, class F>
+  // Calls f with the numbers of the rule, in the narrowest type that `narrow` allows and that holds them.
+  template <class S, Narrow narrow, bool forward, class F>
   static void with_numbers(const Rule& rule, F&& f) {
     const IafRule r(rule);
-    if constexpr (narrow)
-      if (PlainIafNumbers<S>::fits(r)) return f(PlainIafNumbers<S>(r));
+    if constexpr (narrow != Narrow::none)
+      if (PlainIafNumbers<S>::fits(r, forward)) return f(PlainIafNumbers<S>(r));
+    if constexpr (narrow == Narrow::trained && !Signed) {
+      if (TrainedIafNumbers<S, Surrogate::zif, false>::fits(r))
+        return with_surrogate<forward>(r.surrogate, [&](auto which) { f(TrainedIafNumbers<S, which(), false>(r)); });
+      if (TrainedIafNumbers<S, Surrogate::zif, true>::fits(r))
+        return with_surrogate<forward>(r.surrogate, [&](auto which) { f(TrainedIafNumbers<S, which(), true>(r)); });
+    }
     f(IafNumbers<S>(r));
   }
 

@@ -15,6 +15,14 @@ struct PlifNumbers : IafNumbers<S> {
   SNN_HD explicit PlifNumbers(const IafRule& r) : IafNumbers<S>(r) {}
 };
 
+// The rules of training, with one surrogate.
+template <class S, Surrogate which>
+struct TrainedPlifNumbers : PlifNumbers<S> {
+  static constexpr bool brief = true, strict = false;
+  static constexpr Surrogate surrogate = which;
+  SNN_HD explicit TrainedPlifNumbers(const IafRule& r) : PlifNumbers<S>(r) {}
+};
+
 struct PlifNeuron {
   static constexpr int fields = IAF<false>::fields, parameters = 2;  // theta, rho
   static constexpr bool counts = false;
@@ -22,9 +30,12 @@ struct PlifNeuron {
   static bool is_signed(const Rule&) { return false; }
   static bool remembers(const Rule&) { return false; }
 
-  template <class S, bool narrow = true, class F>
+  template <class S, Narrow narrow, bool forward, class F>
   static void with_numbers(const Rule& rule, F&& f) {
-    f(PlifNumbers<S>(IafRule(rule)));
+    const IafRule r(rule);
+    if constexpr (narrow == Narrow::trained)
+      if (!r.strict) return with_surrogate<forward>(r.surrogate, [&](auto which) { f(TrainedPlifNumbers<S, which()>(r)); });
+    f(PlifNumbers<S>(r));
   }
 
   template <class V, class K>
