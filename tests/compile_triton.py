@@ -95,8 +95,10 @@ def facts(compiled, look=False):
         sass = subprocess.run(dump, capture_output=True, text=True, check=True).stdout if look else ""
         spills = [int(n) for n in re.findall(r"(\d+) bytes spill", run.stderr)]
         stack = [int(n) for n in re.findall(r"(\d+) bytes stack frame", run.stderr)]
+    ahead = re.findall(r"cp\.async\.c[ag]\S* \[[^]]*\], \[[^]]*\], (\w+)", ptx)  # bytes of each copy to shared memory
     return dict(
-        wide_loads=len(re.findall(rf"ld\.global\S*\.{WIDE}", ptx)), wide_stores=len(re.findall(rf"st\.global\S*\.{WIDE}", ptx)),
+        ahead=len(ahead), wide_loads=len(re.findall(rf"ld\.global\S*\.{WIDE}", ptx)) + ahead.count("0x10"),
+        wide_stores=len(re.findall(rf"st\.global\S*\.{WIDE}", ptx)),
         groups=max(loads_between_waits(sass, "LDG.E.EF"), key=sum, default=[]), registers=int(re.search(r"Used (\d+) registers", run.stderr)[1]),
         spills=sum(spills), stack=sum(stack), reported=bool(spills),
         fma=len(re.findall(r"\bfma\.rn\.f(32|64)", ptx)), approximate=len(re.findall(r"div\.full|\.approx", ptx)),
@@ -106,7 +108,7 @@ def facts(compiled, look=False):
 def compiled():
     """What each kernel's machine code says, by name."""
     found = {}
-    base = dict(v0=0.3, many=1, STEPS=4, every=16, aligned=False, has_mask=True, has_v=True, has_count=True)
+    base = dict(v0=0.3, many=1, STEPS=4, STAGES=1, every=16, aligned=False, has_mask=True, has_v=True, has_count=True)
     rules = {
         "plain": iaf.Rule(),
         "stbif": iaf.Rule(normalised=True, negative="stbif", surrogate="triangle"),
@@ -127,12 +129,14 @@ def compiled():
                 how = dict(constants, has_mask=has_mask, **shape)
                 found[f"bwd {name} {dtype}{form}"] = facts(build(multistep.bwd_kernel, iaf, multistep.RUN_TIME, dtype, how), look=True)
     # The three forms of a launch: many neurons on whole words, and few.
-    for name, dtype, shape in (
-        ("many", "fp32", dict(BLOCK=512, STEPS=4, aligned=True)),
-        ("many", "fp16", dict(BLOCK=512, STEPS=4, aligned=True)),
-        ("some", "fp32", dict(BLOCK=128, STEPS=8)),
-        ("few", "fp32", dict(BLOCK=32, STEPS=16)),
+    for name, dtype, N in (
+        ("many", "fp32", 1 << 18),
+        ("many", "fp16", 1 << 18),
+        ("some", "fp32", 1 << 16),
+        ("few", "fp32", 1 << 12),
+        ("few", "fp16", 1 << 12),
     ):
+        shape = launch.forward_shape(N, BYTES[dtype]) | dict(aligned=name == "many")
         constants = {**base, "k": iaf.Rule(), "signed": False, "gates": False, "kind": "scaled", **shape}
         found[f"fwd {name} {dtype}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
     for dtype in ("fp32", "bf16"):  # two parameters

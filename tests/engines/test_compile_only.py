@@ -21,8 +21,8 @@ def compiled():
 
 
 def test_every_kernel_compiles(compiled):
-    # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; three forms of a launch; two parameters.
-    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 4 + 2 * 2 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * (3 + 5)
+    # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; forms of a launch; two parameters.
+    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 5 + 2 * 2 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * (3 + 5)
     assert all(f["reported"] for f in compiled.values()), "ptxas reported nothing to check"
 
 
@@ -54,3 +54,9 @@ def test_activations_move_in_16_bytes(compiled):
 
 def test_rows_on_whole_words_move_in_16_bytes(compiled):
     assert compiled["fwd many fp32"]["wide_loads"] >= 4 and compiled["fwd many fp32"]["wide_stores"] >= 4
+
+
+def test_rows_come_ahead_of_time(compiled):
+    """Rows of the turns to come are copied to shared memory, 16 a turn, before the loop and in it: what else would show that it is pipelined?"""
+    assert compiled["fwd few fp32"]["ahead"] == 3 * 16 and compiled["fwd many fp32"]["ahead"] == 2 * 4
+    assert not compiled["fwd few fp16"]["ahead"]  # 2 bytes to a thread are too few

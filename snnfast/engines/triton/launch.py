@@ -36,17 +36,19 @@ _layer_norm = kernel(rows.run_kernel, layer_norm, rows.RUN_TIME)
 EVERY = form.EVERY
 
 
-def _shape(N):
-    """Neurons per block, warps, and rows of x on their way, for N neurons: three forms, whatever N and T are.
+def forward_shape(N, bytes_per_element):
+    """The form of a forward launch of N neurons, whatever T is: neurons per block, warps, rows of x that are loaded together, and turns of them.
 
-    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip,
-    and more rows on their way. Counted, not yet measured.
+    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip. With
+    more than one turn, the rows of the next turns are on their way to shared memory while those of this one are used; a thread copies at least 4
+    bytes there, which it has not of halves. An H100 chose among them: bench/gpu-predictions.md.
     """
+    wide = bytes_per_element >= 4
     if N >= 1 << 18:
-        return dict(BLOCK=512, num_warps=4, STEPS=4)
-    if N >= 1 << 15:
-        return dict(BLOCK=128, num_warps=4, STEPS=8)
-    return dict(BLOCK=32, num_warps=1, STEPS=16)
+        return dict(BLOCK=512, num_warps=4, STEPS=4, STAGES=2 if bytes_per_element == 4 else 1)
+    if N >= 1 << 16:
+        return dict(BLOCK=128, num_warps=4, STEPS=8, STAGES=1)
+    return dict(BLOCK=32, num_warps=1, STEPS=16, STAGES=3 if wide else 1)
 
 
 def backward_shape(N, bytes_per_element, gates, aligned):
@@ -93,7 +95,7 @@ class Multistep:
     def _launch(self, s, v_end, count_end, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
         N = x.size(1)
         kept = theta.new_empty(form.kept_shape(T, N, every, self.gates(k)))
-        x_stride, shape = x.stride(0) if x.size(0) > 1 else 0, _shape(N)
+        x_stride, shape = x.stride(0) if x.size(0) > 1 else 0, forward_shape(N, x.element_size())
         if N:
             with _on(x), _rounded(s) as (s,):
                 self.fwd_kernel[_blocks(N, shape["BLOCK"])](

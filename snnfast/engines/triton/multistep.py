@@ -92,7 +92,8 @@ def fwd_kernel(
     x, theta, v_in, count_in, mask, s, v_end, count_end, kept,
     x_stride, T, N, W, C, inner,
     v0: tl.constexpr, k: tl.constexpr, many: tl.constexpr, kind: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr, has_mask: tl.constexpr,
-    signed: tl.constexpr, gates: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    signed: tl.constexpr, gates: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr,
+    STEPS: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """x: [T, N] at x_stride (0 for a constant current); kept: [ceil(T/every), 1 or 2, N]; see `params.h` for the rest.
 
@@ -122,8 +123,8 @@ def fwd_kernel(
     stride = tl.cast(x_stride, tl.int64)
     row = x + at
     whole = T - T % STEPS
-    for t in range(0, whole, STEPS):
-        # STEPS rows are in flight before the first is used.
+    # STEPS rows are on their way together, before the first is used; with STAGES > 1, in shared memory, those of the STAGES - 1 turns ahead too.
+    for t in tl.range(0, whole, STEPS, num_stages=STAGES):
         xs = ()
         for i in tl.static_range(STEPS):
             xs = xs + (tl.load(row + i * stride, inside, other=0.0, eviction_policy="evict_first").to(acc),)
