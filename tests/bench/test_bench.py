@@ -31,7 +31,7 @@ def rows_of(tmp_path, script, *options):
 def test_large_T_rows(tmp_path):
     """Every way is compared with ours before it is timed; SpikingJelly is not everywhere."""
     pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
-    rows = rows_of(tmp_path, "models.py", *"--arch vgg11 --T 5 --batch 2 --width 0.125 --rounds 1".split())
+    rows = rows_of(tmp_path, "models.py", *"--arch vgg11 --T 5 --batch 2 --width 0.125 --rounds 1 --chunk 4".split())
     assert {r["kind"] for r in rows if r["bench"] == "split"} == {"product", "neuron", "other"}
     rows = [r for r in rows if r["bench"] == "large-T"]
     assert [r["way"] for r in rows] == ["authors", "steps", "spikingjelly", "snnfast"] and not any("failed" in r for r in rows)
