@@ -1,7 +1,7 @@
 """Rows of `gpu.py --by products`: a convolution over spikes and the neuron behind it, by what torch has for it. A fused kernel would replace both.
 
 K = 9 C is the length of the sums. The input is [T * B, C, H, W] of zeros and ones, 20 % ones, channels last but for `fp32 NCHW`; `int8` is im2col
-and torch._int_mm, whose sums are exact.
+and torch._int_mm, whose sums are exact; `exact` is `snnfast.spike_conv2d`, fp32 in a fixed order.
 """
 
 import functools
@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import snnfast
+from snnfast.ops.conv import relaid
 
 T, B = 32, 16
 SHAPES = (128, 16), (512, 4)  # channels in and out, size of the image
@@ -20,13 +21,16 @@ FORMATS = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "int8": torch.int8,
+    "exact": torch.float32,
 }
 # || y - y64 || / || y64 ||: as many bits as the factors keep.
-NEAR = {"fp32": 1e-5, "fp32 NCHW": 1e-5, "tf32": 2e-3, "bf16": 1e-2, "fp16": 2e-3, "int8": 1e-6}
+NEAR = {"fp32": 1e-5, "fp32 NCHW": 1e-5, "tf32": 2e-3, "bf16": 1e-2, "fp16": 2e-3, "int8": 1e-6, "exact": 1e-5}
 
 
 def conv(x, w, name):
     """x [R, C, H, W], w [O, C, 3, 3] -> [R, O, H, W], all in one order of memory."""
+    if name == "exact":
+        return snnfast.spike_conv2d(x, w, None, 1, 1)
     if name != "int8":
         precision = "tf32" if name == "tf32" else "ieee"
         torch.backends.cudnn.conv.fp32_precision = precision
@@ -45,6 +49,7 @@ def made(name, C, size, neuron, rows, device):
     x = (torch.rand(rows, C, size, size, device=device) < 0.2).to(dtype).to(memory_format=order)
     w = torch.randn(C, C, 3, 3, device=device) * 0.05
     w = ((w * 500).round().clamp(-127, 127) if name == "int8" else w).to(dtype).to(memory_format=order)
+    w = relaid(w) if name == "exact" else w
     theta = torch.full((1,), 200.0 if name == "int8" else 0.4, device=device)
     steps = min(T, rows)
 

@@ -49,15 +49,15 @@ def of_a_run(folder):
 NOT_YET = "not measured yet"
 
 
-def newest(op, dtype="fp32", by="cuda", cold=True, since=""):
-    """The last row of an op on each GPU, of those measured since a time."""
+def newest(op, dtype="fp32", by="cuda", cold=True, since="", until="~"):
+    """The last row of an op on each GPU, of those measured between two times."""
     found = {}
     for r in stored.read("gpu"):
         if (
             (r["op"], r["dtype"], r["provider"], r["cold"]) == (op, dtype, by, cold)
             and "us" in r
             and not r.get("stand_in")
-            and r["time"] > since
+            and since < r["time"] < until
         ):
             found[r["gpu"]] = r
     return found
@@ -79,7 +79,8 @@ def goals():
     rows = [(f"forward fp32 → `{kind}`", f"iaf {kind}", "fp32", goal) for kind, goal in
             (("scaled", 0.92), ("int8", 0.92), ("bits", 0.95), ("count", 0.95))]  # fmt: skip
     rows += [("forward fp16 → `int8`", "iaf int8", "fp16", 0.88), ("forward + backward, fp32", BOTH, "fp32", 0.85),
-             ("forward + backward, bf16", BOTH, "bf16", 0.85), ("`qcfs` forward + backward", QCFS, "fp32", 0.85),
+             ("forward + backward, bf16", BOTH, "bf16", 0.85), ("forward + backward, `atan`", "iaf forward + backward, atan", "fp32", 0.85),
+             ("`plif` forward + backward, `atan`", "plif forward + backward, atan", "fp32", 0.85), ("`qcfs` forward + backward", QCFS, "fp32", 0.85),
              ("`qcfs`, a threshold per channel", "qcfs, theta per channel forward + backward", "fp32", 0.85)]  # fmt: skip
     cells = [[what, *(measured(op, dtype, by) for by in COLUMNS), f"{goal:.2f}"] for what, op, dtype, goal in rows]
     cells.append(["T = 1024, N = 4,096, from L2", *(measured(ONE_IMAGE, by=by, cold=False, unit="us") for by in COLUMNS), "15 µs"])
@@ -141,7 +142,7 @@ PREDICTIONS = (
     ("Triton `qcfs`, a threshold per channel", "the same", "32-bit divisions; 16-byte loads and stores", "share 0.4 → 0.8",
      dict(op="qcfs, theta per channel forward + backward", by="triton")),
     ("CUDA, T = 1024, N = 4,096: the reset is one `fma` whose product is exact, not a selection", "32.9 cycles a step", "25.0 cycles a step",
-     "17 to 19 → 14.6 µs at 1.755 GHz, from L2", dict(op=ONE_IMAGE, cold=False, unit="us")),
+     "17 to 19 → 14.6 µs at 1.755 GHz, from L2", dict(op=ONE_IMAGE, cold=False, unit="us", until="2026-11-26T16")),
     ("CUDA backward, bf16: a fourth block", "131 registers", "105", "share + 0.02 to 0.05", dict(op=BOTH, dtype="bf16")),
     ("CUDA fp32 → `int8`: a third block; bytes without conversions", "83 registers, 81 cycles a row of 4", "72, 70", "share 0.90 → 0.92",
      dict(op="iaf int8")),
@@ -149,6 +150,15 @@ PREDICTIONS = (
      dict(op="iaf int8", dtype="fp16")),
     ("CUDA, N = 100,352: blocks as small as fill the chip", "98 blocks of 256 on 132 multiprocessors", "392 of 64", "a quarter less time",
      dict(op="iaf scaled, 100,352 neurons")),
+    ("CUDA, T = 1024, N = 4,096: one warp computes, from shared memory to shared memory; three bring x and take the spikes away",
+     "16.8 instructions and 49 cycles a step; 28.2 µs on an H100", "9 instructions, 14.5 cycles", "12.5 µs, from L2",
+     dict(op=ONE_IMAGE, cold=False, unit="us", since="2026-11-26T16")),
+    ("CUDA, training with another surrogate (`atan`): the rule is known when compiling", "13,096 instructions, 209 KB; share 0.68 on an H100",
+     "3,072 instructions", "share 0.68 → 0.87", dict(op="iaf forward + backward, atan")),
+    ("CUDA `plif`, `atan`: the same", "7,952 instructions; 0.79 on an H100", "4,760 instructions", "share 0.79 → 0.87",
+     dict(op="plif forward + backward, atan")),
+    ("Triton, T = 1024, N = 4,096: rows of the next turns on their way to shared memory", "one turn at a time; 53.7 µs on an H100",
+     "8 rows a turn, 4 turns", "25 µs, from L2", dict(op=ONE_IMAGE, by="triton", cold=False, unit="us", since="2026-11-26T16")),
     ("CUDA `qcfs`: the quotient by the levels is two `fma` behind a product, not a division whose slow path half of the elements took",
      "0.79 of a copy on an H100; of 32 threads 22.9 active", "no division but x / theta", "share 0.79 → 0.90", dict(op=QCFS, since="2026-11-26T14")),
 )  # fmt: skip

@@ -100,7 +100,7 @@ def first(stand_in):
     yield sanitizer("memcheck", stand_in)
     sections = "SpeedOfLight", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis"
     profile = [tool("ncu"), "--csv", "--clock-control", "none", *(word for section in sections for word in ("--section", section))]
-    profile += ["-k", "regex:multistep_(fwd|bwd)_kernel|elementwise_(fwd|bwd)", "--launch-count", "6"]
+    profile += ["-k", "regex:multistep_(fwd|bwd|few)_kernel|elementwise_(fwd|bwd)|rows_kernel", "--launch-count", "9"]
     profile += [sys.executable, "bench/gpu.py", "--by", "four"]
     yield Step("ncu", None if stand_in or not profile[0] else profile, 50, "ncu.csv")
 
@@ -212,7 +212,8 @@ def say(folder, **what):
 
 def run(step, seconds, folder):
     """(how it ended, its output's last lines): output goes line by line to the log, to the step's file and to the terminal."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "BENCH_RESULTS": str(folder), **step.env}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # packages may have travelled too
+    env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "BENCH_RESULTS": str(folder), **step.env}
     with contextlib.ExitStack() as stack:
         names = ["gpu.log", *([step.file] if step.file else [])]
         files = [stack.enter_context(open(folder / name, "a", buffering=1)) for name in names]
