@@ -114,12 +114,16 @@ test-sanitizers: $(READY)
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	$(PY) -m pytest tests/engines/test_sanitizers.py tests/engines/test_cuda_on_host.py --on-host $(SANITIZED) -p no:cacheprovider $(ARGS)
 
-# Ten minutes: files that ask for gigabytes, kills and signals, leaks, infinities, then random cases, whose seeds are printed.
+# Ten minutes: files that ask for gigabytes, kills and signals, leaks, infinities, then random cases, whose seeds are printed, and guided ones, where
+# atheris is installed or has a wheel.
 HOSTILE := tests/checkpoints/test_hostile_files.py tests/engines/test_special_values.py tests/evaluation/test_durable.py tests/evaluation/test_store.py \
 	tests/ops/test_leaks.py tests/reports/test_foreign_reports.py
 test-hostile: $(READY)
 	$(PY) -m pytest -n 2 --dist loadfile $(HOSTILE)
-	PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/fuzz.py --seconds 240 $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/fuzz.py --seconds 180 $(ARGS)
+	$(if $(INSTALLED),$(PY) -c "import atheris" 2> /dev/null || $(PY) -m pip install --quiet --only-binary :all: atheris,true) || true
+	@$(PY) -c "import atheris" 2> /dev/null || echo "atheris is not installed here: the guided part is left out"
+	! $(PY) -c "import atheris" 2> /dev/null || PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/guided.py --seconds 90
 
 # What travels to a machine with a GPU, built here without one: _C and _CUDA for every Python from 3.10 and every torch from 2.10 on.
 gpu-kit: $(READY)

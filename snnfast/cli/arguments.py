@@ -5,10 +5,12 @@ import functools
 
 from snnfast import models
 from snnfast.checkpoints import convolutional
+from snnfast.cli import fields
 from snnfast.cli.demo import ARCHS
+from snnfast.conversion import inputs
 from snnfast.conversion.functions import MODES
+from snnfast.conversion.method import REGISTRY, Method
 from snnfast.conversion.methods import METHODS
-from snnfast.conversion.methods.srp import MASKS
 from snnfast.data import NAMES as DATA
 from snnfast.data import PREPROCESSING
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
@@ -21,7 +23,6 @@ from snnfast.runtime.sparse_products import KINDS
 from snnfast.training import recipes
 from snnfast.version import __version__
 
-FORMS = ("constant", "poisson", "analog", "rate")
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
 
 
@@ -115,7 +116,7 @@ def _train(p):
 
 def _checkpoint(p):
     """A checkpoint, its data, its conversion."""
-    p.description += " CHECKPOINT: of snnfast, or of one of the programs that --family names."
+    p.description += " CHECKPOINT: of snnfast, or of a --family."
     p.add_argument("checkpoint", help=argparse.SUPPRESS)
     _data(p, None)
     p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if; differential: stbif)")
@@ -123,16 +124,24 @@ def _checkpoint(p):
     p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
 
 
+def conversion_flags():
+    """{option of `convert`: keywords of its flag}: the fields of the inputs and of every registered method."""
+    of_inputs, found = {(kind, field): option for option, (kind, field) in inputs.OPTIONS.items()}, {}
+    for kind in inputs.KINDS.values():
+        found |= {of_inputs[kind.name, field]: how | dict(help=f"{kind.__name__}: {how['help']}") for field, how in fields.flags_of(kind)}
+    found |= dict(fields.flags_of(Method))
+    for cls, own in REGISTRY.values():
+        for field, how in fields.flags_of(cls):
+            if field not in own and field not in found:
+                found[field] = how | dict(help=f"{cls.__name__}: {how['help']}")
+    return found
+
+
 def _conversion(p):
     own = p.add_argument_group("of the method")
-    own.add_argument("--inputs", choices=FORMS, metavar="NAME", help=", ".join(FORMS) + ": form of the image")
-    own.add_argument("--input-steps", type=int, metavar="N", help="steps of rate input")
-    own.add_argument("--v0", type=float, metavar="X", help="start voltage in units of theta (0.5)")
-    own.add_argument("--tau", type=int, metavar="N", help="steps of SRP's first phase (4)")
-    own.add_argument("--mask", choices=MASKS, help="SRP's mask")
-    own.add_argument("--rho", type=int, metavar="N", help="inputs that COS calibrates on (4)")
-    own.add_argument("--max-shift", type=float, metavar="X", help="largest upward shift of COS, in units of theta")
-    own.add_argument("--parity", action="store_true", default=None, help="the arithmetic of the method's authors")
+    own.add_argument("--inputs", choices=tuple(inputs.KINDS), metavar="NAME", help=", ".join(inputs.KINDS) + ": how the image comes in")
+    for name, how in conversion_flags().items():
+        own.add_argument("--" + name.replace("_", "-"), **how)
     file = p.add_argument_group("what other programs' files do not say")
     file.add_argument("--arch", choices=tuple(models.BY_NAME), metavar="NAME", help="of the network")
     file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")

@@ -10,6 +10,7 @@ from torch.utils.data import Subset
 from snnfast import checks
 from snnfast import data as data_sets
 from snnfast.checkpoints.own import load_checkpoint
+from snnfast.cli.arguments import conversion_flags
 from snnfast.cli.console import plain_console
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
@@ -46,7 +47,7 @@ def load(args):
 
 
 def converted(args, net):
-    names = ("mode", "inputs", "input_steps", "v0", "tau", "mask", "rho", "max_shift", "parity")
+    names = ("mode", "inputs", *conversion_flags())
     given = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
     return convert(net, args.method, **given)
 

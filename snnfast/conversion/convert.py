@@ -8,9 +8,11 @@ import torch
 
 from snnfast import checks, nn
 from snnfast.conversion import functions, max_pooling, relu_thresholds
+from snnfast.conversion.inputs import OPTIONS, Constant, Inputs, default_of, inputs_of, of_mode
 from snnfast.conversion.method import Method, method_of, voltage_of
 from snnfast.conversion.method import options as options_of_methods
 from snnfast.conversion.methods import OwnNeuron
+from snnfast.conversion.relu_thresholds import Percentile, percentile_of
 from snnfast.graph import commutes
 from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.rewrite import put_in_place, replace, take_readout
@@ -18,7 +20,6 @@ from snnfast.graph.trace import prepared
 from snnfast.graph.vocabulary import called, module_of
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.runtime import linear_part
-from snnfast.runtime.clock import Clock
 from snnfast.runtime.network import SpikingNetwork
 
 
@@ -57,10 +58,10 @@ def _neuron(theta, name, options, axis=1):
     return nn.IF(theta=theta, axis=axis if theta.dim() < 2 else None, **{**options, "v0": voltage_of(options["v0"], name, own)})
 
 
-def _put_neurons_for_relus(gm, options, batches, percentile, per_channel):
+def _put_neurons_for_relus(gm, options, batches, how):
     """Puts an IF in place of every call of a ReLU, with thresholds from data; returns their names, which have no levels."""
     nodes, taken = relu_thresholds.relu_nodes(gm), {n for n, m in gm.named_modules() if not isinstance(m, relu_thresholds.MODULES)}
-    found = relu_thresholds.thresholds(gm, nodes, batches, percentile, per_channel)
+    found = relu_thresholds.thresholds(gm, nodes, batches, how.q, how.per)
     names = {}
     for node in nodes:
         name = relu_thresholds.name_of(node, taken)
@@ -101,16 +102,11 @@ def convert(
     method: str | Method | None = None,
     *,
     mode: Literal["per_step", "differential"] | None = None,
-    neuron: PythonNeuron | None = None,
-    calibrate: torch.Tensor | Iterable | None = None,
-    percentile: float = 99.9,
-    per_channel: bool | Literal["neuron"] = False,
+    inputs: Literal["constant", "poisson", "analog", "rate"] | Inputs | None = None,
+    calibrate: torch.Tensor | Iterable | Percentile | None = None,
     maxpool: Literal["difference", "gated", "average"] = "difference",
-    inputs: Literal["constant", "poisson", "analog", "rate"] | None = None,
-    input_steps: int | None = None,
-    amplitude: float | None = None,
-    seed: int = 0,
     output: Literal["values", "spikes"] = "values",
+    neuron: PythonNeuron | None = None,
     **options: Any,
 ) -> SpikingNetwork:
     """A spiking network with the weights of `net`, which is not changed.
@@ -128,20 +124,18 @@ def convert(
             neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
             network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if the network has such
             functions and no method and no random masks are asked for, else "per_step".
-        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
-        calibrate: images for the thresholds of ReLUs: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of `net`.
-        percentile: of a ReLU's non-zero activations, in (0, 100]; 100 is their maximum.
-        per_channel: whether ReLUs get a threshold per channel; "neuron": one per neuron, its maximum (SNM's authors), for images of that size alone.
+        inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
+            "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a
+            current at every step; in mode "differential" all of it at the first.
+        calibrate: images for the thresholds of ReLUs: `snnfast.conversion.Percentile(images, q, per)`; or images, a tensor [B, ...] or an iterable
+            of tensors or of (images, labels), on the device of `net`, with its fields as `options`: `percentile` (99.9) and `per_channel` (False,
+            True or "neuron").
         maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/conversion/max_pooling.py`.
-        inputs: "constant", the image as a current at every step, or "poisson", random spikes; see `snnfast/runtime/inputs.py`. In mode "differential"
-            "analog", the image at the first step (the default), or "rate", in equal parts at the first `input_steps` steps.
-        input_steps: steps of "rate" input, >= 1; default: the levels of the first activation.
-        amplitude: of Poisson spikes; values beyond it saturate. Default: the largest |value| of the calibration images, or 1.
-        seed: of Poisson input.
         output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
             authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
-        options: fields of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have them. `v0` is the start
-            voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
+        neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
+        options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have
+            them. `v0` is the start voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
 
     Raises:
         ValueError: a threshold is not > 0, a weight is not finite, or a layer has no spiking form; the message names the layer.
@@ -151,34 +145,32 @@ def convert(
     >>> snn.logits(torch.randn(3, 4), T=16, at=[1, 16]).shape
     torch.Size([2, 3, 2])
     """
-    options, rule = _shared_out(options, neuron)
+    options, rule, of_inputs, of_thresholds = _shared_out(options, neuron)
     checks.choice("maxpool", maxpool, max_pooling.FORMS)
-    checks.choice("per_channel", per_channel, (False, True, "neuron"))
     checks.choice("output", output, ("values", "spikes"))
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     checks.weights(net)
-    relu_thresholds.check_percentile(percentile)
-    asked = _mode_asked(mode, inputs, input_steps, method)
+    inputs, calibrate = inputs_of(inputs, **of_inputs), percentile_of(calibrate, **of_thresholds)
+    asked = _mode_asked(mode, inputs, method)
     how = method_of(method or ("stbif" if asked == "differential" else "if"), **options)
     if neuron is not None:
         how = _own_neuron(how, neuron, rule)
-    batches = None if calibrate is None else relu_thresholds.images_of(calibrate)
-    amplitude, seed = _amplitude(inputs, amplitude, batches), checks.integer("seed", seed, 0)
+    batches = None if calibrate is None else relu_thresholds.images_of(calibrate.images)
     gm = prepared(net, None if batches is None else batches[0][:1])
-    clock = Clock(amplitude, seed, readout=take_readout(gm))
+    readout = take_readout(gm)
     if asked is None and method is None and neuron is None and inputs is None and has_functions(gm):
         asked = "per_step" if _has_masks(gm) else "differential"
         how = how if asked == "per_step" else method_of("stbif", **options)
     if asked == "differential":
-        steps = _differential(how, gm, neuron, input_steps if inputs == "rate" else 1, batches, output, maxpool)
-        clock = dataclasses.replace(clock, mode="differential", input_steps=steps)
+        _check_differential(how, gm, neuron, batches, output, maxpool)
+    clock = dataclasses.replace((inputs or default_of(asked or "per_step")).clock(gm, batches), readout=readout)
     if output == "spikes":
         _end_in_a_relu(gm, batches)
     # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
     levels = {}
     if batches is not None and relu_thresholds.relu_nodes(gm):
-        levels = _put_neurons_for_relus(gm, how.neuron(), batches, percentile, per_channel)
+        levels = _put_neurons_for_relus(gm, how.neuron(), batches, calibrate)
     levels = _put_neurons(gm, how.neuron(), clock.differential) | levels
     _check_names(how.neuron()["v0"], levels)
     if not levels:
@@ -202,33 +194,26 @@ def _nothing_to_fire(gm):
     return text + ("" if not others else f"; {', '.join(called(n, gm) for n in others[:5])} cannot fire")
 
 
-INPUTS = {"per_step": ("constant", "poisson"), "differential": ("analog", "rate")}
-
-
-def _mode_asked(mode, inputs, input_steps, method):
+def _mode_asked(mode, inputs, method):
     """The mode that mode or inputs ask for, or None."""
     if mode is not None:
         checks.choice("mode", mode, functions.MODES)
-    if inputs is not None:
-        checks.choice("inputs", inputs, (*INPUTS["per_step"], *INPUTS["differential"]))
-    of = next((name for name, kinds in INPUTS.items() if inputs in kinds), mode)
+    of = mode if inputs is None else inputs.mode
     if mode not in (None, of):
-        raise ValueError(f"inputs={inputs!r} is of mode {of!r}; mode {mode!r} takes {' or '.join(map(repr, INPUTS[mode]))}")
-    if input_steps is not None and inputs != "rate":
-        raise ValueError("input_steps is of inputs='rate'")
+        raise ValueError(f"inputs={inputs.name!r} is of mode {of!r}; mode {mode!r} takes {' or '.join(map(repr, of_mode(mode)))}")
     if of == "differential" and getattr(method, "name", method) not in (None, "stbif"):
         raise ValueError(
             f"mode 'differential' runs with ST-BIF neurons, whose net count follows a falling sum too: method 'stbif', got {method!r}"
         )
-    return of if mode is not None or of == "differential" or inputs == "poisson" else None
+    return None if mode is None and isinstance(inputs, Constant) else of
 
 
 def _has_masks(gm):
     return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in gm.modules())
 
 
-def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
-    """Refuses what a differential run cannot be; the steps over which the image comes in."""
+def _check_differential(how, gm, neuron, batches, output, maxpool):
+    """Refuses what a differential run cannot be."""
     if neuron is not None:
         raise ValueError("mode 'differential' runs with ST-BIF neurons; neuron= is of mode 'per_step'")
     keywords = how.neuron()
@@ -246,9 +231,6 @@ def _differential(how, gm, neuron, input_steps, batches, output, maxpool):
         raise ValueError(
             "mode 'differential' needs quantised activations, whose levels its neurons have; a ReLU's neuron is of mode 'per_step'"
         )
-    first = next((m for m in gm.modules() if nn.is_quantised(m)), None)
-    steps = checks.integer("input_steps", 1 if first is None else nn.levels_of(first)) if input_steps is None else input_steps
-    return checks.integer("input_steps", steps)
 
 
 def _own_neuron(how, neuron, options):
@@ -260,27 +242,20 @@ def _own_neuron(how, neuron, options):
     return OwnNeuron(v0=how.v0, of=neuron, rule=options)
 
 
+OF_THRESHOLDS = "percentile", "per_channel"
+
+
 def _shared_out(options, neuron):
-    """(fields of the method, fields of a neuron's own Rule) of convert's options."""
+    """(fields of the method, of a neuron's own Rule, of the inputs, of the thresholds) among convert's options."""
     own = () if not isinstance(neuron, PythonNeuron) else neuron.Rule._fields
-    known = options_of_methods()
+    known = {*options_of_methods(), *OPTIONS, *OF_THRESHOLDS}
     rule = {k: v for k, v in options.items() if k in own or (neuron is not None and k not in known)}
     rest = {k: v for k, v in options.items() if k not in rule}
     unknown = [k for k in rest if k not in known]
     if unknown:
         raise TypeError(f"convert got unexpected options: {', '.join(unknown)}")
-    return rest, rule
-
-
-def _amplitude(inputs, amplitude, batches):
-    """The amplitude of Poisson input, or None for a constant current."""
-    if inputs != "poisson":
-        if amplitude is not None:
-            raise ValueError("amplitude is of Poisson input: give inputs='poisson'")
-        return None
-    if amplitude is None:
-        amplitude = 1.0 if batches is None else max(float(b.abs().max()) for b in batches if b.numel())
-    return checks.number("amplitude", amplitude, positive=True)
+    of_inputs, of_thresholds = ({k: rest.pop(k) for k in tuple(rest) if k in names} for names in (OPTIONS, OF_THRESHOLDS))
+    return rest, rule, of_inputs, of_thresholds
 
 
 def _check_rates(gm, clock, per_step):

@@ -39,7 +39,7 @@ class Method:
 
     Args:
         v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name. None: the method's own.
-        parity: the arithmetic of the method's authors, for comparison with their programs.
+        parity: the arithmetic of the method's authors; for comparison with their programs.
     """
 
     v0: Any = None

@@ -6,8 +6,12 @@ maximum (Diehl et al., IJCNN 2015). Spikes carry their threshold as amplitude, s
 need no scaling.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from snnfast import checks
@@ -18,6 +22,54 @@ FUNCTIONS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
 # The histogram that a percentile is read from: bins of equal ratio, 0.4 % wide, over 24 octaves below the largest activation, so that one outlier
 # does not make them coarse.
 OCTAVES, BINS = 24, 4096
+
+
+Per = Literal["layer", "channel", "neuron"]
+
+
+@dataclass(frozen=True, eq=False)
+class Percentile:
+    """Thresholds of ReLUs from images: a percentile of the non-zero activations.
+
+    Args:
+        images: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of the network.
+        q: in (0, 100]; 100 is the maximum.
+        per: a threshold for each "layer" or "channel"; or "neuron", its maximum (SNM's authors), for images of that size alone.
+
+    Raises:
+        ValueError, TypeError: naming the argument, what was given and what is allowed.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> snn = snnfast.convert(net, calibrate=snnfast.conversion.Percentile(torch.rand(100, 4), q=99.0, per="channel"))
+    >>> snn.neurons()[0][1].theta.shape
+    torch.Size([8])
+    """
+
+    images: Tensor | Iterable
+    q: float = 99.9
+    per: Per = "layer"
+
+    def __post_init__(self):
+        if not 0 < checks.number("percentile", self.q) <= 100:
+            raise ValueError(f"percentile must be in (0, 100], got {self.q}")
+        checks.choice("per", self.per, get_args(Per))
+        if self.per == "neuron" and self.q != 100:
+            raise ValueError(f"thresholds per neuron are maxima: give percentile=100, not {self.q}")
+
+
+def percentile_of(calibrate, percentile=None, per_channel=None) -> Percentile | None:
+    """The object: itself, or made from images and what `convert` takes for its fields, None where that is not given."""
+    checks.choice("per_channel", per_channel, (None, False, True, "neuron"))
+    given = {"q": percentile, "per": {None: None, False: "layer", True: "channel", "neuron": "neuron"}[per_channel]}
+    given = {k: v for k, v in given.items() if v is not None}
+    if isinstance(calibrate, Percentile) and given:
+        raise ValueError(f"percentile and per_channel: give the fields of calibrate to it, Percentile(..., {next(iter(given))}=...)")
+    if isinstance(calibrate, Percentile):
+        return calibrate
+    if calibrate is None and given:
+        Percentile((), **given)
+        raise ValueError("percentile and per_channel are of calibrate=, images that set the thresholds of ReLUs")
+    return None if calibrate is None else Percentile(calibrate, **given)
 
 
 def relu_nodes(gm):
@@ -74,35 +126,27 @@ def activations(gm, nodes, batches, seen):
         _Record(gm, nodes, seen).run(images)
 
 
-def check_percentile(percentile):
-    if not 0 < checks.number("percentile", percentile) <= 100:
-        raise ValueError(f"percentile must be in (0, 100], got {percentile}")
-
-
-def _by_channel(value, per_channel):
+def _rows(value, per):
     """[B, C, ...] -> [C, everything else], [neurons, B], or [1, everything] for the layer."""
-    if per_channel == "neuron":
+    if per == "neuron":
         return value.flatten(1).t()
-    return value.transpose(0, 1).flatten(1) if per_channel and value.dim() > 1 else value.reshape(1, -1)
+    return value.transpose(0, 1).flatten(1) if per == "channel" and value.dim() > 1 else value.reshape(1, -1)
 
 
-def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
+def thresholds(gm, nodes, batches, percentile=99.9, per="layer"):
     """theta of each node, [1], [C], or the shape of one image's activations. Channels that are never active get the largest threshold of the others.
 
     Two passes over the images: the largest activations, then a histogram of the non-zero ones below them.
     """
-    check_percentile(percentile)
     most, counts, shapes = {}, {}, {}
-    if per_channel == "neuron" and percentile != 100:
-        raise ValueError(f"thresholds per neuron are maxima: give percentile=100, not {percentile}")
 
     def largest(node, value):
-        top = _by_channel(value, per_channel).amax(1).double()
+        top = _rows(value, per).amax(1).double()
         shapes[node] = value.shape[1:]
         most[node] = torch.maximum(most[node], top) if node in most else top
 
     def count(node, value):
-        a, top = _by_channel(value, per_channel), most[node].clamp(min=1e-300)
+        a, top = _rows(value, per), most[node].clamp(min=1e-300)
         below = (a.double() / top[:, None]).clamp(min=2.0**-OCTAVES).log2()  # -OCTAVES to 0
         bins = ((below / OCTAVES + 1) * BINS).long().clamp(max=BINS - 1) + BINS * torch.arange(a.size(0), device=a.device)[:, None]
         found = torch.bincount(bins[a > 0], minlength=a.size(0) * BINS).view(a.size(0), BINS)
@@ -123,7 +167,7 @@ def thresholds(gm, nodes, batches, percentile=99.9, per_channel=False):
         dead = top <= 0
         if dead.any():
             theta = torch.where(dead, theta[~dead].max(), theta)
-        found[node] = theta.view(shapes[node]) if per_channel == "neuron" else theta
+        found[node] = theta.view(shapes[node]) if per == "neuron" else theta
     return found
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 from torch.nn.utils import parametrize
 
-from snnfast import nn
+from snnfast import checks, nn
 from snnfast.graph.inplace import make_functional
 from snnfast.graph.rewrite import drop_dropout, fold_batch_norms
 
@@ -119,4 +119,5 @@ def prepared(net, sample=None):
     make_functional(gm, inplace)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
+    checks.weights(gm, "the captured network")  # also what was computed, and constants that no module registers
     return gm

@@ -74,7 +74,7 @@ def test_thresholds_are_percentiles_of_the_non_zero_activations():
     relu_thresholds.activations(gm, nodes, [X], lambda node, v: values.__setitem__(node, v))
     for per_channel in (False, True):
         for p in (50.0, 99.0, 100.0):
-            found = relu_thresholds.thresholds(gm, nodes, [X[:10], X[10:]], p, per_channel)
+            found = relu_thresholds.thresholds(gm, nodes, [X[:10], X[10:]], p, "channel" if per_channel else "layer")
             for node in nodes:
                 rows = values[node].transpose(0, 1).flatten(1) if per_channel else values[node].reshape(1, -1)
                 for row, theta in zip(rows, found[node], strict=True):
@@ -308,7 +308,7 @@ def test_bad_arguments():
         (dict(calibrate=[]), "calibrate gave no images"),
         (dict(calibrate=X, maxpool="minimum"), "maxpool must be one of 'difference', 'gated', 'average'"),
         (dict(calibrate=X, inputs="noise"), "inputs must be one of 'constant', 'poisson', 'analog', 'rate'"),
-        (dict(calibrate=X, amplitude=1.0), "amplitude is of Poisson input"),
+        (dict(calibrate=X, amplitude=1.0), "amplitude is of inputs='poisson'"),
         (dict(calibrate=X * float("nan")), "not finite|never active"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -35,6 +35,29 @@ def test_weights_are_refused_by_name(name, value, message):
         snnfast.convert(net)
 
 
+class Shifted(torch.nn.Module):
+    """Adds a constant that no module registers, and has a weight that is computed."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.linear, self.act, self.shift = torch.nn.Linear(4, 4), snnfast.nn.QCFS(4, 1.0), torch.tensor(shift)
+
+    def forward(self, x):
+        return self.act(self.linear(x) + self.shift)
+
+
+def test_what_a_capture_finds_is_refused_by_name():
+    with pytest.raises(ValueError, match="shift of the captured network has 1 of 4 numbers that are not finite"):
+        snnfast.convert(Shifted([0.0, math.nan, 0.0, 0.0]))
+    snnfast.convert(Shifted([0.0, -math.inf, 0.0, 0.0]))  # as masks are
+    net = Shifted([0.0] * 4)
+    torch.nn.utils.parametrizations.weight_norm(net.linear)
+    with torch.no_grad():
+        net.linear.parametrizations.weight.original1.zero_()  # 0 / |0|
+    with pytest.raises(ValueError, match="linear.weight of the captured network has 16 of 16 numbers that are not finite"):
+        snnfast.convert(net)
+
+
 def test_a_checkpoint_is_refused_by_name(tmp_path):
     from snnfast.cli.main import main
 

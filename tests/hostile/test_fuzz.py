@@ -1,7 +1,9 @@
 """A few seconds of what `make test-hostile` does for minutes."""
 
+import contextlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 FUZZ = Path(__file__).with_name("fuzz.py")
@@ -25,3 +27,28 @@ def test_a_failure_is_told_with_its_seed(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "FAILED: --only files --seed 7: x.pt: ZeroDivisionError" in out
     assert (tmp_path / "7-x.pt").read_bytes() == b"\x00" * 10 and (tmp_path / "7-files.json").exists()
+
+
+def test_guided_inputs_reach_the_readers(tmp_path, monkeypatch):
+    """Whole programs are read, and a changed one is refused for what it says, not for its checksum."""
+    stub = types.SimpleNamespace(instrument_imports=lambda **how: contextlib.nullcontext())
+    monkeypatch.setitem(sys.modules, "atheris", stub)
+    monkeypatch.syspath_prepend(str(FUZZ.parent))
+    import guided
+
+    target, heard = guided.Target(tmp_path), []
+    for name, reader in target.readers.items():
+
+        def listen(path, name=name, reader=reader):
+            try:
+                heard.append((name, reader(path) is not None))
+            except ValueError as error:
+                heard.append((name, str(error)))
+                raise
+
+        target.readers[name] = listen
+    for data in target.corpus():
+        target(data)
+    assert heard == [("own.pt", True), ("objects.pt", True)]
+    target(b"\0" + b"cos\nsystem\n.")
+    assert heard[-1][0] == "own.pt" and "os.system" in heard[-1][1]

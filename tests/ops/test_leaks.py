@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import os
+import random
 
 import pytest
 import torch
@@ -71,3 +73,33 @@ def test_batches_of_a_run_keep_nothing():
     for _ in range(2000):
         snn.logits(x, 4, [4], chunk=1)
     assert held() - before < 200_000  # 100 bytes a batch: caches of Python's
+
+
+def resident():
+    """Bytes of this process that lie in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_changing_shapes_keep_nothing():
+    """10,000 calls, hardly two of them of one shape: nothing is kept for a shape. Both what the heap has given out and what it holds on to."""
+    rng = random.Random(0)
+
+    def call():
+        T, B, C, H = rng.randint(1, 12), rng.randint(1, 4), rng.randint(1, 24), rng.randint(1, 6)
+        x = torch.randn(T, B, C, H, requires_grad=rng.random() < 0.5)
+        theta = torch.rand(rng.choice(((), (C, 1), (C, H), (H,)))) + 0.5
+        kind = rng.choice(("scaled", "unit")) if x.requires_grad else rng.choice(("scaled", "unit", "int8", "bits", "count"))
+        s, state = rng.choice((snnfast.iaf, snnfast.lif, snnfast.plif))(x, theta, spikes=kind)
+        y = snnfast.qcfs(x, theta, rng.randint(1, 32))
+        snnfast.spike_conv2d(x.detach().flatten(0, 1)[..., None], torch.randn(rng.randint(1, 8), C, 1, 1))
+        snnfast.softmax_over_time(x.detach())
+        if x.requires_grad:
+            (s.sum() + y.sum() + state.v.sum()).backward()
+
+    for _ in range(1000):
+        call()
+    before = held(), resident()
+    for _ in range(9000):
+        call()
+    assert held() - before[0] < 100_000 and resident() - before[1] < 2 << 20
