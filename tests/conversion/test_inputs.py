@@ -1,4 +1,4 @@
-"""How images come in and where thresholds come from: objects, and their names with options, say the same; what does not belong together is refused."""
+"""How images come in and where thresholds come from: objects, and their names with options, say the same; the rest is refused."""
 
 import pytest
 import torch
