@@ -30,7 +30,7 @@ import stored
 import torch
 from gpu_rows import NAMES, rows
 
-PATIENCE = 45  # seconds that a row may take before its process is ended
+PATIENCE, STARTING = 45, 60  # seconds that a row may take before its process is ended; that a process may take before its first
 
 
 def sets_for(row, cold):
@@ -161,7 +161,7 @@ def watch(args):
     for _ in range(6):
         command = [sys.executable, __file__, *sys.argv[1:], "--first", str(first)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        begun, last, heard = None, "", [time.monotonic()]
+        begun, last, heard = None, "", [time.monotonic() + STARTING]
 
         def end_when_late(process=process, heard=heard):
             while process.poll() is None:

@@ -21,8 +21,9 @@ def tensor(name, value, dtypes=FLOATS, device=None):
 
 
 def number(name, value, positive=False):
-    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    kind = type(value)
+    if kind is not float and kind is not int and (kind is bool or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat))):
+        raise TypeError(f"{name} must be a number, got {kind.__name__}")
     # Comparisons only: torch.compile follows them with a number that varies.
     if value != value or value in (INF, -INF) or (positive and value <= 0):
         raise ValueError(f"{name} must be {'> 0 and ' if positive else ''}finite, got {value}")

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include "backend.h"
@@ -27,8 +28,30 @@ inline Dtype dtype_of(const Tensor& x) {
 
 inline ScalarType accumulator(const Tensor& x) { return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
 
+inline int32_t shim_dtype(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float: return aoti_torch_dtype_float32();
+    case ScalarType::Half: return aoti_torch_dtype_float16();
+    case ScalarType::BFloat16: return aoti_torch_dtype_bfloat16();
+    case ScalarType::Double: return aoti_torch_dtype_float64();
+    case ScalarType::Int: return aoti_torch_dtype_int32();
+    case ScalarType::Char: return aoti_torch_dtype_int8();
+    default: STD_TORCH_CHECK(false, "snnfast: unsupported dtype");
+  }
+}
+
+// A contiguous tensor on the device of `like`. Not by torch::stable::new_empty, which looks up its op by name: 3 us, and a small launch has four results.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
-  Tensor t = torch::stable::new_empty(like, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), dtype);
+  constexpr size_t most = 4;
+  STD_TORCH_CHECK(shape.size() <= most, "snnfast: a result has at most four dimensions");
+  int64_t strides[most], stride = 1;
+  for (size_t i = shape.size(); i-- > 0; stride *= std::max<int64_t>(1, shape.begin()[i])) strides[i] = stride;
+  int32_t device = 0, index = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.begin(), strides, shim_dtype(dtype), device, index, &handle));
+  Tensor t(handle);
   backend::prepare(t.data_ptr(), t.numel() * int64_t(t.element_size()));
   return t;
 }

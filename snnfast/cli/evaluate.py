@@ -125,7 +125,7 @@ def _run(args, device):
 def _watched(console, evaluation, images, what):
     """Runs with a progress bar."""
     with progress(console) as bar:
-        task = bar.add_task(what, total=images * evaluation.T, completed=len(evaluation.done) * evaluation.T, note="")
+        task = bar.add_task(what, total=images * evaluation.settings.T, completed=len(evaluation.done) * evaluation.settings.T, note="")
         evaluation.on_chunk = lambda n: bar.advance(task, n * processes.world())
         if evaluation.done:
             console.print(f"{len(evaluation.done)} of {images} images are done already")

@@ -14,20 +14,18 @@ from snnfast import checks
 from snnfast.evaluation import fingerprint, memory_plan, per_image
 from snnfast.evaluation.images import prefetched, source_of
 from snnfast.evaluation.progress_file import Store, compare, file_of, files_in, read, remove
+from snnfast.evaluation.settings import EvaluationSettings
 from snnfast.evaluation.statistics import Statistics
 from snnfast.nn.masking import rows_are
-from snnfast.ops.neuron import MOST_STEPS
 from snnfast.reports.machine import machine
 from snnfast.reports.report import Report
 from snnfast.runtime.cuda_graphs import Graphs
 from snnfast.runtime.execution import Execution
-from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
-from snnfast.runtime.number_formats import check_dtype, faithful, formats
+from snnfast.runtime.network import SpikingNetwork
+from snnfast.runtime.number_formats import faithful, formats
 from snnfast.system import heap, memory, processes
 from snnfast.system.memory import parse
 from snnfast.version import __version__
-
-MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
 
 
 def _summed(counts):
@@ -46,26 +44,18 @@ class Evaluation:
         products=None, deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
         on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip
-        if checks.integer("T", T) > MOST_STEPS:
-            raise ValueError(f"T must be <= 2^24 = {MOST_STEPS}, up to which counts are exact, got {T}")
         if not isinstance(snn, SpikingNetwork):
             raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
-        snn.method.check_T(T)
-        self.T, self.at = T, powers_of_two(T) if at is None else check_at(at, T)
+        self.device = checks.device("device", device)
+        self.settings = EvaluationSettings.checked(snn, T, at, dtype, deterministic, start_stop, statistics, self.device)
         for name, value in (("batch", batch), ("chunk", chunk)):
             if value is not None:
                 checks.integer(name, value)
-        self.device = checks.device("device", device)
-        self.dtype, self.deterministic, self.start_stop = check_dtype(dtype, self.device), deterministic, start_stop
         self.statistics = Statistics(snn) if statistics is True else statistics or None
         if self.statistics is not None:
             self.statistics.marks(T)  # which knows whether this T fits
         if (resume or overwrite) and progress is None:
             raise ValueError("resume and overwrite are of a folder of finished batches: give progress=")
-        if start_stop and snn.clock.differential:
-            raise ValueError("start_stop reads means of later steps; in mode 'differential' the sum from the first step on is the answer")
-        if start_stop and len(self.at) > MOST_WINDOWS:
-            raise ValueError(f"start_stop reads every pair of steps: give at= with at most {MOST_WINDOWS} of them, got {len(self.at)}")
         if resume and overwrite:
             raise ValueError("resume goes on with what is there and overwrite replaces it: give one of them")
         self.budget, self.on_chunk, self.on_plan, self.on_note = parse(memory), on_chunk, on_plan, on_note
@@ -79,6 +69,7 @@ class Evaluation:
         self.execution = Execution(
             snn.gm, self.device, dtype, deterministic, bool(statistics) and not graphs, Graphs() if graphs else None, products
         )
+        self.settings = dataclasses.replace(self.settings, products=self.execution.products)
         self.complete = self.told = False
         shape = self.source.shape()
         self.dry = memory_plan.Dry(self.snn, shape, self.execution, self.device)
@@ -97,19 +88,17 @@ class Evaluation:
         if self.ann is not None:
             self.ann.to(self.device)
         found = memory_plan.plan(
-            self.dry, self.T, images=images, batch=batch or self.asked_batch or whole, chunk=chunk or self.asked_chunk,
+            self.dry, self.settings.T, images=images, batch=batch or self.asked_batch or whole, chunk=chunk or self.asked_chunk,
             budget=None if batch else memory.budget(self.budget, self.device), statistics=self.statistics is not None, ann=self.ann is not None,
-            reads=len(self.at) if self.start_stop else 1,
+            reads=len(self.settings.at) if self.settings.start_stop else 1,
         )  # fmt: skip
         return dataclasses.replace(found, budget=self.plan.budget) if batch else found
 
     def _identity(self):
         """What the results depend on."""
         return dict(
-            network=fingerprint.of_network(self.snn, self.ann), data=self.source.identity(), snnfast=__version__, T=self.T, at=self.at,
-            dtype=self.dtype, deterministic=bool(self.deterministic), start_stop=bool(self.start_stop),
-            statistics=self.statistics is not None, device=self.device.type, method=self.snn.facts(),
-            torch=torch.__version__, products=self.execution.products,
+            network=fingerprint.of_network(self.snn, self.ann), data=self.source.identity(), method=self.snn.facts(),
+            snnfast=__version__, torch=torch.__version__, **self.settings.identity(),
         )  # fmt: skip
 
     def _opened(self, resume, overwrite):
@@ -150,7 +139,7 @@ class Evaluation:
         self.complete = True
 
     def _run(self):
-        with torch.no_grad(), _in_eval_mode(self.ann), formats(self.dtype, self.deterministic):
+        with torch.no_grad(), _in_eval_mode(self.ann), formats(self.settings.dtype, self.settings.deterministic):
             for index, x, y in prefetched(self._checked(), self.device):
                 start = 0
                 while start < len(y):
@@ -206,7 +195,7 @@ class Evaluation:
         if len(y) == 1:
             raise ValueError(
                 f"out of memory with one image and {chunk} step{'s' if chunk > 1 else ''} at a time, which need about "
-                f"{memory.told(memory_plan.plan(self.dry, self.T, batch=1, chunk=chunk).bytes)}: {out}"
+                f"{memory.told(memory_plan.plan(self.dry, self.settings.T, batch=1, chunk=chunk).bytes)}: {out}"
             )
         half = len(y) // 2
         self.plan = self._planned(batch=half, chunk=chunk)
@@ -222,11 +211,11 @@ class Evaluation:
         began = time.perf_counter()
         counted = None if self.statistics is None else self.statistics.empty()
         numbers = torch.as_tensor(list(index), dtype=torch.int64, device=self.device)
-        reading = per_image.Reading(self.snn, index, y, self.at, self._answer(x, numbers), self.start_stop)
+        reading = per_image.Reading(self.snn, index, y, self.settings.at, self._answer(x, numbers), self.settings.start_stop)
         not_idle = []  # (busy, all), of a differential run
         not_finite = {}  # layer -> neurons
         how = dict(execution=self.execution, on_end=lambda *counts: not_idle.extend(counts), on_bad=not_finite.update)
-        run = self.snn.sums(x, self.T, self.at, self.plan.chunk, numbers, counted, tick, **how)
+        run = self.snn.sums(x, self.settings.T, self.settings.at, self.plan.chunk, numbers, counted, tick, **how)
         for t, total, dtype in run:
             reading.at_step(t, total, dtype)
         record, windows = reading.done()
@@ -246,7 +235,7 @@ class Evaluation:
             with rows_are(numbers):
                 return self.ann(x)
 
-        with formats(faithful(self.dtype), self.deterministic):
+        with formats(faithful(self.settings.dtype), self.settings.deterministic):
             y = self.execution.fixed.apply("ann", answer, [x, numbers], len(x)) if self.execution.fixed else answer(x, numbers)
         if self.device.type == "cpu":
             heap.release()
@@ -272,17 +261,16 @@ class Evaluation:
         images, seconds = len(record["index"]), sum(s for _, _, s in batches)
         pace = images / seconds * len(parts)
         report = Report(
-            at=self.at, images=images, seconds=seconds, ann=per_image.ann_accuracy(record), device=str(self.device), method=self.snn.facts(),
+            at=self.settings.at, images=images, seconds=seconds, ann=per_image.ann_accuracy(record), device=str(self.device), method=self.snn.facts(),
             layers=counted.rows() if counted else [], totals=counted.totals() if counted else {}, energy=counted.over_time() if counted else [],
-            start_stop=self._windows(batches, images), early_exit=per_image.early_exit(record, self.at), complete=self.complete,
-            speed=dict(images_per_second=pace, image_steps_per_second=pace * self.T, processes=len(parts)),
+            start_stop=self._windows(batches, images), early_exit=per_image.early_exit(record, self.settings.at), complete=self.complete,
+            speed=dict(images_per_second=pace, image_steps_per_second=pace * self.settings.T, processes=len(parts)),
             memory=dict(plan=str(self.plan), batch=self.plan.batch, chunk=self.plan.chunk, estimate=self.plan.bytes, budget=self.plan.budget,
                         peak=max(facts["peak"] for _, facts, _ in batches)),
-            profile=self._profile(batches), settings=dict(T=self.T, at=self.at, dtype=self.dtype, products=self.execution.products,
-                                                          deterministic=bool(self.deterministic), quantised=any(self.snn.levels.values())),
+            profile=self._profile(batches), settings=self.settings.told() | dict(quantised=any(self.snn.levels.values())),
             not_idle=[sum(facts["not_idle"][i] for _, facts, _ in batches) for i in range(2)] if self.snn.clock.differential else [],
             not_finite=_summed(facts.get("not_finite", {}) for _, facts, _ in batches),
-            machine=self.store.machine if self.store else machine(self.device), **per_image.summary(record, self.at),
+            machine=self.store.machine if self.store else machine(self.device), **per_image.summary(record, self.settings.at),
         )  # fmt: skip
         report.record = record
         return report
@@ -300,10 +288,10 @@ class Evaluation:
         return counted
 
     def _windows(self, batches, images):
-        if not self.start_stop:
+        if not self.settings.start_stop:
             return {}
         counts = sum(np.asarray(facts["start_stop"]) for _, facts, _ in batches)
-        return per_image.start_stop(counts, images, self.at)
+        return per_image.start_stop(counts, images, self.settings.at)
 
     def _profile(self, batches):
         """Seconds of all batches and bytes per node of the graph, in its order."""

@@ -16,9 +16,14 @@ from snnfast.engines.reference.multistep import spread
 class Layout:
     """The order of the dimensions of one step in memory, read off x (`step`: x without its time axis, if it has one)."""
 
-    def __init__(self, shape, strides):
+    def __init__(self, shape, strides, plain=False):
+        """plain: it is known to lie as its shape says."""
         self.shape = tuple(shape)
         self.N = math.prod(self.shape)
+        if plain:
+            self.dense = self.identity = True
+            self.order = list(range(len(self.shape)))
+            return
         large = [d for d, n in enumerate(self.shape) if n != 1]
         in_memory = _by_stride(large, strides)
         self.dense = _is_dense([self.shape[d] for d in in_memory], [strides[d] for d in in_memory])
@@ -50,6 +55,8 @@ class Layout:
 
     def unvector(self, t):
         """[N] -> [*step]."""
+        if len(self.shape) == 1:
+            return t
         return t.view(self.shape) if self.identity else self.unrows(t.unsqueeze(0)).squeeze(0)
 
     def pattern(self, name, theta):
@@ -94,7 +101,7 @@ def _is_dense(shape, strides):
 
 def layout_of(t, skip=0):
     """The layout of t without its first `skip` axes."""
-    return Layout(t.shape[skip:], t.stride()[skip:])
+    return Layout(t.shape[skip:], t.stride()[skip:], t.is_contiguous())
 
 
 def accumulator(dtype):

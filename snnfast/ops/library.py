@@ -35,10 +35,12 @@ def fake(name, function):
 
 # Whether torch.func's transforms are at work, which do not take functions of autograd in this form. Nor do graphs of torch.jit and torch.compile.
 _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 
 
-def _is_plain():
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed())
+def is_plain():
+    """Whether a call is only run: nothing traces, compiles or transforms it."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed() or _modes())
 
 
 def _is_recorded(args):
@@ -63,7 +65,7 @@ def autograd(name, backward, setup):
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
 
     def call(*args):
-        if not _is_plain():
+        if not is_plain():
             return op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
 

@@ -9,7 +9,7 @@ from snnfast.engines import backends, form, reference
 from snnfast.engines.reference import multistep
 from snnfast.equations.bind import functions, remembers, signed
 from snnfast.ops import library
-from snnfast.ops.layout import accumulator, layout_of, together
+from snnfast.ops.layout import accumulator, layout_of, threshold, together
 
 MOST_STEPS = 1 << 24
 
@@ -129,14 +129,17 @@ class Neuron:
         if spikes == "count" and remembers(rule):
             raise ValueError("spikes='count' needs whole counts, which memory=True replaces by a float memory")
         layout = layout_of(x, skip=1)
-        th, inner = together(dict(zip(self.eq.parameters, (theta,) if len(self.eq.parameters) == 1 else theta, strict=True)), x, layout)
+        if len(self.eq.parameters) == 1:
+            th, inner = threshold(self.eq.parameters[0], theta, x, layout)
+        else:
+            th, inner = together(dict(zip(self.eq.parameters, theta, strict=True)), x, layout)
         v, count, v0 = _start(x, layout, theta, v0, state, self.eq, rule)
         if mask is not None:
             checks.tensor("mask", mask, (torch.bool,), x.device)
             checks.broadcasts("mask", mask.shape, layout.shape)
             mask = layout.vector(mask)
         rows = layout.rows(x)
-        grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, th, v))
+        grad = torch.is_grad_enabled() and (x.requires_grad or th.requires_grad or (v is not None and v.requires_grad))
         if grad and self.bwd is None:
             raise ValueError(f"{self.stem} has no step_bwd, so it has no gradient: call it under torch.no_grad()")
         if out is not None:
@@ -149,8 +152,14 @@ class Neuron:
             return out, IAFState(layout.unvector(v_end), layout.unvector(count_end)) if state_out is None else state_out
         if state_out is not None:
             raise ValueError("state_out goes with out=")
-        every, kind, numbers = form.EVERY if grad and x.is_cuda else 0, form.SPIKES.index(spikes), self.eq.numbers.pack(rule)
-        s, v, count, _ = self.call_fwd(rows, th, v, count, mask, T, inner, v0, kind, every, numbers)
+        kind, numbers = form.SPIKES.index(spikes), self.eq.numbers.pack(rule)
+        if not grad and library.is_plain():  # with results of its own a small launch takes half the time
+            s, ends = form.allocate(rows, T, spikes, signed(rule)), (th.new_empty((layout.N,)), form.count_like(rows, th, rule))
+            self.out(rows, th, v, count, mask, s, *ends, T, inner, v0, kind, numbers)
+            v, count = ends
+        else:
+            every = form.EVERY if grad and x.is_cuda else 0
+            s, v, count, _ = self.call_fwd(rows, th, v, count, mask, T, inner, v0, kind, every, numbers)
         state = IAFState(layout.unvector(v), layout.unvector(count))
         if spikes in form.DENSE:
             s = layout.unrows(s)

@@ -1,0 +1,54 @@
+"""What the results of an evaluation depend on, beside the network and the data."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from snnfast import checks
+from snnfast.ops.neuron import MOST_STEPS
+from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
+from snnfast.runtime.number_formats import check_dtype
+
+MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Two runs of one network and data with equal settings have equal results, to the last bit where `deterministic` says so; a run that goes on with
+    another's batches must have them all. What a run may choose beside them (batch, chunk, memory, workers) only moves time and memory.
+
+    Attributes: as in `snnfast.evaluate`; `at` is a list, `device` the kind of device, `products` None until the network says which.
+    """
+
+    T: int
+    at: list[int]
+    dtype: str
+    deterministic: bool
+    start_stop: bool
+    statistics: bool
+    device: str
+    products: str | None = None
+
+    @classmethod
+    def checked(
+        cls, snn: SpikingNetwork, T, at, dtype, deterministic, start_stop, statistics, device: torch.device
+    ) -> "EvaluationSettings":
+        """Refuses by name what is no setting of a run of `snn`."""
+        if checks.integer("T", T) > MOST_STEPS:
+            raise ValueError(f"T must be <= 2^24 = {MOST_STEPS}, up to which counts are exact, got {T}")
+        snn.method.check_T(T)
+        at = powers_of_two(T) if at is None else check_at(at, T)
+        if start_stop and snn.clock.differential:
+            raise ValueError("start_stop reads means of later steps; in mode 'differential' the sum from the first step on is the answer")
+        if start_stop and len(at) > MOST_WINDOWS:
+            raise ValueError(f"start_stop reads every pair of steps: give at= with at most {MOST_WINDOWS} of them, got {len(at)}")
+        return cls(T, at, check_dtype(dtype, device), bool(deterministic), bool(start_stop), bool(statistics), device.type)
+
+    def identity(self) -> dict:
+        """Plain values, for a file."""
+        return dataclasses.asdict(self)
+
+    def told(self) -> dict:
+        """What a report tells among its settings; it has the others in places of their own."""
+        return {name: getattr(self, name) for name in ("T", "at", "dtype", "products", "deterministic")}
