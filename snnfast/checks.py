@@ -133,15 +133,20 @@ def count_not_finite(t):
 
 
 def weights(net, where="net"):
-    """Refuses a network with a parameter or a running statistic that is not finite, with a variance below 0, or with a constant that is NaN: nothing
-    that it computes would mean anything. A constant may be infinite, as a mask is."""
-    for name, t in [*net.named_parameters(), *net.named_buffers()]:
+    """Refuses a network with a parameter or a running statistic that is not finite, or with a variance below 0: nothing that it computes would mean
+    anything."""
+    statistics = [(name, t) for name, t in net.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    for name, t in [*net.named_parameters(), *statistics]:
         if torch.nn.parameter.is_lazy(t) or t.is_meta or not t.is_floating_point():
             continue
         bad = count_not_finite(t.detach())
-        if bad and not isinstance(t, torch.nn.Parameter) and not name.endswith(("running_mean", "running_var")):
-            bad = int(torch.count_nonzero(t.isnan()))
         if bad:
             raise ValueError(f"{name} of {where} has {bad} of {t.numel()} numbers that are not finite (NaN or infinity)")
         if name.endswith("running_var") and bool((t < 0).any()):
             raise ValueError(f"{name} of {where} has {int((t < 0).sum())} of {t.numel()} variances below 0")
+
+
+def constant(name, t, where):
+    """Refuses a constant with NaN. It may be infinite, as a mask is, and of a kind that is not looked into."""
+    if t.dtype in FLOATS and t.layout == torch.strided and not t.is_meta and bool(t.isnan().any()):
+        raise ValueError(f"{name} of {where} has {int(t.isnan().sum())} of {t.numel()} numbers that are NaN")

@@ -1,5 +1,6 @@
 """Flags from the fields of objects: names, types, defaults, and what docstrings say of them. So a method of one's own has its flags."""
 
+import argparse
 import dataclasses
 import inspect
 import re
@@ -25,14 +26,18 @@ def flags_of(cls: type) -> Iterator[tuple[str, dict]]:
     about, hints = described(cls), typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
-        if isinstance(kind, types.UnionType):
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
             kind = next(k for k in typing.get_args(kind) if k is not type(None))
-        default = "" if field.default is None else f" ({field.default})"
+        default = "" if field.default in (None, dataclasses.MISSING) else f" ({field.default})"
+        text = (about.get(field.name, field.name.replace("_", " ")) + default).replace("%", "%%")  # argparse reads % its own way
         if kind is bool:
-            yield field.name, dict(action="store_true", default=None, help=about[field.name])
+            yield (
+                field.name,
+                dict(action=argparse.BooleanOptionalAction if field.default is True else "store_true", default=None, help=text),
+            )
         elif kind in KINDS:
             metavar, made = KINDS[kind]
-            yield field.name, dict(metavar=metavar, type=made, help=about[field.name] + default)
+            yield field.name, dict(metavar=metavar, type=made, help=text)
         elif typing.get_origin(kind) is typing.Literal:
             choices = typing.get_args(kind)
-            yield field.name, dict(choices=choices, metavar="NAME", help=f"{', '.join(choices)}: {about[field.name]}{default}")
+            yield field.name, dict(choices=choices, type=type(choices[0]), metavar="NAME", help=f"{', '.join(map(str, choices))}: {text}")

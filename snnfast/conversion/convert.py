@@ -246,8 +246,9 @@ OF_THRESHOLDS = "percentile", "per_channel"
 
 
 def _shared_out(options, neuron):
-    """(fields of the method, of a neuron's own Rule, of the inputs, of the thresholds) among convert's options."""
-    own = () if not isinstance(neuron, PythonNeuron) else neuron.Rule._fields
+    """(fields of the method, of a neuron's own Rule, of the inputs, of the thresholds) among convert's options. Those of the inputs and thresholds
+    come first: a Rule's field of such a name cannot be given here."""
+    own = () if not isinstance(neuron, PythonNeuron) else set(neuron.Rule._fields) - {*OPTIONS, *OF_THRESHOLDS}
     known = {*options_of_methods(), *OPTIONS, *OF_THRESHOLDS}
     rule = {k: v for k, v in options.items() if k in own or (neuron is not None and k not in known)}
     rest = {k: v for k, v in options.items() if k not in rule}

@@ -83,12 +83,12 @@ class Rate(Inputs):
 
     def __post_init__(self):
         if self.steps is not None:
-            checks.integer("input_steps", self.steps)
+            checks.integer("steps", self.steps)
 
     def clock(self, net, batches):
         first = next((m for m in net.modules() if nn.is_quantised(m)), None)
         steps = (1 if first is None else nn.levels_of(first)) if self.steps is None else self.steps
-        return Clock(mode=self.mode, input_steps=checks.integer("input_steps", steps))
+        return Clock(mode=self.mode, input_steps=checks.integer("steps", steps))
 
 
 KINDS: dict[str, type[Inputs]] = {kind.name: kind for kind in (Constant, Poisson, Analog, Rate)}
@@ -99,10 +99,14 @@ OPTIONS = {"amplitude": ("poisson", "amplitude"), "seed": ("poisson", "seed"), "
 def inputs_of(inputs: str | Inputs | None, **given) -> Inputs | None:
     """The object: itself, or made from its name and what `convert` takes for its fields. Options that are None count as not given."""
     given = {k: v for k, v in given.items() if v is not None}
+    if isinstance(inputs, Inputs) and not hasattr(inputs, "name"):
+        raise TypeError(f"inputs must be one of {', '.join(kind.__name__ for kind in KINDS.values())}, got {type(inputs).__name__}")
     name = inputs.name if isinstance(inputs, Inputs) else None if inputs is None else checks.choice("inputs", inputs, tuple(KINDS))
     for option in given:
         if OPTIONS[option][0] != name:
             raise ValueError(f"{option} is of inputs={OPTIONS[option][0]!r}")
+    if "input_steps" in given:
+        checks.integer("input_steps", given["input_steps"])
     fields = {OPTIONS[option][1]: value for option, value in given.items()}
     if isinstance(inputs, Inputs):
         if fields:

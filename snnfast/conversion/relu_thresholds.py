@@ -50,16 +50,24 @@ class Percentile:
     per: Per = "layer"
 
     def __post_init__(self):
-        if not 0 < checks.number("percentile", self.q) <= 100:
-            raise ValueError(f"percentile must be in (0, 100], got {self.q}")
+        _check(self.q, self.per, "q")
         checks.choice("per", self.per, get_args(Per))
-        if self.per == "neuron" and self.q != 100:
-            raise ValueError(f"thresholds per neuron are maxima: give percentile=100, not {self.q}")
+
+
+def _check(q, per, name):
+    if not 0 < checks.number(name, q) <= 100:
+        raise ValueError(f"{name} must be in (0, 100], got {q}")
+    if per == "neuron" and q != 100:
+        raise ValueError(f"thresholds per neuron are maxima: give {name}=100, not {q}")
 
 
 def percentile_of(calibrate, percentile=None, per_channel=None) -> Percentile | None:
     """The object: itself, or made from images and what `convert` takes for its fields, None where that is not given."""
+    if not isinstance(per_channel, (bool, str, type(None))):
+        raise TypeError(f"per_channel must be False, True or 'neuron', got {type(per_channel).__name__}")
     checks.choice("per_channel", per_channel, (None, False, True, "neuron"))
+    if not isinstance(calibrate, Percentile):
+        _check(99.9 if percentile is None else percentile, per_channel, "percentile")
     given = {"q": percentile, "per": {None: None, False: "layer", True: "channel", "neuron": "neuron"}[per_channel]}
     given = {k: v for k, v in given.items() if v is not None}
     if isinstance(calibrate, Percentile) and given:
@@ -67,7 +75,6 @@ def percentile_of(calibrate, percentile=None, per_channel=None) -> Percentile | 
     if isinstance(calibrate, Percentile):
         return calibrate
     if calibrate is None and given:
-        Percentile((), **given)
         raise ValueError("percentile and per_channel are of calibrate=, images that set the thresholds of ReLUs")
     return None if calibrate is None else Percentile(calibrate, **given)
 

@@ -119,5 +119,9 @@ def prepared(net, sample=None):
     make_functional(gm, inplace)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
-    checks.weights(gm, "the captured network")  # also what was computed, and constants that no module registers
+    checks.weights(gm, "the captured network")  # also what was computed
+    for node in gm.graph.find_nodes(op="get_attr"):
+        value = operator.attrgetter(node.target)(gm)
+        if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
+            checks.constant(node.target, value, "the captured network")
     return gm

@@ -36,11 +36,18 @@ def fake(name, function):
 # Whether torch.func's transforms are at work, which do not take functions of autograd in this form. Nor do graphs of torch.jit and torch.compile.
 _transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+_modes_before = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 1)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def is_plain():
     """Whether a call is only run: nothing traces, compiles or transforms it."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed() or _modes())
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed() or _modes() or _modes_before())
+
+
+def are_plain(*tensors):
+    """Whether these are torch's own tensors, or None: a subclass may stand for several."""
+    return all(t is None or type(t) in _PLAIN for t in tensors)
 
 
 def _is_recorded(args):

@@ -12,6 +12,7 @@ from snnfast.ops import library
 from snnfast.ops.layout import accumulator, layout_of, threshold, together
 
 MOST_STEPS = 1 << 24
+SMALL = 1 << 17  # spikes
 
 _NEURON = "Tensor x, Tensor theta, Tensor? v, Tensor? count, Tensor? mask"
 _LAUNCH = "int T, int inner, float v0"
@@ -153,7 +154,8 @@ class Neuron:
         if state_out is not None:
             raise ValueError("state_out goes with out=")
         kind, numbers = form.SPIKES.index(spikes), self.eq.numbers.pack(rule)
-        if not grad and library.is_plain():  # with results of its own a small launch takes half the time
+        # With results allocated here a small launch takes three quarters of the time; a large one wants the op's, which lie on huge pages.
+        if not grad and T * layout.N <= SMALL and library.are_plain(rows, th, v, count, mask) and library.is_plain():
             s, ends = form.allocate(rows, T, spikes, signed(rule)), (th.new_empty((layout.N,)), form.count_like(rows, th, rule))
             self.out(rows, th, v, count, mask, s, *ends, T, inner, v0, kind, numbers)
             v, count = ends

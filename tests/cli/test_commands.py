@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from typing import Literal, Optional
 
 import command
 import numpy as np
@@ -350,12 +351,27 @@ def test_flags_are_the_fields_of_inputs_and_methods(capsys, monkeypatch):
 
         Args:
             wait: steps before the first, >= 0; none is usual.
+            share: at most 50 % of them.
+            needed: a number that must be given.
         """
 
         wait: int = 3
+        share: Optional[float] = None
+        order: Literal[1, 2] = 1
+        quiet: bool = True
+        needed: float
 
     assert conversion_flags()["wait"] == dict(metavar="N", type=int, help="Late: steps before the first, >= 0 (3)")
-    assert "Late: steps before the first" in " ".join(help_of(capsys, "eval").split())
+    told = " ".join(help_of(capsys, "eval").split())
+    for part in (
+        "Late: steps before the first",
+        "Late: at most 50 % of them",
+        "Late: 1, 2: order (1)",
+        "--no-quiet",
+        "a number that must be given --",
+    ):
+        assert part.removesuffix(" --") in told, part
+    assert "MISSING" not in told
 
 
 def test_poisson_input_on_the_command_line(tmp_path):

@@ -1,10 +1,13 @@
 """How images come in and where thresholds come from: objects, and their names with options, say the same; the rest is refused."""
 
+import importlib
+
 import pytest
 import torch
 
 import snnfast
 from snnfast.conversion import Analog, Constant, Percentile, Poisson, Rate
+from snnfast.conversion.inputs import Inputs
 
 X = torch.rand(20, 6, generator=torch.Generator().manual_seed(1))
 
@@ -64,10 +67,13 @@ def test_thresholds_are_those_of_the_options(thresholds, named):
     [
         (lambda: Poisson(amplitude=0.0), "amplitude must be > 0"),
         (lambda: Poisson(seed=-1), "seed must be >= 0"),
-        (lambda: Rate(steps=0), "input_steps must be >= 1"),
-        (lambda: Percentile(X, q=0), r"percentile must be in \(0, 100\], got 0"),
+        (lambda: Rate(steps=0), "^steps must be >= 1"),
+        (lambda: snnfast.convert(quantised(), inputs="rate", input_steps=0), "input_steps must be >= 1"),
+        (lambda: Percentile(X, q=0), r"^q must be in \(0, 100\], got 0"),
+        (lambda: snnfast.convert(relus(), calibrate=X, percentile=0), r"percentile must be in \(0, 100\], got 0"),
         (lambda: Percentile(X, per="pixel"), "per must be one of 'layer', 'channel', 'neuron'"),
-        (lambda: Percentile(X, per="neuron"), "thresholds per neuron are maxima"),
+        (lambda: Percentile(X, per="neuron"), "thresholds per neuron are maxima: give q=100, not 99.9"),
+        (lambda: snnfast.convert(relus(), calibrate=X, per_channel="neuron"), "give percentile=100, not 99.9"),
         (lambda: snnfast.convert(quantised(), inputs=Poisson(), seed=3), r"give the fields of inputs to it, Poisson\(seed=...\)"),
         (lambda: snnfast.convert(quantised(), inputs=Poisson(), input_steps=3), "input_steps is of inputs='rate'"),
         (lambda: snnfast.convert(quantised(), seed=3), "seed is of inputs='poisson'"),
@@ -80,3 +86,31 @@ def test_thresholds_are_those_of_the_options(thresholds, named):
 def test_what_does_not_go_together(how, message):
     with pytest.raises(ValueError, match=message):
         how()
+
+
+def test_kinds_that_are_none():
+    with pytest.raises(TypeError, match="inputs must be one of Constant, Poisson, Analog, Rate, got Inputs"):
+        snnfast.convert(quantised(), inputs=Inputs())
+    with pytest.raises(TypeError, match="per_channel must be False, True or 'neuron', got Tensor"):
+        snnfast.convert(relus(), calibrate=X, per_channel=torch.tensor(True))
+
+
+SEEDED = """
+import typing
+class Rule(typing.NamedTuple):
+    seed: float = 0.0
+def step(v, n, x, theta, k):
+    s = where(v + x >= theta, 1.0, 0.0)
+    return v + x - s * theta, n + s, s
+"""
+
+
+def test_a_rule_with_a_field_of_the_inputs(tmp_path, monkeypatch):
+    """The inputs have it; it is never taken for the Rule's."""
+    (tmp_path / "seeded.py").write_text(SEEDED)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = snnfast.neuron(importlib.import_module("seeded"))
+    snn = snnfast.convert(quantised(), neuron=own, inputs="poisson", seed=3)
+    assert snn.clock.seed == 3 and snn.method.rule == {}
+    with pytest.raises(ValueError, match="seed is of inputs='poisson'"):
+        snnfast.convert(quantised(), neuron=own, seed=3)

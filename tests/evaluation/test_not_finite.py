@@ -47,10 +47,14 @@ class Shifted(torch.nn.Module):
 
 
 def test_what_a_capture_finds_is_refused_by_name():
-    with pytest.raises(ValueError, match="shift of the captured network has 1 of 4 numbers that are not finite"):
+    with pytest.raises(ValueError, match="shift of the captured network has 1 of 4 numbers that are NaN"):
         snnfast.convert(Shifted([0.0, math.nan, 0.0, 0.0]))
     snnfast.convert(Shifted([0.0, -math.inf, 0.0, 0.0]))  # as masks are
     net = Shifted([0.0] * 4)
+    net.register_buffer("unused", torch.tensor([math.nan]))
+    net.register_buffer("sparse", torch.eye(4).to_sparse())
+    net.register_buffer("small", torch.zeros(3).to(torch.float8_e4m3fn))
+    snnfast.convert(net)  # nothing reads them
     torch.nn.utils.parametrizations.weight_norm(net.linear)
     with torch.no_grad():
         net.linear.parametrizations.weight.original1.zero_()  # 0 / |0|

@@ -168,3 +168,30 @@ def test_fp16_and_bf16_keep_an_fp32_state():
         a, state = snnfast.iaf(x, 0.9, spikes="int8")
         b, expected = snnfast.iaf(x.float(), 0.9, spikes="int8")
         assert torch.equal(a, b) and torch.equal(state.v, expected.v) and state.v.dtype == torch.float32
+
+
+@pytest.mark.parametrize("op", [snnfast.iaf, snnfast.lif, snnfast.plif])
+def test_subclasses_stay_what_they_are(op):
+    """One that stands for two tensors: each has its own spikes and state, with a gradient and without."""
+    two = pytest.importorskip("torch.testing._internal.two_tensor").TwoTensor
+    x = torch.rand(4, 3)
+    s, state = op(two(x, 3 * x), 1.0)
+    for part, of in (("a", x), ("b", 3 * x)):
+        own, end = op(of, 1.0)
+        assert torch.equal(getattr(s, part), own)
+        assert torch.equal(getattr(state.v, part), end.v) and torch.equal(getattr(state.count, part), end.count)
+
+
+def test_small_and_large_calls_give_the_same(monkeypatch):
+    """A call that is only run takes a shorter way where it is small; the longer one gives the same, as a tensor of the same kind."""
+    from snnfast.ops import neuron
+
+    x = torch.randn(5, 3, 4, 6).to(memory_format=torch.channels_last)
+    for how in (dict(), dict(negative="snm", memory=True), dict(spikes="bits"), dict(spikes="count"), dict(unit="normalised", strict=True)):
+        found = []
+        for most in (0, 1 << 20):
+            monkeypatch.setattr(neuron, "SMALL", most)
+            found.append(snnfast.iaf(x, torch.full((3, 1, 1), 0.75), **how))
+        (a, one), (b, other) = found
+        assert torch.equal(a, b) and a.stride() == b.stride() and a.dtype == b.dtype
+        assert torch.equal(one.v, other.v) and torch.equal(one.count, other.count) and one.count.dtype == other.count.dtype

@@ -1,7 +1,7 @@
 // The time loop on CUDA for few neurons and many steps, where one warp to a multiprocessor waits for itself and not for memory.
 //
 // A block has 32 neurons and four warps. One warp computes, from shared memory to shared memory, so that a step of it is little more than the equation;
-// the other three, which other schedulers serve, bring the rows of x kAhead tiles early and take the spikes away, in words of 16 bytes.
+// the other three, which other schedulers serve, bring the rows of x kTiles - 1 tiles early and take the spikes away, in words of 16 bytes.
 #pragma once
 #include "multistep.h"
 

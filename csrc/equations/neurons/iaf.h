@@ -79,14 +79,17 @@ struct TrainedIafNumbers : IafNumbers<S> {
 template <bool forward, class F>
 void with_surrogate(Surrogate which, F&& f) {
   using enum Surrogate;
-  if constexpr (forward) return f(std::integral_constant<Surrogate, zif>{});
-  else switch (which) {
+  if constexpr (forward) {
+    f(std::integral_constant<Surrogate, zif>{});
+  } else {
+    switch (which) {
       case zif: return f(std::integral_constant<Surrogate, zif>{});
       case triangle: return f(std::integral_constant<Surrogate, triangle>{});
       case rectangle: return f(std::integral_constant<Surrogate, rectangle>{});
       case atan: return f(std::integral_constant<Surrogate, atan>{});
-      case sigmoid: return f(std::integral_constant<Surrogate, sigmoid>{});
+      default: return f(std::integral_constant<Surrogate, sigmoid>{});
     }
+  }
 }
 
 template <bool Signed>
