@@ -13,7 +13,7 @@ from snnfast.conversion.method import Method, method_of, voltage_of
 from snnfast.conversion.method import options as options_of_methods
 from snnfast.conversion.methods import OwnNeuron
 from snnfast.conversion.relu_thresholds import Percentile, percentile_of
-from snnfast.graph import commutes
+from snnfast.graph import commutes, guard
 from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.rewrite import put_in_place, replace, take_readout
 from snnfast.graph.trace import prepared
@@ -106,6 +106,7 @@ def convert(
     calibrate: torch.Tensor | Iterable | Percentile | None = None,
     maxpool: Literal["difference", "gated", "average"] = "difference",
     output: Literal["values", "spikes"] = "values",
+    sample: torch.Tensor | None = None,
     neuron: PythonNeuron | None = None,
     **options: Any,
 ) -> SpikingNetwork:
@@ -133,6 +134,8 @@ def convert(
         maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/conversion/max_pooling.py`.
         output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
             authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
+        sample: images [B, ...] on which the captured network must give what `net` gives, to a hundredth (fp64: 1e-6); the first decides branches of
+            the forward on sizes. Default: some of the calibration images, and nothing is compared where there are none.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
         options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have
             them. `v0` is the start voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
@@ -157,10 +160,10 @@ def convert(
     if neuron is not None:
         how = _own_neuron(how, neuron, rule)
     batches = None if calibrate is None else relu_thresholds.images_of(calibrate.images)
-    gm = prepared(net, None if batches is None else batches[0][:1])
+    gm = prepared(net, _samples(sample, batches))
     readout = take_readout(gm)
     if asked is None and method is None and neuron is None and inputs is None and has_functions(gm):
-        asked = "per_step" if _has_masks(gm) else "differential"
+        asked = "per_step" if guard.has_masks(gm) else "differential"
         how = how if asked == "per_step" else method_of("stbif", **options)
     if asked == "differential":
         _check_differential(how, gm, neuron, batches, output, maxpool)
@@ -208,8 +211,14 @@ def _mode_asked(mode, inputs, method):
     return None if mode is None and isinstance(inputs, Constant) else of
 
 
-def _has_masks(gm):
-    return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in gm.modules())
+def _samples(sample, batches):
+    """Images [1, ...] on which the captured network is compared with the one that was given."""
+    if sample is not None:
+        checks.tensor("sample", sample)
+        if sample.dim() < 2 or not sample.size(0):
+            raise ValueError(f"sample must be images [1 or more, ...], got shape {tuple(sample.shape)}")
+        batches = [sample]
+    return [] if batches is None else guard.samples_of(batches)
 
 
 def _check_differential(how, gm, neuron, batches, output, maxpool):
@@ -221,7 +230,7 @@ def _check_differential(how, gm, neuron, batches, output, maxpool):
         raise ValueError("in mode 'differential' neurons start at 0.5, which rounds to the nearest level: v0 is of mode 'per_step'")
     if maxpool != "difference" and any(max_pooling.window_of(n, gm) for n in gm.graph.nodes):
         raise ValueError(f"maxpool={maxpool!r} is another function than the network's: mode 'differential' takes 'difference'")
-    if _has_masks(gm):
+    if guard.has_masks(gm):
         raise ValueError(
             "random masks take spikes that a sum never gets back, so mode 'differential' would not converge: use mode 'per_step'"
         )

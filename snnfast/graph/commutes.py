@@ -11,7 +11,7 @@ m = torch.nn
 MODULES = (
     m.Conv1d, m.Conv2d, m.Conv3d, m.ConvTranspose1d, m.ConvTranspose2d, m.ConvTranspose3d, m.Linear, m.Identity, m.Flatten,
     m.AvgPool1d, m.AvgPool2d, m.AvgPool3d, m.AdaptiveAvgPool1d, m.AdaptiveAvgPool2d, m.AdaptiveAvgPool3d,
-    m.BatchNorm1d, m.BatchNorm2d, m.BatchNorm3d, m.ZeroPad2d, m.Upsample, m.PixelShuffle, m.ChannelShuffle,
+    m.BatchNorm1d, m.BatchNorm2d, m.BatchNorm3d, m.SyncBatchNorm, m.ZeroPad2d, m.Upsample, m.PixelShuffle, m.ChannelShuffle,
 )  # fmt: skip
 LINEAR = {
     torch.flatten, torch.cat, torch.split, torch.chunk, torch.unbind, torch.roll, torch.stack,

@@ -26,16 +26,19 @@ def put_in_place(gm, node, name, module):
 def fold_batch_norms(gm):
     """Folds every batch norm that follows a convolution into it, in place (W gamma/sqrt(var + eps), ...).
 
-    One whose layer is used elsewhere too stays as the affine map that it is in eval mode, and so does one behind a linear layer, which may run along
-    another dimension than that layer's features, and one behind a weight that is computed (weight_norm).
+    One whose layer, or a weight of it, is used elsewhere too stays as the affine map that it is in eval mode, and so does one behind a linear layer,
+    which may run along another dimension than that layer's features, and one behind a weight that is computed (weight_norm).
     """
+    read = {n.target.rpartition(".")[0] for n in gm.graph.find_nodes(op="get_attr")}
     calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
     for node in list(gm.graph.nodes):
         bn = module_of(gm, node)
-        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)) or bn.running_mean is None:
+        if not isinstance(bn, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)) or bn.running_mean is None:
             continue
         before = node.all_input_nodes[0]
         layer = module_of(gm, before)
+        if before.target in read or node.target in read:
+            continue
         if type(layer) is not torch.nn.Conv2d or "weight" not in layer._parameters or len(before.users) != 1 or calls[before.target] != 1:
             continue
         replace(gm, before.target, torch.nn.utils.fuse_conv_bn_eval(layer, bn))

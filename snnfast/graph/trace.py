@@ -8,6 +8,7 @@ from torch import fx
 from torch.nn.utils import parametrize
 
 from snnfast import checks, nn
+from snnfast.graph import guard
 from snnfast.graph.inplace import make_functional
 from snnfast.graph.rewrite import drop_dropout, fold_batch_norms
 
@@ -87,6 +88,8 @@ def trace(net, sample=None):
         graph = tracer.trace(net)
     except Exception as error:  # torch.fx raises many kinds
         where = f", in {tracer.failed}" if tracer.failed else ""
+        if sample is None and "control flow" in str(error):
+            where += "; a branch on sizes is decided by sample=, an image [1, ...]"
         raise ValueError(f"net cannot be converted: torch.fx cannot trace {type(net).__name__}.forward{where} ({error})") from error
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     if len(inputs) != 1:
@@ -104,21 +107,29 @@ def _compute_weights(net):
             m.register_parameter(name, w)
 
 
-def prepared(net, sample=None):
-    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed."""
+def prepared(net, samples=()):
+    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed.
+
+    samples: images [1, ...]; the first decides branches, and for each the graph must give what the network gives.
+    """
     try:
         net = copy.deepcopy(net).eval()
     except RuntimeError as error:  # a weight that is computed, as weight_norm's is
         raise ValueError(f"net cannot be copied: {str(error).splitlines()[0]}") from error
+    guard.check_layers(net)
     _compute_weights(net)
+    expected = guard.outputs(net, samples)
     inplace = {m for m in net.modules() if getattr(m, "inplace", False)}
     for m in inplace:
         m.inplace = False  # fixed values are used again in every chunk
-    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) else net, sample)
+    # What is around a network is captured where it is around a part of one.
+    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) or guard.has_hooks(net) else net, samples[0] if len(samples) else None)
     drop_dropout(gm)
     make_functional(gm, inplace)
+    guard.check(gm, samples, expected, "a branch of its forward goes another way for it, or what Python computes there is not captured")
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
+    guard.check(gm, samples, expected, "a batch norm cannot be folded, since its layer is used elsewhere too")
     checks.weights(gm, "the captured network")  # also what was computed
     for node in gm.graph.find_nodes(op="get_attr"):
         value = operator.attrgetter(node.target)(gm)
