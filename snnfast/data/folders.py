@@ -1,7 +1,9 @@
 """Data sets of picture files, through torchvision: training images moved as the papers' programs move them, test images as they are."""
 
+import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets, transforms
@@ -39,7 +41,8 @@ def read(name, root, cutout, download, preprocessing, train=True):
 def _opened(path):
     """A picture in RGB; an error with its name where it cannot be read, asks for more than Pillow allows, or is too long to resize."""
     try:
-        image = datasets.folder.default_loader(path)
+        with Image.open(path) as file:
+            image = _of_eight_bits(file, path).convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(f"image {plain(path)}: {error}") from None
     except OSError as error:  # no picture, or half of one
@@ -51,11 +54,27 @@ def _opened(path):
     return image
 
 
+def _of_eight_bits(image, path):
+    """Grey values of 16 bits as 8: Pillow's conversion makes all above 255 white."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(f"image {plain(path)} has grey values from {values.min()} to {values.max()}: up to 65535, of 16 bits, can be read")
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 255
+
+
 def _folder(path, steps):
     try:
-        return datasets.ImageFolder(str(path), transforms.Compose(steps), loader=_opened)
+        found = datasets.ImageFolder(str(path), transforms.Compose(steps), loader=_opened)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
+    if all(name.isdigit() for name in found.classes) and found.classes != sorted(found.classes, key=int):
+        told = ", ".join(found.classes[:6])
+        warnings.warn(
+            f"the class folders of {path} are in the order of text, as torchvision has them: {told} ... are 0, 1, 2 ...", stacklevel=4
+        )
+    return found
 
 
 def _imagefolder(root, normalise, preprocessing, train):

@@ -60,6 +60,8 @@ def declare_operators():
     if torch.version.cuda is None and "torchvision" not in sys.modules and importlib.util.find_spec("torchvision"):
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
+            if hasattr(torch.ops.torchvision, name):
+                continue  # another program had the same thought
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         return library  # which lives as long as what it declared is to
     return None

@@ -1,6 +1,7 @@
 """The op library `snnfast::`: schemas are declared in Python, the reference is every op's default kernel."""
 
 import torch
+from torch.autograd import forward_ad
 
 from snnfast.engines import backends
 
@@ -42,7 +43,8 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 def is_plain():
     """Whether a call is only run: nothing traces, compiles or transforms it."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed() or _modes() or _modes_before())
+    watched = torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed() or _modes() or _modes_before()
+    return not watched and forward_ad._current_level < 0
 
 
 def are_plain(*tensors):
@@ -72,11 +74,19 @@ def autograd(name, backward, setup):
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
 
     def call(*args):
+        if forward_ad._current_level >= 0:
+            _check_no_tangent(name, args)
         if not is_plain():
             return op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
 
     return call
+
+
+def _check_no_tangent(name, args):
+    """In forward mode torch takes a custom op for a constant, without a word."""
+    if any(isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
+        raise RuntimeError(f"snnfast::{name} has no derivative in forward mode (torch.func.jvp, jacfwd): take backward(), vjp or jacrev")
 
 
 def once_differentiable(name):

@@ -50,7 +50,7 @@ def without_constant(node, gm, args, kwargs):
     """Arguments of a function of weights without its bias, of a sum without its numbers."""
     if node.op == "call_function" and is_product(node, gm):
         return (*args[:2], *((None,) if len(args) > 2 else ()), *args[3:]), {**kwargs, **({"bias": None} if "bias" in kwargs else {})}
-    if node.target in ADD:
+    if node.target in ADD and any(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):  # else a sum of sizes, which is no value
         zeroed = lambda a: 0 if isinstance(a, (int, float)) else a  # noqa: E731
         return tuple(map(zeroed, args)), {k: a if k == "alpha" else zeroed(a) for k, a in kwargs.items()}
     return args, kwargs

@@ -20,7 +20,7 @@ try:
     _libc = ctypes.CDLL(None)
     _libc.mallinfo2.restype = _Info
     _trim = _libc.malloc_trim
-except (OSError, AttributeError):  # not glibc >= 2.33: its heap is left alone
+except (OSError, AttributeError, TypeError):  # not glibc >= 2.33, or Windows: its heap is left alone
     _libc = None
 
 

@@ -1,7 +1,11 @@
 """How much memory there is, how much is used, and how a budget is written."""
 
+import contextlib
+import importlib
 import os
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -62,11 +66,24 @@ def restart_peak(device):
 def _status(key):
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    except OSError:  # not Linux
+        return _elsewhere(key)
     return int(next(line for line in lines if line.startswith(key + ":")).split()[1]) << 10
+
+
+def _elsewhere(key):
+    """The same by psutil where it is installed, else the peak alone, where the system tells it; else 0, with a warning."""
+    with contextlib.suppress(ImportError):
+        psutil = importlib.import_module("psutil")
+        info = psutil.Process().memory_info()
+        return int(info.rss if key == "VmRSS" else getattr(info, "peak_wset", info.rss))
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        warnings.warn("how much memory this process holds is not known here, and told as 0: install psutil", stacklevel=3)
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
 
 
 def free(device):

@@ -1,6 +1,9 @@
 """Data sets in their real form on disk, with the preprocessing of the papers, chosen by name and kept in checkpoints."""
 
 import pickle
+import subprocess
+import sys
+import warnings
 
 import command
 import numpy as np
@@ -187,3 +190,52 @@ def test_bad_data(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             load(*given)
+
+
+def test_pictures_of_16_bits_are_not_white(tmp_path):
+    """Grey values are scaled: Pillow's own conversion cuts them off at 255."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    values = np.tile(np.linspace(0, 65535, 8, dtype=np.uint16), (8, 1))
+    Image.fromarray(values).save(tmp_path / "val" / "a" / "0.png")
+    plain = dict(mean=[0.0] * 3, std=[1.0] * 3, resize=8, crop=8)
+    image, _ = load("imagefolder", tmp_path, preprocessing=plain, train=False).test[0]
+    assert torch.allclose(image, torch.linspace(0, 1, 8).expand(3, 8, 8), atol=1 / 255)
+
+
+def test_the_order_of_numbered_class_folders_is_told(tmp_path):
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    for many, told in ((3, False), (12, True)):
+        for k in range(many):
+            folder = tmp_path / str(many) / "val" / str(k)
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / "0.png")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            load("imagefolder", tmp_path / str(many), preprocessing=dict(mean=[0.0] * 3, std=[1.0] * 3, resize=8, crop=8), train=False)
+        assert [str(w.message) for w in said if "order of text" in str(w.message)] == [
+            f"the class folders of {tmp_path / str(many) / 'val'} are in the order of text, as torchvision has them: "
+            "0, 1, 10, 11, 2, 3 ... are 0, 1, 2 ..."
+        ] * told
+
+
+DECLARED = """
+import torch
+own = torch.library.Library("torchvision", "FRAGMENT")
+for name in ("nms", "qnms") if torch.version.cuda is None else ():
+    own.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from snnfast.data import declare_operators
+declare_operators()
+import torchvision
+"""
+
+
+def test_operators_that_another_program_declared():
+    """It may have had the same thought; a second declaration would be an error."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    run = subprocess.run([sys.executable, "-c", DECLARED], capture_output=True, text=True, env=command.ENV)
+    assert run.returncode == 0, run.stderr[-1000:]

@@ -195,3 +195,16 @@ def test_small_and_large_calls_give_the_same(monkeypatch):
         (a, one), (b, other) = found
         assert torch.equal(a, b) and a.stride() == b.stride() and a.dtype == b.dtype
         assert torch.equal(one.v, other.v) and torch.equal(one.count, other.count) and one.count.dtype == other.count.dtype
+
+
+@pytest.mark.parametrize("call", [lambda x: snnfast.iaf(x, 1.0)[0], lambda x: snnfast.plif(x, 1.0)[0], lambda x: snnfast.qcfs(x, 1.0, 4)])
+def test_forward_mode_is_refused(call):
+    """torch takes a custom op for a constant there, without a word."""
+    x = torch.rand(4, 3)
+    for derive in (lambda: torch.func.jvp(call, (x,), (torch.ones_like(x),)), lambda: torch.func.jacfwd(call)(x)):
+        with pytest.raises(RuntimeError, match="has no derivative in forward mode"):
+            derive()
+    with torch.autograd.forward_ad.dual_level():
+        with pytest.raises(RuntimeError, match="has no derivative in forward mode"):
+            call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+        call(x)  # no tangent, nothing to lose
