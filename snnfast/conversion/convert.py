@@ -134,7 +134,7 @@ def convert(
         maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/conversion/max_pooling.py`.
         output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
             authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
-        sample: images [B, ...] on which the captured network must give what `net` gives, to a hundredth (fp64: 1e-6); the first decides branches of
+        sample: images [B, ...] on which the captured network must give what `net` gives, computed in fp64; the first decides branches of
             the forward on sizes. Default: some of the calibration images, and nothing is compared where there are none.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
         options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have
@@ -160,6 +160,8 @@ def convert(
     if neuron is not None:
         how = _own_neuron(how, neuron, rule)
     batches = None if calibrate is None else relu_thresholds.images_of(calibrate.images)
+    if sample is not None:
+        guard.check_runs(net, _samples(sample, None)[0])
     gm = prepared(net, _samples(sample, batches))
     readout = take_readout(gm)
     if asked is None and method is None and neuron is None and inputs is None and has_functions(gm):

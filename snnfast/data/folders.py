@@ -55,10 +55,13 @@ def _opened(path):
 
 
 def _of_eight_bits(image, path):
-    """Grey values of 16 bits as 8: Pillow's conversion makes all above 255 white."""
+    """Grey values of 16 bits as 8: Pillow's conversion makes all above 255 white. Those of 32 bits are as they are up to 255, and of 16 bits beyond,
+    as older Pillows open such files."""
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image)
+    if image.mode == "I" and values.max() <= 0xFF:
+        return image
     if values.min() < 0 or values.max() > 0xFFFF:
         raise ValueError(f"image {plain(path)} has grey values from {values.min()} to {values.max()}: up to 65535, of 16 bits, can be read")
     return Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 255
@@ -69,7 +72,7 @@ def _folder(path, steps):
         found = datasets.ImageFolder(str(path), transforms.Compose(steps), loader=_opened)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
-    if all(name.isdigit() for name in found.classes) and found.classes != sorted(found.classes, key=int):
+    if all(name.isdecimal() for name in found.classes) and found.classes != sorted(found.classes, key=int):
         told = ", ".join(found.classes[:6])
         warnings.warn(
             f"the class folders of {path} are in the order of text, as torchvision has them: {told} ... are 0, 1, 2 ...", stacklevel=4

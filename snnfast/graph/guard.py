@@ -1,17 +1,21 @@
 """A captured graph computes what its network computes: what is known beforehand to be lost is refused by name, the rest is compared on samples."""
 
+import bisect
+import copy
+import itertools
+
 import torch
 
 from snnfast import nn
 
-NEAR = {torch.float64: 1e-6}  # || captured - network || / || network ||: rounding; what is lost shows as more than a hundredth
-LEAST = 1e-2  # in fp32, where rounding may move a level of a quantised activation
+NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
 SAMPLES = 8
 
 
-def check_layers(net):
-    """Refuses layers whose place a neuron cannot take, and those that mix the images of a batch."""
-    for name, m in net.named_modules():
+def check_layers(gm):
+    """Refuses layers of a graph whose place a neuron cannot take, and those that mix the images of a batch."""
+    for name in dict.fromkeys(node.target for node in gm.graph.find_nodes(op="call_module")):
+        m = gm.get_submodule(name)
         if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.running_mean is None:
             raise ValueError(f"{name} ({type(m).__name__}) has no running statistics: it would mix the images of a batch")
         if not nn.is_quantised(m):
@@ -22,48 +26,92 @@ def check_layers(net):
             raise ValueError(f"{name} ({type(m).__name__}) has hooks, which its neuron would not have: take them off, or make them layers")
 
 
+def with_hooks_inside(net):
+    """The network, a copy, with the hooks around it moved into its forward, where a capture sees them."""
+    before, behind = list(net._forward_pre_hooks.values()), list(net._forward_hooks.values())
+    if net._forward_pre_hooks_with_kwargs or net._forward_hooks_with_kwargs:
+        raise ValueError(
+            "net has a hook with keywords around it, which a capture of its forward would miss: take it off, or make it a layer"
+        )
+    net._forward_pre_hooks.clear(), net._forward_hooks.clear()
+    cls = type(net)
+
+    def forward(self, x):
+        for hook in before:
+            given = hook(self, (x,))
+            x = x if given is None else given[0] if isinstance(given, tuple) else given
+        y = cls.forward(self, x)
+        for hook in behind:
+            given = hook(self, (x,), y)
+            y = y if given is None else given
+        return y
+
+    if before or behind:
+        net.__class__ = type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
+    return net
+
+
 def has_masks(net):
     """Whether it draws random masks of spikes."""
     return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in net.modules())
 
 
-def has_hooks(net):
-    """Whether hooks run around the whole network, which a capture of its forward would miss."""
-    return bool(net._forward_hooks or net._forward_pre_hooks)
-
-
 def samples_of(batches):
     """A few images [1, ...] of the batches, from first to last."""
-    places = [(b, i) for b, batch in enumerate(batches) for i in range(len(batch))]
-    chosen = sorted({round(k * (len(places) - 1) / (SAMPLES - 1)) for k in range(SAMPLES)})
-    return [batches[b][i : i + 1] for b, i in (places[k] for k in chosen)]
+    ends = list(itertools.accumulate(map(len, batches)))
+    found = []
+    for place in sorted({round(k * (ends[-1] - 1) / (SAMPLES - 1)) for k in range(SAMPLES)}):
+        b = bisect.bisect_right(ends, place)
+        i = place - (ends[b - 1] if b else 0)
+        found.append(batches[b][i : i + 1])
+    return found
 
 
-@torch.no_grad()
+def _in_fp64(net, samples, change=None):
+    """What a copy of it, changed, gives for copies of the samples. In fp64 no rounding moves a level of a quantised activation."""
+    twin = copy.deepcopy(net).double()
+    if change is not None:
+        change(twin)
+        twin.recompile()
+    with torch.no_grad(), torch.autocast(samples[0].device.type, enabled=False):
+        return [twin(x.double() if x.is_floating_point() else x.clone()) for x in samples]
+
+
 def outputs(net, samples):
-    """What the network gives for each sample; nothing where it draws random masks."""
-    if has_masks(net):
+    """What the network gives for each sample; nothing where it draws random masks, or runs in its own format alone."""
+    if has_masks(net) or not len(samples):
         return []
     try:
-        return [net(x) for x in samples]
-    except Exception as error:  # a network's own may be of any kind
-        x = samples[0]
-        about = f"{list(x.shape)}, {str(x.dtype).removeprefix('torch.')}, on {x.device}"
-        raise ValueError(f"net does not run on an image of sample= or calibrate= ({about}): {str(error).splitlines()[0]}") from error
+        return _in_fp64(net, samples)
+    except Exception:  # of any kind: a network's own
+        return []
 
 
-@torch.no_grad()
-def check(gm, samples, expected, why):
-    """Refuses a graph that gives something else."""
+def check_runs(net, sample):
+    """Refuses a sample that the network does not run on."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(net).eval()(sample.clone())
+    except Exception as error:
+        about = f"{list(sample.shape)}, {str(sample.dtype).removeprefix('torch.')}, on {sample.device}"
+        raise ValueError(f"net does not run on an image of sample= ({about}): {str(error).splitlines()[0]}") from error
+
+
+def check(gm, samples, expected, why, change=None):
+    """Refuses a graph that gives something else, as it is or after `change(graph module)`, which is tried on a copy."""
     gm.graph.lint()
     gm.recompile()
-    for i, (x, wanted) in enumerate(zip(samples, expected)):
-        if not isinstance(wanted, torch.Tensor) or not wanted.is_floating_point() or not torch.isfinite(wanted).all():
-            continue
-        found = gm(x)
+    if not expected or not all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in expected):
+        return
+    largest = max(float(y.norm()) for y in expected) or 1.0
+    try:
+        captured = _in_fp64(gm, samples, change)
+    except Exception as error:
+        raise ValueError(f"net cannot be converted: captured, it does not run: {str(error).splitlines()[0]}") from error
+    for i, (found, wanted) in enumerate(zip(captured, expected)):
         same = isinstance(found, torch.Tensor) and found.shape == wanted.shape
-        off = float((found - wanted).double().norm() / wanted.double().norm().clamp(min=1e-300)) if same else float("inf")
-        if not off <= NEAR.get(wanted.dtype, LEAST):
+        off = float((found - wanted).norm()) / largest if same else float("inf")
+        if not off <= NEAR:
             raise ValueError(
                 f"net cannot be converted: captured, it gives other outputs for sample {i} (relative difference {off:.2g}): {why}"
             )

@@ -116,20 +116,20 @@ def prepared(net, samples=()):
         net = copy.deepcopy(net).eval()
     except RuntimeError as error:  # a weight that is computed, as weight_norm's is
         raise ValueError(f"net cannot be copied: {str(error).splitlines()[0]}") from error
-    guard.check_layers(net)
     _compute_weights(net)
     expected = guard.outputs(net, samples)
     inplace = {m for m in net.modules() if getattr(m, "inplace", False)}
     for m in inplace:
         m.inplace = False  # fixed values are used again in every chunk
-    # What is around a network is captured where it is around a part of one.
-    gm = trace(torch.nn.Sequential(net) if nn.is_quantised(net) or guard.has_hooks(net) else net, samples[0] if len(samples) else None)
+    whole = torch.nn.Sequential(net) if nn.is_quantised(net) else guard.with_hooks_inside(net)
+    gm = trace(whole, samples[0] if len(samples) else None)
+    guard.check_layers(gm)
     drop_dropout(gm)
     make_functional(gm, inplace)
     guard.check(gm, samples, expected, "a branch of its forward goes another way for it, or what Python computes there is not captured")
+    guard.check(gm, samples, expected, "a batch norm cannot be folded, since its layer is used elsewhere too", fold_batch_norms)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
-    guard.check(gm, samples, expected, "a batch norm cannot be folded, since its layer is used elsewhere too")
     checks.weights(gm, "the captured network")  # also what was computed
     for node in gm.graph.find_nodes(op="get_attr"):
         value = operator.attrgetter(node.target)(gm)

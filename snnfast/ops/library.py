@@ -86,7 +86,7 @@ def autograd(name, backward, setup):
 def _check_no_tangent(name, args):
     """In forward mode torch takes a custom op for a constant, without a word."""
     if any(isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
-        raise RuntimeError(f"snnfast::{name} has no derivative in forward mode (torch.func.jvp, jacfwd): take backward(), vjp or jacrev")
+        raise RuntimeError(f"snnfast::{name} has no derivative in forward mode (torch.func.jvp, jacfwd): take backward()")
 
 
 def once_differentiable(name):

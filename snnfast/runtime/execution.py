@@ -127,7 +127,7 @@ class Execution:
             return product(env[node.all_input_nodes[0]], take)
         if take and node.target in INTO and not self.half and not node.kwargs:
             args = [env[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
-            if constants or not linear_part.has_number(node):
+            if constants or not linear_part.has_number(node, args):
                 value = into(INTO[node.target], args, take)
                 if value is not None:
                     return value

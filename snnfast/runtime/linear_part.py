@@ -41,9 +41,9 @@ def is_join(node):
     return node.target in ADD or node.target in JOINS
 
 
-def has_number(node):
-    """Whether a node adds a number."""
-    return node.target in ADD and any(isinstance(a, (int, float)) for a in node.args)
+def has_number(node, args):
+    """Whether a node adds a number, written or made of sizes. args: the values of its arguments."""
+    return node.target in ADD and any(isinstance(a, (int, float)) for a in args)
 
 
 def without_constant(node, gm, args, kwargs):

@@ -73,13 +73,16 @@ def _status(key):
 
 def _elsewhere(key):
     """The same by psutil where it is installed, else the peak alone, where the system tells it; else 0, with a warning."""
+    info = None
     with contextlib.suppress(ImportError):
-        psutil = importlib.import_module("psutil")
-        info = psutil.Process().memory_info()
-        return int(info.rss if key == "VmRSS" else getattr(info, "peak_wset", info.rss))
+        info = importlib.import_module("psutil").Process().memory_info()
+    if info is not None and (key == "VmRSS" or hasattr(info, "peak_wset")):
+        return int(info.rss if key == "VmRSS" else info.peak_wset)
     try:
         resource = importlib.import_module("resource")
     except ImportError:
+        if info is not None:
+            return int(info.rss)
         warnings.warn("how much memory this process holds is not known here, and told as 0: install psutil", stacklevel=3)
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

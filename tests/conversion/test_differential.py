@@ -400,11 +400,17 @@ def test_a_trace_holds_every_step():
     assert all(layer["s"].shape[0] == 200 for layer in found.values())
 
 
-@pytest.mark.parametrize(
-    "body", [lambda h: h[..., : h.size(3) - 1], lambda h: torch.nn.functional.pad(h, (0, 8 - h.size(3)))], ids=["slice", "pad"]
-)
+SIZED = {
+    "slice": lambda h: h[..., : h.size(3) - 1],
+    "pad": lambda h: torch.nn.functional.pad(h, (0, 8 - h.size(3))),
+    "added": lambda h: h + (h.shape[1] + 1),
+    "added alone": lambda h: h + h.size(1),
+}
+
+
+@pytest.mark.parametrize("body", SIZED.values(), ids=SIZED)
 def test_sums_of_sizes_are_no_constants(body):
-    """A step without constants leaves numbers out that are added to values, not those that sizes are made of."""
+    """A step without constants leaves numbers out that are added to values, also where sizes make them, and none that sizes are made of."""
 
     class Net(torch.nn.Module):
         def __init__(self):

@@ -127,7 +127,7 @@ def test_norms_that_mix_images_are_refused_in_front_of_the_neurons_too():
     [
         (torch.zeros(()), "sample must be images"),
         (torch.zeros(0, 3), "sample must be images"),
-        (torch.zeros(2, 4), r"net does not run on an image of sample= or calibrate= \(\[1, 4\], float32, on cpu\): mat1 and mat2"),
+        (torch.zeros(2, 4), r"net does not run on an image of sample= \(\[1, 4\], float32, on cpu\): mat1 and mat2"),
     ],
 )
 def test_samples_that_are_none(sample, message):
@@ -140,3 +140,49 @@ def test_the_network_is_not_changed_by_a_comparison():
     before = {k: v.clone() for k, v in net.state_dict().items()}
     prepared(net, [X[:1], X[5:6]])
     assert net.training and all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("where", ["on the input", "in a layer"])
+def test_samples_are_not_written_to(where):
+    first = torch.nn.ReLU(inplace=True) if where == "in a layer" else torch.nn.Identity()
+    body = lambda s, x: s.h(s.q(s.c(s.f(x.mul_(2.0).sub_(1.0) if where == "on the input" else x))))  # noqa: E731
+    net, x = Own(body, f=first, c=conv(), q=torch.nn.ReLU(), h=head()).eval(), X.clone()
+    if where == "in a layer":
+        snnfast.convert(net, calibrate=x)
+        assert torch.equal(x, X)
+    else:
+        snnfast.convert(net, calibrate=x, sample=X.clone())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("levels", [1, 4, 16])
+def test_rounding_refuses_nothing(dtype, levels):
+    """Levels of quantised activations move by it, on flat images whole maps of them: the comparison is in fp64."""
+    torch.manual_seed(levels)
+    net = snnfast.models.resnet20(activation="qcfs", levels=levels, width=0.25)
+    for m in net.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.running_mean.normal_(), m.running_var.uniform_(0.2, 2.0)
+    x = torch.cat([torch.randn(2, 3, 32, 32), torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)])
+    snnfast.convert(net.to(dtype), sample=x.to(dtype))
+
+
+def test_an_output_of_zeros_is_one():
+    net = torch.nn.Sequential(
+        conv(bias=False), torch.nn.BatchNorm2d(4), snnfast.nn.QCFS(4, 1.0), torch.nn.Flatten(), torch.nn.Linear(144, 3, bias=False)
+    )
+    snnfast.convert(net, sample=torch.zeros(2, 3, 6, 6))
+
+
+def test_observing_hooks_change_no_name():
+    net = torch.nn.Sequential(conv(), snnfast.nn.QCFS(4, 1.0), head())
+    plain = snnfast.convert(net, v0={"1": 0.25})
+    net.register_forward_hook(lambda m, inputs, y: None)
+    hooked = snnfast.convert(net, v0={"1": 0.25})
+    assert [n for n, _ in hooked.neurons()] == [n for n, _ in plain.neurons()] and len(net._forward_hooks) == 1
+    assert list(hooked.state_dict()) == list(plain.state_dict()) and type(net) is torch.nn.Sequential
+
+
+def test_layers_that_nothing_calls_are_left_alone():
+    net = Own(lambda s, x: s.h(s.q(x)), q=snnfast.nn.QCFS(4, 1.0), h=head(3), aux=torch.nn.BatchNorm2d(3, track_running_stats=False))
+    snnfast.convert(net)

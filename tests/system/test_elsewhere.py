@@ -38,6 +38,10 @@ def test_psutil_where_it_is_installed(no_proc, monkeypatch):
     process = types.SimpleNamespace(memory_info=lambda: types.SimpleNamespace(rss=5 << 20, peak_wset=7 << 20))
     monkeypatch.setitem(sys.modules, "psutil", types.SimpleNamespace(Process=lambda: process))
     assert (memory.used("cpu"), memory.peak("cpu")) == (5 << 20, 7 << 20)
+    process = types.SimpleNamespace(memory_info=lambda: types.SimpleNamespace(rss=5 << 20))  # macOS: the peak is the system's
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(resource, "getrusage", lambda who: types.SimpleNamespace(ru_maxrss=9 << 20))
+    assert (memory.used("cpu"), memory.peak("cpu")) == (5 << 20, 9 << 20)
 
 
 def test_where_nothing_tells_it(no_proc, monkeypatch):
