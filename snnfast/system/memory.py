@@ -73,20 +73,22 @@ def _status(key):
 
 def _elsewhere(key):
     """The same by psutil where it is installed, else the peak alone, where the system tells it; else 0, with a warning."""
-    info = None
+    info = resource = None
     with contextlib.suppress(ImportError):
         info = importlib.import_module("psutil").Process().memory_info()
-    if info is not None and (key == "VmRSS" or hasattr(info, "peak_wset")):
-        return int(info.rss if key == "VmRSS" else info.peak_wset)
-    try:
+    with contextlib.suppress(ImportError):
         resource = importlib.import_module("resource")
-    except ImportError:
-        if info is not None:
-            return int(info.rss)
-        warnings.warn("how much memory this process holds is not known here, and told as 0: install psutil", stacklevel=3)
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most << 10
+    if info is not None and key == "VmRSS":
+        return int(info.rss)
+    if hasattr(info, "peak_wset"):  # Windows
+        return int(info.peak_wset)
+    if resource is not None:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most << 10
+    if info is not None:
+        return int(info.rss)
+    warnings.warn("how much memory this process holds is not known here, and told as 0: install psutil", stacklevel=3)
+    return 0
 
 
 def free(device):
