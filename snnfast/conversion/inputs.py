@@ -60,7 +60,7 @@ class Poisson(Inputs):
         amplitude = self.amplitude
         if amplitude is None:
             amplitude = 1.0 if batches is None else max(float(b.abs().max()) for b in batches if b.numel())
-        return Clock(checks.number("amplitude", amplitude, positive=True), checks.integer("seed", self.seed, 0))
+        return Clock(checks.number("amplitude", amplitude, positive=True), self.seed)  # images of zeros have none
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Rate(Inputs):
     def clock(self, net, batches):
         first = next((m for m in net.modules() if nn.is_quantised(m)), None)
         steps = (1 if first is None else nn.levels_of(first)) if self.steps is None else self.steps
-        return Clock(mode=self.mode, input_steps=checks.integer("steps", steps))
+        return Clock(mode=self.mode, input_steps=steps)
 
 
 KINDS: dict[str, type[Inputs]] = {kind.name: kind for kind in (Constant, Poisson, Analog, Rate)}

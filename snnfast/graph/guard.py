@@ -97,12 +97,8 @@ def check_runs(net, sample):
         raise ValueError(f"net does not run on an image of sample= ({about}): {str(error).splitlines()[0]}") from error
 
 
-def check(gm, samples, expected, why, change=None):
-    """Refuses a graph that gives something else, as it is or after `change(graph module)`, which is tried on a copy."""
-    gm.graph.lint()
-    gm.recompile()
-    if not expected or not all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in expected):
-        return
+def _differs(gm, samples, expected, change=None):
+    """(sample, relative difference) of the first sample for which the graph, as it is or changed, gives something else, or None."""
     largest = max(float(y.norm()) for y in expected) or 1.0
     try:
         captured = _in_fp64(gm, samples, change)
@@ -112,6 +108,22 @@ def check(gm, samples, expected, why, change=None):
         same = isinstance(found, torch.Tensor) and found.shape == wanted.shape
         off = float((found - wanted).norm()) / largest if same else float("inf")
         if not off <= NEAR:
-            raise ValueError(
-                f"net cannot be converted: captured, it gives other outputs for sample {i} (relative difference {off:.2g}): {why}"
-            )
+            return i, off
+    return None
+
+
+def check(gm, samples, expected, fold):
+    """Refuses a graph that gives something else when its batch norms are folded, which is tried on a copy; as it is, where that is why."""
+    gm.graph.lint()
+    gm.recompile()
+    if not expected or not all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in expected):
+        return
+    folded = _differs(gm, samples, expected, fold)
+    if folded is None:
+        return
+    captured = _differs(gm, samples, expected)
+    why = "a branch of its forward goes another way for it, or what Python computes there is not captured"
+    if captured is None:
+        why = "a batch norm cannot be folded, since its layer is used elsewhere too"
+    i, off = captured or folded
+    raise ValueError(f"net cannot be converted: captured, it gives other outputs for sample {i} (relative difference {off:.2g}): {why}")

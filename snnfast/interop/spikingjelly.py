@@ -38,16 +38,9 @@ class _Fused:
     def multi_step_forward(self, x_seq, *args, **kwargs):
         (v,) = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_seq, v, *self.parameters()))
-        primitive = not getattr(
-            self.surrogate_function, "spiking", True
-        )  # set_spiking_mode(False): no spikes, but the surrogate's own function
-        if (
-            why_not(self)
-            or primitive
-            or self.store_v_seq
-            or x_seq.dtype not in (torch.float32, torch.float64)
-            or (grad and _surrogate(self) is None)
-        ):
+        # set_spiking_mode(False): no spikes, but the surrogate's own function.
+        unusual = self.store_v_seq or not getattr(self.surrogate_function, "spiking", True)
+        if why_not(self) or unusual or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
             return super().multi_step_forward(x_seq, *args, **kwargs)
         self._fused_count = _count_like(getattr(self, "_fused_count", None), v)
         theta, state = self.fused_theta(x_seq), IAFState(v, self._fused_count)

@@ -186,3 +186,17 @@ def test_observing_hooks_change_no_name():
 def test_layers_that_nothing_calls_are_left_alone():
     net = Own(lambda s, x: s.h(s.q(x)), q=snnfast.nn.QCFS(4, 1.0), h=head(3), aux=torch.nn.BatchNorm2d(3, track_running_stats=False))
     snnfast.convert(net)
+
+
+def test_a_fold_that_is_wrong_is_named(monkeypatch):
+    """Which of the two it was, the capture or the fold."""
+    from snnfast.graph import trace
+
+    def wrong(gm):
+        for m in gm.modules():
+            if isinstance(m, torch.nn.Conv2d):
+                m.weight.data.mul_(1.5)
+
+    monkeypatch.setattr(trace, "fold_batch_norms", wrong)
+    with pytest.raises(ValueError, match=r"other outputs for sample 0 \(.*\): a batch norm cannot be folded"):
+        snnfast.convert(torch.nn.Sequential(conv(), norm(4), snnfast.nn.QCFS(4, 1.0), head()), sample=X)
