@@ -202,7 +202,7 @@ def test_pictures_of_16_bits_are_not_white(tmp_path):
     Image.fromarray(values).save(tmp_path / "val" / "a" / "0.png")
     plain = dict(mean=[0.0] * 3, std=[1.0] * 3, resize=8, crop=8)
     image, _ = load("imagefolder", tmp_path, preprocessing=plain, train=False).test[0]
-    assert torch.allclose(image, torch.linspace(0, 1, 8).expand(3, 8, 8), atol=1 / 255)
+    assert torch.allclose(image, torch.linspace(0, 1, 8).expand(3, 8, 8), atol=1 / 255)  # a level of 8 bits
 
 
 def test_the_order_of_numbered_class_folders_is_told(tmp_path):
