@@ -9,66 +9,19 @@ import torch
 from snnfast import checks, nn
 from snnfast.conversion import functions, max_pooling, relu_thresholds
 from snnfast.conversion.inputs import OPTIONS, Constant, Inputs, default_of, inputs_of, of_mode
-from snnfast.conversion.method import Method, method_of, voltage_of
+from snnfast.conversion.method import Method, method_of
 from snnfast.conversion.method import options as options_of_methods
 from snnfast.conversion.methods import OwnNeuron
+from snnfast.conversion.neurons import put_neurons, put_neurons_by_images
 from snnfast.conversion.relu_thresholds import Percentile, percentile_of
 from snnfast.graph import commutes, guard
 from snnfast.graph.flow import Plan, has_functions
-from snnfast.graph.rewrite import put_in_place, replace, take_readout
-from snnfast.graph.trace import prepared
+from snnfast.graph.prepare import prepared
+from snnfast.graph.rewrite import put_in_place, take_readout
 from snnfast.graph.vocabulary import called, module_of
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.runtime import linear_part
 from snnfast.runtime.network import SpikingNetwork
-
-
-def _put_neurons(gm, keywords, differential):
-    """Puts an IF in place of every quantised activation, with its mask behind it; returns their names and levels."""
-    levels = {}
-    for name, m in list(gm.named_modules()):
-        if not nn.is_quantised(m):
-            continue
-        checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
-        (theta, low, high), options = nn.rungs_of(m), keywords
-        if differential:
-            options = {**options, "caps": (low, high)}
-        elif low < 0:
-            raise ValueError(f"{name} has levels below 0, which have a spiking form in mode='differential' alone")
-        else:
-            theta = nn.threshold_of(m)
-        levels[name] = high - low
-        replace(gm, name, _neuron(theta.detach(), name, options, getattr(m, "axis", 1)))
-        if getattr(m, "mask", None) is not None:
-            _mask(gm, name, m.mask)
-    return levels
-
-
-def _mask(gm, name, mask):
-    gm.add_submodule(f"{name}_mask", mask)
-    for node in [n for n in gm.graph.nodes if n.op == "call_module" and n.target == name]:
-        with gm.graph.inserting_after(node):
-            new = gm.graph.call_module(f"{name}_mask", ())
-        node.replace_all_uses_with(new)
-        new.args = (node,)
-
-
-def _neuron(theta, name, options, axis=1):
-    own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
-    return nn.IF(theta=theta, axis=axis if theta.dim() < 2 else None, **{**options, "v0": voltage_of(options["v0"], name, own)})
-
-
-def _put_neurons_for_relus(gm, options, batches, how):
-    """Puts an IF in place of every call of a ReLU, with thresholds from data; returns their names, which have no levels."""
-    nodes, taken = relu_thresholds.relu_nodes(gm), {n for n, m in gm.named_modules() if not isinstance(m, relu_thresholds.MODULES)}
-    found = relu_thresholds.thresholds(gm, nodes, batches, how.q, how.per)
-    names = {}
-    for node in nodes:
-        name = relu_thresholds.name_of(node, taken)
-        theta = found[node].to(next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32))
-        put_in_place(gm, node, name, _neuron(theta, name, options))
-        names[name] = None
-    return names
 
 
 def _end_in_a_relu(gm, batches):
@@ -91,6 +44,9 @@ def _replace_max_pools(gm, form, poisson):
     plan = Plan(gm, poisson)
     for node in list(gm.graph.nodes):
         if node not in plan.spiking:
+            continue
+        if node.meta.get("kind") == "pool":
+            plan.spiking.update(max_pooling.replace_function(node, gm, form))
             continue
         pool = max_pooling.replaced(node, gm, form)
         if pool is not None:
@@ -116,26 +72,26 @@ def convert(
     with thresholds from data; the last linear layer has no neuron: its output is read, and a softmax behind it is taken of the mean output.
 
     Args:
-        net: a network of `snnfast.models`, or any traceable module whose activations are layers of `snnfast.nn` or ReLUs and whose other layers,
-            behind the first activation, commute with rates (`snnfast/graph/commutes.py` lists them). torchvision's and timm's VGGs and ResNets are.
+        net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate` (without them torch.fx
+            records it, which knows less). Its activations are layers of `snnfast.nn`, or those of torch, with `calibrate`.
         method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
             "srp+stbif", "srp+snm" or "cos". Default: "if", and "stbif" in mode "differential".
         mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
             neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
-            network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if the network has such
-            functions and no method and no random masks are asked for, else "per_step".
+            network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a function stands
+            behind an activation, or is the only kind of activation, and no method and no random masks are asked for; else "per_step".
         inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
             "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a
             current at every step; in mode "differential" all of it at the first.
-        calibrate: images for the thresholds of ReLUs: `snnfast.conversion.Percentile(images, q, per)`; or images, a tensor [B, ...] or an iterable
-            of tensors or of (images, labels), on the device of `net`, with its fields as `options`: `percentile` (99.9) and `per_channel` (False,
-            True or "neuron").
+        calibrate: images for the thresholds of ReLUs, and in mode "differential" of the other activation functions (GELU, SiLU, ...):
+            `snnfast.conversion.Percentile(images, q, per, levels)`; or images, a tensor [B, ...] or an iterable of tensors or of (images, labels),
+            on the device of `net`, with its fields as `options`: `percentile` (99.9), `per_channel` (False, True or "neuron"), `levels` (32).
         maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/conversion/max_pooling.py`.
         output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
             authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
-        sample: images [B, ...] on which the captured network must give what `net` gives, computed in fp64; the first decides branches of
-            the forward on sizes. Default: some of the calibration images, and nothing is compared where there are none.
+        sample: images [1 or more, ...] for which torch.export captures the network, with the number of images as the only size that may
+            change, and on which the captured network must give what `net` gives. Default: some of the calibration images.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
         options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have
             them. `v0` is the start voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
@@ -164,7 +120,7 @@ def convert(
         guard.check_runs(net, _samples(sample, None)[0])
     gm = prepared(net, _samples(sample, batches))
     readout = take_readout(gm)
-    if asked is None and method is None and neuron is None and inputs is None and has_functions(gm):
+    if asked is None and method is None and neuron is None and inputs is None and _needs_differences(gm, batches):
         asked = "per_step" if guard.has_masks(gm) else "differential"
         how = how if asked == "per_step" else method_of("stbif", **options)
     if asked == "differential":
@@ -174,9 +130,9 @@ def convert(
         _end_in_a_relu(gm, batches)
     # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
     levels = {}
-    if batches is not None and relu_thresholds.relu_nodes(gm):
-        levels = _put_neurons_for_relus(gm, how.neuron(), batches, calibrate)
-    levels = _put_neurons(gm, how.neuron(), clock.differential) | levels
+    if batches is not None:
+        levels = put_neurons_by_images(gm, how.neuron(), batches, calibrate, clock.differential)
+    levels = put_neurons(gm, how.neuron(), clock.differential) | levels
     _check_names(how.neuron()["v0"], levels)
     if not levels:
         raise ValueError(_nothing_to_fire(gm))
@@ -189,6 +145,15 @@ def convert(
     return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how, clock)
 
 
+def _needs_differences(gm, batches):
+    """Whether only mode 'differential' converges to the network: a function that does not commute with rates stands behind an activation, or is all
+    there is to put neurons behind."""
+    if batches is None:
+        return has_functions(gm)
+    relus = relu_thresholds.relu_nodes(gm)
+    return has_functions(gm, relus) or (not relus and bool(relu_thresholds.function_nodes(gm)))
+
+
 def _nothing_to_fire(gm):
     """Why a network without a single neuron is none."""
     text = "net has no quantised activation (snnfast.nn.QCFS and its kin) and no ReLU to put neurons in place of"
@@ -196,6 +161,7 @@ def _nothing_to_fire(gm):
         return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
     known = (*commutes.MODULES, torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d, torch.nn.Softmax, torch.nn.LogSoftmax)
     others = [n for n in gm.graph.nodes if n.op == "call_module" and not isinstance(gm.get_submodule(n.target), known)]
+    others += [n for n in gm.graph.nodes if n.meta.get("kind") == "function"]
     return text + ("" if not others else f"; {', '.join(called(n, gm) for n in others[:5])} cannot fire")
 
 
@@ -238,10 +204,8 @@ def _check_differential(how, gm, neuron, batches, output, maxpool):
         )
     if "caps" in keywords:
         raise ValueError("in mode 'differential' the caps of a neuron are the levels of its activation: caps is of mode 'per_step'")
-    if output == "spikes" or (batches is not None and relu_thresholds.relu_nodes(gm)):
-        raise ValueError(
-            "mode 'differential' needs quantised activations, whose levels its neurons have; a ReLU's neuron is of mode 'per_step'"
-        )
+    if output == "spikes":
+        raise ValueError("output='spikes', a neuron behind the last layer, is of mode 'per_step'")
 
 
 def _own_neuron(how, neuron, options):
@@ -253,7 +217,7 @@ def _own_neuron(how, neuron, options):
     return OwnNeuron(v0=how.v0, of=neuron, rule=options)
 
 
-OF_THRESHOLDS = "percentile", "per_channel"
+OF_THRESHOLDS = "percentile", "per_channel", "levels"
 
 
 def _shared_out(options, neuron):

@@ -12,8 +12,10 @@ the summed output is then that of the quantised network.
 
 import torch
 
+from snnfast.graph.flow import rows_of
+from snnfast.graph.rewrite import places
 from snnfast.graph.vocabulary import PRODUCTS, is_function, softmax_of
-from snnfast.nn.over_time import Call, Differential, FusedLayerNorm, FusedSoftmax
+from snnfast.nn.over_time import Call, Differential, FusedLayerNorm, FusedSoftmax, RowsFirst
 from snnfast.ops.rows import MOST_COLUMNS
 
 m = torch.nn
@@ -34,7 +36,7 @@ def _fused(gm, node):
 def put(gm, plan):
     """Puts a `Differential` in place of every function that spikes reach."""
     for node in list(gm.graph.nodes):
-        if node not in plan.spiking or not is_function(node, gm, plan.spiking):
+        if node not in plan.spiking or not (is_function(node, gm, plan.spiking) or node.meta.get("kind") == "affine"):
             continue
         inputs = node.all_input_nodes
         if any(a in plan.without_values[0] for a in inputs):
@@ -46,10 +48,31 @@ def put(gm, plan):
             )
         name = type(gm.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(node.target, "__name__", node.target)
         name = f"product ({name})" if node.target in PRODUCTS else name
-        target = f"{node.name}_over_time"
-        gm.add_submodule(target, Differential(Call(gm, node), name, [a in plan.spiking for a in inputs], _fused(gm, node)))
-        with gm.graph.inserting_before(node):
-            new = gm.graph.call_module(target, tuple(inputs))
-        plan.spiking.add(new)
-        node.replace_all_uses_with(new)
-        gm.graph.erase_node(node)
+        plan.spiking.add(over_time(gm, node, name, [a in plan.spiking for a in inputs], _fused(gm, node)))
+
+
+def over_time(gm, node, name, running, fused=None):
+    """Puts a `Differential` in place of a node. Its inputs and its value have their images first: where they lie elsewhere they are moved.
+    Returns the node with its value."""
+    axes = [rows_of(a)[0] if runs else 0 for a, runs in zip(node.all_input_nodes, running)]
+    to = rows_of(node)[0]
+    call = Call(gm, node) if not any((*axes, to)) else RowsFirst(Call(gm, node), axes, to)
+    target = f"{node.name}_over_time"
+    gm.add_submodule(target, Differential(call, name, running, fused if isinstance(call, Call) else None))
+    with gm.graph.inserting_before(node):
+        inputs = [moved(gm, a, axis, 0) for a, axis in zip(node.all_input_nodes, axes)]
+        new = gm.graph.call_module(target, tuple(inputs))
+        new.meta.update(places(node) | {"rows": (0, rows_of(node)[1])})
+        last = moved(gm, new, 0, to)
+    node.replace_all_uses_with(last)
+    gm.graph.erase_node(node)
+    return last
+
+
+def moved(gm, node, axis, to):
+    """A node with the images of `node` along another dimension; itself, where they lie there."""
+    if axis == to:
+        return node
+    new = gm.graph.call_function(torch.movedim, (node, axis, to))
+    new.meta.update(places(node) | {"kind": "view", "rows": (to, rows_of(node)[1])})
+    return new

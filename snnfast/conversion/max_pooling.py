@@ -8,6 +8,7 @@ gated        out_t = the input of that neuron of the window whose sum so far is 
 import torch
 from torch.nn import functional as F
 
+from snnfast.conversion import functions
 from snnfast.graph.vocabulary import called
 from snnfast.nn.over_time import Pool
 
@@ -29,6 +30,18 @@ def window_of(node, gm):
         given = dict(zip(_ARGUMENTS, node.args[1:])) | {k: v for k, v in node.kwargs.items() if k in _ARGUMENTS}
         return _FUNCTIONS[node.target], {**_DEFAULTS, **given}
     return None
+
+
+def replace_function(node, gm, form):
+    """Puts a spiking form in place of a maximum over whole dimensions, or of an adaptive pooling; returns the nodes that are new."""
+    if form == "gated":
+        raise ValueError(f"{called(node, gm)} has no gated form: use maxpool='difference' or 'average'")
+    if form == "difference":
+        return [functions.over_time(gm, node, f"maximum ({getattr(node.target, '__name__', 'amax')})", [True])]
+    name = getattr(node.target, "__name__", "amax")
+    node.target = torch.mean if "amax" in name else getattr(F, name.replace("max", "avg"))
+    node.meta["kind"] = "linear"
+    return []
 
 
 def replaced(node, gm, form):

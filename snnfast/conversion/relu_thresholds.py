@@ -15,10 +15,16 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from snnfast import checks
+from snnfast.graph.aten import name_of as name_of_operator
 from snnfast.graph.vocabulary import called
 
 MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
 FUNCTIONS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
+# Activation functions of single values, by the names of torch's operators, behind which mode "differential" puts a neuron.
+ELEMENTWISE = frozenset(
+    "silu gelu hardswish hardsigmoid sigmoid tanh elu leaky_relu softplus mish prelu _prelu_kernel selu celu log_sigmoid hardtanh clamp clamp_min "
+    "clamp_max threshold rrelu softshrink hardshrink".split()
+)  # fmt: skip
 # The histogram that a percentile is read from: bins of equal ratio, 0.4 % wide, over 24 octaves below the largest activation, so that one outlier
 # does not make them coarse.
 OCTAVES, BINS = 24, 4096
@@ -35,6 +41,8 @@ class Percentile:
         images: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of the network.
         q: in (0, 100]; 100 is the maximum.
         per: a threshold for each "layer" or "channel"; or "neuron", its maximum (SNM's authors), for images of that size alone.
+        levels: of mode "differential", in which a neuron is the activation rounded to so many levels up to the threshold: more are nearer to the
+            network, and take about as many more steps.
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
@@ -48,10 +56,12 @@ class Percentile:
     images: Tensor | Iterable
     q: float = 99.9
     per: Per = "layer"
+    levels: int = 32
 
     def __post_init__(self):
         _check(self.q, self.per, "q")
         checks.choice("per", self.per, get_args(Per))
+        checks.integer("levels", self.levels)
 
 
 def _check(q, per, name):
@@ -61,21 +71,23 @@ def _check(q, per, name):
         raise ValueError(f"thresholds per neuron are maxima: give {name}=100, not {q}")
 
 
-def percentile_of(calibrate, percentile=None, per_channel=None) -> Percentile | None:
+def percentile_of(calibrate, percentile=None, per_channel=None, levels=None) -> Percentile | None:
     """The object: itself, or made from images and what `convert` takes for its fields, None where that is not given."""
     if not isinstance(per_channel, (bool, str, type(None))):
         raise TypeError(f"per_channel must be False, True or 'neuron', got {type(per_channel).__name__}")
     checks.choice("per_channel", per_channel, (None, False, True, "neuron"))
     if not isinstance(calibrate, Percentile):
         _check(99.9 if percentile is None else percentile, per_channel, "percentile")
-    given = {"q": percentile, "per": {None: None, False: "layer", True: "channel", "neuron": "neuron"}[per_channel]}
+    given = {"q": percentile, "per": {None: None, False: "layer", True: "channel", "neuron": "neuron"}[per_channel], "levels": levels}
     given = {k: v for k, v in given.items() if v is not None}
     if isinstance(calibrate, Percentile) and given:
-        raise ValueError(f"percentile and per_channel: give the fields of calibrate to it, Percentile(..., {next(iter(given))}=...)")
+        raise ValueError(
+            f"percentile, per_channel and levels: give the fields of calibrate to it, Percentile(..., {next(iter(given))}=...)"
+        )
     if isinstance(calibrate, Percentile):
         return calibrate
     if calibrate is None and given:
-        raise ValueError("percentile and per_channel are of calibrate=, images that set the thresholds of ReLUs")
+        raise ValueError("percentile, per_channel and levels are of calibrate=, images that set the thresholds of activations")
     return None if calibrate is None else Percentile(calibrate, **given)
 
 
@@ -85,14 +97,26 @@ def relu_nodes(gm):
     for node in gm.graph.nodes:
         if node.op == "call_module" and isinstance(gm.get_submodule(node.target), MODULES):
             found.append(node)
+        elif node.meta.get("kind") == "activation":
+            found.append(node)
         elif node.op in ("call_function", "call_method") and node.target in FUNCTIONS:
             found.append(node)
     return found
 
 
+def function_nodes(gm):
+    """The nodes that are other activation functions of single values; none that is only a factor of products, a gate."""
+    found = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of_operator(n.target) in ELEMENTWISE]
+    return [n for n in found if any(user.meta.get("kind") != "product" for user in n.users)]
+
+
 def name_of(node, taken):
     """A name for the neuron of a ReLU: that of its module at its first call, the node's otherwise."""
-    name = node.target if node.op == "call_module" and node.target not in taken else node.name
+    return free_name(node.target if node.op == "call_module" and node.target not in taken else node.name, taken)
+
+
+def free_name(name, taken):
+    """The name, made another where it is taken."""
     while name in taken:
         name += "_"
     taken.add(name)
@@ -140,20 +164,24 @@ def _rows(value, per):
     return value.transpose(0, 1).flatten(1) if per == "channel" and value.dim() > 1 else value.reshape(1, -1)
 
 
-def thresholds(gm, nodes, batches, percentile=99.9, per="layer"):
-    """theta of each node, [1], [C], or the shape of one image's activations. Channels that are never active get the largest threshold of the others.
+def thresholds(gm, nodes, batches, percentile=99.9, per="layer", magnitudes=()):
+    """(theta of each node, [1], [C], or the shape of one image's activations; the nodes that have values below 0). Channels that are never active get
+    the largest threshold of the others. magnitudes: nodes whose values count without their sign.
 
     Two passes over the images: the largest activations, then a histogram of the non-zero ones below them.
     """
-    most, counts, shapes = {}, {}, {}
+    most, counts, shapes, signed = {}, {}, {}, set()
 
     def largest(node, value):
+        if node in magnitudes:
+            signed.update([node] if bool((value < 0).any()) else ())
+            value = value.abs()
         top = _rows(value, per).amax(1).double()
         shapes[node] = value.shape[1:]
         most[node] = torch.maximum(most[node], top) if node in most else top
 
     def count(node, value):
-        a, top = _rows(value, per), most[node].clamp(min=1e-300)
+        a, top = _rows(value.abs() if node in magnitudes else value, per), most[node].clamp(min=1e-300)
         below = (a.double() / top[:, None]).clamp(min=2.0**-OCTAVES).log2()  # -OCTAVES to 0
         bins = ((below / OCTAVES + 1) * BINS).long().clamp(max=BINS - 1) + BINS * torch.arange(a.size(0), device=a.device)[:, None]
         found = torch.bincount(bins[a > 0], minlength=a.size(0) * BINS).view(a.size(0), BINS)
@@ -175,7 +203,7 @@ def thresholds(gm, nodes, batches, percentile=99.9, per="layer"):
         if dead.any():
             theta = torch.where(dead, theta[~dead].max(), theta)
         found[node] = theta.view(shapes[node]) if per == "neuron" else theta
-    return found
+    return found, signed
 
 
 def _percentile(counts, top, percentile):

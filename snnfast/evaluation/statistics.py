@@ -53,7 +53,7 @@ class QuantisedPass:
             else:
                 env[node] = self._value(node, env, interpreter, execution, plan, image.size(0))
             if is_product(node, gm):
-                self._count(node, env)
+                self._count(node, env, image.size(0))
             for a in node.all_input_nodes:
                 if last[a] is node:
                     env.pop(a, None)
@@ -74,12 +74,12 @@ class QuantisedPass:
             return y
         return execution.node(interpreter, node, env, plan.per_row, images)
 
-    def _count(self, node, env):
+    def _count(self, node, env, images):
         """Per image. A transposed convolution multiplies per input, the others per output."""
         layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         inputs, weight = env[node.all_input_nodes[0]], weight_of(node, self.gm, env)
         many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else env[node]
-        self.work[node] = (many[0].numel() * weight[0].numel(), inputs[0].numel())
+        self.work[node] = (many.numel() // images * weight[0].numel(), inputs.numel() // images)
 
 
 class Statistics:

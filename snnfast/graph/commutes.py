@@ -74,7 +74,7 @@ def check(node, gm, plan, per_step=False):
             f"{called(node, gm)} uses a size of the image; time and batch are merged here, so write flatten(1) or h.size(0) instead"
         )
     target = node.target
-    if target in SCALE | MATMUL | PRODUCTS and len(node.args) < 2:
+    if "kind" not in node.meta and target in SCALE | MATMUL | PRODUCTS and len(node.args) < 2:
         raise ValueError(f"{called(node, gm)} has no spiking form with operands by name: give them by place")
     if is_function(node, gm, plan.spiking):
         if not per_step:
@@ -83,7 +83,10 @@ def check(node, gm, plan, per_step=False):
                 "given and takes quantised activations alone, or mode='per_step', which is biased"
             )
         return
-    if node.op == "call_module":
+    kind = node.meta.get("kind")
+    if kind is not None:
+        ok = kind in ("linear", "affine", "view", "product")
+    elif node.op == "call_module":
         ok = isinstance(gm.get_submodule(target), MODULES)
     elif target in LINEAR:
         ok = True

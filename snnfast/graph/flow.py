@@ -24,7 +24,9 @@ class Plan:
             fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
             if fires:
                 self.firing.append(node)
-            if fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
+            if node.meta.get("kind") == "size":
+                self.from_image.add(node)
+            elif fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
                 self.spiking.add(node)
             elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
                 self.from_image.add(node)
@@ -46,6 +48,11 @@ class Plan:
         return sizes, constants
 
 
+def rows_of(node):
+    """(dimension, k): where the images lie in a node's value, k rows each, images outermost; None of one that has none."""
+    return node.meta.get("rows", (0, 1))
+
+
 def served(module):
     """Whether a layer can be computed sparsely."""
     if type(module) is torch.nn.Linear:
@@ -64,17 +71,17 @@ def unspiking(gm):
             if served(module) and any(a in dense for a in node.all_input_nodes):
                 found.add(node)
             continue
-        function = isinstance(module, (Differential, *FUNCTION_MODULES)) or node.target in FUNCTIONS
+        function = isinstance(module, (Differential, *FUNCTION_MODULES)) or node.target in FUNCTIONS or node.meta.get("kind") == "function"
         if function or any(a in dense for a in node.all_input_nodes):
             dense.add(node)
     return found
 
 
-def has_functions(gm):
-    """Whether a function that does not commute with rates stands behind an activation."""
+def has_functions(gm, activations=()):
+    """Whether a function that does not commute with rates stands behind an activation: a quantised one, or one of these nodes."""
     reached = set()
     for node in gm.graph.nodes:
         layer = module_of(gm, node)
-        if layer is not None and nn.is_quantised(layer) or any(a in reached for a in node.all_input_nodes):
+        if node in activations or (layer is not None and nn.is_quantised(layer)) or any(a in reached for a in node.all_input_nodes):
             reached.add(node)
     return any(node in reached and is_function(node, gm, reached) for node in gm.graph.nodes)

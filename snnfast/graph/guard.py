@@ -9,13 +9,17 @@ import torch
 from snnfast import nn
 
 NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
-SAMPLES = 8
+SAMPLES = 5
 
 
-def check_layers(gm):
-    """Refuses layers of a graph whose place a neuron cannot take, and those that mix the images of a batch."""
-    for name in dict.fromkeys(node.target for node in gm.graph.find_nodes(op="call_module")):
-        m = gm.get_submodule(name)
+def layers_of(gm):
+    """(name, layer) of a graph's calls."""
+    return ((name, gm.get_submodule(name)) for name in dict.fromkeys(node.target for node in gm.graph.find_nodes(op="call_module")))
+
+
+def check_layers(layers):
+    """Refuses layers whose place a neuron cannot take, and those that mix the images of a batch. layers: (name, layer) of each."""
+    for name, m in layers:
         if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.running_mean is None:
             raise ValueError(f"{name} ({type(m).__name__}) has no running statistics: it would mix the images of a batch")
         if not nn.is_quantised(m):
@@ -67,24 +71,32 @@ def samples_of(batches):
     return found
 
 
-def _in_fp64(net, samples, change=None):
-    """What a copy of it, changed, gives for copies of the samples. In fp64 no rounding moves a level of a quantised activation."""
-    twin = copy.deepcopy(net).double()
+def formats_of(net):
+    """(dtype, how near) of the comparisons to make, each where those before it found a difference or did not run: fast ones first. In fp64 no
+    rounding moves a level of a quantised activation, and much of it is slow."""
+    own = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
+    found = [] if own == torch.float64 else [(torch.float32, 1e-5)]
+    return [*found, (torch.float64, NEAR), *([(own, 0.05)] if own in (torch.bfloat16, torch.float16) else [])]
+
+
+def _in_format(net, samples, dtype, change=None):
+    """What a copy of it, changed, gives for copies of the samples."""
+    twin = copy.deepcopy(net).to(dtype)
     if change is not None:
         change(twin)
         twin.recompile()
     with torch.no_grad(), torch.autocast(samples[0].device.type, enabled=False):
-        return [twin(x.double() if x.is_floating_point() else x.clone()) for x in samples]
+        return [twin(x.to(dtype, copy=True) if x.is_floating_point() else x.clone()) for x in samples]
 
 
-def outputs(net, samples):
-    """What the network gives for each sample; nothing where it draws random masks, or runs in its own format alone."""
-    if has_masks(net) or not len(samples):
-        return []
+def _outputs(net, samples, dtype):
+    """What the network gives for each sample, or None where it does not run in this format, or gives what cannot be compared."""
     try:
-        return _in_fp64(net, samples)
+        found = _in_format(net, samples, dtype)
     except Exception:  # of any kind: a network's own
-        return []
+        return None
+    fit = all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in found)
+    return [y.double() for y in found] if fit else None
 
 
 def check_runs(net, sample):
@@ -97,33 +109,52 @@ def check_runs(net, sample):
         raise ValueError(f"net does not run on an image of sample= ({about}): {str(error).splitlines()[0]}") from error
 
 
-def _differs(gm, samples, expected, change=None):
-    """(sample, relative difference) of the first sample for which the graph, as it is or changed, gives something else, or None."""
+def _as_batches(samples, expected):
+    """The samples in batches of several sizes, and what the network gives for each of their images: a graph must not know its batch's size.
+
+    One sample alone stands beside another image, which it must not see.
+    """
+    x = [s for s in samples if s.shape == samples[0].shape and s.dtype == samples[0].dtype]
+    if len(x) < len(samples) or any(y.dim() == 0 or y.size(0) != 1 for y in expected):
+        return samples, expected
+    if len(x) == 1:
+        return [x[0], torch.cat([x[0], x[0].roll(1, -1).roll(1, 1)])], [expected[0]] * 2
+    return [x[0], torch.cat(x)], [expected[0], torch.cat(expected)]
+
+
+def _differs(gm, samples, expected, dtype, near, change=None):
+    """(number of the batch, relative difference) of the first for which the graph, as it is or changed, gives something else, or None."""
     largest = max(float(y.norm()) for y in expected) or 1.0
+    batches, wanted = _as_batches(samples, expected)
     try:
-        captured = _in_fp64(gm, samples, change)
+        captured = _in_format(gm, batches, dtype, change)
     except Exception as error:
         raise ValueError(f"net cannot be converted: captured, it does not run: {str(error).splitlines()[0]}") from error
-    for i, (found, wanted) in enumerate(zip(captured, expected)):
-        same = isinstance(found, torch.Tensor) and found.shape == wanted.shape
-        off = float((found - wanted).norm()) / largest if same else float("inf")
-        if not off <= NEAR:
+    for i, (found, of) in enumerate(zip(captured, wanted)):
+        same = isinstance(found, torch.Tensor) and found.shape[1:] == of.shape[1:]
+        off = float((found[: of.size(0)].double() - of).norm()) / largest if same else float("inf")
+        if not off <= near:
             return i, off
     return None
 
 
-def check(gm, samples, expected, fold):
-    """Refuses a graph that gives something else when its batch norms are folded, which is tried on a copy; as it is, where that is why."""
+def check(gm, net, samples, fold):
+    """Refuses a graph that gives something else than the network, when its batch norms are folded, which is tried on a copy; as it is, where that
+    is why. Networks that draw random masks are not compared."""
     gm.graph.lint()
     gm.recompile()
-    if not expected or not all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in expected):
-        return
-    folded = _differs(gm, samples, expected, fold)
-    if folded is None:
-        return
-    captured = _differs(gm, samples, expected)
-    why = "a branch of its forward goes another way for it, or what Python computes there is not captured"
-    if captured is None:
-        why = "a batch norm cannot be folded, since its layer is used elsewhere too"
-    i, off = captured or folded
-    raise ValueError(f"net cannot be converted: captured, it gives other outputs for sample {i} (relative difference {off:.2g}): {why}")
+    differs = None
+    for dtype, near in () if has_masks(net) else formats_of(net):
+        expected = _outputs(net, samples, dtype)
+        if expected is None:
+            continue
+        differs = _differs(gm, samples, expected, dtype, near, fold)
+        if differs is None:
+            return
+        captured = _differs(gm, samples, expected, dtype, near)
+        i, off = captured or differs
+        why = "what Python computes in its forward is not captured, or its images depend on each other"
+        if captured is None:
+            why = "a batch norm cannot be folded, since its layer is used elsewhere too"
+    if differs is not None:
+        raise ValueError(f"net cannot be converted: captured, it gives other outputs (relative difference {off:.2g}): {why}")

@@ -14,13 +14,29 @@ def replace(gm, name, module):
     setattr(gm.get_submodule(parent), child, module)
 
 
+def places(node):
+    """Of a node's notes, where its images lie and where it stands, for a node in its place."""
+    return {k: node.meta[k] for k in ("rows", "place") if k in node.meta}
+
+
 def put_in_place(gm, node, name, module):
     """Puts a call of `module`, under `name`, in place of a node, on the node's first input."""
     gm.add_submodule(name, module)
     with gm.graph.inserting_before(node):
         new = gm.graph.call_module(name, (node.all_input_nodes[0],))
+    new.meta.update(places(node))
     node.replace_all_uses_with(new)
     gm.graph.erase_node(node)
+
+
+def put_behind(gm, node, name, module):
+    """Puts a call of `module`, under `name`, between a node and all that takes its value."""
+    gm.add_submodule(name, module)
+    with gm.graph.inserting_after(node):
+        new = gm.graph.call_module(name, ())
+    new.meta.update(places(node))
+    node.replace_all_uses_with(new)
+    new.args = (node,)
 
 
 def fold_batch_norms(gm):
@@ -57,6 +73,13 @@ def drop_dropout(gm):
         if off or isinstance(module_of(gm, node), torch.nn.modules.dropout._DropoutNd):
             node.replace_all_uses_with(node.all_input_nodes[0])
             gm.graph.erase_node(node)
+
+
+def views_as_reshapes(gm):
+    """Spikes may lie in another order of memory than the network's values, in which a view to another shape is a reshape."""
+    for node in gm.graph.find_nodes(op="call_method", target="view"):
+        if not any(isinstance(a, torch.dtype) for a in (*node.args, *node.kwargs.values())):
+            node.target = "reshape"
 
 
 def take_readout(gm):

@@ -12,11 +12,15 @@ def called(node, gm):
     """What a node calls, for a message."""
     if node.op == "call_module":
         return f"{node.target} ({type(gm.get_submodule(node.target)).__name__})"
+    if "told" in node.meta:
+        return node.meta["told"]
     return f"{node.target if isinstance(node.target, str) else node.target.__name__} (node {node.name})"
 
 
 def is_size(node):
     """Comes from the shape of the image, not from its values."""
+    if "kind" in node.meta:
+        return node.meta["kind"] == "size"
     if node.op == "call_method" and node.target in ("size", "dim"):
         return True
     if node.target is getattr:
@@ -48,7 +52,7 @@ def softmax_of(gm, node):
 # Functions of one image at a time, at least one of whose arguments is what spikes reach.
 FUNCTION_MODULES = (
     m.LayerNorm, m.RMSNorm, m.GroupNorm, m.Softmax, m.LogSoftmax, m.GELU, m.SiLU, m.Sigmoid, m.Tanh, m.ELU, m.LeakyReLU, m.Softplus, m.Hardswish,
-    m.Hardsigmoid,
+    m.Hardsigmoid, m.PReLU, m.Mish, m.SELU, m.CELU, m.LogSigmoid, m.LocalResponseNorm, m.InstanceNorm1d, m.InstanceNorm2d, m.InstanceNorm3d,
 )  # fmt: skip
 
 
@@ -61,8 +65,21 @@ FUNCTIONS = {
 PRODUCTS = {operator.matmul, torch.matmul, torch.bmm, operator.mul, torch.mul, "matmul", "bmm", "mul"}
 
 
+def _times(node, a):
+    """How often a node takes the same value."""
+    found = []
+    torch.fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n is a))
+    return sum(found)
+
+
 def is_function(node, gm, spiking):
     """Whether a node that spikes reach is one of these; a softmax over the images is none. A product is, where both factors are in `spiking`."""
+    kind = node.meta.get("kind")
+    if kind == "product":
+        factors = [a for a in node.all_input_nodes for _ in range(_times(node, a))]
+        return sum(a in spiking for a in factors) > 1 or (node.target is operator.truediv and node.args[1] in spiking)
+    if kind is not None:
+        return kind == "function"
     softmax = softmax_of(gm, node)
     if softmax is not None and softmax[1] in (None, 0):
         return False

@@ -89,6 +89,21 @@ class Call(torch.nn.Module):
         return self.target(*args, **kwargs)
 
 
+class RowsFirst(torch.nn.Module):
+    """A function of values whose images lie along other dimensions, of such that have them first.
+
+    axes: of each input.  to: of the result.
+    """
+
+    def __init__(self, function, axes, to):
+        super().__init__()
+        self.function, self.axes, self.to = function, tuple(axes), to
+
+    def forward(self, *inputs):
+        y = self.function(*(x.movedim(0, axis) if axis else x for x, axis in zip(inputs, self.axes)))
+        return y.movedim(self.to, 0) if self.to else y
+
+
 class _Place:
     """Where an input goes in a node's arguments."""
 

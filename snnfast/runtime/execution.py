@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from snnfast.graph.flow import served, unspiking
+from snnfast.graph.flow import rows_of, served, unspiking
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import linear_part
 from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
@@ -151,14 +151,15 @@ class Execution:
     def in_fixed_shapes(self, node, rows, function, per_row, inputs):
         """function(*inputs) of a node, those that `per_row` says have a row for each of `rows` images."""
         changing = [x for x, has_rows in zip(inputs, per_row) if has_rows]
-        if any(x.size(0) != rows for x in changing):
+        if any(x.size(0) % rows for x in changing):
             return function(*inputs)
+        many, k = [x.size(0) // rows for x in changing], rows_of(node)[1]
 
         def on(*slices):
-            slices = iter(slices)
-            return function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row)))
+            slices = iter(_back(x, (0, n)) for x, n in zip(slices, many))
+            return _by_image(function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row))), (0, k))
 
-        return self.fixed.call(node, on, changing, rows)
+        return _back(self.fixed.call(node, on, [_by_image(x, (0, n)) for x, n in zip(changing, many)], rows), (0, k))
 
     def write(self, node, x, out, constants):
         """Writes a layer of x [B, ...] to `out`, without memory of its own; False, and nothing is written, where torch cannot."""
@@ -176,14 +177,31 @@ class Execution:
         names = [k for k, a in node.kwargs.items() if isinstance(a, torch.fx.Node) and a in per_row and isinstance(kwargs[k], torch.Tensor)]
         if not places and not names:
             return function(*args, **kwargs)
-        if any(t.size(0) != rows for t in [*(args[i] for i in places), *(kwargs[k] for k in names)]):
+        given = [args[i] for i in places] + [kwargs[k] for k in names]
+        lie = [rows_of(a) for a in [node.args[i] for i in places] + [node.kwargs[k] for k in names]]
+        if any(at is None or t.size(at[0]) != at[1] * rows for t, at in zip(given, lie)):
             return function(*args, **kwargs)  # no rows of images, which the run refuses by name
 
         def on(*slices):
             new, more = list(args), dict(kwargs)
+            slices = [_back(t, at) for t, at in zip(slices, lie)]
             for i, t in zip(places, slices):
                 new[i] = t
             more.update(zip(names, slices[len(places) :]))
-            return function(*new, **more)
+            return _by_image(function(*new, **more), rows_of(node))
 
-        return self.fixed.call(node, on, [args[i] for i in places] + [kwargs[k] for k in names], rows)
+        return _back(self.fixed.call(node, on, [_by_image(t, at) for t, at in zip(given, lie)], rows), rows_of(node))
+
+
+def _by_image(t, at):
+    """t with its images along the first dimension. at: where they lie, `rows_of` its node."""
+    axis, k = at
+    t = t.movedim(axis, 0) if axis else t
+    return t.unflatten(0, (-1, k)) if k > 1 else t
+
+
+def _back(t, at):
+    """What `_by_image` was given."""
+    axis, k = at
+    t = t.flatten(0, 1) if k > 1 else t
+    return t.movedim(0, axis) if axis else t

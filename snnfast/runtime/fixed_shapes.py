@@ -30,6 +30,8 @@ def is_sensitive(node, gm):
     """Whether a library may order the sums of this node by its shape."""
     if node.op == "call_module":
         return not isinstance(gm.get_submodule(node.target), _EXACT_MODULES)
+    if node.meta.get("kind") in ("view", "size", "rows", "activation"):
+        return False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return node.op in ("call_function", "call_method") and name not in _EXACT
 

@@ -73,6 +73,10 @@ class SpikingNetwork(torch.nn.Module):
             checks.integer("chunk", chunk)
         if x.dim() < 1 or x.size(0) == 0:
             raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
+        shape = next(n for n in self.gm.graph.nodes if n.op == "placeholder").meta.get("shape", x.shape[1:])
+        if x.shape[1:] != shape:
+            asked = ", ".join(map(str, ("B", *shape)))
+            raise ValueError(f"x must be images [{asked}], as net was captured with, got shape {tuple(x.shape)}")
         if isinstance(first, torch.Tensor):
             checks.tensor("first", first, (torch.int64,))
             if first.shape != x.shape[:1]:

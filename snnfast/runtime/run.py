@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from snnfast import checks, nn
-from snnfast.graph.flow import Plan
+from snnfast.graph.flow import Plan, rows_of
 from snnfast.graph.vocabulary import called
 from snnfast.nn.over_time import is_silent
 from snnfast.ops.layout import layout_of
@@ -72,7 +72,8 @@ class Run:
         nodes = [n for n in self.gm.graph.nodes if n not in self.plan.spiking and n.op != "output"]
         kept = {a for n in self.plan.spiking for a in n.all_input_nodes}
         last = {a: n for n in nodes for a in n.all_input_nodes}
-        env, self.interpreter.args_iter = {}, iter([self.image])
+        env = {n: self.image for n in self.gm.graph.find_nodes(op="placeholder") if n in self.plan.spiking}  # whose size may be asked for
+        self.interpreter.args_iter = iter([self.image])
         for node in nodes:
             with self.execution.timed(node):
                 env[node] = self.execution.node(self.interpreter, node, env, self.plan.from_image, self.B)
@@ -170,11 +171,15 @@ class Run:
             value = value * share if image and share else torch.zeros_like(value)
         if not image:
             return value  # a parameter
+        rows = rows_of(node)
+        if rows is None:
+            return value
         self._check_images(node, value, self.B)
-        return value if steps == 1 else torch.cat([value] * steps)  # which keeps its layout
+        return value if steps == 1 else torch.cat([value] * steps, rows[0])  # which keeps its layout
 
     def _check_images(self, node, value, many):
-        if value.dim() == 0 or value.size(0) != many:
+        axis, k = rows_of(node)
+        if value.dim() <= axis or value.size(axis) != k * many:
             raise ValueError(
                 f"{called(node, self.gm)} does not give a value per image: shape {tuple(value.shape)} where time and batch are {many}; images, "
                 "and with them time steps, would be mixed"
@@ -190,7 +195,10 @@ class Run:
         """A layer that torch computes, in calls whose shape does not depend on the chunk; of a step without input there is nothing to compute."""
         ((source, x),) = inputs.items()
         out = None
-        for t, part in enumerate(x.split(self.B)):
+        axis, k = rows_of(source)
+        if axis or rows_of(node)[0]:
+            return torch.cat([self._evaluate(node, {source: part}, self.B) for part in x.split(k * self.B, axis)], rows_of(node)[0])
+        for t, part in enumerate(x.split(k * self.B)):
             if out is None:
                 y = self._evaluate(node, {source: part}, self.B)
                 layout = layout_of(y)
@@ -204,7 +212,7 @@ class Run:
 
     def _sum(self, node, module, inputs, steps):
         """A function over time, of values that come over time; a constant beside them stays as it is."""
-        values = [x.unflatten(0, (steps, self.B)) if a in self.plan.spiking else x for a, x in inputs.items()]
+        values = [x.unflatten(0, (steps, -1)) if a in self.plan.spiking else x for a, x in inputs.items()]
         call = None if self.execution.fixed is None else functools.partial(self.execution.in_fixed_shapes, node, self.B)
         state = self.sums.get(node)
         y, new = module.over_time(values, state, self.arena.take, call)
@@ -217,7 +225,7 @@ class Run:
         """The spikes of one neuron layer for this chunk, merged [steps * B, ...], written to memory that layers and chunks reuse."""
         neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
         constant = source not in self.plan.spiking
-        current = self._image_current(source) if constant else env[source].unflatten(0, (steps, self.B))
+        current = self._image_current(source) if constant else env[source].unflatten(0, (steps, -1))
         like = current if constant else current[0]
         layout = layout_of(like)
         first = self.layouts.setdefault(node, layout)

@@ -74,7 +74,7 @@ def test_thresholds_are_percentiles_of_the_non_zero_activations():
     relu_thresholds.activations(gm, nodes, [X], lambda node, v: values.__setitem__(node, v))
     for per_channel in (False, True):
         for p in (50.0, 99.0, 100.0):
-            found = relu_thresholds.thresholds(gm, nodes, [X[:10], X[10:]], p, "channel" if per_channel else "layer")
+            found, _ = relu_thresholds.thresholds(gm, nodes, [X[:10], X[10:]], p, "channel" if per_channel else "layer")
             for node in nodes:
                 rows = values[node].transpose(0, 1).flatten(1) if per_channel else values[node].reshape(1, -1)
                 for row, theta in zip(rows, found[node], strict=True):
@@ -115,7 +115,7 @@ def test_an_outlier_does_not_make_a_percentile_coarse():
     counts[0, 0] = 1e5
     net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten()).double()
     gm = prepared(net)
-    theta = relu_thresholds.thresholds(gm, relu_thresholds.relu_nodes(gm), [counts], 99.9)[relu_thresholds.relu_nodes(gm)[0]]
+    theta = relu_thresholds.thresholds(gm, relu_thresholds.relu_nodes(gm), [counts], 99.9)[0][relu_thresholds.relu_nodes(gm)[0]]
     assert float(theta) == pytest.approx(float(torch.quantile(counts, 0.999)), rel=0.0042)
 
 
@@ -289,14 +289,14 @@ def test_a_branch_on_a_size_is_decided_by_the_calibration_images():
 REFUSED = [
     (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.GELU()), r"2 \(GELU\) has no spiking form"),
     (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.LayerNorm(4)), r"2 \(LayerNorm\) has no spiking form"),
-    (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Softmax(0)), r"2 \(Softmax\) has no spiking form"),
+    (torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Softmax(0)), r"2 \(Softmax\) works along the images of a batch"),
 ]
 
 
 @pytest.mark.parametrize("net, message", REFUSED, ids=[m for _, m in REFUSED])
 def test_what_cannot_be_converted_is_named(net, message):
     with pytest.raises(ValueError, match=message):
-        snnfast.convert(net, calibrate=torch.randn(8, 4))
+        snnfast.convert(net, "if", calibrate=torch.randn(8, 4))
 
 
 def test_bad_arguments():

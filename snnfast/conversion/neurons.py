@@ -1,0 +1,73 @@
+"""Neurons in place of activations: of quantised ones with their thresholds and levels, of others with thresholds from images."""
+
+import torch
+
+from snnfast import checks, nn
+from snnfast.conversion import relu_thresholds
+from snnfast.conversion.method import voltage_of
+from snnfast.graph.rewrite import places, put_behind, put_in_place, replace
+
+
+def put_neurons(gm, keywords, differential):
+    """Puts an IF in place of every quantised activation, with its mask behind it; returns their names and levels."""
+    levels = {}
+    for name, m in list(gm.named_modules()):
+        if not nn.is_quantised(m):
+            continue
+        checks.positive(f"threshold of {name}", nn.threshold_of(m).detach())
+        (theta, low, high), options = nn.rungs_of(m), keywords
+        if differential:
+            options = {**options, "caps": (low, high)}
+        elif low < 0:
+            raise ValueError(f"{name} has levels below 0, which have a spiking form in mode='differential' alone")
+        else:
+            theta = nn.threshold_of(m)
+        levels[name] = high - low
+        replace(gm, name, _neuron(theta.detach(), name, options, getattr(m, "axis", 1)))
+        if getattr(m, "mask", None) is not None:
+            _mask(gm, name, m.mask)
+    return levels
+
+
+def _mask(gm, name, mask):
+    gm.add_submodule(f"{name}_mask", mask)
+    for node in [n for n in gm.graph.nodes if n.op == "call_module" and n.target == name]:
+        with gm.graph.inserting_after(node):
+            new = gm.graph.call_module(f"{name}_mask", ())
+        new.meta.update(places(node))
+        node.replace_all_uses_with(new)
+        new.args = (node,)
+
+
+def _neuron(theta, name, options, axis=1):
+    own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
+    return nn.IF(theta=theta, axis=axis if theta.dim() < 2 else None, **{**options, "v0": voltage_of(options["v0"], name, own)})
+
+
+def put_neurons_by_images(gm, keywords, batches, how, differential):
+    """Puts an IF in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with thresholds from
+    images; returns their names and levels, None where they have none. how: a `Percentile`.
+
+    In mode "differential" a neuron is the activation rounded to `how.levels` levels up to that threshold, of either sign behind other functions.
+    """
+    relus = relu_thresholds.relu_nodes(gm)
+    behind = relu_thresholds.function_nodes(gm) if differential else []
+    if not relus and not behind:
+        return {}
+    taken = {n for n, m in gm.named_modules() if not isinstance(m, relu_thresholds.MODULES)}
+    found, signed = relu_thresholds.thresholds(gm, [*relus, *behind], batches, how.q, how.per, magnitudes=set(behind))
+    dtype = next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32)
+    names = {}
+    for node in [n for n in gm.graph.nodes if n in found]:
+        theta, options = found[node].to(dtype), keywords
+        if differential:
+            low = -how.levels if node in signed else 0
+            theta, options = theta / how.levels, {**keywords, "caps": (low, how.levels)}
+        if node in behind:
+            name = relu_thresholds.free_name(f"{node.name}_neuron", taken)
+            put_behind(gm, node, name, _neuron(theta, name, options))
+        else:
+            name = relu_thresholds.name_of(node, taken)
+            put_in_place(gm, node, name, _neuron(theta, name, options))
+        names[name] = how.levels - low if differential else None
+    return names

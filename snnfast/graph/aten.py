@@ -1,0 +1,77 @@
+"""The operators of torch.export's graphs, what each does to the rows of a batch: the one table of them.
+
+linear     linear in what comes over time, each row by itself
+affine     linear, and a constant is added or put in
+view       moves values only
+product    linear in one factor where the others are constants; a function of rows where several come over time
+function   of each row
+pool       the largest value of a window
+site       a layer of `snnfast.nn`, marked before the capture
+
+An operator that stands in no row of the table is a function of rows: the rows are checked on samples (`guard.py`), and it is never taken for linear.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Op:
+    """kind: see above.  along: name of the argument with the dimensions it works along, which must not be that of the images."""
+
+    kind: str
+    along: str | None = None
+
+
+def _all(kind, names, along=None):
+    return dict.fromkeys(names.split(), Op(kind, along))
+
+
+TABLE: dict[str, Op] = {
+    **_all("linear", "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
+    **_all("linear", "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d"),
+    **_all("linear", "upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"),
+    **_all("linear", "neg im2col col2im reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"),
+    **_all("linear", "replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
+    **_all("linear", "mean sum cumsum", along="dim"),
+    **_all("affine", "constant_pad_nd pad where masked_fill addmm baddbmm slice_scatter select_scatter"),
+    **_all("view", "view _unsafe_view reshape flatten unflatten permute transpose t movedim squeeze unsqueeze expand unfold"),
+    **_all("view", "select slice narrow split split_with_sizes chunk unbind swapaxes repeat repeat_interleave index_select as_strided_copy"),
+    **_all("view", "flip", along="dims"),
+    **_all("view", "roll", along="dims"),
+    **_all("view", "cat stack", along="dim"),
+    **_all("product", "mul div matmul mm bmm einsum mv dot"),
+    **_all("function", "softmax log_softmax _softmax _log_softmax logsumexp glu", along="dim"),
+    **_all("function", "std var std_mean var_mean linalg_vector_norm prod", along="dim"),
+    **_all("pool", "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax"),
+}  # fmt: skip
+# What gives no value that a sum over time could hold, or another value at every call.
+REFUSED = frozenset(
+    "argmax argmin sort topk nonzero bucketize searchsorted round floor ceil trunc sign eq ne lt le gt ge logical_and logical_or logical_not "
+    "multinomial as_strided histc bincount unique unique2 lstm gru rnn_tanh rnn_relu".split()
+)  # fmt: skip
+# What passes a value on as it is.
+NOTHING = frozenset("clone contiguous alias detach lift lift_fresh lift_fresh_copy positive view_as_real_copy".split())
+FILLED = frozenset(
+    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty".split()
+)  # their values, not their shape, are constant
+IGNORED = frozenset("_assert_tensor_metadata _assert_scalar sym_constrain_range sym_constrain_range_for_size _assert_async".split())
+
+
+def name_of(target):
+    """The operator's name without its overload: "add" of aten.add.Tensor; None of what is no operator of torch."""
+    return target._schema.name.split("::")[1] if isinstance(target, torch._ops.OpOverload) else None
+
+
+def op_of(target):
+    """The operator's row of the table."""
+    return TABLE.get(name_of(target), Op("function"))
+
+
+def arguments(node):
+    """The arguments of a call of an operator by name, with defaults."""
+    found, given = {}, list(node.args)
+    for i, a in enumerate(node.target._schema.arguments):
+        found[a.name] = given[i] if i < len(given) else node.kwargs.get(a.name, a.default_value)
+    return found

@@ -1,0 +1,40 @@
+"""The network that is captured: a copy in eval mode, without wrappers; which of its layers stay whole."""
+
+import copy
+
+import torch
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from snnfast import nn
+
+
+def unwrapped(net):
+    """The network inside DataParallel, torch.compile's and AveragedModel's wrappers."""
+    while True:
+        inside = getattr(net, "_orig_mod", None)
+        if isinstance(net, (DataParallel, DistributedDataParallel, torch.optim.swa_utils.AveragedModel)):
+            inside = net.module
+        if inside is None:
+            return net
+        net = inside
+
+
+def stays_whole(m):
+    """Whether a layer is one node of a captured network: ours, all of which keep the shape of their input."""
+    return nn.is_quantised(m) or isinstance(m, (nn.IF, nn.SpikeMask)) or hasattr(m, "over_last")
+
+
+def first_line(error):
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def copied(net):
+    """A copy of a network, in eval mode, without wrappers."""
+    net = unwrapped(net)
+    # Tensors that layers compute in hooks before their forward, as pruning and torch.nn.utils.weight_norm do, are copied by value.
+    computed = [t for m in net.modules() for t in vars(m).values() if isinstance(t, torch.Tensor) and not t.is_leaf]
+    try:
+        return copy.deepcopy(net, {id(t): t.detach().clone() for t in computed}).eval()
+    except RuntimeError as error:
+        raise ValueError(f"net cannot be copied: {first_line(error)}") from error

@@ -1,0 +1,373 @@
+"""torch.export's graph made the graph that runs: layers as modules under their names, constants computed, and no size that depends on the batch.
+
+Every node that images reach has its images along one dimension, as k rows each, images outermost: (dimension, k) in `meta["rows"]`. A run may then
+lay time and batch into that dimension. What would move, drop or mix rows is refused by name.
+"""
+
+import math
+import operator
+
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from snnfast import nn
+from snnfast.graph import aten
+from snnfast.graph.modules import MADE
+
+VIEWS = ("view", "_unsafe_view", "reshape")
+ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "matmul": torch.matmul, "bmm": torch.bmm,
+              "mm": torch.matmul}  # fmt: skip
+
+
+def lowered(program, net):
+    """The fx.GraphModule of an exported program. net: the captured network, whose layers of `snnfast.nn` it takes."""
+    return Lowering(program, net).module()
+
+
+class Lowering:
+    """One exported program on its way. Nodes of the exported graph are `node` here, those of the new one `made`."""
+
+    def __init__(self, program, net):
+        self.program, self.net, self.graph, self.root = program, net, fx.Graph(), torch.nn.Module()
+        self.made = {}
+        self.constants = {}  # values that follow from no image
+        self.data = set()  # nodes that follow from the values of the images
+        self.layers, self.batches, self.image, self.symbol = {}, {}, None, None
+        formats = {p.dtype for p in net.parameters() if p.is_floating_point()}
+        self.one_format = len(formats) < 2
+
+    def module(self):
+        self._inputs()
+        for node in self.program.graph.nodes:
+            if node.op == "call_function":
+                self._node(node)
+            elif node.op == "output":
+                self._output(node)
+        gm = fx.GraphModule(self.root, self.graph)
+        gm.graph.eliminate_dead_code()
+        gm.recompile()
+        return gm
+
+    # ---- inputs and output
+
+    def _inputs(self):
+        signature, program = self.program.graph_signature, self.program
+        if signature.buffers_to_mutate:
+            raise ValueError(f"net cannot be converted: its forward writes {', '.join(signature.buffers_to_mutate.values())}")
+        weights = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        for node in program.graph.find_nodes(op="placeholder"):
+            if node.name in weights:
+                self.constants[node] = operator.attrgetter(weights[node.name])(self.net)
+            elif node.name in signature.inputs_to_lifted_tensor_constants:
+                self.constants[node] = program.constants[signature.inputs_to_lifted_tensor_constants[node.name]]
+            elif isinstance(node.meta.get("val"), torch.Tensor):
+                self.image = self.made[node] = self.graph.placeholder(node.name)
+                size = node.meta["val"].shape[0]
+                self.symbol = size.node.expr if isinstance(size, torch.SymInt) else None
+                self.image.meta.update(rows=(0, 1), kind="image", shape=tuple(int(n) for n in node.meta["val"].shape[1:]))
+                self.data.add(node)
+            else:
+                self.constants[node] = None
+        if self.symbol is None:
+            raise ValueError("net cannot be converted: its forward takes batches of one size alone")
+
+    def _output(self, node):
+        given = zip(self.program.graph_signature.output_specs, node.args[0])
+        results = [result for spec, result in given if spec.kind is torch.export.graph_signature.OutputKind.USER_OUTPUT]
+        if len(results) != 1 or not isinstance(results[0], fx.Node):
+            raise ValueError(f"net must return one tensor, the logits; it returns {len(results)} values")
+        if results[0] not in self.data:
+            raise ValueError("net's output does not depend on its input")
+        if self.rows(results[0].meta["val"]) != (0, 1):
+            raise ValueError(
+                f"net must return a row for each image; for {self.symbol} images it returns {list(results[0].meta['val'].shape)}"
+            )
+        self.graph.output(self.made[results[0]])
+
+    # ---- where the images lie
+
+    def rows(self, value):
+        """(dimension, k) of the images in a value, or None where they do not lie so."""
+        if not isinstance(value, torch.Tensor):
+            return None
+        found = [(axis, n) for axis, n in enumerate(value.shape) if isinstance(n, torch.SymInt) and n.node.expr.free_symbols]
+        many = [self._times(n) for _, n in found]
+        return (found[0][0], many[0]) if len(found) == 1 and many[0] else None
+
+    def _times(self, size):
+        """k of a size that is k times the batch's, or None."""
+        found = {int(size.node.expr.subs(self.symbol, n)) / n for n in (6, 35, 1001)}
+        return int(*found) if len(found) == 1 and min(found) >= 1 and float(*found).is_integer() else None
+
+    def _check_rows(self, node):
+        """The place of the images in what a node gives, refused where they do not stay in order."""
+        value = node.meta["val"]
+        value = value[0] if isinstance(value, (tuple, list)) else value
+        rows, op, name = self.rows(value), aten.op_of(node.target), aten.name_of(node.target)
+        if rows is None:
+            raise ValueError(f"{self.told(node)} does not give a value per image, so images, and with them time steps, would be mixed")
+        dims = aten.arguments(node)[op.along] if op.along else ()
+        dims = (dims,) if isinstance(dims, int) else dims or ()
+        for source in node.all_input_nodes:
+            given = source.meta["val"]
+            before = self.rows(given) if source in self.data else None
+            if before is None or name == "stack":
+                continue
+            if any(d % given.dim() == before[0] for d in dims) or (
+                name == "index_select" and aten.arguments(node)["dim"] % given.dim() == before[0]
+            ):
+                raise ValueError(f"{self.told(node)} works along the images of a batch, with which time is merged here")
+            if name in VIEWS and math.prod(given.shape[: before[0]]) != math.prod(value.shape[: rows[0]]):
+                raise ValueError(f"{self.told(node)} reorders the images of a batch, with which time is merged here")
+        return rows
+
+    # ---- names
+
+    def place(self, node):
+        """(path, module) that a node belongs to, or ("", None)."""
+        stack = [v for v in (node.meta.get("nn_module_stack") or {}).values() if isinstance(v, tuple)]
+        path = stack[-1][0].split("@")[0] if stack else ""
+        try:
+            return (path, self.net.get_submodule(path)) if path else ("", None)
+        except AttributeError:
+            return "", None
+
+    def told(self, node):
+        """A node, for a message."""
+        path, layer = self.place(node)
+        name = aten.name_of(node.target) or getattr(node.target, "__name__", str(node.target))
+        of_torch = type(layer).__module__.startswith("torch.nn.modules.") and not list(layer.children()) if path else False
+        kind = type(layer).__name__
+        return f"{path} ({kind})" if of_torch else f"{path} ({kind}, {name})" if path else f"{name} (node {node.name})"
+
+    def path_for(self, node, classes):
+        """The path of the layer that a node is: that of its module, or of the module that calls the function, and the node's name."""
+        path, layer = self.place(node)
+        return path if isinstance(layer, classes) else f"{path}.{node.name}" if path else node.name
+
+    # ---- arguments
+
+    def argument(self, a):
+        """An argument of an exported node, as one of the new graph."""
+        return torch.fx.node.map_arg(a, self._reference)
+
+    def _reference(self, node):
+        if node in self.made:
+            return self.made[node]
+        value = self.constants[node]
+        if not isinstance(value, torch.Tensor):
+            return value
+        name = f"constant_{node.name}"
+        if isinstance(value, torch.nn.Parameter):
+            self.root.register_parameter(name, value)
+        else:
+            self.root.register_buffer(name, value)
+        self.made[node] = self.graph.get_attr(name)
+        self.made[node].meta["kind"] = "constant"
+        return self.made[node]
+
+    def is_constant(self, a):
+        """Whether an argument follows from no image and no batch."""
+        return not isinstance(a, fx.Node) or a in self.constants
+
+    def value(self, a):
+        return self.constants[a] if isinstance(a, fx.Node) else a
+
+    # ---- new nodes
+
+    def emit(self, node, target, args, kwargs, kind, rows=None):
+        """A call of a function in place of a node that images reach."""
+        made = self.graph.call_function(target, args, kwargs)
+        made.meta.update(kind=kind, rows=rows or self._check_rows(node), place=self.place(node)[0], told=self.told(node))
+        self.made[node] = made
+        return made
+
+    def layer(self, node, name, make, x, key):
+        """A call of a module in its place: the same one for the same key. name: its path, made another where it is taken."""
+        if key not in self.layers:
+            free, n = name, 0
+            while _is_taken(self.root, free):
+                n += 1
+                free = f"{name}_{n}"
+            _put(self.root, free, make())
+            self.layers[key] = free
+        return self.neuron(node, x, lambda x: self.graph.call_module(self.layers[key], (x,)), {}, first=key[0] in ("site", "clip"))
+
+    def neuron(self, node, x, call, notes, first=True):
+        """What `call` makes of the value x, between moves of its images where they must come first and lie elsewhere."""
+        axis, k = self._check_rows(node)
+        x, moves = self.argument(x), first and axis != 0
+        if moves:
+            x = self._moved(x, axis, 0, k)
+        made = call(x)
+        made.meta.update(rows=(0 if moves else axis, k), place=self.place(node)[0], **notes)
+        self.made[node] = self._moved(made, 0, axis, k) if moves else made
+        return made
+
+    def _moved(self, x, axis, to, k):
+        moved = self.graph.call_function(torch.movedim, (x, axis, to))
+        moved.meta.update(kind="view", rows=(to, k))
+        return moved
+
+    def batch(self, size):
+        """A node with a multiple of the batch's size."""
+        many = self._times(size)
+        if many is None:
+            raise ValueError(f"net cannot be converted: it makes a size of {size}, where the batch is {self.symbol}")
+        if many not in self.batches:
+            made = self.graph.call_function(torch.ops.aten.sym_size.int, (self.image, 0))
+            made.meta["kind"] = "size"
+            if many != 1:
+                made = self.graph.call_function(operator.mul, (made, many))
+                made.meta["kind"] = "size"
+            self.batches[many] = made
+        return self.batches[many]
+
+    # ---- the nodes of the exported graph
+
+    def _node(self, node):
+        inputs, name = node.all_input_nodes, aten.name_of(node.target)
+        if name in aten.IGNORED or (name == "sym_size" and not node.users):
+            return
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt) and value.node.expr.free_symbols:
+            if node.users:
+                self.made[node] = self.batch(value)
+        elif not any(a in self.data or a in self.made and self.made[a].meta["kind"] in ("size", "rows") for a in inputs):
+            self._constant(node)
+        elif not any(a in self.data for a in inputs):
+            self.made[node] = self.graph.call_function(node.target, self.argument(node.args), self.argument(node.kwargs))
+            self.made[node].meta.update(kind="rows", rows=self.rows(value))
+        else:
+            self.data.add(node)
+            self._of_images(node, name)
+
+    def _constant(self, node):
+        self._check_random(node)
+        with torch.no_grad():
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda a: self.constants[a])
+            self.constants[node] = node.target(*args, **kwargs)
+
+    def _check_random(self, node):
+        if not isinstance(node.target, torch._ops.OpOverload) or not node.users or not aten.arguments(node).get("dropout_p", 1):
+            return
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise ValueError(f"{self.told(node)} draws random numbers, which every step would draw anew")
+
+    def _of_images(self, node, name):
+        """A node that the values of the images reach."""
+        if node.target is operator.getitem:
+            self._part(node)
+        elif name == "site":
+            self._site(node, aten.arguments(node)["name"])
+        elif name in aten.NOTHING or self._is_off(node, name) or self._is_cast(node, name):
+            self.made[node] = self.argument(node.all_input_nodes[0])
+        else:
+            self._check_random(node)
+            if name not in MADE or not MADE[name](self, node, aten.arguments(node)):
+                self._function(node, name)
+
+    def _site(self, node, path):
+        """A layer of `snnfast.nn`."""
+        layer, (axis, k) = self.net.get_submodule(path), self._check_rows(node)
+        masks = isinstance(layer, nn.SpikeMask) or getattr(layer, "mask", None) is not None
+        many = nn.threshold_of(layer).numel() > 1 if nn.is_quantised(layer) else not isinstance(layer, nn.SpikeMask)
+        if (axis and many) or (masks and (axis, k) != (0, 1)):
+            raise ValueError(
+                f"{path} ({type(layer).__name__}) needs its images along dimension 0, one row each; there they lie along {axis}, {k} rows each"
+            )
+        self.layer(node, path, lambda: layer, node.args[0], ("site", path))
+
+    def _part(self, node):
+        """One of several values."""
+        source, which = node.args
+        if "first_alone" not in self.made[source].meta:
+            self.emit(node, operator.getitem, (self.made[source], which), {}, "view", self.rows(node.meta["val"]))
+        elif which == 0:
+            self.made[node] = self.made[source]
+        elif node.users:
+            what = "the indices of a max pooling" if "pool" in aten.name_of(source.target) else "more than one value"
+            raise ValueError(f"{self.told(source)} returns {what}, which spikes do not have")
+
+    def _is_off(self, node, name):
+        """Dropout in eval mode."""
+        return "dropout" in (name or "") and name != "scaled_dot_product_attention" and aten.arguments(node).get("train") is False
+
+    def _is_cast(self, node, name):
+        """A cast between formats of floating point, in a network whose weights have one format."""
+        if name not in ("to", "_to_copy", "type_as") or not node.meta["val"].is_floating_point():
+            return False
+        return self.one_format and node.all_input_nodes[0].meta["val"].is_floating_point()
+
+    def _function(self, node, name):
+        """What becomes no module: a function of values, in the terms of Python where it has them."""
+        given, kind = aten.arguments(node), aten.op_of(node.target).kind
+        shape = lambda: [-1 if isinstance(n, torch.SymInt) else int(n) for n in node.meta["val"].shape]
+        if name in VIEWS:
+            return self.emit(node, torch.reshape, (self.argument(given["self"]), shape()), {}, "view")
+        if name == "expand":
+            return self.emit(node, node.target, (self.argument(given["self"]), shape()), {}, "view")
+        if name in aten.FILLED:
+            return self._filled(node, given)
+        if name.startswith("adaptive_max_pool"):  # which gives indices too
+            self.emit(node, getattr(F, name), (self.argument(given["self"]), given["output_size"]), {}, "pool").meta["first_alone"] = True
+            return None
+        if name == "amax" or (name == "max" and "dim" in given):
+            self.emit(node, torch.amax, (self.argument(given["self"]), given["dim"], given["keepdim"]), {}, "pool").meta["first_alone"] = (
+                True
+            )
+            return None
+        if any(isinstance(a.meta.get("val"), torch.SymInt) for a in node.all_input_nodes):
+            raise ValueError(f"{self.told(node)} works with the number of images, with which time is merged here")
+        if name == "rsub" and given["alpha"] == 1:
+            return self.emit(node, operator.sub, self.argument((given["other"], given["self"])), {}, "linear")
+        if name in ARITHMETIC and given.get("alpha", 1) == 1 and given.get("rounding_mode") is None:
+            kind = "linear" if name in ("add", "sub") else "product"
+            return self.emit(node, ARITHMETIC[name], self.argument(tuple(node.args[:2])), {}, kind)
+        if name == "neg":
+            return self.emit(node, operator.neg, self.argument((given["self"],)), {}, "linear")
+        if name in ("cat", "stack"):
+            axis = given["dim"] % node.meta["val"].dim()
+            return self.emit(node, getattr(torch, name), (self.argument(given["tensors"]), axis), {}, "view")
+        if name in aten.REFUSED or not self._is_floating(node) or given.get("rounding_mode") is not None:
+            kind = "refused"
+        if name in ("pad", "constant_pad_nd") and not given["value"]:
+            kind = "linear"
+        if name in ("add", "sub", "rsub"):
+            kind = "affine"
+        return self.emit(node, node.target, self.argument(node.args), self.argument(node.kwargs), kind)
+
+    def _is_floating(self, node):
+        value = node.meta["val"]
+        return all(v.is_floating_point() for v in (value if isinstance(value, (tuple, list)) else [value]))
+
+    def _filled(self, node, given):
+        """A value of the shape of another, but not of its values: no image reaches it."""
+        self.data.discard(node)
+        value, name = node.meta["val"], aten.name_of(node.target)
+        fill = 1.0 if "ones" in name else given.get("fill_value") or 0.0
+        shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]
+        made = self.graph.call_function(torch.full, (shape, fill), {"dtype": value.dtype, "device": value.device})
+        made.meta.update(kind="rows", rows=self.rows(value))
+        self.made[node] = made
+        return made
+
+
+def _is_taken(root, path):
+    """Whether a module, or another thing, has this path."""
+    for part in path.split("."):
+        if not hasattr(root, part):
+            return False
+        root = getattr(root, part)
+    return type(root) is not torch.nn.Module
+
+
+def _put(root, path, module):
+    """Puts a module under a path; one that was there only to hold others gives them to it."""
+    *parents, last = path.split(".")
+    for part in parents:
+        if not hasattr(root, part):
+            root.add_module(part, torch.nn.Module())
+        root = getattr(root, part)
+    root.add_module(last, module)

@@ -1,0 +1,34 @@
+"""A network's graph made ready for conversion, by one of two front ends: torch.export, where images say what it takes, else torch.fx."""
+
+import torch
+
+from snnfast import checks, nn
+from snnfast.graph import guard, trace
+from snnfast.graph.copies import copied
+from snnfast.graph.rewrite import fold_batch_norms
+
+
+def prepared(net, samples=()):
+    """The fx.GraphModule of a copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed.
+
+    samples: images [1, ...], for each of which the graph must give what the network gives. Without them torch.fx records the forward, which then
+    may ask for no size and take no branch.
+    """
+    if not len(samples):
+        return trace.prepared(net)
+    from snnfast.graph.export import capture  # torch.export takes a second to import
+    from snnfast.graph.lower import lowered
+
+    net = copied(net)
+    net = torch.nn.Sequential(net) if nn.is_quantised(net) else net
+    guard.check_layers((name, m) for name, m in net.named_modules() if nn.is_quantised(m))
+    gm = lowered(capture(net, samples), net)
+    guard.check(gm, net, samples, fold_batch_norms)
+    fold_batch_norms(gm)
+    gm.graph.eliminate_dead_code()
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+    checks.weights(gm, "the captured network")
+    for name, value in gm.named_buffers(recurse=False):
+        checks.constant(name, value, "the captured network")
+    return gm
