@@ -7,31 +7,25 @@
 
     mst, spikezip, of transformers: see `snnfast/checkpoints/transformers.py`
 
-The older programs name the neuron behind a residual addition `relu`, the newer `act`; weights have the same names everywhere. A `module.` prefix
-(DataParallel) may stand before any key, and the weights may lie under "state_dict", "model", "net" or "model_state_dict".
+The older programs name the neuron behind a residual addition `relu`, the newer `act`; weights have the same names everywhere. How trainers wrap
+weights is the same for all: see `snnfast/checkpoints/holders.py`.
 """
 
 import torch
 
 from snnfast import checks, models
 from snnfast.checkpoints import budget, transformers
+from snnfast.checkpoints.holders import held, unprefixed
 
 FAMILIES = ("auto", "qcfs", "srp", "cs-qcfs", *transformers.FAMILIES)
 THRESHOLDS = ("softplus", "raw")
-HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 
 
-def weights_in(file, path):
-    """The state dict in what a file holds, without `module.` prefixes."""
+def weights_in(file, path, key=None):
+    """The state dict in what a file holds, without the prefixes of wrappers. key: under which it lies, where the file has several."""
     if isinstance(file, dict) and {"settings", "optimiser", "entries"} <= set(file):
         raise ValueError(f"{path} is the state of a training of snnfast: its networks are model.pt and best.pt beside it")
-    for holder in HOLDERS:
-        if isinstance(file, dict) and isinstance(file.get(holder), dict):
-            file = file[holder]
-            break
-    if not isinstance(file, dict) or not file or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in file.items()):
-        raise ValueError(f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}")
-    state = {key.removeprefix("module."): tensor for key, tensor in file.items()}
+    state = unprefixed(held(file, path, key))
     check_tensors(transformers.without_constants(state), path)
     return state
 
@@ -70,14 +64,14 @@ def fitting(state):
     return best, len(found[best] & keys) / len(found[best])
 
 
-def read(file, path, arch, num_classes, levels, family, threshold, signs, options):
+def read(file, path, arch, num_classes, levels, family, threshold, signs, options, key=None):
     """(config, state dict in our names) of a file of one of the families; errors name what is missing."""
     checks.choice("family", family, FAMILIES)
     if threshold is not None:
         checks.choice("threshold", threshold, THRESHOLDS)
         if family in ("qcfs", "srp"):
             raise ValueError(f"threshold={threshold!r} is of family 'cs-qcfs'; thresholds of {family!r} are raw")
-    state = weights_in(file, path)
+    state = weights_in(file, path, key)
     found = transformers.family_of(state)
     if family in transformers.FAMILIES and found != family:
         raise ValueError(f"{path} has not the names of family {family!r}" + (f", but those of {found!r}" if found else ""))

@@ -54,6 +54,7 @@ def load_checkpoint(
     family: Literal["auto", "qcfs", "srp", "cs-qcfs", "mst", "spikezip"] = "auto",
     threshold: Literal["softplus", "raw"] | None = None,
     signs: Literal["authors", "all", "none"] | None = None,
+    key: str | None = None,
     **options: Any,
 ) -> models.Network:
     """A network from a file of `save_checkpoint` or of the QCFS, SRP, COS, older QCFS, CS-QCFS, MST and SpikeZIP programs.
@@ -67,6 +68,7 @@ def load_checkpoint(
             by the names.
         threshold: for "cs-qcfs", "softplus" (theta = softplus(up)) or "raw" (theta = up); a file with a value <= 0 is softplus.
         signs: for "spikezip", which levels have a sign: "authors" (all but those behind the softmax and fc1), "all" or "none".
+        key: the entry of the file that holds the weights, such as "state_dict_ema", where it has several; a warning names them.
         options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes.
 
     Returns:
@@ -83,16 +85,16 @@ def load_checkpoint(
     file = _safely(path)
     if isinstance(file, dict) and file.get("format") == FORMAT:
         config, state, facts = _own(file, path)
-        if family != "auto" or threshold is not None or signs is not None:
+        if family != "auto" or threshold is not None or signs is not None or key is not None:
             raise ValueError(
-                f"{path} is snnfast's own and says what its thresholds are: family, threshold and signs are for other programs' files"
+                f"{path} is snnfast's own and says what its thresholds are: family, threshold, signs and key are for other programs' files"
             )
         given = dict(arch=arch, num_classes=num_classes, levels=levels, **options)
         for name, value in given.items():
             if value is not None and config.get(name) != value:
                 raise ValueError(f"{path} was saved with {name}={config.get(name)!r}, not {value!r}")
     else:
-        config, state = convolutional.read(file, path, arch, num_classes, levels, family, threshold, signs, options)
+        config, state = convolutional.read(file, path, arch, num_classes, levels, family, threshold, signs, options, key)
         facts = {}
     budget.check_network(config, state, path)
     try:

@@ -1,1 +1,3 @@
 """The command `snnfast`."""
+
+from snnfast.cli.main import main  # noqa: F401

@@ -149,6 +149,7 @@ def _conversion(p):
     file.add_argument("--family", choices=convolutional.FAMILIES, default="auto", metavar="NAME", help=", ".join(convolutional.FAMILIES))
     file.add_argument("--threshold", choices=convolutional.THRESHOLDS, metavar="NAME", help="of a CS-QCFS file: softplus(up) or up itself")
     file.add_argument("--signs", choices=SIGNS, metavar="NAME", help="which levels of a SpikeZIP file have a sign: " + ", ".join(SIGNS))
+    file.add_argument("--key", metavar="NAME", help="entry of the file with the weights, such as state_dict_ema")
     file.add_argument("--image-size", type=int, metavar="N")
     file.add_argument("--width", type=float, metavar="X")
 

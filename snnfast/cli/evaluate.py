@@ -27,9 +27,8 @@ MOST_READ = 1_000_000  # steps that --at all reads
 def load(args):
     """The network of a command line, and the data set it is for."""
     options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
-    net = load_checkpoint(
-        args.checkpoint, args.arch, args.num_classes, args.levels, family=args.family, threshold=args.threshold, signs=args.signs, **options
-    ).float()
+    thresholds = dict(family=args.family, threshold=args.threshold, signs=args.signs, key=args.key)
+    net = load_checkpoint(args.checkpoint, args.arch, args.num_classes, args.levels, **thresholds, **options).float()
     name = args.data or net.facts.get("data")
     if not isinstance(name, str):
         raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")

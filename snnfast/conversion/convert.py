@@ -1,6 +1,7 @@
 """ANN to SNN: fold the batch norms, put a neuron in place of every quantised activation."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import torch
 
 from snnfast import checks, nn
 from snnfast.conversion import functions, max_pooling, relu_thresholds
+from snnfast.conversion.calibration import Images
 from snnfast.conversion.inputs import OPTIONS, Constant, Inputs, default_of, inputs_of, of_mode
 from snnfast.conversion.method import Method, method_of
 from snnfast.conversion.method import options as options_of_methods
@@ -21,7 +23,7 @@ from snnfast.graph.rewrite import put_in_place, take_readout
 from snnfast.graph.vocabulary import called, module_of
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.runtime import linear_part
-from snnfast.runtime.network import SpikingNetwork
+from snnfast.runtime.network import SpikingNetwork, analog_note
 
 
 def _end_in_a_relu(gm, batches):
@@ -64,6 +66,7 @@ def convert(
     output: Literal["values", "spikes"] = "values",
     sample: torch.Tensor | None = None,
     neuron: PythonNeuron | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> SpikingNetwork:
     """A spiking network with the weights of `net`, which is not changed.
@@ -93,6 +96,8 @@ def convert(
         sample: images [1 or more, ...] for which torch.export captures the network, with the number of images as the only size that may
             change, and on which the captured network must give what `net` gives. Default: some of the calibration images.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
+        strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, as an
+            LSTM or LeakyReLUs there, which are computed and do not spike. They are told in a warning, in `snn.analog` and in every report.
         options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have
             them. `v0` is the start voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
 
@@ -115,7 +120,7 @@ def convert(
     how = method_of(method or ("stbif" if asked == "differential" else "if"), **options)
     if neuron is not None:
         how = _own_neuron(how, neuron, rule)
-    batches = None if calibrate is None else relu_thresholds.images_of(calibrate.images)
+    batches = None if calibrate is None else Images(calibrate.images)
     if sample is not None:
         guard.check_runs(net, _samples(sample, None)[0])
     gm = prepared(net, _samples(sample, batches))
@@ -142,7 +147,13 @@ def convert(
     _check_rates(gm, clock, asked == "per_step")
     gm.delete_all_unused_submodules()
     gm.recompile()
-    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, how, clock)
+    snn = SpikingNetwork(gm.requires_grad_(False).eval(), levels, how, clock)
+    if snn.analog:
+        told = f"{analog_note(snn.analog)} stay analog: no neuron stands in front of them, and they do not spike"
+        if strict:
+            raise ValueError(f"{told}; strict=False converts the rest")
+        warnings.warn(told, stacklevel=2)
+    return snn
 
 
 def _needs_differences(gm, batches):
@@ -185,8 +196,8 @@ def _samples(sample, batches):
         checks.tensor("sample", sample)
         if sample.dim() < 2 or not sample.size(0):
             raise ValueError(f"sample must be images [1 or more, ...], got shape {tuple(sample.shape)}")
-        batches = [sample]
-    return [] if batches is None else guard.samples_of(batches)
+        batches = Images(sample)
+    return [] if batches is None else batches.samples(SAMPLES)
 
 
 def _check_differential(how, gm, neuron, batches, output, maxpool):
@@ -217,6 +228,7 @@ def _own_neuron(how, neuron, options):
     return OwnNeuron(v0=how.v0, of=neuron, rule=options)
 
 
+SAMPLES = 5  # on which the captured network is compared
 OF_THRESHOLDS = "percentile", "per_channel", "levels"
 
 

@@ -12,9 +12,9 @@ the summed output is then that of the quantised network.
 
 import torch
 
-from snnfast.graph.flow import rows_of
 from snnfast.graph.rewrite import places
-from snnfast.graph.vocabulary import PRODUCTS, is_function, softmax_of
+from snnfast.graph.rows import Rows, rows_of
+from snnfast.graph.vocabulary import PRODUCTS, called, is_function, softmax_of
 from snnfast.nn.over_time import Call, Differential, FusedLayerNorm, FusedSoftmax, RowsFirst
 from snnfast.ops.rows import MOST_COLUMNS
 
@@ -54,15 +54,17 @@ def put(gm, plan):
 def over_time(gm, node, name, running, fused=None):
     """Puts a `Differential` in place of a node. Its inputs and its value have their images first: where they lie elsewhere they are moved.
     Returns the node with its value."""
-    axes = [rows_of(a)[0] if runs else 0 for a, runs in zip(node.all_input_nodes, running)]
-    to = rows_of(node)[0]
+    lie = [rows_of(a) if runs else Rows(0) for a, runs in zip(node.all_input_nodes, running)]
+    if any(at.outer > 1 for at in (*lie, rows_of(node))):
+        raise ValueError(f"{called(node, gm)} takes values in which the images do not come before what else lies along their dimension")
+    axes, to = [at.axis for at in lie], rows_of(node).axis
     call = Call(gm, node) if not any((*axes, to)) else RowsFirst(Call(gm, node), axes, to)
     target = f"{node.name}_over_time"
     gm.add_submodule(target, Differential(call, name, running, fused if isinstance(call, Call) else None))
     with gm.graph.inserting_before(node):
         inputs = [moved(gm, a, axis, 0) for a, axis in zip(node.all_input_nodes, axes)]
         new = gm.graph.call_module(target, tuple(inputs))
-        new.meta.update(places(node) | {"rows": (0, rows_of(node)[1])})
+        new.meta.update(places(node) | {"rows": Rows(0, rows_of(node).times)})
         last = moved(gm, new, 0, to)
     node.replace_all_uses_with(last)
     gm.graph.erase_node(node)
@@ -74,5 +76,5 @@ def moved(gm, node, axis, to):
     if axis == to:
         return node
     new = gm.graph.call_function(torch.movedim, (node, axis, to))
-    new.meta.update(places(node) | {"kind": "view", "rows": (to, rows_of(node)[1])})
+    new.meta.update(places(node) | {"kind": "view", "rows": Rows(to, rows_of(node).times)})
     return new

@@ -9,9 +9,8 @@ rate       equal parts at the first steps   `Rate`           mode "differential"
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from snnfast import checks, nn
+from snnfast.conversion.calibration import Images
 from snnfast.runtime.clock import Clock
 
 
@@ -22,7 +21,7 @@ class Inputs:
     name: ClassVar[str]
     mode: ClassVar[str]
 
-    def clock(self, net, batches: list[Tensor] | None) -> Clock:
+    def clock(self, net, batches: Images | None) -> Clock:
         """What a run does for it. net: whose first activation may say how many steps; batches: calibration images, or None."""
         return Clock(mode=self.mode)
 
@@ -59,7 +58,7 @@ class Poisson(Inputs):
     def clock(self, net, batches):
         amplitude = self.amplitude
         if amplitude is None:
-            amplitude = 1.0 if batches is None else max(float(b.abs().max()) for b in batches if b.numel())
+            amplitude = 1.0 if batches is None else batches.largest()
         return Clock(checks.number("amplitude", amplitude, positive=True), self.seed)  # images of zeros have none
 
 

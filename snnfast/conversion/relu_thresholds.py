@@ -22,8 +22,8 @@ MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
 FUNCTIONS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
 # Activation functions of single values, by the names of torch's operators, behind which mode "differential" puts a neuron.
 ELEMENTWISE = frozenset(
-    "silu gelu hardswish hardsigmoid sigmoid tanh elu leaky_relu softplus mish prelu _prelu_kernel selu celu log_sigmoid hardtanh clamp clamp_min "
-    "clamp_max threshold rrelu softshrink hardshrink".split()
+    "silu gelu hardswish hardsigmoid sigmoid tanh elu leaky_relu softplus mish prelu _prelu_kernel selu celu log_sigmoid hardtanh rrelu "
+    "softshrink hardshrink".split()
 )  # fmt: skip
 # The histogram that a percentile is read from: bins of equal ratio, 0.4 % wide, over 24 octaves below the largest activation, so that one outlier
 # does not make them coarse.
@@ -121,20 +121,6 @@ def free_name(name, taken):
         name += "_"
     taken.add(name)
     return name
-
-
-def images_of(data):
-    """The calibration images as a list of batches: `data` is a tensor [B, ...] or an iterable of tensors or of (images, labels)."""
-    if not hasattr(data, "__iter__"):
-        raise TypeError(f"calibrate must be images [B, ...] or an iterable of batches, got {type(data).__name__}")
-    batches = [data] if isinstance(data, torch.Tensor) else list(data)
-    batches = [b[0] if isinstance(b, (tuple, list)) else b for b in batches]
-    for b in batches:
-        checks.tensor("calibrate", b)
-    batches = [b for b in batches if b.dim() and b.size(0)]
-    if not batches:
-        raise ValueError("calibrate gave no images")
-    return batches
 
 
 class _Record(fx.Interpreter):

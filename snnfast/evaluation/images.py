@@ -4,16 +4,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from snnfast import checks
+from snnfast.data.batches import parts_of
 from snnfast.evaluation import fingerprint
 from snnfast.system import processes
 
 
 def pair(batch):
     """(images, labels) of one batch of a loader."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+    x, y = parts_of(batch, "loader")
+    if y is None or (isinstance(batch, (tuple, list)) and len(batch) != 2):
         told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"loader must give (images, labels), got {told}: an accuracy needs labels")
-    x, y = batch
     checks.tensor("images", x)
     if not isinstance(y, torch.Tensor):
         raise TypeError(f"labels must be a torch.Tensor, got {type(y).__name__}")
@@ -75,10 +76,10 @@ class FromLoader:
         return tuple(pair(self._first)[0].shape[1:])
 
     def largest(self):
-        return len(self._first[1]), True
+        return len(pair(self._first)[1]), True
 
     def identity(self):
-        return fingerprint.of_loader(self.loader, self._first)
+        return fingerprint.of_loader(self.loader, pair(self._first))
 
     def _all(self):
         if self._first is None:

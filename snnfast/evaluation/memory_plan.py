@@ -65,7 +65,7 @@ class Dry:
         with torch.no_grad():
             for node in self.gm.graph.nodes:
                 if node.op == "output":
-                    self.classes = env[node.args[0]].size(-1)
+                    self._outputs(env[node.args[0]])
                     break
                 env[node] = self._value(node, env, interpreter, execution)
                 self._note(node, env)
@@ -77,6 +77,11 @@ class Dry:
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
         self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # its question to each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
+
+    def _outputs(self, y):
+        if y.dim() != 2:
+            raise ValueError(f"an accuracy needs outputs that are logits [B, classes]; those of one image have shape {list(y.shape)}")
+        self.classes = y.size(1)
 
     def _value(self, node, env, interpreter, execution):
         x = env[node.all_input_nodes[0]] if node.all_input_nodes else None

@@ -48,11 +48,6 @@ class Plan:
         return sizes, constants
 
 
-def rows_of(node):
-    """(dimension, k): where the images lie in a node's value, k rows each, images outermost; None of one that has none."""
-    return node.meta.get("rows", (0, 1))
-
-
 def served(module):
     """Whether a layer can be computed sparsely."""
     if type(module) is torch.nn.Linear:

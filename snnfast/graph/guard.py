@@ -1,15 +1,12 @@
 """A captured graph computes what its network computes: what is known beforehand to be lost is refused by name, the rest is compared on samples."""
 
-import bisect
 import copy
-import itertools
 
 import torch
 
 from snnfast import nn
 
 NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
-SAMPLES = 5
 
 
 def layers_of(gm):
@@ -58,17 +55,6 @@ def with_hooks_inside(net):
 def has_masks(net):
     """Whether it draws random masks of spikes."""
     return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in net.modules())
-
-
-def samples_of(batches):
-    """A few images [1, ...] of the batches, from first to last."""
-    ends = list(itertools.accumulate(map(len, batches)))
-    found = []
-    for place in sorted({round(k * (ends[-1] - 1) / (SAMPLES - 1)) for k in range(SAMPLES)}):
-        b = bisect.bisect_right(ends, place)
-        i = place - (ends[b - 1] if b else 0)
-        found.append(batches[b][i : i + 1])
-    return found
 
 
 def formats_of(net):

@@ -1,7 +1,7 @@
 """torch.export's graph made the graph that runs: layers as modules under their names, constants computed, and no size that depends on the batch.
 
-Every node that images reach has its images along one dimension, as k rows each, images outermost: (dimension, k) in `meta["rows"]`. A run may then
-lay time and batch into that dimension. What would move, drop or mix rows is refused by name.
+Every node that images reach has its images along one dimension, which `meta["rows"]` notes (`rows.py`): a run may then lay time and batch into it.
+What would move, drop or mix images is refused by name.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from snnfast import nn
 from snnfast.graph import aten
 from snnfast.graph.modules import MADE
+from snnfast.graph.rows import Rows
 
 VIEWS = ("view", "_unsafe_view", "reshape")
 ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "matmul": torch.matmul, "bmm": torch.bmm,
@@ -33,6 +34,7 @@ class Lowering:
         self.made = {}
         self.constants = {}  # values that follow from no image
         self.data = set()  # nodes that follow from the values of the images
+        self.lie = {}  # the `Rows` of the values of `data`
         self.layers, self.batches, self.image, self.symbol = {}, {}, None, None
         formats = {p.dtype for p in net.parameters() if p.is_floating_point()}
         self.one_format = len(formats) < 2
@@ -65,8 +67,9 @@ class Lowering:
                 self.image = self.made[node] = self.graph.placeholder(node.name)
                 size = node.meta["val"].shape[0]
                 self.symbol = size.node.expr if isinstance(size, torch.SymInt) else None
-                self.image.meta.update(rows=(0, 1), kind="image", shape=tuple(int(n) for n in node.meta["val"].shape[1:]))
+                self.image.meta.update(rows=Rows(0), kind="image", shape=tuple(int(n) for n in node.meta["val"].shape[1:]))
                 self.data.add(node)
+                self.lie[node] = Rows(0)
             else:
                 self.constants[node] = None
         if self.symbol is None:
@@ -79,7 +82,7 @@ class Lowering:
             raise ValueError(f"net must return one tensor, the logits; it returns {len(results)} values")
         if results[0] not in self.data:
             raise ValueError("net's output does not depend on its input")
-        if self.rows(results[0].meta["val"]) != (0, 1):
+        if not self.lie[results[0]].first:
             raise ValueError(
                 f"net must return a row for each image; for {self.symbol} images it returns {list(results[0].meta['val'].shape)}"
             )
@@ -88,12 +91,17 @@ class Lowering:
     # ---- where the images lie
 
     def rows(self, value):
-        """(dimension, k) of the images in a value, or None where they do not lie so."""
+        """(dimension, places for each image along it) of a value, or None where its images do not lie so."""
         if not isinstance(value, torch.Tensor):
             return None
         found = [(axis, n) for axis, n in enumerate(value.shape) if isinstance(n, torch.SymInt) and n.node.expr.free_symbols]
         many = [self._times(n) for _, n in found]
         return (found[0][0], many[0]) if len(found) == 1 and many[0] else None
+
+    def _plain(self, value):
+        """The `Rows` of a value that follows from no image."""
+        rows = self.rows(value)
+        return None if rows is None else Rows(*rows)
 
     def _times(self, size):
         """k of a size that is k times the batch's, or None."""
@@ -109,18 +117,24 @@ class Lowering:
             raise ValueError(f"{self.told(node)} does not give a value per image, so images, and with them time steps, would be mixed")
         dims = aten.arguments(node)[op.along] if op.along else ()
         dims = (dims,) if isinstance(dims, int) else dims or ()
+        outer = {1}
         for source in node.all_input_nodes:
-            given = source.meta["val"]
-            before = self.rows(given) if source in self.data else None
-            if before is None or name == "stack":
+            before, given = self.lie.get(source), source.meta["val"]
+            if before is None:
                 continue
-            if any(d % given.dim() == before[0] for d in dims) or (
-                name == "index_select" and aten.arguments(node)["dim"] % given.dim() == before[0]
-            ):
+            if name != "stack" and any(d % given.dim() == before.axis for d in dims):
                 raise ValueError(f"{self.told(node)} works along the images of a batch, with which time is merged here")
-            if name in VIEWS and math.prod(given.shape[: before[0]]) != math.prod(value.shape[: rows[0]]):
-                raise ValueError(f"{self.told(node)} reorders the images of a batch, with which time is merged here")
-        return rows
+            if name in VIEWS:
+                ahead, there = math.prod(given.shape[: before.axis]) * before.outer, math.prod(value.shape[: rows[0]])
+                if ahead % there or rows[1] % (ahead // there):
+                    raise ValueError(f"{self.told(node)} cuts through the images of a batch, with which time is merged here")
+                outer.add(ahead // there)
+            else:
+                outer.add(before.outer)
+        if len(outer) > 2:
+            raise ValueError(f"{self.told(node)} takes images that lie in different orders")
+        self.lie[node] = Rows(*rows, max(outer))
+        return self.lie[node]
 
     # ---- names
 
@@ -196,18 +210,20 @@ class Lowering:
 
     def neuron(self, node, x, call, notes, first=True):
         """What `call` makes of the value x, between moves of its images where they must come first and lie elsewhere."""
-        axis, k = self._check_rows(node)
-        x, moves = self.argument(x), first and axis != 0
+        rows = self._check_rows(node)
+        x, moves = self.argument(x), first and rows.axis != 0
+        if first and rows.outer > 1:
+            raise ValueError(f"{self.told(node)} takes values in which the images do not come before what else lies along their dimension")
         if moves:
-            x = self._moved(x, axis, 0, k)
+            x = self._moved(x, rows.axis, 0, rows)
         made = call(x)
-        made.meta.update(rows=(0 if moves else axis, k), place=self.place(node)[0], **notes)
-        self.made[node] = self._moved(made, 0, axis, k) if moves else made
+        made.meta.update(rows=rows._replace(axis=0) if moves else rows, place=self.place(node)[0], **notes)
+        self.made[node] = self._moved(made, 0, rows.axis, rows) if moves else made
         return made
 
-    def _moved(self, x, axis, to, k):
+    def _moved(self, x, axis, to, rows):
         moved = self.graph.call_function(torch.movedim, (x, axis, to))
-        moved.meta.update(kind="view", rows=(to, k))
+        moved.meta.update(kind="view", rows=rows._replace(axis=to))
         return moved
 
     def batch(self, size):
@@ -238,7 +254,7 @@ class Lowering:
             self._constant(node)
         elif not any(a in self.data for a in inputs):
             self.made[node] = self.graph.call_function(node.target, self.argument(node.args), self.argument(node.kwargs))
-            self.made[node].meta.update(kind="rows", rows=self.rows(value))
+            self.made[node].meta.update(kind="rows", rows=self._plain(value))
         else:
             self.data.add(node)
             self._of_images(node, name)
@@ -250,7 +266,8 @@ class Lowering:
             self.constants[node] = node.target(*args, **kwargs)
 
     def _check_random(self, node):
-        if not isinstance(node.target, torch._ops.OpOverload) or not node.users or not aten.arguments(node).get("dropout_p", 1):
+        given = aten.arguments(node) if isinstance(node.target, torch._ops.OpOverload) else {}
+        if not given or not node.users or given.get("dropout_p") == 0 or given.get("train") is False:
             return
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise ValueError(f"{self.told(node)} draws random numbers, which every step would draw anew")
@@ -263,6 +280,7 @@ class Lowering:
             self._site(node, aten.arguments(node)["name"])
         elif name in aten.NOTHING or self._is_off(node, name) or self._is_cast(node, name):
             self.made[node] = self.argument(node.all_input_nodes[0])
+            self.lie[node] = self.lie[node.all_input_nodes[0]]
         else:
             self._check_random(node)
             if name not in MADE or not MADE[name](self, node, aten.arguments(node)):
@@ -270,22 +288,21 @@ class Lowering:
 
     def _site(self, node, path):
         """A layer of `snnfast.nn`."""
-        layer, (axis, k) = self.net.get_submodule(path), self._check_rows(node)
+        layer, rows = self.net.get_submodule(path), self._check_rows(node)
         masks = isinstance(layer, nn.SpikeMask) or getattr(layer, "mask", None) is not None
         many = nn.threshold_of(layer).numel() > 1 if nn.is_quantised(layer) else not isinstance(layer, nn.SpikeMask)
-        if (axis and many) or (masks and (axis, k) != (0, 1)):
-            raise ValueError(
-                f"{path} ({type(layer).__name__}) needs its images along dimension 0, one row each; there they lie along {axis}, {k} rows each"
-            )
+        if (rows.axis and many) or (masks and not rows.first):
+            raise ValueError(f"{path} ({type(layer).__name__}) needs its images along dimension 0, one row each")
         self.layer(node, path, lambda: layer, node.args[0], ("site", path))
 
     def _part(self, node):
         """One of several values."""
         source, which = node.args
         if "first_alone" not in self.made[source].meta:
-            self.emit(node, operator.getitem, (self.made[source], which), {}, "view", self.rows(node.meta["val"]))
+            self.lie[node] = self.lie[source]._replace(axis=self.rows(node.meta["val"])[0])
+            self.emit(node, operator.getitem, (self.made[source], which), {}, "view", self.lie[node])
         elif which == 0:
-            self.made[node] = self.made[source]
+            self.made[node], self.lie[node] = self.made[source], self.lie[source]
         elif node.users:
             what = "the indices of a max pooling" if "pool" in aten.name_of(source.target) else "more than one value"
             raise ValueError(f"{self.told(source)} returns {what}, which spikes do not have")
@@ -349,7 +366,7 @@ class Lowering:
         fill = 1.0 if "ones" in name else given.get("fill_value") or 0.0
         shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]
         made = self.graph.call_function(torch.full, (shape, fill), {"dtype": value.dtype, "device": value.device})
-        made.meta.update(kind="rows", rows=self.rows(value))
+        made.meta.update(kind="rows", rows=self._plain(value))
         self.made[node] = made
         return made
 

@@ -104,13 +104,15 @@ class Report:
             )
         if self.not_idle and self.not_idle[0]:
             lines.append(not_idle_note(*self.not_idle))
+        if self.method.get("analog"):
+            lines.append(f"analog, computed in front of the first neurons: {self.method['analog']}")
         if self.not_finite:
             lines.append(not_finite_note(self.not_finite))
         if self.memory:
             limit = f" of {told(self.memory['budget'])}" if self.memory["budget"] else ""
             lines.append(f"peak memory {told(self.memory['peak'])}{limit}; estimated {told(self.memory['estimate'])}")
         if self.settings:
-            lines.append("settings: " + ", ".join(f"{k} {v}" for k, v in {**self.method, **self.settings}.items()))
+            lines.append("settings: " + ", ".join(f"{k} {v}" for k, v in {**self.method, **self.settings}.items() if k != "analog"))
         if self.machine:
             lines.append("machine: " + ", ".join(f"{k} {v}" for k, v in self.machine.items()))
         return [plain(line, 2000) for line in lines]

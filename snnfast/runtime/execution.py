@@ -6,7 +6,8 @@ import time
 
 import torch
 
-from snnfast.graph.flow import rows_of, served, unspiking
+from snnfast.graph.flow import served, unspiking
+from snnfast.graph.rows import Rows, rows_of
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import linear_part
 from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
@@ -153,13 +154,13 @@ class Execution:
         changing = [x for x, has_rows in zip(inputs, per_row) if has_rows]
         if any(x.size(0) % rows for x in changing):
             return function(*inputs)
-        many, k = [x.size(0) // rows for x in changing], rows_of(node)[1]
+        lie, to = [Rows(0, x.size(0) // rows) for x in changing], Rows(0, rows_of(node).times)
 
         def on(*slices):
-            slices = iter(_back(x, (0, n)) for x, n in zip(slices, many))
-            return _by_image(function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row))), (0, k))
+            slices = iter(at.back(x) for x, at in zip(slices, lie))
+            return to.by_image(function(*(next(slices) if has_rows else x for x, has_rows in zip(inputs, per_row))))
 
-        return _back(self.fixed.call(node, on, [_by_image(x, (0, n)) for x, n in zip(changing, many)], rows), (0, k))
+        return to.back(self.fixed.call(node, on, [at.by_image(x) for x, at in zip(changing, lie)], rows))
 
     def write(self, node, x, out, constants):
         """Writes a layer of x [B, ...] to `out`, without memory of its own; False, and nothing is written, where torch cannot."""
@@ -178,30 +179,17 @@ class Execution:
         if not places and not names:
             return function(*args, **kwargs)
         given = [args[i] for i in places] + [kwargs[k] for k in names]
+        to = rows_of(node)
         lie = [rows_of(a) for a in [node.args[i] for i in places] + [node.kwargs[k] for k in names]]
-        if any(at is None or t.size(at[0]) != at[1] * rows for t, at in zip(given, lie)):
+        if any(at is None or not at.fits(t, rows) for t, at in zip(given, lie)):
             return function(*args, **kwargs)  # no rows of images, which the run refuses by name
 
         def on(*slices):
             new, more = list(args), dict(kwargs)
-            slices = [_back(t, at) for t, at in zip(slices, lie)]
+            slices = [at.back(t) for t, at in zip(slices, lie)]
             for i, t in zip(places, slices):
                 new[i] = t
             more.update(zip(names, slices[len(places) :]))
-            return _by_image(function(*new, **more), rows_of(node))
+            return to.by_image(function(*new, **more))
 
-        return _back(self.fixed.call(node, on, [_by_image(t, at) for t, at in zip(given, lie)], rows), rows_of(node))
-
-
-def _by_image(t, at):
-    """t with its images along the first dimension. at: where they lie, `rows_of` its node."""
-    axis, k = at
-    t = t.movedim(axis, 0) if axis else t
-    return t.unflatten(0, (-1, k)) if k > 1 else t
-
-
-def _back(t, at):
-    """What `_by_image` was given."""
-    axis, k = at
-    t = t.flatten(0, 1) if k > 1 else t
-    return t.movedim(0, axis) if axis else t
+        return to.back(self.fixed.call(node, on, [at.by_image(t) for t, at in zip(given, lie)], rows))

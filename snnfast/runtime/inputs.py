@@ -9,6 +9,32 @@ import torch
 from snnfast.nn.random import uniform
 
 
+def check_shape(gm, x):
+    """Refuses what is no batch of images for this graph: of the shape that it was captured for, or that its first layer takes."""
+    image = next(n for n in gm.graph.nodes if n.op == "placeholder")
+    if "shape" in image.meta:
+        asked, fits = image.meta["shape"], x.shape[1:] == image.meta["shape"]
+    else:
+        asked, fits = _taken(gm, image, x)
+    if not fits or x.dim() < 1 or x.size(0) == 0:
+        told = ", ".join(map(str, ("B", *asked)))
+        why = ", as net was captured with" if "shape" in image.meta else ""
+        more = "; for one image give x[None]" if x.dim() == len(asked) else ""
+        raise ValueError(f"x must be a batch of images [{told}]{why}, with B >= 1, got shape {tuple(x.shape)}{more}")
+
+
+def _taken(gm, image, x):
+    """(shape of an image, whether x has it) by the layers that take the image."""
+    for user in image.users:
+        layer = gm.get_submodule(user.target) if user.op == "call_module" else None
+        if isinstance(layer, torch.nn.modules.conv._ConvNd):
+            dims = len(layer.kernel_size)
+            return (layer.in_channels, *"DHW"[3 - dims :]), x.dim() == dims + 2 and x.size(1) == layer.in_channels
+        if isinstance(layer, torch.nn.Linear):
+            return ("...", layer.in_features), x.dim() >= 2 and x.size(-1) == layer.in_features
+    return ("...",), True
+
+
 def spikes(x, amplitude, seed, t, steps, first):
     """Steps t .. t + steps - 1 of the images x [B, ...]: [steps, B, ...]. |x| above the amplitude fires at every step."""
     size, rate = amplitude * x.sign(), x.abs() / amplitude

@@ -1,5 +1,6 @@
 """A spiking network run chunk by chunk in time, so that its memory does not grow with T."""
 
+import functools
 import math
 import warnings
 
@@ -7,7 +8,9 @@ import torch
 from torch import fx
 
 from snnfast import checks
+from snnfast.graph import commutes
 from snnfast.graph.flow import Plan
+from snnfast.runtime import inputs
 from snnfast.runtime.run import Run
 from snnfast.system import heap
 
@@ -24,6 +27,7 @@ class SpikingNetwork(torch.nn.Module):
         levels: quantisation levels of the activation that each neuron stands for, by its name.
         method: the `snnfast.conversion.method.Method` it runs by.
         clock: the `snnfast.runtime.clock.Clock`, when the image comes in and what the outputs say.
+        analog: names of what is no neuron and not linear in front of the first neurons, such as an LSTM: it does not spike.
     """
 
     def __init__(self, gm, levels, method, clock):
@@ -34,11 +38,13 @@ class SpikingNetwork(torch.nn.Module):
             raise ValueError("net must return one tensor, the logits")
         if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
+        self.analog = commutes.analog(gm, self.plan())
 
     def facts(self):
         """Method and input, for a report: plain values."""
         own = self.method.facts()
-        return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own
+        analog = {"analog": analog_note(self.analog)} if self.analog else {}
+        return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own | analog
 
     def plan(self):
         return Plan(self.gm, self.clock.poisson)
@@ -71,12 +77,9 @@ class SpikingNetwork(torch.nn.Module):
         self.method.check_T(T)
         if chunk is not None:
             checks.integer("chunk", chunk)
-        if x.dim() < 1 or x.size(0) == 0:
-            raise ValueError(f"x must be a batch of images [B, ...] with B >= 1, got shape {tuple(x.shape)}")
-        shape = next(n for n in self.gm.graph.nodes if n.op == "placeholder").meta.get("shape", x.shape[1:])
-        if x.shape[1:] != shape:
-            asked = ", ".join(map(str, ("B", *shape)))
-            raise ValueError(f"x must be images [{asked}], as net was captured with, got shape {tuple(x.shape)}")
+        inputs.check_shape(self.gm, x)
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ValueError("x requires a gradient, and a converted network has none: call it on x.detach(), or under torch.no_grad()")
         if isinstance(first, torch.Tensor):
             checks.tensor("first", first, (torch.int64,))
             if first.shape != x.shape[:1]:
@@ -89,12 +92,18 @@ class SpikingNetwork(torch.nn.Module):
 
     @torch.no_grad()
     def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None, on_bad=None):
-        run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
+        # Under a caller's autocast kernels would meet currents in other formats: dtype= is how products get one. Entered anew for every chunk,
+        # because a generator that waits would leave the caller's own code in it.
+        plain = functools.partial(torch.autocast, x.device.type, enabled=False)
+        with plain():
+            run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
         chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.least_T) if statistics else []
         stop, y = self.clock.differential and (x.device.type == "cpu" if stop is None else stop), None
-        self.method.before(run, chunk)
+        with plain():
+            self.method.before(run, chunk)
+            if statistics:
+                statistics.begin(run)
         if statistics:
-            statistics.begin(run)
             run.counting, run.on_mark = True, statistics.mark
         while done < T:
             steps = min(T - done, chunk if done else max(chunk, self.method.least_T))
@@ -107,7 +116,8 @@ class SpikingNetwork(torch.nn.Module):
             if stop and run.is_idle():
                 y = y[:1].new_zeros(1).expand(steps, *y.shape[1:])
             else:
-                y = run.execution.chunk(run, steps)
+                with plain():
+                    y = run.execution.chunk(run, steps)
             done += steps
             if statistics:
                 statistics.chunk(run, done)
@@ -171,6 +181,11 @@ class SpikingNetwork(torch.nn.Module):
     def forward(self, x, T=32, chunk=None):
         """Mean logits of T steps, in a differential run their sum, [B, classes]."""
         return self.logits(x, T, [T], chunk)[0]
+
+
+def analog_note(names):
+    """Names of what does not spike, at most five."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _warn_of(bad):

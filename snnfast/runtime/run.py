@@ -7,7 +7,8 @@ import torch
 from torch import fx
 
 from snnfast import checks, nn
-from snnfast.graph.flow import Plan, rows_of
+from snnfast.graph.flow import Plan
+from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import called
 from snnfast.nn.over_time import is_silent
 from snnfast.ops.layout import layout_of
@@ -175,11 +176,10 @@ class Run:
         if rows is None:
             return value
         self._check_images(node, value, self.B)
-        return value if steps == 1 else torch.cat([value] * steps, rows[0])  # which keeps its layout
+        return value if steps == 1 else rows.repeated(value, steps)
 
     def _check_images(self, node, value, many):
-        axis, k = rows_of(node)
-        if value.dim() <= axis or value.size(axis) != k * many:
+        if not rows_of(node).fits(value, many):
             raise ValueError(
                 f"{called(node, self.gm)} does not give a value per image: shape {tuple(value.shape)} where time and batch are {many}; images, "
                 "and with them time steps, would be mixed"
@@ -195,10 +195,11 @@ class Run:
         """A layer that torch computes, in calls whose shape does not depend on the chunk; of a step without input there is nothing to compute."""
         ((source, x),) = inputs.items()
         out = None
-        axis, k = rows_of(source)
-        if axis or rows_of(node)[0]:
-            return torch.cat([self._evaluate(node, {source: part}, self.B) for part in x.split(k * self.B, axis)], rows_of(node)[0])
-        for t, part in enumerate(x.split(k * self.B)):
+        at, to = rows_of(source), rows_of(node)
+        if max(at.axis, to.axis) > 0 or max(at.outer, to.outer) > 1:
+            each = [self._evaluate(node, {source: at.back(part)}, self.B) for part in at.by_image(x).split(self.B)]
+            return to.back(torch.cat([to.by_image(y) for y in each]))
+        for t, part in enumerate(x.split(at.times * self.B)):
             if out is None:
                 y = self._evaluate(node, {source: part}, self.B)
                 layout = layout_of(y)

@@ -62,6 +62,9 @@ BODIES = {
     "half of the channels written in place": lambda s, h: s.h(torch.cat([h[:, :2].mul(2.0), h[:, 2:]], 1).flatten(1)),
     "a masked map": lambda s, h: s.h((h * (torch.arange(6) % 2)).flatten(1)),
     "a constant of each image": lambda s, h: s.h(torch.cat([h, torch.ones(h.size(0), 1, 6, 6, dtype=h.dtype)], 1)[:, 1:].flatten(1)),
+    "tokens before images": lambda s, h: s.h(
+        s.b(h).flatten(2).permute(2, 0, 1).reshape(-1, 4).mul(2.0).view(36, -1, 4).permute(1, 2, 0).flatten(1)
+    ),
     "double and back": lambda s, h: s.h(h.double().to(h.dtype).flatten(1)),
     "an assertion": lambda s, h: (torch._assert(h.shape[1] == 4, "channels"), s.h(h.flatten(1)))[1],
     "a module made in forward": lambda s, h: s.h(nn.Flatten()(nn.ReLU()(h))),
@@ -88,7 +91,7 @@ MIXED = {
     r"softmax .* works along the images": lambda s, h: s.h(h.flatten(1)).softmax(0) * 2,
     r"flip .* works along the images": lambda s, h: s.h(h.flip(0).flatten(1)),
     r"cat .* works along the images": lambda s, h: s.h(torch.cat([h, h])[: h.size(0)].flatten(1)),
-    r"view .* reorders the images": lambda s, h: s.h(h.transpose(0, 1).reshape(-1, 36).view(-1, 144)),
+    r"view .* cuts through the images": lambda s, h: s.h(h.transpose(0, 1).reshape(-1, 36).view(-1, 144)),
     r"cumsum .* works along the images": lambda s, h: s.h(h.cumsum(0).flatten(1)),
     r"dropout .* draws random numbers": lambda s, h: s.h(F.dropout(h, 0.5, training=True).flatten(1)),
     r"round .* has no spiking form": lambda s, h: s.h(h.round().flatten(1)),
@@ -179,7 +182,9 @@ def test_nothing_of_the_network_is_changed():
 
 def test_images_of_another_size_are_refused():
     snn = snnfast.convert(Own(lambda s, x: s.h(spikes(s, x).flatten(1)), **layers()).double(), calibrate=X)
-    with pytest.raises(ValueError, match=r"x must be images \[B, 3, 6, 6\], as net was captured with, got shape \(2, 3, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"x must be a batch of images \[B, 3, 6, 6\], as net was captured with, with B >= 1, got shape \(2, 3, 8, 8\)"
+    ):
         snn(torch.zeros(2, 3, 8, 8, dtype=torch.float64), T=2)
 
 

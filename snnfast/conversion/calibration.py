@@ -1,0 +1,40 @@
+"""Calibration images: read batch by batch, as often as they are needed, and never kept together."""
+
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
+
+from snnfast import checks
+from snnfast.data.batches import parts_of
+
+
+class Images:
+    """Batches of images, of a tensor [B, ...] or of an iterable of tensors, of (images, labels) or of dictionaries.
+
+    Every iteration goes through the data anew. A generator, which can be gone through once, is kept.
+    """
+
+    def __init__(self, data: Tensor | Iterable):
+        if not hasattr(data, "__iter__"):
+            raise TypeError(f"calibrate must be images [B, ...] or an iterable of batches, got {type(data).__name__}")
+        self.data = [data] if isinstance(data, Tensor) else list(data) if isinstance(data, Iterator) else data
+        self.first = next(iter(self), None)
+        if self.first is None:
+            raise ValueError("calibrate gave no images")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.data:
+            images, _ = parts_of(batch, "calibrate")
+            checks.tensor("calibrate", images)
+            if images.dim() and images.size(0):
+                yield images
+
+    def largest(self) -> float:
+        """The largest |value|."""
+        return max(float(x.abs().max()) for x in self if x.numel())
+
+    def samples(self, many: int) -> list[Tensor]:
+        """A few images [1, ...] of the first batch, from its first to its last."""
+        n = self.first.size(0)
+        places = sorted({round(k * (n - 1) / max(1, many - 1)) for k in range(many)})
+        return [self.first[i : i + 1] for i in places]

@@ -1,0 +1,28 @@
+"""One batch of anybody's loader: images, and labels where it has any."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Names in batches that are dictionaries, as those of Hugging Face's data sets are; the first that is there is taken.
+IMAGES = ("pixel_values", "image", "images", "img", "input", "inputs", "x")
+LABELS = ("labels", "label", "target", "targets", "y")
+
+
+def parts_of(batch: Any, name: str) -> tuple[Any, Any]:
+    """(images, labels) of a batch: a tensor, (images, labels), or a dictionary of them; labels are None where there are none.
+
+    name: the argument the batch came by, for a message.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(batch, Mapping):
+        images = next((k for k in IMAGES if k in batch), None)
+        if images is None:
+            raise TypeError(
+                f"{name} gives dictionaries with {', '.join(map(str, list(batch)[:10]))}; images are taken from {', '.join(IMAGES)}"
+            )
+        return batch[images], next((batch[k] for k in LABELS if k in batch), None)
+    if isinstance(batch, (tuple, list)):
+        return (batch[0], batch[1] if len(batch) > 1 else None) if batch else (None, None)
+    return batch, None
