@@ -83,7 +83,8 @@ def convert(
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
             neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
             network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a function stands
-            behind an activation, or is the only kind of activation, and no method and no random masks are asked for; else "per_step".
+            behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method and no random masks are asked
+            for; else "per_step".
         inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
             "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a
             current at every step; in mode "differential" all of it at the first.
@@ -157,12 +158,11 @@ def convert(
 
 
 def _needs_differences(gm, batches):
-    """Whether only mode 'differential' converges to the network: a function that does not commute with rates stands behind an activation, or is all
-    there is to put neurons behind."""
+    """Whether only mode "differential" converges to the network, with nothing for the caller to decide: a softmax, a norm, a gate stands behind an
+    activation. Where activation functions other than ReLUs do, neurons with levels would stand behind them, which is the caller's choice."""
     if batches is None:
         return has_functions(gm)
-    relus = relu_thresholds.relu_nodes(gm)
-    return has_functions(gm, relus) or (not relus and bool(relu_thresholds.function_nodes(gm)))
+    return has_functions(gm, relu_thresholds.relu_nodes(gm)) and not relu_thresholds.function_nodes(gm)
 
 
 def _nothing_to_fire(gm):
@@ -172,7 +172,9 @@ def _nothing_to_fire(gm):
         return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
     known = (*commutes.MODULES, torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d, torch.nn.Softmax, torch.nn.LogSoftmax)
     others = [n for n in gm.graph.nodes if n.op == "call_module" and not isinstance(gm.get_submodule(n.target), known)]
-    others += [n for n in gm.graph.nodes if n.meta.get("kind") == "function"]
+    others += relu_thresholds.function_nodes(gm)
+    if relu_thresholds.function_nodes(gm):
+        text += "; mode='differential' with calibrate= puts neurons behind other activation functions"
     return text + ("" if not others else f"; {', '.join(called(n, gm) for n in others[:5])} cannot fire")
 
 

@@ -25,8 +25,6 @@ _FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0
           "unflatten": (1, "dim"),
           "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape"),
           "roll": (2, "dims"), "stack": (1, "dim")}  # fmt: skip
-STAY = (m.MaxPool1d, m.MaxPool2d, m.MaxPool3d, m.LayerNorm, m.GroupNorm, m.RMSNorm, m.InstanceNorm1d, m.InstanceNorm2d, m.InstanceNorm3d)
-CLIPS = {"relu", "relu_", "relu6", "hardtanh", "clamp", "leaky_relu", "leaky_relu_", "elu", "softplus"}
 SCALE = {operator.mul, operator.truediv, operator.imul, operator.itruediv, torch.mul, torch.div, "mul", "div"}
 MATMUL = {operator.matmul, torch.matmul, "matmul"}
 REDUCE = {torch.mean, torch.sum, "mean", "sum"}
@@ -67,35 +65,6 @@ def _is_list(node):
     return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in ("chunk", "split", "unbind")
 
 
-def analog(gm, plan):
-    """What is computed in front of the first neurons and is not linear, so that no spike takes its place: layers and functions, for a message.
-
-    Normalisations and max poolings are not among them: no neuron ever stands in their place.
-    """
-    found = []
-    for node in gm.graph.nodes:
-        kind = node.meta.get("kind")
-        if node not in plan.from_image or kind in ("image", "size", "rows", "pool") or node.op == "placeholder":
-            continue
-        if kind is not None:
-            linear = (
-                kind in ("linear", "affine", "view")
-                or "norm" in str(node.target)
-                or (kind == "product" and not is_function(node, gm, plan.from_image))
-            )
-        elif node.op == "call_module":
-            linear = isinstance(gm.get_submodule(node.target), (*MODULES, *STAY, m.modules.dropout._DropoutNd, m.Unflatten))
-        else:
-            linear = (
-                "norm" in str(node.target)
-                or not is_function(node, gm, plan.from_image)
-                and getattr(node.target, "__name__", node.target) not in CLIPS
-            )
-        if not linear:
-            found.append(called(node, gm))
-    return list(dict.fromkeys(found))
-
-
 def check(node, gm, plan, per_step=False):
     """Raises ValueError, naming the node, if what it does to spikes is not known to commute with rates. per_step: the caller asked for what does not
     to be computed step by step."""
@@ -110,8 +79,8 @@ def check(node, gm, plan, per_step=False):
     if is_function(node, gm, plan.spiking):
         if not per_step:
             raise ValueError(
-                f"{called(node, gm)} has no spiking form that commutes with rates: say mode='differential', which converges to the network that was "
-                "given and takes quantised activations alone, or mode='per_step', which is biased"
+                f"{called(node, gm)} has no spiking form that commutes with rates: say mode='differential', which converges to the network "
+                "(activations that are not quantised become neurons with levels=, from calibrate= images), or mode='per_step', which is biased"
             )
         return
     kind = node.meta.get("kind")

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from snnfast import checks
-from snnfast.graph import commutes
+from snnfast.graph import analog
 from snnfast.graph.flow import Plan
 from snnfast.runtime import inputs
 from snnfast.runtime.run import Run
@@ -38,13 +38,13 @@ class SpikingNetwork(torch.nn.Module):
             raise ValueError("net must return one tensor, the logits")
         if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
-        self.analog = commutes.analog(gm, self.plan())
+        self.analog = analog.names(gm, self.plan())
 
     def facts(self):
         """Method and input, for a report: plain values."""
         own = self.method.facts()
-        analog = {"analog": analog_note(self.analog)} if self.analog else {}
-        return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own | analog
+        told = {"analog": analog_note(self.analog)} if self.analog else {}
+        return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own | told
 
     def plan(self):
         return Plan(self.gm, self.clock.poisson)
