@@ -10,6 +10,7 @@ from snnfast.ops.neuron import MOST_STEPS
 from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
 from snnfast.runtime.number_formats import check_dtype
 
+COUNTED = 2  # the form of statistics in a file: 2 counts what enters products
 MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
 
 
@@ -47,7 +48,7 @@ class EvaluationSettings:
 
     def identity(self) -> dict:
         """Plain values, for a file."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"statistics": self.statistics and f"form {COUNTED}"}
 
     def told(self) -> dict:
         """What a report tells among its settings; it has the others in places of their own."""

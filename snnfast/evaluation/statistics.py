@@ -5,10 +5,12 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
 
     case 1   alpha = 0, but it fired           case 2   alpha > 0, and too many           case 3   alpha > 0, and too few
 
-Firing rate: spikes of either sign per neuron and step. SOPs: spikes times fan-out, the fan-out of a layer being its multiplications per input
-element, borders averaged in. A layer that takes the image itself counts as MACs, once, one that takes another layer's output as MACs at every step;
-spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ
-per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min over its thresholds.
+Firing rate: spikes of either sign per neuron and step. SOPs: spikes that enter a layer (`entering.py`) times its fan-out, the weights that an
+input element meets on average, fewer at a border; of a layer that several neuron layers feed, each has the share of its spikes. A layer that takes
+the image itself counts as MACs, once, one that takes another layer's output as MACs at every step (with the multiplications at borders, as is the
+custom); spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an
+accumulate), 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min
+over its thresholds.
 """
 
 import copy
@@ -18,12 +20,14 @@ import torch
 from torch import fx
 
 from snnfast import checks, nn
+from snnfast.evaluation.entering import Entering, counted, share_inside, shares
 from snnfast.graph.vocabulary import is_product, weight_of
 from snnfast.nn.masking import rows_are
 from snnfast.ops.qcfs import qcfs
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.network import powers_of_two
 from snnfast.runtime.number_formats import faithful, formats
+from snnfast.runtime.run import nonzeros
 from snnfast.system.files import save_rows
 
 FIELDS = (
@@ -36,7 +40,8 @@ class QuantisedPass:
     """One pass of a spiking network's graph with the activation in place of every neuron.
 
     fixed: what a run has computed already, the layers before the first neuron.  rungs: thresholds are the size of one level.
-    alpha: each neuron's level. work: (multiplications, input elements) per image, of each product. logits: what the quantised network answers.
+    alpha: each neuron's level. work: (multiplications, input elements) per image of each product, and the share of the multiplications that are not
+    with a border. logits: what the quantised network answers.
     """
 
     def __init__(self, gm, plan, levels, image, execution, fixed=(), rungs=False):
@@ -79,7 +84,8 @@ class QuantisedPass:
         layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         inputs, weight = env[node.all_input_nodes[0]], weight_of(node, self.gm, env)
         many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else env[node]
-        self.work[node] = (many.numel() // images * weight[0].numel(), inputs.numel() // images)
+        macs = many.numel() // images * weight[0].numel()
+        self.work[node] = (macs, inputs.numel() // images, share_inside(layer, inputs.shape[2:]))
 
 
 class Statistics:
@@ -94,6 +100,7 @@ class Statistics:
         self.neurons = dict.fromkeys(self.plan.firing, 0)
         self.spikes = {}  # by step: of each layer, in that many steps
         self.image_spikes = {}  # by step
+        self.entered = {}  # by step: what entered each product that is counted at its input
         self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
         self.work, self.poisson = {}, snn.clock.poisson
         self.differential = snn.clock.differential
@@ -102,7 +109,7 @@ class Statistics:
     def empty(self):
         """Statistics of the same network and energies that have seen nothing."""
         new = copy.copy(self)
-        new.T, new.images, new.spikes, new.image_spikes, new.work = None, 0, {}, {}, {}
+        new.T, new.images, new.spikes, new.image_spikes, new.entered, new.work = None, 0, {}, {}, {}, {}
         new.neurons = dict.fromkeys(self.plan.firing, 0)
         new.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
         return new
@@ -119,7 +126,7 @@ class Statistics:
         by_name = lambda found: {node.name: int(many) for node, many in found.items()}
         return dict(
             T=self.T, images=self.images, neurons=by_name(self.neurons), spikes={str(t): by_name(s) for t, s in self.spikes.items()},
-            image_spikes={str(t): int(s) for t, s in self.image_spikes.items()},
+            image_spikes={str(t): int(s) for t, s in self.image_spikes.items()}, entered={str(t): by_name(s) for t, s in self.entered.items()},
             cases={node.name: c.tolist() for node, c in self.cases.items()}, work={node.name: list(w) for node, w in self.work.items()},
         )  # fmt: skip
 
@@ -134,13 +141,17 @@ class Statistics:
             self.neurons[nodes[name]] += many
             self.cases[nodes[name]] += torch.tensor(state["cases"][name])
         for t, spikes in state["spikes"].items():
-            self._count(int(t), {nodes[name]: many for name, many in spikes.items()}, state["image_spikes"][t])
+            entered = {nodes[name]: many for name, many in state["entered"][t].items()}
+            self._count(int(t), {nodes[name]: many for name, many in spikes.items()}, state["image_spikes"][t], entered)
 
     def _check_T(self, T):
         if self.T not in (None, T):
             raise ValueError(f"statistics of T = {self.T} cannot take in a run of T = {T}: make new ones")
 
-    def _count(self, t, spikes, of_image):
+    def _count(self, t, spikes, of_image, entered):
+        into = self.entered.setdefault(t, dict.fromkeys(entered, 0))
+        for node, many in entered.items():
+            into[node] += many
         known = self.spikes.setdefault(t, dict.fromkeys(self.plan.firing, 0))
         for node, many in spikes.items():
             known[node] += many
@@ -173,19 +184,23 @@ class Statistics:
             seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
         self.done = 0  # steps
+        run.entering = Entering(counted(self.gm, self.plan, self.work), nonzeros)
 
     def mark(self, run, steps, node):
         """A neuron layer has done so many steps of the chunk at hand."""
-        spikes, _ = self.marked.setdefault(self.done + steps, ({}, self.from_image + run.image_inside.get(steps, 0)))
+        spikes, *_ = self.marked.setdefault(self.done + steps, [{}, self.from_image + run.image_inside.get(steps, 0), {}])
         spikes[node] = self._spikes(run, node)
 
     def chunk(self, run, done):
         """After a chunk, `done` steps in all."""
         for t in {self.done + steps for steps in run.marks} - set(self.marked):  # the chunk did not run: nothing came any more
-            self.marked[t] = (self._all_spikes(run), self.from_image)
+            self.marked[t] = [self._all_spikes(run), self.from_image, run.entering.at()]
+        for steps in run.marks:
+            self.marked[self.done + steps][2] = run.entering.at(steps)
+        run.entering.forget()
         self.done, self.from_image = done, self.from_image + run.image_spikes
         if done & (done - 1) == 0:  # a mark
-            self.marked[done] = (self._all_spikes(run), self.from_image)
+            self.marked[done] = [self._all_spikes(run), self.from_image, run.entering.at()]
 
     def _all_spikes(self, run):
         return {node: self._spikes(run, node) for node in self.plan.firing}
@@ -207,9 +222,9 @@ class Statistics:
         self.T = T
         self.images += run.B
         if T not in self.marked:
-            self.marked[T] = (self._all_spikes(run), self.from_image)
-        for t, (spikes, of_image) in self.marked.items():
-            self._count(t, spikes, of_image)
+            self.marked[T] = [self._all_spikes(run), self.from_image, run.entering.at()]
+        for t, seen in self.marked.items():
+            self._count(t, *seen)
         for node in self.plan.firing:
             N = self._net(run, node)
             self.neurons[node] += N.numel()
@@ -245,8 +260,8 @@ class Statistics:
 
     def _macs(self, sources, t):
         """Per image, in t steps."""
-        once = sum(work for node, (work, _) in self.work.items() if not sources[node])
-        return once + t * sum(work for node, (work, _) in self.work.items() if "layer" in sources[node])
+        once = sum(work for node, (work, *_) in self.work.items() if not sources[node])
+        return once + t * sum(work for node, (work, *_) in self.work.items() if "layer" in sources[node])
 
     def over_time(self):
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs and energy_pJ per image."""
@@ -260,9 +275,15 @@ class Statistics:
     def _spikes_into_layers(self, sources, t):
         """SOPs caused by each neuron layer and by the image's spikes in t steps, over all images. What takes another layer's output is MACs."""
         found = dict.fromkeys([*self.plan.firing, "image"], 0.0)
-        for node, (work, inputs) in self.work.items():
-            for source in sources[node] if "layer" not in sources[node] else ():
-                found[source] += (self.image_spikes[t] if source == "image" else self.spikes[t][source]) * work / inputs
+        emitted = self.spikes[t] | {"image": self.image_spikes[t]}
+        for node, (work, inputs, inside) in self.work.items():
+            fan_out, of = work / inputs * inside, sources[node] if "layer" not in sources[node] else ()
+            if node in self.entered[t] and of:
+                for source, share in shares(of, emitted).items():
+                    found[source] += share * self.entered[t][node] * fan_out
+                continue
+            for source in of:
+                found[source] += emitted[source] * fan_out
         return found
 
     def totals(self):

@@ -37,6 +37,8 @@ class Graphs:
             return "random masks draw other numbers at every step"
         if run.observe or run.execution.clock:
             return "something looks into every chunk"
+        if run.entering and run.entering.sums:
+            return "what enters products is counted chunk by chunk"
         if run.counting and any(run.gm.get_submodule(n.target).is_signed() for n in run.plan.firing):
             return "negative spikes are counted chunk by chunk"
         return None

@@ -55,6 +55,7 @@ class Run:
         self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
         self.marks, self.on_mark = [], None  # steps of this chunk after which they ask, and whom each layer tells then
         self.image_inside = {}  # spikes of the image in this chunk, by mark
+        self.entering = None  # what counts the inputs of products, see `snnfast/evaluation/entering.py`
         self.sums, self.layouts = {}, {}  # running sums of functions over time; the layout of each neuron's step
         self.fired = []  # of a differential run: for each neuron layer, whether anything fired in the last step
         self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
@@ -153,6 +154,8 @@ class Run:
         if isinstance(module, nn.SpikeMask):
             (x,) = inputs.values()
             return module.over_time(x.unflatten(0, (steps, self.B)), self.t - steps, self.first).flatten(0, 1)
+        if self.entering and node in self.entering.sums:
+            self.entering.see(node, inputs[node.all_input_nodes[0]], steps, self.marks)
         if node in self.execution.unspiking:
             return self._step_by_step(node, inputs, steps)
         value = self._evaluate(node, inputs, steps * self.B)

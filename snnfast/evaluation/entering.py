@@ -1,0 +1,97 @@
+"""Spikes that enter a product with weights: those that a neuron layer emits, where nothing but a view stands between, else what arrives is counted.
+
+Between a neuron and a product may stand a part of its channels, a pooling, an upsampling, a sum of two shortcuts: what the neuron emitted is then not
+what the product adds up. Each value that arrives and is not zero is one.
+"""
+
+import torch
+
+from snnfast.graph.rows import rows_of
+from snnfast.graph.vocabulary import module_of
+
+_VIEWS = {
+    "reshape",
+    "permute",
+    "transpose",
+    "flatten",
+    "unflatten",
+    "view",
+    "contiguous",
+    "squeeze",
+    "unsqueeze",
+    "movedim",
+    "swapaxes",
+    "t",
+}
+
+
+def _is_view(node, gm):
+    layer = module_of(gm, node)
+    if layer is not None:
+        return isinstance(layer, (torch.nn.Flatten, torch.nn.Unflatten, torch.nn.Identity))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name.split(".")[0] in _VIEWS
+
+
+def counted(gm, plan, products):
+    """Those of `products` whose input is not just what one neuron layer, or the image, emitted."""
+    found = []
+    for node in products:
+        source = node.all_input_nodes[0]
+        while source not in plan.firing and source.op != "placeholder" and _is_view(source, gm):
+            source = source.all_input_nodes[0]
+        if node in plan.spiking and source not in plan.firing and source.op != "placeholder":
+            found.append(node)
+    return found
+
+
+class Entering:
+    """Counts, in one run, what enters some products. nodes: those."""
+
+    def __init__(self, nodes, count):
+        self.count, self.sums, self.inside = count, dict.fromkeys(nodes, 0), {}
+
+    def see(self, node, x, steps, marks):
+        """x: the input of a product in a chunk of `steps` steps, merged with the images; marks: steps after which its sum is asked for too."""
+        by_step = rows_of(node.all_input_nodes[0]).by_image(x).unflatten(0, (steps, -1))
+        for mark in marks:
+            self.inside.setdefault(mark, {})[node] = self.sums[node] + self.count(by_step[:mark])
+        self.sums[node] += self.count(by_step)
+
+    def at(self, mark=None):
+        """{product: what has entered so far}, at a mark of the last chunk or at its end."""
+        return self.sums | self.inside.get(mark, {})
+
+    def forget(self):
+        """Before another chunk, with marks of its own."""
+        self.inside = {}
+
+
+def shares(sources, spikes):
+    """{source: its share of what enters a product}, by the spikes that each has emitted."""
+    many = {source: spikes[source] for source in sources}
+    whole = sum(many.values())
+    return {source: (n / whole if whole else 1 / len(many)) for source, n in many.items()}
+
+
+def share_inside(layer, sizes):
+    """The share of a convolution's multiplications that are with values, not with the zeros of a border; 1 of other layers.
+
+    sizes: of the input's map, without batch and channels.
+    """
+    if not isinstance(layer, torch.nn.modules.conv._ConvNd) or layer.padding_mode != "zeros":
+        return 1.0
+    share = 1.0
+    for d, n in enumerate(sizes):
+        k, stride, dilation = layer.kernel_size[d], layer.stride[d], layer.dilation[d]
+        whole = dilation * (k - 1)
+        padding = layer.padding[d] if not isinstance(layer.padding, str) else whole // 2 if layer.padding == "same" else 0
+        if layer.transposed:
+            size = (n - 1) * stride - 2 * padding + whole + layer.output_padding[d] + 1
+            inside = sum(0 <= i * stride - padding + dilation * j < size for i in range(n) for j in range(k))
+            share *= inside / (n * k)
+        else:
+            out = n if layer.padding == "same" else (n + 2 * padding - whole - 1) // stride + 1
+            inside = sum(0 <= o * stride - padding + dilation * j < n for o in range(out) for j in range(k))
+            share *= inside / (out * k)
+    return share
