@@ -5,6 +5,7 @@ import torch  # noqa: F401  (the compiled library finds torch's symbols through 
 from snnfast import conversion, data, evaluation, models, nn, plots, statistics, train, training  # noqa: F401  (former names too)
 from snnfast.checkpoints.extract import extract
 from snnfast.checkpoints.own import load_checkpoint, save_checkpoint
+from snnfast.conversion import files as _files  # noqa: F401  (which makes files of converted networks known)
 from snnfast.conversion.convert import convert
 from snnfast.engines import backends
 from snnfast.evaluation.evaluate import evaluate

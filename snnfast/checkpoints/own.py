@@ -15,20 +15,32 @@ from snnfast.checkpoints import budget, convolutional
 from snnfast.nn import is_quantised, threshold_of
 
 FORMAT = "snnfast-1"
+OTHERS: dict[
+    str, tuple
+] = {}  # of files of other things than networks of `snnfast.models`: format -> (class, what writes it, what reads it)
 
 
-def save_checkpoint(path: str | os.PathLike, net: models.Network, /, **facts: Any) -> None:
-    """Writes a network of `snnfast.models`, its configuration, and `facts` (preprocessing, training; plain values only).
+def register(form, cls, save, load):
+    """Makes another kind of file known: save(path, thing, facts), load(content, path)."""
+    OTHERS[form] = (cls, save, load)
+
+
+def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Module, /, **facts: Any) -> None:
+    """Writes a network of `snnfast.models` with its configuration, or one that `snnfast.convert` returned, and `facts` (preprocessing, training;
+    plain values only).
 
     >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
     >>> snnfast.save_checkpoint(path, snnfast.models.vgg11(width=0.05), data="digits")
     >>> snnfast.load_checkpoint(path).facts
     {'data': 'digits'}
     """
-    if not hasattr(net, "config"):
-        raise TypeError(f"net must be a network of snnfast.models, got {type(net).__name__}")
     for key, value in facts.items():
         check_plain(key, value)
+    for cls, save, _ in OTHERS.values():
+        if isinstance(net, cls):
+            return save(path, net, facts)
+    if not hasattr(net, "config"):
+        raise TypeError(f"net must be a network of snnfast.models, or one that snnfast.convert returned, got {type(net).__name__}")
     torch.save({"format": FORMAT, "config": net.config, "state_dict": net.state_dict(), "facts": facts}, path)
 
 
@@ -72,7 +84,8 @@ def load_checkpoint(
         options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes.
 
     Returns:
-        The network in eval mode on the CPU; `net.facts` is what `save_checkpoint` was given ({} for other programs' files).
+        The network in eval mode on the CPU, or the `SpikingNetwork` that was saved; `net.facts`, of the latter `saved`, is what `save_checkpoint`
+        was given ({} for other programs' files).
 
     Raises:
         FileNotFoundError; ValueError: not readable, not safe, another network, or something only you can know is missing. The message says which.
@@ -83,6 +96,12 @@ def load_checkpoint(
     'vgg11'
     """
     file = _safely(path)
+    if isinstance(file, dict) and file.get("format") in OTHERS:
+        given = dict(arch=arch, num_classes=num_classes, levels=levels, threshold=threshold, signs=signs, key=key, **options)
+        wrong = [name for name, value in given.items() if value is not None] + (["family"] if family != "auto" else [])
+        if wrong:
+            raise ValueError(f"{path} holds a converted network, which takes no {', '.join(wrong)}")
+        return OTHERS[file["format"]][2](file, path)
     if isinstance(file, dict) and file.get("format") == FORMAT:
         config, state, facts = _own(file, path)
         if family != "auto" or threshold is not None or signs is not None or key is not None:

@@ -18,9 +18,10 @@ class Images:
         if not hasattr(data, "__iter__"):
             raise TypeError(f"calibrate must be images [B, ...] or an iterable of batches, got {type(data).__name__}")
         self.data = [data] if isinstance(data, Tensor) else list(data) if isinstance(data, Iterator) else data
-        self.first = next(iter(self), None)
-        if self.first is None:
+        first = next(iter(self), None)
+        if first is None:
             raise ValueError("calibrate gave no images")
+        self.first: Tensor = first
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.data:
