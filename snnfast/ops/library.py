@@ -73,9 +73,24 @@ def autograd(name, backward, setup):
 
     short = type(f"{name}_short", (torch.autograd.Function,), dict(forward=staticmethod(forward), backward=staticmethod(backward)))
 
+    # The form that torch.func's transforms take: each calls it once more, with what is inside its own values.
+    composed = type(
+        f"{name}_composed",
+        (torch.autograd.Function,),
+        dict(
+            forward=staticmethod(lambda *args: call(*args)),
+            setup_context=staticmethod(setup),
+            backward=staticmethod(backward),
+            jvp=staticmethod(lambda ctx, *tangents: _refuse_tangent(name)),
+            vmap=staticmethod(lambda info, in_dims, *args: _one_by_one(call, info.batch_size, in_dims, args)),
+        ),
+    )
+
     def call(*args):
         if forward_ad._current_level >= 0:
             _check_no_tangent(name, args)
+        if _transformed() and not torch.compiler.is_compiling():
+            return composed.apply(*args)
         if not is_plain():
             return op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
@@ -83,10 +98,24 @@ def autograd(name, backward, setup):
     return call
 
 
+def _one_by_one(call, many, in_dims, args):
+    """(what `call` gives for each of `many` slices of the arguments, stacked; the dimension they are stacked along)."""
+    found = [
+        call(*(a.select(d, i) if isinstance(a, torch.Tensor) and d is not None else a for a, d in zip(args, in_dims))) for i in range(many)
+    ]
+    if isinstance(found[0], torch.Tensor):
+        return torch.stack(found), 0
+    return tuple(map(torch.stack, zip(*found))), (0,) * len(found[0])
+
+
 def _check_no_tangent(name, args):
     """In forward mode torch takes a custom op for a constant, without a word."""
     if any(isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
-        raise RuntimeError(f"snnfast::{name} has no derivative in forward mode (torch.func.jvp, jacfwd): take backward()")
+        _refuse_tangent(name)
+
+
+def _refuse_tangent(name):
+    raise RuntimeError(f"snnfast::{name} has no derivative in forward mode (torch.func.jvp, jacfwd): take backward()")
 
 
 def once_differentiable(name):
