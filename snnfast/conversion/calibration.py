@@ -17,6 +17,7 @@ class Images:
     def __init__(self, data: Tensor | Iterable):
         if not hasattr(data, "__iter__"):
             raise TypeError(f"calibrate must be images [B, ...] or an iterable of batches, got {type(data).__name__}")
+        self.like: tuple | None = None
         self.data = [data] if isinstance(data, Tensor) else list(data) if isinstance(data, Iterator) else data
         first = next(iter(self), None)
         if first is None:
@@ -27,8 +28,16 @@ class Images:
         for batch in self.data:
             images, _ = parts_of(batch, "calibrate")
             checks.tensor("calibrate", images)
-            if images.dim() and images.size(0):
-                yield images
+            if not images.dim() or not images.size(0):
+                continue
+            shape, dtype = images.shape[1:], images.dtype
+            if self.like not in (None, (shape, dtype)):
+                told = [f"{list(s)}, {str(d).removeprefix('torch.')}" for s, d in ((shape, dtype), self.like)]
+                raise ValueError(
+                    f"calibrate must be images of one shape and dtype; one of a batch is {told[0]}, one of the first is {told[1]}"
+                )
+            self.like = shape, dtype
+            yield images
 
     def largest(self) -> float:
         """The largest |value|."""

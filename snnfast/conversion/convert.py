@@ -50,6 +50,9 @@ def _replace_max_pools(gm, form, poisson):
         if node.meta.get("kind") == "pool":
             plan.spiking.update(max_pooling.replace_function(node, gm, form))
             continue
+        if form == "difference" and max_pooling.is_elsewhere(node) and max_pooling.window_of(node, gm):
+            plan.spiking.add(functions.over_time(gm, node, "maximum", [True]))
+            continue
         pool = max_pooling.replaced(node, gm, form)
         if pool is not None:
             put_in_place(gm, node, f"{node.name}_over_time", pool)

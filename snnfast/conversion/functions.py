@@ -41,26 +41,24 @@ def put(gm, plan):
         inputs = node.all_input_nodes
         if any(a in plan.without_values[0] for a in inputs):
             raise ValueError(f"{node.name} uses a size of values that come over time: write the number in its place")
-        image = next((a for a in inputs if a in plan.from_image and a not in plan.spiking), None)
-        if image is not None:
-            raise ValueError(
-                f"{node.name} is a function of spikes and of {image.name}, which no spike reaches: it has no differential form"
-            )
         name = type(gm.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(node.target, "__name__", node.target)
         name = f"product ({name})" if node.target in PRODUCTS else name
-        plan.spiking.add(over_time(gm, node, name, [a in plan.spiking for a in inputs], _fused(gm, node)))
+        by_image = [a in plan.spiking or (a in plan.from_image and rows_of(a) is not None) for a in inputs]
+        plan.spiking.add(over_time(gm, node, name, [a in plan.spiking for a in inputs], _fused(gm, node), by_image))
 
 
-def over_time(gm, node, name, running, fused=None):
+def over_time(gm, node, name, running, fused=None, by_image=None):
     """Puts a `Differential` in place of a node. Its inputs and its value have their images first: where they lie elsewhere they are moved.
     Returns the node with its value."""
-    lie = [rows_of(a) if runs else Rows(0) for a, runs in zip(node.all_input_nodes, running)]
+    by_image = running if by_image is None else by_image
+    lie = [rows_of(a) if has_rows else Rows(0) for a, has_rows in zip(node.all_input_nodes, by_image)]
     if any(at.outer > 1 for at in (*lie, rows_of(node))):
         raise ValueError(f"{called(node, gm)} takes values in which the images do not come before what else lies along their dimension")
     axes, to = [at.axis for at in lie], rows_of(node).axis
     call = Call(gm, node) if not any((*axes, to)) else RowsFirst(Call(gm, node), axes, to)
     target = f"{node.name}_over_time"
-    gm.add_submodule(target, Differential(call, name, running, fused if isinstance(call, Call) else None))
+    infinite = node.meta.get("kind") == "affine"
+    gm.add_submodule(target, Differential(call, name, running, fused if isinstance(call, Call) else None, by_image, infinite))
     with gm.graph.inserting_before(node):
         inputs = [moved(gm, a, axis, 0) for a, axis in zip(node.all_input_nodes, axes)]
         new = gm.graph.call_module(target, tuple(inputs))

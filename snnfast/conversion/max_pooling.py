@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from snnfast.conversion import functions
+from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import called
 from snnfast.nn.over_time import Pool
 
@@ -44,6 +45,12 @@ def replace_function(node, gm, form):
     return []
 
 
+def is_elsewhere(node):
+    """Whether the images of its value do not come first."""
+    rows = rows_of(node)
+    return rows is not None and (rows.axis > 0 or rows.outer > 1)
+
+
 def replaced(node, gm, form):
     """The module to put in place of a max pooling, or None if the node is none."""
     window = window_of(node, gm)
@@ -52,6 +59,8 @@ def replaced(node, gm, form):
     dims, given = window
     if given.pop("return_indices"):
         raise ValueError(f"{called(node, gm)} returns the indices of a max pooling, which spikes do not have")
+    if form == "gated" and is_elsewhere(node):
+        raise ValueError(f"{called(node, gm)} has no gated form where the images are not the first dimension: use maxpool='difference'")
     if form != "average":
         return Pool(dims, form, **given)
     dilation = given.pop("dilation")

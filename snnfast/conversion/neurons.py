@@ -3,9 +3,11 @@
 import torch
 
 from snnfast import checks, nn
-from snnfast.conversion import relu_thresholds
+from snnfast.conversion import functions, relu_thresholds
 from snnfast.conversion.method import voltage_of
 from snnfast.graph.rewrite import places, put_behind, put_in_place, replace
+from snnfast.graph.rows import rows_of
+from snnfast.graph.vocabulary import called
 
 
 def put_neurons(gm, keywords, differential):
@@ -44,6 +46,22 @@ def _neuron(theta, name, options, axis=1):
     return nn.IF(theta=theta, axis=axis if theta.dim() < 2 else None, **{**options, "v0": voltage_of(options["v0"], name, own)})
 
 
+def _put_behind(gm, node, name, neuron):
+    """Puts a neuron behind a node, between moves of its images where they do not come first."""
+    rows = rows_of(node)
+    if rows.outer > 1:
+        raise ValueError(f"{called(node, gm)} gives values whose images do not come before what else lies along their dimension")
+    if rows.axis == 0:
+        return put_behind(gm, node, name, neuron)
+    gm.add_submodule(name, neuron)
+    with gm.graph.inserting_before(node.next):
+        first = functions.moved(gm, node, rows.axis, 0)
+        fired = gm.graph.call_module(name, (first,))
+        fired.meta.update(places(first))
+        back = functions.moved(gm, fired, 0, rows.axis)
+    node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not first)
+
+
 def put_neurons_by_images(gm, keywords, batches, how, differential):
     """Puts an IF in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with thresholds from
     images; returns their names and levels, None where they have none. how: a `Percentile`.
@@ -65,7 +83,7 @@ def put_neurons_by_images(gm, keywords, batches, how, differential):
             theta, options = theta / how.levels, {**keywords, "caps": (low, how.levels)}
         if node in behind:
             name = relu_thresholds.free_name(f"{node.name}_neuron", taken)
-            put_behind(gm, node, name, _neuron(theta, name, options))
+            _put_behind(gm, node, name, _neuron(theta, name, options))
         else:
             name = relu_thresholds.name_of(node, taken)
             put_in_place(gm, node, name, _neuron(theta, name, options))

@@ -35,10 +35,12 @@ TABLE: dict[str, Op] = {
     **_all("linear", "neg im2col col2im reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"),
     **_all("linear", "replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
     **_all("linear", "mean sum cumsum", along="dim"),
-    **_all("affine", "constant_pad_nd pad where masked_fill addmm baddbmm slice_scatter select_scatter"),
+    **_all("affine", "constant_pad_nd pad where masked_fill slice_scatter select_scatter diagonal_scatter"),
     **_all("view", "view _unsafe_view reshape flatten unflatten permute transpose t movedim squeeze unsqueeze expand unfold"),
     **_all("view", "select slice narrow split split_with_sizes chunk unbind swapaxes repeat repeat_interleave"),
     **_all("view", "index_select", along="dim"),
+    **_all("view", "index tril triu diagonal copy"),
+    **_all("linear", "lerp"),
     **_all("view", "flip", along="dims"),
     **_all("view", "roll", along="dims"),
     **_all("view", "cat stack", along="dim"),
@@ -55,9 +57,19 @@ REFUSED = frozenset(
 # What passes a value on as it is.
 NOTHING = frozenset("clone contiguous alias detach lift lift_fresh lift_fresh_copy positive view_as_real_copy".split())
 FILLED = frozenset(
-    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty".split()
+    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty fill".split()
 )  # their values, not their shape, are constant
 IGNORED = frozenset("_assert_tensor_metadata _assert_scalar sym_constrain_range sym_constrain_range_for_size _assert_async".split())
+
+
+CREATED = frozenset("zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like fill".split())
+
+
+def filled_with(node, value):
+    """The number that a node of CREATED or FILLED fills a value with. value: what an argument is, where it is another node."""
+    name, given = name_of(node.target), arguments(node)
+    number = value(given.get("fill_value", given.get("value")))
+    return 1.0 if "ones" in name else 0.0 if number is None else float(number)
 
 
 def name_of(target):

@@ -32,6 +32,9 @@ def first_line(error):
 def copied(net):
     """A copy of a network, in eval mode, without wrappers."""
     net = unwrapped(net)
+    scripted = next((f"{name or type(net).__name__}" for name, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted:
+        raise ValueError(f"net cannot be converted: {scripted} is a scripted module, which is not captured: give the module it was made of")
     # Tensors that layers compute in hooks before their forward, as pruning and torch.nn.utils.weight_norm do, are copied by value.
     computed = [t for m in net.modules() for t in vars(m).values() if isinstance(t, torch.Tensor) and not t.is_leaf]
     try:

@@ -4,7 +4,6 @@ Every node that images reach has its images along one dimension, which `meta["ro
 What would move, drop or mix images is refused by name.
 """
 
-import math
 import operator
 
 import torch
@@ -14,9 +13,9 @@ from torch.nn import functional as F
 from snnfast import nn
 from snnfast.graph import aten
 from snnfast.graph.modules import MADE
+from snnfast.graph.placing import VIEWS, Places
 from snnfast.graph.rows import Rows
 
-VIEWS = ("view", "_unsafe_view", "reshape")
 ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "matmul": torch.matmul, "bmm": torch.bmm,
               "mm": torch.matmul}  # fmt: skip
 
@@ -34,9 +33,8 @@ class Lowering:
         self.made = {}
         self.constants = {}  # values that follow from no image
         self.data = set()  # nodes that follow from the values of the images
-        self.lie = {}  # the `Rows` of the values of `data`
-        self.layers, self.batches, self.image, self.symbol = {}, {}, None, None
-        formats = {p.dtype for p in net.parameters() if p.is_floating_point()}
+        self.layers, self.batches, self.image, self.places = {}, {}, None, None
+        formats = {t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()}
         self.one_format = len(formats) < 2
 
     def module(self):
@@ -66,14 +64,14 @@ class Lowering:
             elif isinstance(node.meta.get("val"), torch.Tensor):
                 self.image = self.made[node] = self.graph.placeholder(node.name)
                 size = node.meta["val"].shape[0]
-                self.symbol = size.node.expr if isinstance(size, torch.SymInt) else None
+                if not isinstance(size, torch.SymInt):
+                    raise ValueError("net cannot be converted: its forward takes batches of one size alone")
+                self.places = Places(size.node.expr)
+                self.places.lie[node] = Rows(0)
                 self.image.meta.update(rows=Rows(0), kind="image", shape=tuple(int(n) for n in node.meta["val"].shape[1:]))
                 self.data.add(node)
-                self.lie[node] = Rows(0)
             else:
                 self.constants[node] = None
-        if self.symbol is None:
-            raise ValueError("net cannot be converted: its forward takes batches of one size alone")
 
     def _output(self, node):
         given = zip(self.program.graph_signature.output_specs, node.args[0])
@@ -82,59 +80,11 @@ class Lowering:
             raise ValueError(f"net must return one tensor, the logits; it returns {len(results)} values")
         if results[0] not in self.data:
             raise ValueError("net's output does not depend on its input")
-        if not self.lie[results[0]].first:
+        if not self.places.lie[results[0]].first:
             raise ValueError(
-                f"net must return a row for each image; for {self.symbol} images it returns {list(results[0].meta['val'].shape)}"
+                f"net must return a row for each image; for {self.places.symbol} images it returns {list(results[0].meta['val'].shape)}"
             )
         self.graph.output(self.made[results[0]])
-
-    # ---- where the images lie
-
-    def rows(self, value):
-        """(dimension, places for each image along it) of a value, or None where its images do not lie so."""
-        if not isinstance(value, torch.Tensor):
-            return None
-        found = [(axis, n) for axis, n in enumerate(value.shape) if isinstance(n, torch.SymInt) and n.node.expr.free_symbols]
-        many = [self._times(n) for _, n in found]
-        return (found[0][0], many[0]) if len(found) == 1 and many[0] else None
-
-    def _plain(self, value):
-        """The `Rows` of a value that follows from no image."""
-        rows = self.rows(value)
-        return None if rows is None else Rows(*rows)
-
-    def _times(self, size):
-        """k of a size that is k times the batch's, or None."""
-        found = {int(size.node.expr.subs(self.symbol, n)) / n for n in (6, 35, 1001)}
-        return int(*found) if len(found) == 1 and min(found) >= 1 and float(*found).is_integer() else None
-
-    def _check_rows(self, node):
-        """The place of the images in what a node gives, refused where they do not stay in order."""
-        value = node.meta["val"]
-        value = value[0] if isinstance(value, (tuple, list)) else value
-        rows, op, name = self.rows(value), aten.op_of(node.target), aten.name_of(node.target)
-        if rows is None:
-            raise ValueError(f"{self.told(node)} does not give a value per image, so images, and with them time steps, would be mixed")
-        dims = aten.arguments(node)[op.along] if op.along else ()
-        dims = (dims,) if isinstance(dims, int) else dims or ()
-        outer = {1}
-        for source in node.all_input_nodes:
-            before, given = self.lie.get(source), source.meta["val"]
-            if before is None:
-                continue
-            if name != "stack" and any(d % given.dim() == before.axis for d in dims):
-                raise ValueError(f"{self.told(node)} works along the images of a batch, with which time is merged here")
-            if name in VIEWS:
-                ahead, there = math.prod(given.shape[: before.axis]) * before.outer, math.prod(value.shape[: rows[0]])
-                if ahead % there or rows[1] % (ahead // there):
-                    raise ValueError(f"{self.told(node)} cuts through the images of a batch, with which time is merged here")
-                outer.add(ahead // there)
-            else:
-                outer.add(before.outer)
-        if len(outer) > 2:
-            raise ValueError(f"{self.told(node)} takes images that lie in different orders")
-        self.lie[node] = Rows(*rows, max(outer))
-        return self.lie[node]
 
     # ---- names
 
@@ -193,7 +143,7 @@ class Lowering:
     def emit(self, node, target, args, kwargs, kind, rows=None):
         """A call of a function in place of a node that images reach."""
         made = self.graph.call_function(target, args, kwargs)
-        made.meta.update(kind=kind, rows=rows or self._check_rows(node), place=self.place(node)[0], told=self.told(node))
+        made.meta.update(kind=kind, rows=rows or self.places.put(node, self.told(node)), place=self.place(node)[0], told=self.told(node))
         self.made[node] = made
         return made
 
@@ -210,7 +160,7 @@ class Lowering:
 
     def neuron(self, node, x, call, notes, first=True):
         """What `call` makes of the value x, between moves of its images where they must come first and lie elsewhere."""
-        rows = self._check_rows(node)
+        rows = self.places.put(node, self.told(node))
         x, moves = self.argument(x), first and rows.axis != 0
         if first and rows.outer > 1:
             raise ValueError(f"{self.told(node)} takes values in which the images do not come before what else lies along their dimension")
@@ -228,9 +178,9 @@ class Lowering:
 
     def batch(self, size):
         """A node with a multiple of the batch's size."""
-        many = self._times(size)
+        many = self.places.times(size)
         if many is None:
-            raise ValueError(f"net cannot be converted: it makes a size of {size}, where the batch is {self.symbol}")
+            raise ValueError(f"net cannot be converted: it makes a size of {size}, where the batch is {self.places.symbol}")
         if many not in self.batches:
             made = self.graph.call_function(torch.ops.aten.sym_size.int, (self.image, 0))
             made.meta["kind"] = "size"
@@ -253,11 +203,29 @@ class Lowering:
         elif not any(a in self.data or a in self.made and self.made[a].meta["kind"] in ("size", "rows") for a in inputs):
             self._constant(node)
         elif not any(a in self.data for a in inputs):
-            self.made[node] = self.graph.call_function(node.target, self.argument(node.args), self.argument(node.kwargs))
-            self.made[node].meta.update(kind="rows", rows=self._plain(value))
+            self._of_the_batch(node, name)
         else:
             self.data.add(node)
             self._of_images(node, name)
+
+    def _of_the_batch(self, node, name):
+        """A constant of the batch's size. One of equal numbers follows the format of the network, as its weights do."""
+        rows, value = self.places.put_constant(node, self.told(node)), node.meta["val"]
+        if name in aten.CREATED and value.is_floating_point() and rows is not None:
+            self._equal(node, aten.filled_with(node, self.value), rows)
+            return
+        self.made[node] = self.graph.call_function(node.target, self.argument(node.args), self.argument(node.kwargs))
+        self.made[node].meta.update(kind="rows", rows=rows)
+
+    def _equal(self, node, number, rows):
+        """A value of equal numbers, of the shape of what an exported node gives."""
+        value, name = node.meta["val"], f"constant_{node.name}"
+        self.root.register_buffer(name, torch.full([1] * value.dim(), number, dtype=value.dtype, device=value.device))
+        shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]
+        constant = self.graph.get_attr(name)
+        constant.meta["kind"] = "constant"
+        self.made[node] = self.graph.call_function(torch.ops.aten.expand.default, (constant, shape))
+        self.made[node].meta.update(kind="rows", rows=rows)
 
     def _constant(self, node):
         self._check_random(node)
@@ -280,7 +248,7 @@ class Lowering:
             self._site(node, aten.arguments(node)["name"])
         elif name in aten.NOTHING or self._is_off(node, name) or self._is_cast(node, name):
             self.made[node] = self.argument(node.all_input_nodes[0])
-            self.lie[node] = self.lie[node.all_input_nodes[0]]
+            self.places.lie[node] = self.places.lie[node.all_input_nodes[0]]
         else:
             self._check_random(node)
             if name not in MADE or not MADE[name](self, node, aten.arguments(node)):
@@ -288,7 +256,7 @@ class Lowering:
 
     def _site(self, node, path):
         """A layer of `snnfast.nn`."""
-        layer, rows = self.net.get_submodule(path), self._check_rows(node)
+        layer, rows = self.net.get_submodule(path), self.places.put(node, self.told(node))
         masks = isinstance(layer, nn.SpikeMask) or getattr(layer, "mask", None) is not None
         many = nn.threshold_of(layer).numel() > 1 if nn.is_quantised(layer) else not isinstance(layer, nn.SpikeMask)
         if (rows.axis and many) or (masks and not rows.first):
@@ -299,10 +267,9 @@ class Lowering:
         """One of several values."""
         source, which = node.args
         if "first_alone" not in self.made[source].meta:
-            self.lie[node] = self.lie[source]._replace(axis=self.rows(node.meta["val"])[0])
-            self.emit(node, operator.getitem, (self.made[source], which), {}, "view", self.lie[node])
+            self.emit(node, operator.getitem, (self.made[source], which), {}, "view", self.places.put(node, self.told(source)))
         elif which == 0:
-            self.made[node], self.lie[node] = self.made[source], self.lie[source]
+            self.made[node], self.places.lie[node] = self.made[source], self.places.lie[source]
         elif node.users:
             what = "the indices of a max pooling" if "pool" in aten.name_of(source.target) else "more than one value"
             raise ValueError(f"{self.told(source)} returns {what}, which spikes do not have")
@@ -324,9 +291,20 @@ class Lowering:
         if name in VIEWS:
             return self.emit(node, torch.reshape, (self.argument(given["self"]), shape()), {}, "view")
         if name == "expand":
-            return self.emit(node, node.target, (self.argument(given["self"]), shape()), {}, "view")
-        if name in aten.FILLED:
-            return self._filled(node, given)
+            if given["self"] not in self.data:
+                return self._overwritten(node, given["self"])
+            return self.emit(node, torch.ops.aten.expand.default, (self.argument(given["self"]), shape()), {}, "view")
+        fills = name in aten.FILLED and node.meta["val"].is_floating_point() and self.is_constant(given.get("value"))
+        if fills:  # of the shape of another value, and not of what it holds
+            self.data.discard(node)
+            rows = self.places.put(node, self.told(node))
+            self.places.uniform.add(node)
+            return self._equal(node, aten.filled_with(node, self.value), rows)
+        if name == "copy":  # what is written over
+            given = {"self": given["src"]}
+            name = "expand"
+        if name in ("addmm", "baddbmm"):
+            return self._product_and_sum(node, given)
         if name.startswith("adaptive_max_pool"):  # which gives indices too
             self.emit(node, getattr(F, name), (self.argument(given["self"]), given["output_size"]), {}, "pool").meta["first_alone"] = True
             return None
@@ -353,22 +331,42 @@ class Lowering:
             kind = "linear"
         if name in ("add", "sub", "rsub"):
             kind = "affine"
+        if name == "lerp":
+            both = given["self"] in self.data and given["end"] in self.data
+            kind = "function" if not self.is_constant(given["weight"]) else "linear" if both else "affine"
         return self.emit(node, node.target, self.argument(node.args), self.argument(node.kwargs), kind)
+
+    def _overwritten(self, node, source):
+        """A value of the images that a constant is written over: the constant, as large."""
+        self.data.discard(node)
+        shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in node.meta["val"].shape]
+        rows = self.places.put(node, self.told(node))
+        made = self.graph.call_function(torch.ops.aten.expand.default, (self.argument(source), shape))
+        made.meta.update(kind="rows", rows=rows)
+        self.made[node] = made
+        return made
+
+    def _product_and_sum(self, node, given):
+        """beta * a + alpha * (b @ c)"""
+        (b, c), kind = [v for k, v in given.items() if k in ("mat1", "mat2", "batch1", "batch2")], "product"
+        product = self.emit(node, torch.matmul, self.argument((b, c)), {}, kind)
+        notes = dict(rows=product.meta["rows"], place=product.meta["place"], told=product.meta["told"])
+        for number, of in ((given["alpha"], "product"), (given["beta"], "sum")):
+            if of == "product" and number != 1:
+                product = self.graph.call_function(operator.mul, (product, number))
+                product.meta.update(kind=kind, **notes)
+        added = self.argument(given["self"])
+        if given["beta"] != 1:
+            added = self.graph.call_function(operator.mul, (added, given["beta"]))
+            lies = self.places.lie.get(given["self"])
+            added.meta.update(kind="constant" if lies is None else kind, **(notes | {"rows": lies}))
+        self.made[node] = self.graph.call_function(operator.add, (added, product))
+        self.made[node].meta.update(kind="linear", **notes)
+        return self.made[node]
 
     def _is_floating(self, node):
         value = node.meta["val"]
         return all(v.is_floating_point() for v in (value if isinstance(value, (tuple, list)) else [value]))
-
-    def _filled(self, node, given):
-        """A value of the shape of another, but not of its values: no image reaches it."""
-        self.data.discard(node)
-        value, name = node.meta["val"], aten.name_of(node.target)
-        fill = 1.0 if "ones" in name else given.get("fill_value") or 0.0
-        shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]
-        made = self.graph.call_function(torch.full, (shape, fill), {"dtype": value.dtype, "device": value.device})
-        made.meta.update(kind="rows", rows=self._plain(value))
-        self.made[node] = made
-        return made
 
 
 def _is_taken(root, path):

@@ -81,7 +81,7 @@ def is_function(node, gm, spiking):
     if kind is not None:
         return kind == "function"
     softmax = softmax_of(gm, node)
-    if softmax is not None and softmax[1] in (None, 0):
+    if softmax is not None and softmax[1] in (None, 0) and "rows" not in node.meta:  # where that is noted it is none of the images'
         return False
     if node.op == "call_module":
         return isinstance(gm.get_submodule(node.target), FUNCTION_MODULES)

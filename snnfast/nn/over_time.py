@@ -24,12 +24,14 @@ class Differential(torch.nn.Module):
     """A function over time. forward(*inputs) is the function; `over_time` runs steps of it.
 
     function: of the inputs.  name: what it is, for people.  running: for each input, whether it comes over time; the others are constants.
-    fused: the kernel that does the same, (x, state, out) -> (y, state), or None.
+    fused: the kernel that does the same, (x, state, out) -> (y, state), or None.  by_image: for each input, whether it has a row for each image;
+    by default those that come over time.  infinite: whether the function may put in infinities, as a mask does: what stays infinite does not change.
     """
 
-    def __init__(self, function, name, running, fused=None):
+    def __init__(self, function, name, running, fused=None, by_image=None, infinite=False):
         super().__init__()
         self.function, self.name, self.running, self.fused = function, name, tuple(running), fused
+        self.by_image, self.infinite = tuple(running if by_image is None else by_image), infinite
 
     def forward(self, *inputs):
         return self.function(*inputs)
@@ -59,9 +61,11 @@ class Differential(torch.nn.Module):
                     if runs:
                         total.add_(x)
             last = state[1] if y is None else y
-            y = self.function(*state[0]) if call is None else call(self.function, self.running, state[0])
+            y = self.function(*state[0]) if call is None else call(self.function, self.by_image, state[0])
             out = take(steps * y.numel(), y.dtype).view(steps, *y.shape) if out is None else out
             out[t].copy_(y) if last is None else torch.sub(y, last, out=out[t])
+            if self.infinite and last is not None:
+                out[t].masked_fill_(y == last, 0)
         if y is not None:
             state = state[0], y if state[1] is None else state[1].copy_(y)
         return out, state

@@ -40,6 +40,16 @@ class SpikingNetwork(torch.nn.Module):
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
         self.analog = analog.names(gm, self.plan())
 
+    def __getstate__(self):
+        """With the notes of the graph's nodes, which torch's own way of pickling a graph leaves out."""
+        return {**self.__dict__, "notes": [dict(node.meta) for node in self.gm.graph.nodes]}
+
+    def __setstate__(self, state):
+        notes = state.pop("notes", [])
+        super().__setstate__(state)
+        for node, kept in zip(self.gm.graph.nodes, notes):
+            node.meta.update(kept)
+
     def facts(self):
         """Method and input, for a report: plain values."""
         own = self.method.facts()
@@ -128,6 +138,8 @@ class SpikingNetwork(torch.nn.Module):
                 heap.release()
         if on_bad or x.device.type == "cpu":  # on a GPU asking would wait
             bad = run.not_finite()
+            wrong = checks.count_not_finite(y)
+            bad |= {"the output": wrong} if wrong else {}
             if bad:
                 (on_bad or _warn_of)(bad)
         if self.clock.differential:

@@ -147,7 +147,10 @@ class Run:
             return self._image_spikes(steps)
         if node in self.plan.firing:
             return self._fire(node, env, steps)
-        inputs = {a: self._over_time(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
+        if node in self.plan.summing:  # beside running sums a fixed value stands as it is
+            inputs = {a: env[a] if a in self.plan.spiking else self.fixed[a] for a in node.all_input_nodes}
+        else:
+            inputs = {a: self._over_time(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
         module = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         if node in self.plan.summing:
             return self._sum(node, module, inputs, steps)
