@@ -17,7 +17,7 @@ from snnfast.conversion.convert import convert
 from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
 from snnfast.reports.report import FILES
-from snnfast.runtime.network import check_at
+from snnfast.runtime.network import SpikingNetwork, check_at
 from snnfast.system import processes
 from snnfast.system.files import whole
 
@@ -29,6 +29,10 @@ def load(args):
     options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
     thresholds = dict(family=args.family, threshold=args.threshold, signs=args.signs, key=args.key)
     net = load_checkpoint(args.checkpoint, args.arch, args.num_classes, args.levels, **thresholds, **options).float()
+    if isinstance(net, SpikingNetwork):
+        raise ValueError(
+            f"{args.checkpoint} holds a network that is converted already: snnfast.evaluate takes it as load_checkpoint gives it"
+        )
     name = args.data or net.facts.get("data")
     if not isinstance(name, str):
         raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")

@@ -269,3 +269,36 @@ def test_half_precision_is_kept_and_a_mixture_becomes_fp32(tmp_path):
     state = {k: t.float() if "thresh" in k else t for k, t in net.state_dict().items()}
     torch.save(state, tmp_path / "m.pth")
     assert {p.dtype for p in snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("prefixes", ["_orig_mod.", "module._orig_mod.", "module.module.", "model.", "net.module."])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefixes):
+    net = snnfast.models.vgg11(activation="qcfs", width=0.05)
+    counted = {f"{prefixes}{k.rpartition('.')[0]}.{n}": torch.zeros(1) for k in net.state_dict() for n in ("total_ops", "total_params")}
+    state = {prefixes + k: v for k, v in net.state_dict().items()} | counted | {"n_averaged": torch.tensor(3)}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "m.pth")
+    again = snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05)
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in net.state_dict().items())
+
+
+def test_a_prefix_that_is_not_on_every_name_stays(tmp_path):
+    state = snnfast.models.vgg11(activation="qcfs", width=0.05).state_dict()
+    torch.save({("module." if i % 2 else "") + k: v for i, (k, v) in enumerate(state.items())}, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match="does not hold exactly the names of one network"):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05)
+
+
+def test_entries_of_a_file_are_told_and_chosen(tmp_path):
+    nets = [snnfast.models.vgg11(activation="qcfs", width=0.05) for _ in range(3)]
+    torch.save(
+        {"state_dict": nets[0].state_dict(), "state_dict_ema": nets[1].state_dict(), "teacher": nets[2].state_dict()}, tmp_path / "m.pth"
+    )
+    weight = lambda net: net.layer1[0].weight
+    with pytest.warns(UserWarning, match="the weights under 'state_dict' are taken; key='state_dict_ema' takes others"):
+        assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05)), weight(nets[0]))
+    for key, net in (("state_dict_ema", nets[1]), ("teacher", nets[2])):
+        assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05, key=key)), weight(net))
+    with pytest.raises(ValueError, match="no weights under key='ema'; it holds some under state_dict, state_dict_ema, teacher"):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, key="ema")
+    torch.save({"state_dict_ema": nets[1].state_dict(), "epoch": 1}, tmp_path / "ema.pth")
+    assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "ema.pth", levels=8, width=0.05)), weight(nets[1]))

@@ -128,3 +128,11 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path):
         snnfast.load_checkpoint(tmp_path / "snn.pt", levels=4)
     with pytest.raises(TypeError, match="or one that snnfast.convert returned, got Linear"):
         snnfast.save_checkpoint(tmp_path / "snn.pt", nn.Linear(2, 2))
+
+
+def test_the_command_says_what_it_does_not_take(tmp_path, capsys):
+    from snnfast.cli.main import main
+
+    snnfast.save_checkpoint(tmp_path / "snn.pt", snnfast.convert(plain(), calibrate=X))
+    assert main(["eval", str(tmp_path / "snn.pt"), "--data", "digits", "--T", "4"]) == 2
+    assert "holds a network that is converted already" in capsys.readouterr().err
