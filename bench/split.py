@@ -75,10 +75,12 @@ def _additions(node, counted, T):
     """Of one image: the additions that spikes ask a product for, or the multiplications of one that no spike reaches."""
     if node not in counted.work:
         return 0
-    (multiplications, inputs), sources = counted.work[node], counted.sources()[node]
+    (multiplications, inputs, inside), sources = counted.work[node], counted.sources()[node]
     if not sources or "layer" in sources:
         return multiplications * (T if sources else 1)
-    return sum(counted.spikes[T][source] for source in sources) / counted.images * multiplications / inputs
+    arrived = counted.entered[T].get(node)
+    arrived = sum(counted.spikes[T][source] for source in sources) if arrived is None else arrived
+    return arrived / counted.images * multiplications / inputs * inside
 
 
 def measure(arch, width, batch, T, facts, results=stored.RESULTS):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gpu_tables
 import stored
+import zoo
 from gpu_tables import table
 
 from snnfast.system.memory import told
@@ -21,6 +22,7 @@ PAGES = (
     "docs/networks.md",
     "docs/evaluation.md",
     "docs/install.md",
+    "docs/zoo.md",
     "bench/README.md",
     "bench/gpu-predictions.md",
 )
@@ -370,6 +372,7 @@ def demo_transformers():
 
 
 TABLES = gpu_tables.TABLES | {
+    "zoo": zoo.table,
     "methods": methods, "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
     "summary": summary, "ops-fp32": ops_fp32, "ops-others": ops_others, "activations": activations, "goals": goals, "peers": peers,
     "reasons": reasons, "scaling": scaling,

@@ -11,6 +11,7 @@ import warnings
 
 import stored
 import torch
+from gpu_tables import table as lay
 
 import snnfast
 from snnfast.data.sets import declare_operators
@@ -30,6 +31,7 @@ TIMM = (
     "deit_tiny_patch16_224 deit3_small_patch16_224 cait_xxs24_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 mixer_s32_224 "
     "resmlp_12_224 levit_128s coatnet_nano_rw_224 pit_ti_224 twins_svt_small"
 ).split()
+MACHINE = "amd-epyc-family-25-model-17-x86-64-v4"
 ZOO = [*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM)]
 
 
@@ -101,6 +103,20 @@ def _converted(net, x, levels):
         if "mode='differential'" not in str(error):
             raise
     return snnfast.convert(net, mode="differential", **how)
+
+
+def table():
+    """The last row of every network."""
+    last = {row["row"]: row for row in stored.read("zoo", MACHINE)}
+    found, steps = [], max((row["T"] for row in last.values()), default=512)
+    for name in (name for name in ZOO if name in last):
+        r = last[name]
+        if "refused" in r:
+            found.append([f"`{name}`", "refused", "", "", "", r["refused"].replace("|", "/")])
+            continue
+        error, first = (f"{r[k]:.4f}" if r[k] >= 1e-4 else "< 0.0001" for k in ("error", "first_error"))
+        found.append([f"`{name}`", r["mode"], str(r["neurons"]), first, error, f"{r['convert_seconds']:.1f}"])
+    return lay(["network", "mode", "neuron layers", "error, T = 1", f"error, T = {steps}", "s to convert"], found)
 
 
 def main(argv=None):

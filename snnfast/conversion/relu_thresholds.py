@@ -107,7 +107,12 @@ def relu_nodes(gm):
 def function_nodes(gm):
     """The nodes that are other activation functions of single values; none that is only a factor of products, a gate."""
     found = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of_operator(n.target) in ELEMENTWISE]
-    return [n for n in found if any(user.meta.get("kind") != "product" for user in n.users)]
+    return [n for n in found if not all(_multiplies_values(user) for user in n.users)]
+
+
+def _multiplies_values(node):
+    """Whether a node is a product of two values that follow from the image."""
+    return node.meta.get("kind") == "product" and sum(a.meta.get("kind") not in ("constant", "rows") for a in node.all_input_nodes) > 1
 
 
 def name_of(node, taken):
@@ -177,8 +182,9 @@ def thresholds(gm, nodes, batches, percentile=99.9, per="layer", magnitudes=()):
     for node in nodes:
         if not torch.isfinite(most[node]).all():
             raise ValueError(f"the activations of {called(node, gm)} are not finite on the calibration data")
-        if not (most[node] > 0).any():
+        if not (most[node] > 0).any() and node not in magnitudes:
             raise ValueError(f"{called(node, gm)} is never active on the calibration data, so it has no threshold")
+    nodes = [node for node in nodes if (most[node] > 0).any()]  # what is always 0 gives a function's neuron nothing to do
     if percentile < 100:
         activations(gm, nodes, batches, count)
     found = {}

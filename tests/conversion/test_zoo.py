@@ -1,0 +1,42 @@
+"""Networks of torchvision and timm as they are: a few of each kind, small; all of them are in bench/zoo.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+import zoo
+
+pytest.importorskip("torchvision"), pytest.importorskip("timm")
+
+# (network, steps): in "per_step" the error falls as 1/T; in "differential" with 1/levels.
+NETWORKS = [
+    ("timm:regnetx_002", 512),
+    ("timm:resnetblur18", 512),
+    ("timm:repvgg_a0", 256),
+    ("torchvision:squeezenet1_1", 512),
+    ("torchvision:shufflenet_v2_x0_5", 64),
+    ("timm:skresnet18", 512),
+    ("timm:seresnet18", 512),
+    ("timm:ese_vovnet19b_dw", 512),
+    ("timm:tinynet_e", 600),
+    ("timm:ghostnet_100", 512),
+]
+
+
+@pytest.mark.filterwarnings("ignore:T is too small")
+@pytest.mark.parametrize("name, T", NETWORKS)
+def test_comes_near_its_network(name, T):
+    torch.use_deterministic_algorithms(False)  # its fills of every value that torch makes take most of the time
+    found = zoo.row(name, T, levels=256)
+    assert "refused" not in found and found["error"] < 0.02, found
+    assert found["error"] < found["first_error"] / 4
+
+
+def test_the_list_is_of_networks_that_exist():
+    import timm
+
+    known = set(timm.list_models())
+    assert not [name for name in zoo.TIMM if name not in known] and len(set(zoo.ZOO)) == len(zoo.ZOO) >= 60
