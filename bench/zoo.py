@@ -26,7 +26,7 @@ TIMM = (
     "efficientnet_b0 efficientnet_lite0 tf_efficientnet_b0 tf_efficientnet_lite0 efficientnetv2_rw_t mixnet_s rexnet_100 lcnet_050 tinynet_e "
     "ghostnet_100 ghostnetv2_100 mobileone_s0 repvgg_a0 repghostnet_050 regnetx_002 regnety_002 regnetv_040 densenet121 dpn48b dla34 dla60_res2net "
     "res2net50_26w_4s res2next50 resnet18 resnet50d resnetblur18 seresnet18 ecaresnet26t skresnet18 resnest14d resnetv2_50 gcresnet33ts "
-    "cspresnet50 darknet53 cspdarknet53 ese_vovnet19b_dw gernet_s xception legacy_xception xception41 inception_v4 inception_resnet_v2 nf_resnet26 "
+    "cspresnet50 darknet53 cspdarknet53 ese_vovnet19b_dw gernet_s legacy_xception xception41 inception_v4 inception_resnet_v2 nf_resnet26 "
     "dm_nfnet_f0 hrnet_w18_small selecsls42 tresnet_m vgg11 convmixer_768_32 convnext_atto poolformer_s12 edgenext_xx_small vit_tiny_patch16_224 "
     "deit_tiny_patch16_224 deit3_small_patch16_224 cait_xxs24_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 mixer_s32_224 "
     "resmlp_12_224 levit_128s coatnet_nano_rw_224 pit_ti_224 twins_svt_small"

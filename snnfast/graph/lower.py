@@ -214,7 +214,17 @@ class Lowering:
         if name in aten.CREATED and value.is_floating_point() and rows is not None:
             self._equal(node, aten.filled_with(node, self.value), rows)
             return
-        self.made[node] = self.graph.call_function(node.target, self.argument(node.args), self.argument(node.kwargs))
+        if name in aten.NOTHING or self._is_cast(node, name):
+            self.made[node] = self.argument(node.all_input_nodes[0])
+            return
+        target, args, kwargs = node.target, self.argument(node.args), self.argument(node.kwargs)
+        if name in VIEWS:  # a copy in front of it, which made it one of memory, may be gone
+            target, args, kwargs = (
+                torch.reshape,
+                (args[0], [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]),
+                {},
+            )
+        self.made[node] = self.graph.call_function(target, args, kwargs)
         self.made[node].meta.update(kind="rows", rows=rows)
 
     def _equal(self, node, number, rows):
@@ -290,6 +300,8 @@ class Lowering:
         shape = lambda: [-1 if isinstance(n, torch.SymInt) else int(n) for n in node.meta["val"].shape]
         if name in VIEWS:
             return self.emit(node, torch.reshape, (self.argument(given["self"]), shape()), {}, "view")
+        if name == "copy":  # all of a value is written over
+            name, given = "expand", {"self": given["src"]}
         if name == "expand":
             if given["self"] not in self.data:
                 return self._overwritten(node, given["self"])
@@ -300,9 +312,6 @@ class Lowering:
             rows = self.places.put(node, self.told(node))
             self.places.uniform.add(node)
             return self._equal(node, aten.filled_with(node, self.value), rows)
-        if name == "copy":  # what is written over
-            given = {"self": given["src"]}
-            name = "expand"
         if name in ("addmm", "baddbmm"):
             return self._product_and_sum(node, given)
         if name.startswith("adaptive_max_pool"):  # which gives indices too
@@ -313,7 +322,7 @@ class Lowering:
                 True
             )
             return None
-        if any(isinstance(a.meta.get("val"), torch.SymInt) for a in node.all_input_nodes):
+        if any(isinstance(a.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)) for a in node.all_input_nodes):
             raise ValueError(f"{self.told(node)} works with the number of images, with which time is merged here")
         if name == "rsub" and given["alpha"] == 1:
             return self.emit(node, operator.sub, self.argument((given["other"], given["self"])), {}, "linear")
@@ -385,4 +394,6 @@ def _put(root, path, module):
         if not hasattr(root, part):
             root.add_module(part, torch.nn.Module())
         root = getattr(root, part)
+    for name, child in getattr(root, last, torch.nn.Module()).named_children():
+        module.add_module(name, child)
     root.add_module(last, module)

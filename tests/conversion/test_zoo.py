@@ -22,7 +22,6 @@ NETWORKS = [
     ("timm:seresnet18", 512),
     ("timm:ese_vovnet19b_dw", 512),
     ("timm:tinynet_e", 600),
-    ("timm:ghostnet_100", 512),
 ]
 
 

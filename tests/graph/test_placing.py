@@ -50,6 +50,7 @@ PER_STEP = {
     "a part overwritten": lambda s, h: s.head(_written(h).flatten(1)),
     "a value of zeros written": lambda s, h: s.head(_copied(h).flatten(1)),
     "a product with a constant, and a sum": lambda s, h: back(s, torch.addmm(s.lin.bias, flat(h), s.lin.weight)),
+    "all of a value overwritten": lambda s, h: s.head((h + _replaced(h)).flatten(1)),
     "ones of each image": lambda s, h: s.head((h @ torch.ones(h.size(0), 1, 6, 6, dtype=h.dtype)).flatten(1)),
     "ReLU behind tokens first": lambda s, h: back(s, h.flatten(2).permute(2, 0, 1).sub(0.1).relu().reshape(-1, 4)),
 }  # fmt: skip
@@ -58,6 +59,12 @@ PER_STEP = {
 def _written(h):
     t = h * 1.0
     t[:, :2] = 0.3
+    return t
+
+
+def _replaced(h):
+    t = h * 1.0
+    t[:] = torch.tensor([0.25, 0.5, 0.75, 1.0, 1.25, 1.5], dtype=h.dtype)
     return t
 
 
@@ -105,7 +112,7 @@ def test_rates(body):
 
 
 @pytest.mark.filterwarnings("ignore:T is too small")
-@pytest.mark.parametrize("body", [*DIFFERENTIAL, *PER_STEP])
+@pytest.mark.parametrize("body", [*DIFFERENTIAL, "a constant repeated", "ones of each image", "a part overwritten"])
 def test_differences(body):
     net = Own((DIFFERENTIAL | PER_STEP)[body]).double().eval()
     snn = snnfast.convert(net, mode="differential", calibrate=X, percentile=100, levels=128)
