@@ -16,16 +16,8 @@ from gpu_tables import table
 from snnfast.system.memory import told
 
 ROOT = Path(__file__).parents[1]
-PAGES = (
-    "README.md",
-    "docs/ops.md",
-    "docs/networks.md",
-    "docs/evaluation.md",
-    "docs/install.md",
-    "docs/zoo.md",
-    "bench/README.md",
-    "bench/gpu-predictions.md",
-)
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("ops", "networks", "evaluation", "install", "zoo")), "bench/README.md",
+         "bench/gpu-predictions.md")  # fmt: skip
 MARKED = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AVX512, AVX2 = "amd-epyc-family-26-model-2-x86-64-v4", "amd-epyc-x86-64-v3"
 
