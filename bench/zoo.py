@@ -45,11 +45,8 @@ def network(name, classes=10):
         models = importlib.import_module(f"torchvision.models{'.' + path if path else ''}")
         more = dict(weights_backbone=None) if path else dict(init_weights=True) if own in ("googlenet", "inception_v3") else {}
         net = getattr(models, own)(weights=None, num_classes=classes, **more)
-        return (Named(net) if path else net), (3, 224, 224) if own.startswith(("vit", "maxvit")) else (
-            3,
-            96,
-            96,
-        ) if own == "inception_v3" else (3, 64, 64)
+        size = 224 if own.startswith("vit") else 96 if own == "inception_v3" else 64
+        return (Named(net) if path else net), (3, size, size)
     declare_operators()
     net = importlib.import_module("timm").create_model(name, pretrained=False, num_classes=classes)
     own = net.default_cfg.get("input_size", (3, 224, 224))

@@ -15,9 +15,8 @@ from snnfast.checkpoints import budget, convolutional
 from snnfast.nn import is_quantised, threshold_of
 
 FORMAT = "snnfast-1"
-OTHERS: dict[
-    str, tuple
-] = {}  # of files of other things than networks of `snnfast.models`: format -> (class, what writes it, what reads it)
+# Of files of other things than networks of `snnfast.models`: format -> (class, what writes it, what reads it).
+OTHERS: dict[str, tuple] = {}
 
 
 def register(form, cls, save, load):

@@ -12,7 +12,7 @@ the summed output is then that of the quantised network.
 
 import torch
 
-from snnfast.graph.rewrite import places
+from snnfast.graph.rewrite import moved, places
 from snnfast.graph.rows import Rows, rows_of
 from snnfast.graph.vocabulary import PRODUCTS, called, is_function, softmax_of
 from snnfast.nn.over_time import Call, Differential, FusedLayerNorm, FusedSoftmax, RowsFirst
@@ -60,19 +60,10 @@ def over_time(gm, node, name, running, fused=None, by_image=None):
     infinite = node.meta.get("kind") == "affine"
     gm.add_submodule(target, Differential(call, name, running, fused if isinstance(call, Call) else None, by_image, infinite))
     with gm.graph.inserting_before(node):
-        inputs = [moved(gm, a, axis, 0) for a, axis in zip(node.all_input_nodes, axes)]
+        inputs = [moved(gm.graph, a, 0) if axis else a for a, axis in zip(node.all_input_nodes, axes)]
         new = gm.graph.call_module(target, tuple(inputs))
         new.meta.update(places(node) | {"rows": Rows(0, rows_of(node).times)})
-        last = moved(gm, new, 0, to)
+        last = moved(gm.graph, new, to)
     node.replace_all_uses_with(last)
     gm.graph.erase_node(node)
     return last
-
-
-def moved(gm, node, axis, to):
-    """A node with the images of `node` along another dimension; itself, where they lie there."""
-    if axis == to:
-        return node
-    new = gm.graph.call_function(torch.movedim, (node, axis, to))
-    new.meta.update(places(node) | {"kind": "view", "rows": Rows(to, rows_of(node).times)})
-    return new

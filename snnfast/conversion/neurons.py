@@ -3,9 +3,9 @@
 import torch
 
 from snnfast import checks, nn
-from snnfast.conversion import functions, relu_thresholds
+from snnfast.conversion import relu_thresholds
 from snnfast.conversion.method import voltage_of
-from snnfast.graph.rewrite import places, put_behind, put_in_place, replace
+from snnfast.graph.rewrite import moved, places, put_behind, put_in_place, replace
 from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import called
 
@@ -55,10 +55,10 @@ def _put_behind(gm, node, name, neuron):
         return put_behind(gm, node, name, neuron)
     gm.add_submodule(name, neuron)
     with gm.graph.inserting_before(node.next):
-        first = functions.moved(gm, node, rows.axis, 0)
+        first = moved(gm.graph, node, 0)
         fired = gm.graph.call_module(name, (first,))
         fired.meta.update(places(first))
-        back = functions.moved(gm, fired, 0, rows.axis)
+        back = moved(gm.graph, fired, rows.axis)
     node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not first)
 
 

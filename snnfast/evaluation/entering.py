@@ -9,20 +9,7 @@ import torch
 from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import module_of
 
-_VIEWS = {
-    "reshape",
-    "permute",
-    "transpose",
-    "flatten",
-    "unflatten",
-    "view",
-    "contiguous",
-    "squeeze",
-    "unsqueeze",
-    "movedim",
-    "swapaxes",
-    "t",
-}
+_VIEWS = frozenset("reshape permute transpose flatten unflatten view contiguous squeeze unsqueeze movedim swapaxes t".split())
 
 
 def _is_view(node, gm):

@@ -32,7 +32,7 @@ TABLE: dict[str, Op] = {
     **_all("linear", "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
     **_all("linear", "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d"),
     **_all("linear", "upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"),
-    **_all("linear", "neg im2col col2im reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"),
+    **_all("linear", "add sub neg im2col col2im reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d"),
     **_all("linear", "replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
     **_all("linear", "mean sum cumsum", along="dim"),
     **_all("affine", "constant_pad_nd pad where masked_fill slice_scatter select_scatter diagonal_scatter"),
@@ -40,7 +40,6 @@ TABLE: dict[str, Op] = {
     **_all("view", "select slice narrow split split_with_sizes chunk unbind swapaxes repeat repeat_interleave"),
     **_all("view", "index_select", along="dim"),
     **_all("view", "index tril triu diagonal copy"),
-    **_all("linear", "lerp"),
     **_all("view", "flip", along="dims"),
     **_all("view", "roll", along="dims"),
     **_all("view", "cat stack", along="dim"),
@@ -56,17 +55,14 @@ REFUSED = frozenset(
 )  # fmt: skip
 # What passes a value on as it is.
 NOTHING = frozenset("clone contiguous alias detach lift lift_fresh lift_fresh_copy positive view_as_real_copy".split())
-FILLED = frozenset(
-    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty fill".split()
-)  # their values, not their shape, are constant
+# What has constant values, of the shape of another value, or of any.
+FILLED = frozenset("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty fill".split())
+CREATED = FILLED | {"zeros", "ones", "full", "empty"}
 IGNORED = frozenset("_assert_tensor_metadata _assert_scalar sym_constrain_range sym_constrain_range_for_size _assert_async".split())
 
 
-CREATED = frozenset("zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like fill".split())
-
-
 def filled_with(node, value):
-    """The number that a node of CREATED or FILLED fills a value with. value: what an argument is, where it is another node."""
+    """The number that a node of CREATED fills a value with. value: what an argument is, where it is another node."""
     name, given = name_of(node.target), arguments(node)
     number = value(given.get("fill_value", given.get("value")))
     return 1.0 if "ones" in name else 0.0 if number is None else float(number)

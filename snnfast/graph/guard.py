@@ -111,18 +111,18 @@ def _as_batches(samples, expected):
 
 
 def _differs(gm, samples, expected, dtype, near, change=None):
-    """(number of the batch, relative difference) of the first for which the graph, as it is or changed, gives something else, or None."""
+    """The relative difference of the first batch for which the graph, as it is or changed, gives something else, or None."""
     largest = max(float(y.norm()) for y in expected) or 1.0
     batches, wanted = _as_batches(samples, expected)
     try:
         captured = _in_format(gm, batches, dtype, change)
     except Exception as error:
         raise ValueError(f"net cannot be converted: captured, it does not run: {str(error).splitlines()[0]}") from error
-    for i, (found, of) in enumerate(zip(captured, wanted)):
+    for found, of in zip(captured, wanted):
         same = isinstance(found, torch.Tensor) and found.shape[1:] == of.shape[1:]
         off = float((found[: of.size(0)].double() - of).norm()) / largest if same else float("inf")
         if not off <= near:
-            return i, off
+            return off
     return None
 
 
@@ -139,10 +139,11 @@ def check(gm, net, samples, fold):
         differs = _differs(gm, samples, expected, dtype, near, fold)
         if differs is None:
             return
-        captured = _differs(gm, samples, expected, dtype, near)
-        i, off = captured or differs
+        last = samples, expected, dtype, near
+    if differs is not None:
+        captured = _differs(gm, *last)
         why = "what Python computes in its forward is not captured, or its images depend on each other"
         if captured is None:
             why = "a batch norm cannot be folded, since its layer is used elsewhere too"
-    if differs is not None:
+        off = differs if captured is None else captured
         raise ValueError(f"net cannot be converted: captured, it gives other outputs (relative difference {off:.2g}): {why}")

@@ -8,16 +8,14 @@ import operator
 
 import torch
 from torch import fx
-from torch.nn import functional as F
 
 from snnfast import nn
 from snnfast.graph import aten
 from snnfast.graph.modules import MADE
+from snnfast.graph.operators import PLAIN, SHAPED, kind_of
 from snnfast.graph.placing import VIEWS, Places
+from snnfast.graph.rewrite import moved
 from snnfast.graph.rows import Rows
-
-ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "matmul": torch.matmul, "bmm": torch.bmm,
-              "mm": torch.matmul}  # fmt: skip
 
 
 def lowered(program, net):
@@ -33,6 +31,7 @@ class Lowering:
         self.made = {}
         self.constants = {}  # values that follow from no image
         self.data = set()  # nodes that follow from the values of the images
+        self.clips = {}  # (source, most) of the nodes that clip to [0, most], None where nothing clips above
         self.layers, self.batches, self.image, self.places = {}, {}, None, None
         formats = {t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()}
         self.one_format = len(formats) < 2
@@ -164,17 +163,10 @@ class Lowering:
         x, moves = self.argument(x), first and rows.axis != 0
         if first and rows.outer > 1:
             raise ValueError(f"{self.told(node)} takes values in which the images do not come before what else lies along their dimension")
-        if moves:
-            x = self._moved(x, rows.axis, 0, rows)
-        made = call(x)
+        made = call(moved(self.graph, x, 0) if moves else x)
         made.meta.update(rows=rows._replace(axis=0) if moves else rows, place=self.place(node)[0], **notes)
-        self.made[node] = self._moved(made, 0, rows.axis, rows) if moves else made
+        self.made[node] = moved(self.graph, made, rows.axis) if moves else made
         return made
-
-    def _moved(self, x, axis, to, rows):
-        moved = self.graph.call_function(torch.movedim, (x, axis, to))
-        moved.meta.update(kind="view", rows=rows._replace(axis=to))
-        return moved
 
     def batch(self, size):
         """A node with a multiple of the batch's size."""
@@ -212,30 +204,35 @@ class Lowering:
         """A constant of the batch's size. One of equal numbers follows the format of the network, as its weights do."""
         rows, value = self.places.put_constant(node, self.told(node)), node.meta["val"]
         if name in aten.CREATED and value.is_floating_point() and rows is not None:
-            self._equal(node, aten.filled_with(node, self.value), rows)
+            self.equal(node, rows)
             return
         if name in aten.NOTHING or self._is_cast(node, name):
             self.made[node] = self.argument(node.all_input_nodes[0])
             return
         target, args, kwargs = node.target, self.argument(node.args), self.argument(node.kwargs)
         if name in VIEWS:  # a copy in front of it, which made it one of memory, may be gone
-            target, args, kwargs = (
-                torch.reshape,
-                (args[0], [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]),
-                {},
-            )
+            target, args, kwargs = torch.reshape, (args[0], self.shape(value)), {}
         self.made[node] = self.graph.call_function(target, args, kwargs)
         self.made[node].meta.update(kind="rows", rows=rows)
 
-    def _equal(self, node, number, rows):
+    def shape(self, value):
+        """The shape of a value, with nodes for the sizes that depend on the batch."""
+        return [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]
+
+    def equal(self, node, rows):
         """A value of equal numbers, of the shape of what an exported node gives."""
         value, name = node.meta["val"], f"constant_{node.name}"
+        number = aten.filled_with(node, self.value)
         self.root.register_buffer(name, torch.full([1] * value.dim(), number, dtype=value.dtype, device=value.device))
-        shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in value.shape]
         constant = self.graph.get_attr(name)
         constant.meta["kind"] = "constant"
-        self.made[node] = self.graph.call_function(torch.ops.aten.expand.default, (constant, shape))
-        self.made[node].meta.update(kind="rows", rows=rows)
+        self.expanded(node, constant, rows)
+
+    def expanded(self, node, constant, rows):
+        """A constant, as large as what an exported node gives."""
+        made = self.graph.call_function(torch.ops.aten.expand.default, (constant, self.shape(node.meta["val"])))
+        made.meta.update(kind="rows", rows=rows)
+        self.made[node] = made
 
     def _constant(self, node):
         self._check_random(node)
@@ -261,8 +258,9 @@ class Lowering:
             self.places.lie[node] = self.places.lie[node.all_input_nodes[0]]
         else:
             self._check_random(node)
-            if name not in MADE or not MADE[name](self, node, aten.arguments(node)):
-                self._function(node, name)
+            given = aten.arguments(node)
+            if name not in MADE or not MADE[name](self, node, given):
+                self._function(node, name, given)
 
     def _site(self, node, path):
         """A layer of `snnfast.nn`."""
@@ -294,88 +292,15 @@ class Lowering:
             return False
         return self.one_format and node.all_input_nodes[0].meta["val"].is_floating_point()
 
-    def _function(self, node, name):
-        """What becomes no module: a function of values, in the terms of Python where it has them."""
-        given, kind = aten.arguments(node), aten.op_of(node.target).kind
-        shape = lambda: [-1 if isinstance(n, torch.SymInt) else int(n) for n in node.meta["val"].shape]
-        if name in VIEWS:
-            return self.emit(node, torch.reshape, (self.argument(given["self"]), shape()), {}, "view")
-        if name == "copy":  # all of a value is written over
-            name, given = "expand", {"self": given["src"]}
-        if name == "expand":
-            if given["self"] not in self.data:
-                return self._overwritten(node, given["self"])
-            return self.emit(node, torch.ops.aten.expand.default, (self.argument(given["self"]), shape()), {}, "view")
-        fills = name in aten.FILLED and node.meta["val"].is_floating_point() and self.is_constant(given.get("value"))
-        if fills:  # of the shape of another value, and not of what it holds
-            self.data.discard(node)
-            rows = self.places.put(node, self.told(node))
-            self.places.uniform.add(node)
-            return self._equal(node, aten.filled_with(node, self.value), rows)
-        if name in ("addmm", "baddbmm"):
-            return self._product_and_sum(node, given)
-        if name.startswith("adaptive_max_pool"):  # which gives indices too
-            self.emit(node, getattr(F, name), (self.argument(given["self"]), given["output_size"]), {}, "pool").meta["first_alone"] = True
-            return None
-        if name == "amax" or (name == "max" and "dim" in given):
-            self.emit(node, torch.amax, (self.argument(given["self"]), given["dim"], given["keepdim"]), {}, "pool").meta["first_alone"] = (
-                True
-            )
-            return None
+    def _function(self, node, name, given):
+        """What becomes no module."""
+        if name in SHAPED and SHAPED[name](self, node, given):
+            return
         if any(isinstance(a.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)) for a in node.all_input_nodes):
             raise ValueError(f"{self.told(node)} works with the number of images, with which time is merged here")
-        if name == "rsub" and given["alpha"] == 1:
-            return self.emit(node, operator.sub, self.argument((given["other"], given["self"])), {}, "linear")
-        if name in ARITHMETIC and given.get("alpha", 1) == 1 and given.get("rounding_mode") is None:
-            kind = "linear" if name in ("add", "sub") else "product"
-            return self.emit(node, ARITHMETIC[name], self.argument(tuple(node.args[:2])), {}, kind)
-        if name == "neg":
-            return self.emit(node, operator.neg, self.argument((given["self"],)), {}, "linear")
-        if name in ("cat", "stack"):
-            axis = given["dim"] % node.meta["val"].dim()
-            return self.emit(node, getattr(torch, name), (self.argument(given["tensors"]), axis), {}, "view")
-        if name in aten.REFUSED or not self._is_floating(node) or given.get("rounding_mode") is not None:
-            kind = "refused"
-        if name in ("pad", "constant_pad_nd") and not given["value"]:
-            kind = "linear"
-        if name in ("add", "sub", "rsub"):
-            kind = "affine"
-        if name == "lerp":
-            both = given["self"] in self.data and given["end"] in self.data
-            kind = "function" if not self.is_constant(given["weight"]) else "linear" if both else "affine"
-        return self.emit(node, node.target, self.argument(node.args), self.argument(node.kwargs), kind)
-
-    def _overwritten(self, node, source):
-        """A value of the images that a constant is written over: the constant, as large."""
-        self.data.discard(node)
-        shape = [self.batch(n) if isinstance(n, torch.SymInt) else int(n) for n in node.meta["val"].shape]
-        rows = self.places.put(node, self.told(node))
-        made = self.graph.call_function(torch.ops.aten.expand.default, (self.argument(source), shape))
-        made.meta.update(kind="rows", rows=rows)
-        self.made[node] = made
-        return made
-
-    def _product_and_sum(self, node, given):
-        """beta * a + alpha * (b @ c)"""
-        (b, c), kind = [v for k, v in given.items() if k in ("mat1", "mat2", "batch1", "batch2")], "product"
-        product = self.emit(node, torch.matmul, self.argument((b, c)), {}, kind)
-        notes = dict(rows=product.meta["rows"], place=product.meta["place"], told=product.meta["told"])
-        for number, of in ((given["alpha"], "product"), (given["beta"], "sum")):
-            if of == "product" and number != 1:
-                product = self.graph.call_function(operator.mul, (product, number))
-                product.meta.update(kind=kind, **notes)
-        added = self.argument(given["self"])
-        if given["beta"] != 1:
-            added = self.graph.call_function(operator.mul, (added, given["beta"]))
-            lies = self.places.lie.get(given["self"])
-            added.meta.update(kind="constant" if lies is None else kind, **(notes | {"rows": lies}))
-        self.made[node] = self.graph.call_function(operator.add, (added, product))
-        self.made[node].meta.update(kind="linear", **notes)
-        return self.made[node]
-
-    def _is_floating(self, node):
-        value = node.meta["val"]
-        return all(v.is_floating_point() for v in (value if isinstance(value, (tuple, list)) else [value]))
+        if name in PLAIN and PLAIN[name](self, node, given):
+            return
+        self.emit(node, node.target, self.argument(node.args), self.argument(node.kwargs), kind_of(self, node, given))
 
 
 def _is_taken(root, path):

@@ -27,7 +27,7 @@ def _with(layer, weight, bias):
 
 
 def _weighted(lowering, given):
-    """(weight, bias) of a product with weights, or None where one follows from the images."""
+    """(weight, bias) of a layer, or None where one follows from the images."""
     if not (lowering.is_constant(given["weight"]) and lowering.is_constant(given["bias"])):
         return None
     return lowering.value(given["weight"]), lowering.value(given["bias"])
@@ -96,9 +96,10 @@ def batch_norm(lowering, node, given):
 
 
 def layer_norm(lowering, node, given):
-    if not (lowering.is_constant(given["weight"]) and lowering.is_constant(given["bias"])):
+    weights = _weighted(lowering, given)
+    if weights is None:
         return False
-    weight, bias = lowering.value(given["weight"]), lowering.value(given["bias"])
+    weight, bias = weights
     shape = tuple(int(n) for n in given["normalized_shape"])
     make = lambda: _with(nn.LayerNorm(shape, given["eps"], elementwise_affine=False), weight, bias)
     lowering.layer(node, lowering.path_for(node, nn.LayerNorm), make, given["input"], _key(node, weight, bias, shape, given["eps"]))
@@ -106,9 +107,10 @@ def layer_norm(lowering, node, given):
 
 
 def group_norm(lowering, node, given):
-    if not (lowering.is_constant(given["weight"]) and lowering.is_constant(given["bias"])):
+    weights = _weighted(lowering, given)
+    if weights is None:
         return False
-    weight, bias = lowering.value(given["weight"]), lowering.value(given["bias"])
+    weight, bias = weights
     channels, groups = int(given["input"].meta["val"].shape[1]), given["num_groups"]
     make = lambda: _with(nn.GroupNorm(groups, channels, given["eps"], affine=False), weight, bias)
     lowering.layer(node, lowering.path_for(node, nn.GroupNorm), make, given["input"], _key(node, weight, bias, groups, given["eps"]))
@@ -166,9 +168,9 @@ def clip(lowering, node, given):
     if bounds is None:
         return False
     source, least, most = bounds
-    before = lowering.made.get(source)
-    if least is None and before is not None and before.meta.get("clip", 1) is None and len(source.users) == 1:  # relu, then clamp(max=)
-        source, least = before.meta["source"], 0.0
+    before, above = lowering.clips.get(source, (None, 0.0))
+    if least is None and above is None and len(source.users) == 1:  # relu, then clamp(max=)
+        source, least = before, 0.0
     if least is None or float(least) != 0 or (most is not None and not float(most) > 0):
         return False
     most = None if most is None else float(most)
@@ -179,7 +181,8 @@ def clip(lowering, node, given):
     else:
         call = lambda x: lowering.graph.call_function(*((torch.relu, (x,)) if most is None else (torch.clamp, (x, 0.0, most))))
         made = lowering.neuron(node, source, call, {"told": lowering.told(node)})
-    made.meta.update(kind="activation", clip=most, source=source)
+    made.meta["kind"] = "activation"
+    lowering.clips[node] = source, most
     return True
 
 

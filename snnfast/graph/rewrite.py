@@ -6,6 +6,7 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
+from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import module_of, softmax_of
 
 
@@ -17,6 +18,16 @@ def replace(gm, name, module):
 def places(node):
     """Of a node's notes, where its images lie and where it stands, for a node in its place."""
     return {k: node.meta[k] for k in ("rows", "place") if k in node.meta}
+
+
+def moved(graph, node, to):
+    """A node with the images of `node`, one of the same graph, along dimension `to`; itself, where they lie there."""
+    rows = rows_of(node)
+    if rows.axis == to:
+        return node
+    new = graph.call_function(torch.movedim, (node, rows.axis, to))
+    new.meta.update(places(node), kind="view", rows=rows._replace(axis=to))
+    return new
 
 
 def put_in_place(gm, node, name, module):

@@ -65,18 +65,12 @@ FUNCTIONS = {
 PRODUCTS = {operator.matmul, torch.matmul, torch.bmm, operator.mul, torch.mul, "matmul", "bmm", "mul"}
 
 
-def _times(node, a):
-    """How often a node takes the same value."""
-    found = []
-    torch.fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n is a))
-    return sum(found)
-
-
 def is_function(node, gm, spiking):
     """Whether a node that spikes reach is one of these; a softmax over the images is none. A product is, where both factors are in `spiking`."""
     kind = node.meta.get("kind")
     if kind == "product":
-        factors = [a for a in node.all_input_nodes for _ in range(_times(node, a))]
+        factors = []  # one that stands twice counts twice
+        torch.fx.node.map_arg((node.args, node.kwargs), factors.append)
         return sum(a in spiking for a in factors) > 1 or (node.target is operator.truediv and node.args[1] in spiking)
     if kind is not None:
         return kind == "function"

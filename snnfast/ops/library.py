@@ -89,10 +89,9 @@ def autograd(name, backward, setup):
     def call(*args):
         if forward_ad._current_level >= 0:
             _check_no_tangent(name, args)
-        if _transformed() and not torch.compiler.is_compiling():
-            return composed.apply(*args)
         if not is_plain():
-            return op(*args)
+            transformed = _transformed() and not torch.compiler.is_compiling()
+            return composed.apply(*args) if transformed else op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
 
     return call

@@ -174,6 +174,14 @@ def test_copies_pickles_and_other_formats(body):
         assert snnfast.convert(half, "if", calibrate=X.to(dtype))(X.to(dtype), T=4).dtype == dtype
 
 
+def test_a_network_with_a_relu_that_stays_can_be_pickled():
+    """In front of the first neuron, where no image set its threshold."""
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3), snnfast.nn.QCFS(4, 1.0), nn.Flatten(), nn.Linear(64, 3)
+    with pytest.warns(UserWarning, match=r"1 \(ReLU\) stay analog"):
+        snn = snnfast.convert(nn.Sequential(*layers).double(), sample=X)
+    assert torch.equal(pickle.loads(pickle.dumps(snn)).logits(X, 20), snn.logits(X, 20))
+
+
 def test_outputs_that_are_not_finite_are_told():
     net = Own(lambda s, h: s.head(h.flatten(1)) / (h.flatten(1).sum(1, keepdim=True) * 0)).double().eval()
     snn = snnfast.convert(net, mode="per_step", calibrate=X)
