@@ -119,7 +119,7 @@ test-sanitizers: $(READY)
 HOSTILE := tests/checkpoints/test_hostile_files.py tests/engines/test_special_values.py tests/evaluation/test_durable.py tests/evaluation/test_store.py \
 	tests/ops/test_leaks.py tests/reports/test_foreign_reports.py
 test-hostile: $(READY)
-	$(PY) -m pytest -n 2 --dist loadfile --kills 20 $(HOSTILE)
+	$(PY) -m pytest -n 2 --dist loadfile --thorough $(HOSTILE)
 	PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/fuzz.py --seconds 180 $(ARGS)
 	$(if $(INSTALLED),$(PY) -c "import atheris" 2> /dev/null || $(PY) -m pip install --quiet --only-binary :all: atheris,true) || true
 	@$(PY) -c "import atheris" 2> /dev/null || echo "atheris is not installed here: the guided part is left out"

@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=6, help="how often an evaluation is killed before it may end; make test-hostile: 20")
+    parser.addoption("--thorough", action="store_true", help="more kills, more calls: what make test-hostile does")
     parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
 
 

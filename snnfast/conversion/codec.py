@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from snnfast import nn
 from snnfast.graph import commutes, inplace, vocabulary
+from snnfast.graph.outputs import Outputs
 from snnfast.graph.rows import Rows
 from snnfast.models.tokens import TokenBatchNorm
 from snnfast.nn import over_time
@@ -40,7 +41,7 @@ OURS = {
     for cls in (nn.IF, nn.SpikeMask, over_time.Pool, over_time.Differential, over_time.Call, over_time.RowsFirst, TokenBatchNorm)
 }
 FUSED = {"softmax": over_time.FusedSoftmax, "layer norm": over_time.FusedLayerNorm}
-NOTES = ("kind", "rows", "place", "told", "shape")
+NOTES = ("kind", "rows", "place", "told", "shape", "outputs")
 
 
 class Unknown(ValueError):
@@ -57,6 +58,7 @@ def encoded(value, place=None):
     for kind, is_it, parts in (
         ("node", isinstance(value, fx.Node), lambda: (place or {})[value]),
         ("rows", isinstance(value, Rows), lambda: list(value)),
+        ("outputs", isinstance(value, Outputs), lambda: [encoded(v, place) for v in value]),
         ("slot", isinstance(value, over_time._Place), lambda: value.index),
         ("slice", isinstance(value, slice), lambda: [encoded(p, place) for p in (value.start, value.stop, value.step)]),
         ("list", isinstance(value, list), lambda: [encoded(v, place) for v in value]),
@@ -80,6 +82,7 @@ def decoded(value, nodes=()):
     return {
         "node": lambda: nodes[of],
         "rows": lambda: Rows(*map(int, of)),
+        "outputs": lambda: Outputs(*inside()),
         "slot": lambda: over_time._Place(int(of)),
         "slice": lambda: slice(*inside()),
         "list": inside,

@@ -68,6 +68,7 @@ def convert(
     maxpool: Literal["difference", "gated", "average"] = "difference",
     output: Literal["values", "spikes"] = "values",
     sample: torch.Tensor | None = None,
+    read: str | None = None,
     neuron: PythonNeuron | None = None,
     strict: bool = False,
     **options: Any,
@@ -99,6 +100,8 @@ def convert(
             authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
         sample: images [1 or more, ...] for which torch.export captures the network, with the number of images as the only size that may
             change, and on which the captured network must give what `net` gives. Default: some of the calibration images.
+        read: of a network that gives several tensors the one to read, by its key or place: "out", "0", "boxes.1". Default: all, each in the place
+            that `net` gives it.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
         strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, as an
             LSTM or LeakyReLUs there, which are computed and do not spike. They are told in a warning, in `snn.analog` and in every report.
@@ -116,6 +119,8 @@ def convert(
     options, rule, of_inputs, of_thresholds = _shared_out(options, neuron)
     checks.choice("maxpool", maxpool, max_pooling.FORMS)
     checks.choice("output", output, ("values", "spikes"))
+    if read is not None and not isinstance(read, str):
+        raise TypeError(f"read must be the name of an output, a str such as 'out' or '0', got {type(read).__name__}")
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     checks.weights(net)
@@ -127,7 +132,7 @@ def convert(
     batches = None if calibrate is None else Images(calibrate.images)
     if sample is not None:
         guard.check_runs(net, _samples(sample, None)[0])
-    gm = prepared(net, _samples(sample, batches))
+    gm = prepared(net, _samples(sample, batches), read)
     readout = take_readout(gm)
     if asked is None and method is None and neuron is None and inputs is None and _needs_differences(gm, batches):
         asked = "per_step" if guard.has_masks(gm) else "differential"

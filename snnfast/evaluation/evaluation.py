@@ -233,7 +233,8 @@ class Evaluation:
 
         def answer(x, numbers):
             with rows_are(numbers):
-                return self.ann(x)
+                y = self.ann(x)
+            return y if self.snn.outputs is None else self.snn.outputs.packed(y)
 
         with formats(faithful(self.settings.dtype), self.settings.deterministic):
             y = self.execution.fixed.apply("ann", answer, [x, numbers], len(x)) if self.execution.fixed else answer(x, numbers)

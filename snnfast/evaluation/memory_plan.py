@@ -15,6 +15,7 @@ import dataclasses
 import torch
 from torch import fx
 
+from snnfast.graph.outputs import outputs_of
 from snnfast.graph.vocabulary import is_product
 from snnfast.nn.over_time import Pool
 from snnfast.ops.layout import layout_of
@@ -79,6 +80,9 @@ class Dry:
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
 
     def _outputs(self, y):
+        several = outputs_of(self.gm)
+        if several is not None and len(several.names) > 1:
+            raise ValueError(f"an accuracy needs one output, and net gives {', '.join(several.names)}: convert it with read= one of them")
         if y.dim() != 2:
             raise ValueError(f"an accuracy needs outputs that are logits [B, classes]; those of one image have shape {list(y.shape)}")
         self.classes = y.size(1)

@@ -5,6 +5,7 @@ import copy
 import torch
 
 from snnfast import nn
+from snnfast.graph.outputs import outputs_of
 
 NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
 
@@ -77,10 +78,11 @@ def _in_format(net, samples, dtype, change=None):
         return [twin(x.to(dtype, copy=True) if x.is_floating_point() else x.clone()) for x in samples]
 
 
-def _outputs(net, samples, dtype):
+def _outputs(net, samples, dtype, outputs):
     """What the network gives for each sample, or None where it does not run in this format, or gives what cannot be compared."""
     try:
         found = _in_format(net, samples, dtype)
+        found = found if outputs is None else [outputs.packed(y) for y in found]
     except Exception:  # of any kind: a network's own
         return None
     fit = all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in found)
@@ -131,9 +133,9 @@ def check(gm, net, samples, fold):
     is why. Networks that draw random masks are not compared."""
     gm.graph.lint()
     gm.recompile()
-    differs = None
+    differs, outputs = None, outputs_of(gm)
     for dtype, near in () if has_masks(net) else formats_of(net):
-        expected = _outputs(net, samples, dtype)
+        expected = _outputs(net, samples, dtype, outputs)
         if expected is None:
             continue
         differs = _differs(gm, samples, expected, dtype, near, fold)

@@ -8,26 +8,28 @@ import operator
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from snnfast import nn
 from snnfast.graph import aten
 from snnfast.graph.modules import MADE
 from snnfast.graph.operators import PLAIN, SHAPED, kind_of
+from snnfast.graph.outputs import Outputs, leaves, plain
 from snnfast.graph.placing import VIEWS, Places
 from snnfast.graph.rewrite import moved
 from snnfast.graph.rows import Rows
 
 
-def lowered(program, net):
-    """The fx.GraphModule of an exported program. net: the captured network, whose layers of `snnfast.nn` it takes."""
-    return Lowering(program, net).module()
+def lowered(program, net, read=None):
+    """The fx.GraphModule of an exported program. net: the captured network, whose layers of `snnfast.nn` it takes. read: see `snnfast.convert`."""
+    return Lowering(program, net, read).module()
 
 
 class Lowering:
     """One exported program on its way. Nodes of the exported graph are `node` here, those of the new one `made`."""
 
-    def __init__(self, program, net):
-        self.program, self.net, self.graph, self.root = program, net, fx.Graph(), torch.nn.Module()
+    def __init__(self, program, net, read=None):
+        self.program, self.net, self.read, self.graph, self.root = program, net, read, fx.Graph(), torch.nn.Module()
         self.made = {}
         self.constants = {}  # values that follow from no image
         self.data = set()  # nodes that follow from the values of the images
@@ -75,15 +77,42 @@ class Lowering:
     def _output(self, node):
         given = zip(self.program.graph_signature.output_specs, node.args[0])
         results = [result for spec, result in given if spec.kind is torch.export.graph_signature.OutputKind.USER_OUTPUT]
-        if len(results) != 1 or not isinstance(results[0], fx.Node):
-            raise ValueError(f"net must return one tensor, the logits; it returns {len(results)} values")
-        if results[0] not in self.data:
-            raise ValueError("net's output does not depend on its input")
-        if not self.places.lie[results[0]].first:
+        found = leaves(pytree.tree_unflatten(list(range(len(results))), self.program.call_spec.out_spec))
+        names = list(found) if self.read is None else [self.read]
+        if self.read is not None and self.read not in found:
+            raise ValueError(f"read must be one of {', '.join(found)}, the outputs of net, got {self.read!r}")
+        each = [self._result(name, results[found[name]], len(found) > 1) for name in names]
+        if len(each) > 1:
+            flat = [
+                self._joined(torch.flatten if r.meta["val"].dim() > 1 else torch.ops.aten.unsqueeze.default, (self.made[r], 1))
+                for r in each
+            ]
+            self.graph.output(self._joined(torch.cat, (flat, 1)))
+        else:
+            self.graph.output(self.made[each[0]])
+        if names != [""]:
+            tree = pytree.tree_unflatten(list(range(len(results))), self.program.call_spec.out_spec) if self.read is None else 0
+            shapes = [[int(n) for n in result.meta["val"].shape[1:]] for result in each]
+            next(iter(self.graph.find_nodes(op="output"))).meta["outputs"] = Outputs(names, shapes, plain(tree), self.read)
+
+    def _result(self, name, result, several):
+        """A tensor that the network gives."""
+        told = f"output {name} of net" if name else "net's output"
+        more = "; read= names the one that is to be read" if several else ""
+        if not isinstance(result, fx.Node) or not isinstance(result.meta["val"], torch.Tensor):
+            raise ValueError(f"{told} is no tensor{more}")
+        if result not in self.data:
+            raise ValueError(f"{told} does not depend on its input{more}")
+        if not self.places.lie[result].first:
             raise ValueError(
-                f"net must return a row for each image; for {self.places.symbol} images it returns {list(results[0].meta['val'].shape)}"
+                f"net must return a row for each image; for {self.places.symbol} images {told} is {list(result.meta['val'].shape)}{more}"
             )
-        self.graph.output(self.made[results[0]])
+        return result
+
+    def _joined(self, function, args):
+        made = self.graph.call_function(function, args)
+        made.meta.update(kind="view", rows=Rows(0), told=f"{function.__name__} of net's outputs")
+        return made
 
     # ---- names
 

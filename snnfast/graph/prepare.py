@@ -8,13 +8,15 @@ from snnfast.graph.copies import copied
 from snnfast.graph.rewrite import fold_batch_norms
 
 
-def prepared(net, samples=()):
+def prepared(net, samples=(), read=None):
     """The fx.GraphModule of a copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed.
 
     samples: images [1, ...], for each of which the graph must give what the network gives. Without them torch.fx records the forward, which then
-    may ask for no size and take no branch.
+    may ask for no size and take no branch.  read: which of several outputs.
     """
     if not len(samples):
+        if read is not None:
+            raise ValueError(f"read= names one of several outputs, which torch.fx does not take: {trace.GIVE}")
         return trace.prepared(net)
     from snnfast.graph.export import capture  # torch.export takes a second to import
     from snnfast.graph.lower import lowered
@@ -22,7 +24,7 @@ def prepared(net, samples=()):
     net = copied(net)
     net = torch.nn.Sequential(net) if nn.is_quantised(net) else net
     guard.check_layers((name, m) for name, m in net.named_modules() if nn.is_quantised(m))
-    gm = lowered(capture(net, samples), net)
+    gm = lowered(capture(net, samples), net, read)
     guard.check(gm, net, samples, fold_batch_norms)
     fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()

@@ -75,7 +75,9 @@ class Network(nn.Module):
     def finish(self):
         """Called at the end of a constructor: first weights, and one threshold for the layers that `channel_num` leaves layer-wise."""
         for m in self.modules():
-            if isinstance(m, nn.Conv2d):
+            if (
+                isinstance(m, nn.Conv2d) and not m.weight.is_meta
+            ):  # there, where a file's network is built, this would bring in torch._dynamo
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)

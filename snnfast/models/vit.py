@@ -82,7 +82,7 @@ class ViT(Network):
         self.head = nn.Linear(self.dim, num_classes)
         first_weights(self)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        if class_token:
+        if class_token and not self.cls_token.is_meta:  # as in Network.finish
             nn.init.normal_(self.cls_token, std=1e-6)
         self.finish()
 

@@ -19,9 +19,12 @@ from snnfast.ops.qcfs import cs_qcfs, qcfs
 
 def inverse_softplus(theta):
     """lam with softplus(lam) = theta: theta + log(-expm1(-theta)), defined for theta > 0."""
-    theta = torch.as_tensor(theta, dtype=torch.get_default_dtype())
-    checks.positive("theta", theta)
-    return theta + torch.log(-torch.expm1(-theta))
+    # A number on the CPU: on the device "meta", where a file's network is built, expm1 would bring in torch._dynamo, two seconds of imports.
+    device = theta.device if isinstance(theta, torch.Tensor) else torch.device("cpu")
+    given = torch.as_tensor(theta, dtype=torch.get_default_dtype(), device=device)
+    checks.positive("theta", given)
+    lam = given + torch.log(-torch.expm1(-given))
+    return lam if isinstance(theta, torch.Tensor) else lam.to(torch.get_default_device())
 
 
 _ALONG = {1: "channel need [B, {}, ...]", -3: "head need [..., {}, tokens, D]", -1: "feature need [..., {}]"}

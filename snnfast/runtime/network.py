@@ -10,6 +10,7 @@ from torch import fx
 from snnfast import checks
 from snnfast.graph import analog
 from snnfast.graph.flow import Plan
+from snnfast.graph.outputs import outputs_of
 from snnfast.runtime import inputs
 from snnfast.runtime.run import Run
 from snnfast.system import heap
@@ -27,6 +28,7 @@ class SpikingNetwork(torch.nn.Module):
         levels: quantisation levels of the activation that each neuron stands for, by its name.
         method: the `snnfast.conversion.method.Method` it runs by.
         clock: the `snnfast.runtime.clock.Clock`, when the image comes in and what the outputs say.
+        outputs: the `snnfast.graph.outputs.Outputs` of a network that gives several tensors, or one inside a dictionary; None of a single one.
         analog: names of what is no neuron and not linear in front of the first neurons, such as an LSTM: it does not spike.
     """
 
@@ -35,10 +37,10 @@ class SpikingNetwork(torch.nn.Module):
         self.gm, self.levels, self.method, self.clock = gm, dict(levels), method, clock
         output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
         if not isinstance(output, fx.Node):
-            raise ValueError("net must return one tensor, the logits")
+            raise ValueError("net must return one tensor, the logits: give sample=, images, with which torch.export captures several")
         if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
-        self.analog = analog.names(gm, self.plan())
+        self.analog, self.outputs = analog.names(gm, self.plan()), outputs_of(gm)
 
     def __getstate__(self):
         """With the notes of the graph's nodes, which torch's own way of pickling a graph leaves out."""
@@ -64,7 +66,7 @@ class SpikingNetwork(torch.nn.Module):
         return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
 
     def chunks(self, x, T, chunk=None, first=0, statistics=None, **how):
-        """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all.
+        """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all; of a network with several outputs all of them.
 
         Args:
             x: images [B, ...]; the same current at every step.
@@ -78,10 +80,11 @@ class SpikingNetwork(torch.nn.Module):
                 nothing), and `on_end`, called with (neurons that are not idle after T steps, all neurons) in place of a warning where some are not;
                 `on_bad`, called with {layer: neurons} in place of a warning where currents were not finite.
         """
-        return (y for y, _ in self.run(x, T, chunk, first, statistics, **how))
+        return (self.unpacked(y) for y, _ in self.run(x, T, chunk, first, statistics, **how))
 
     def run(self, x, T, chunk=None, first=0, statistics=None, **how):
-        """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs."""
+        """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs. Several
+        outputs come as one tensor [t, B, values of an image]."""
         checks.tensor("x", x)
         checks.integer("T", T)
         self.method.check_T(T)
@@ -155,26 +158,25 @@ class SpikingNetwork(torch.nn.Module):
         Returns:
             at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for
             each asked t, [len(at), B, classes]: what the network answers when it is read at t; of a differential run the sum. Summed in fp64,
-            step by step, so that it does not depend on `chunk`.
+            step by step, so that it does not depend on `chunk`. A network that gives a dictionary, a list or a tuple gives one of these.
         """
         if at is None:
-            return torch.cat(list(self.chunks(x, T, chunk)))
-        checks.integer("T", T)
-        return torch.stack([mean for _, mean in self.means(x, T, check_at(at, T), chunk)])
+            return self.unpacked(torch.cat([y for y, _ in self.run(x, T, chunk)]))
+        return self.unpacked(self._means(x, T, at, chunk))
 
     def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
         """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
         grow with T."""
         for t, total, dtype in self.sums(x, T, at, chunk, first, statistics, **how):
-            yield t, self.read(self.clock.answer(total, t).to(dtype))
+            yield t, self.unpacked(self.read(self.clock.answer(total, t).to(dtype)))
 
     def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
-        """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs); the sum is changed later.
+        """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs), several outputs as one; the sum is changed later.
 
         on_steps: called with the number of steps of every chunk that is done.
         """
         asked, total, t = set(at), None, 0
-        for y in self.chunks(x, T, chunk, first, statistics, **how):
+        for y, _ in self.run(x, T, chunk, first, statistics, **how):
             if on_steps:
                 on_steps(len(y))
             for step in y:
@@ -191,8 +193,18 @@ class SpikingNetwork(torch.nn.Module):
         return getattr(torch, name)(mean, dim)
 
     def forward(self, x, T=32, chunk=None):
-        """Mean logits of T steps, in a differential run their sum, [B, classes]."""
-        return self.logits(x, T, [T], chunk)[0]
+        """Mean logits of T steps, in a differential run their sum, [B, classes]; of a network with several outputs what it gives, with these."""
+        return self.unpacked(self._means(x, T, [T], chunk)[0])
+
+    def _means(self, x, T, at, chunk):
+        """What the network answers at each t, [len(at), B, ...]."""
+        checks.integer("T", T)
+        found = self.sums(x, T, check_at(at, T), chunk)
+        return torch.stack([self.read(self.clock.answer(total, t).to(dtype)) for t, total, dtype in found])
+
+    def unpacked(self, y):
+        """What the network gives, of a run's one tensor [..., B, values of an image]."""
+        return y if self.outputs is None else self.outputs.unpacked(y)
 
 
 def analog_note(names):

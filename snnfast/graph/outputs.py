@@ -1,0 +1,60 @@
+"""Networks that give several tensors: a run carries one, in which the values of an image lie one behind the other; here it is taken apart."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils import _pytree as pytree
+
+
+class Outputs(NamedTuple):
+    """names: of the tensors, their keys in what the network gives: "out", "0", "boxes.1".  shapes: of each, for one image.
+    tree: what the network gives, of dictionaries, lists and tuples, with the number of a tensor in the place of each.
+    read: the name of the one that is read, where one of several is."""
+
+    names: list[str]
+    shapes: list[list[int]]
+    tree: Any
+    read: str | None = None
+
+    def unpacked(self, y: torch.Tensor) -> Any:
+        """y [..., values of an image] -> what the network gives, each tensor [..., *its shape]. A single tensor comes in its own shape."""
+        if len(self.names) == 1:
+            return pytree.tree_map(lambda i: y, self.tree)
+        parts = y.split([math.prod(shape) for shape in self.shapes], -1)
+        each = [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, self.shapes)]
+        return pytree.tree_map(lambda i: each[i], self.tree)
+
+    def packed(self, given: Any) -> torch.Tensor:
+        """What `unpacked` was given, of what the network gives for a batch."""
+        found = leaves(given)
+        return joined([found[self.read]] if self.read is not None else list(found.values()))
+
+
+def leaves(given: Any) -> dict[str, Any]:
+    """{name: value} of what a network gives, in order; "" names what stands alone."""
+    return {".".join(_key(part) for part in path): value for path, value in pytree.tree_flatten_with_path(given)[0]}
+
+
+def _key(part):
+    """A key, an index or a field."""
+    return str(next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name)))
+
+
+def joined(values: list[torch.Tensor]) -> torch.Tensor:
+    """One tensor [B, all values of an image]; a single one as it is."""
+    return values[0] if len(values) == 1 else torch.cat([value.reshape(value.size(0), -1) for value in values], 1)
+
+
+def plain(tree: Any) -> Any:
+    """The same of dictionaries, lists and tuples alone, of one whose containers have kinds of their own."""
+    if isinstance(tree, dict):
+        return {str(k): plain(v) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [plain(v) for v in tree] if isinstance(tree, list) else tuple(plain(v) for v in tree)
+    return tree
+
+
+def outputs_of(gm: torch.fx.GraphModule) -> Outputs | None:
+    """The `Outputs` of a graph, None of one that gives a single tensor by itself."""
+    return next(iter(gm.graph.find_nodes(op="output"))).meta.get("outputs")
