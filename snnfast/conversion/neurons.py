@@ -25,10 +25,18 @@ def put_neurons(gm, keywords, differential):
         else:
             theta = nn.threshold_of(m)
         levels[name] = high - low
-        replace(gm, name, _neuron(theta.detach(), name, options, getattr(m, "axis", 1)))
+        replace(gm, name, _own(m, theta.detach(), name, options) or _neuron(theta.detach(), name, options, getattr(m, "axis", 1)))
         if getattr(m, "mask", None) is not None:
             _mask(gm, name, m.mask)
     return levels
+
+
+def _own(m, theta, name, options):
+    """The neuron that an activation brings itself, or None."""
+    found = m.spiking(theta, {**options, "v0": voltage_of(options["v0"], name, 0.5)}) if isinstance(m, nn.Quantised) else None
+    if found is not None and not (isinstance(found, nn.IF) and found.own):
+        raise TypeError(f"{name} ({type(m).__name__}).spiking() must give a snnfast.nn.IF(theta=...) or None, got {type(found).__name__}")
+    return found
 
 
 def _mask(gm, name, mask):

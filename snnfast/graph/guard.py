@@ -5,6 +5,7 @@ import copy
 import torch
 
 from snnfast import nn
+from snnfast.graph import levels
 from snnfast.graph.outputs import outputs_of
 
 NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
@@ -22,10 +23,12 @@ def check_layers(layers):
             raise ValueError(f"{name} ({type(m).__name__}) has no running statistics: it would mix the images of a batch")
         if not nn.is_quantised(m):
             continue
-        if "forward" in vars(m) or not type(m).forward.__module__.startswith("snnfast."):
+        if "forward" in vars(m):
             raise ValueError(f"{name} ({type(m).__name__}) has a forward of its own, which its neuron would not have")
         if m._forward_hooks or m._forward_pre_hooks:
             raise ValueError(f"{name} ({type(m).__name__}) has hooks, which its neuron would not have: take them off, or make them layers")
+        if not type(m).__module__.startswith("snnfast."):
+            levels.check(f"{name} ({type(m).__name__})", m)
 
 
 def with_hooks_inside(net):

@@ -3,6 +3,7 @@ leak; PLIF, whose leak is learnt."""
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -227,21 +228,55 @@ class PLIF(IF):
         return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **self.given(run))
 
 
+_RUNGS: dict[type, Callable] = {}  # of classes of other packages
+
+
+def register_quantised(cls: type[nn.Module], rungs: Callable[[Any], tuple[torch.Tensor, int, int]]) -> None:
+    """Makes an activation of another package known: `convert` puts a neuron in its place, as it does for `Quantised`.
+
+    rungs: a layer of `cls` -> (size of a level, a tensor [1], or [C] along dimension 1; lowest level; highest level); its values must be
+    size * clamp(floor(x/size + 1/2), lowest, highest), which `convert` tries.
+
+    >>> class Sign4(torch.nn.Module):
+    ...     def forward(self, x):
+    ...         return (x * 4).round().clamp(0, 4) / 4
+    >>> snnfast.nn.register_quantised(Sign4, lambda layer: (torch.tensor([0.25]), 0, 4))
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), Sign4(), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net).levels
+    {'1': 4}
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise TypeError(f"cls must be a class of layers, a torch.nn.Module, got {cls!r}")
+    if not callable(rungs):
+        raise TypeError(f"rungs must be a function of a layer, got {type(rungs).__name__}")
+    _RUNGS[cls] = rungs
+
+
 def is_quantised(module):
     """A module that `convert` turns into IF."""
-    return isinstance(module, Quantised) or (isinstance(module, IF) and not module.own)
+    return isinstance(module, Quantised) or (isinstance(module, IF) and not module.own) or type(module) in _RUNGS
 
 
 def threshold_of(module):
     """theta of a quantised activation, [1] or [C]."""
-    return module.threshold() if isinstance(module, Quantised) else module.thresh
+    if isinstance(module, Quantised):
+        return module.threshold()
+    if type(module) in _RUNGS:
+        size, _, high = rungs_of(module)
+        return size * high
+    return module.thresh
 
 
 def rungs_of(module):
     """(size of a level, lowest level, highest level) of a quantised activation."""
-    return module.rungs() if isinstance(module, Quantised) else (module.thresh / module.L, 0, module.L)
+    if isinstance(module, Quantised):
+        return module.rungs()
+    return _RUNGS[type(module)](module) if type(module) in _RUNGS else (module.thresh / module.L, 0, module.L)
 
 
 def levels_of(module):
     """Quantisation levels of a quantised activation."""
+    if type(module) in _RUNGS:
+        _, low, high = rungs_of(module)
+        return high - low
     return module.levels if isinstance(module, Quantised) else module.L

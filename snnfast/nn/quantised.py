@@ -41,21 +41,40 @@ def spread(t, x, axis=1):
 
 
 class Quantised(nn.Module):
-    """What the quantised activations share; each adds its parameter and `threshold()`, which gives theta, [1] or [C].
+    """An activation with levels, for which a neuron stands in a converted network: what those of this package share, and the base of your own.
+
+    A class of your own has `threshold()`, theta [1] or [C], and `quantised(x)`, or a `forward` of its own. Its values must be
+    size * clamp(floor(x/size + 1/2), lowest, highest), with what `rungs()` gives: `convert` asks for some, and refuses by name where they differ.
+    `spiking(options)` gives the neuron that stands for it.
 
     Args:
         levels: L >= 1.
         theta: first threshold > 0.
-        grad: see `snnfast.qcfs`.
+        grad: see `snnfast.qcfs`; an activation of your own need not heed it.
         many: number of thresholds, along `axis` of the input; None: one.
 
     Attributes:
+        axis: dimension of the input along which several thresholds lie, 1 (channels), -1 (features) or -3 (attention heads).
         mask: a `snnfast.nn.SpikeMask` behind the activation, or None.
+
+    >>> class PACT(snnfast.nn.Quantised):  # clipped at a learned alpha (Choi et al., 2018)
+    ...     def __init__(self, bits=4, alpha=6.0):
+    ...         super().__init__(levels=2**bits - 1, theta=alpha)
+    ...         self.alpha = torch.nn.Parameter(torch.tensor([alpha]))
+    ...     def threshold(self):
+    ...         return self.alpha
+    ...     def quantised(self, x):
+    ...         step = self.alpha / self.levels
+    ...         y = torch.minimum(x.clamp(min=0), self.alpha) / step
+    ...         return (y + (y.round() - y).detach()) * step
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), PACT(), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net).logits(torch.randn(3, 4), T=8, at=[8]).shape
+    torch.Size([1, 3, 2])
     """
 
     axis = 1
 
-    def __init__(self, levels, theta, grad, many=None, name="channels"):
+    def __init__(self, levels: int, theta: float = 1.0, grad: str = "qcfs", many: int | None = None, name: str = "channels"):
         super().__init__()
         self.levels = checks.integer("levels", levels)
         self.grad = checks.choice("grad", grad, ("qcfs", "srp", "paper"))
@@ -67,9 +86,22 @@ class Quantised(nn.Module):
         y = self.quantised(x)
         return y if self.mask is None else self.mask(y)
 
-    def rungs(self):
+    def threshold(self) -> torch.Tensor:
+        """theta, the largest value, [1] or [C]."""
+        raise TypeError(f"{type(self).__name__} has no threshold(): it gives theta, the largest value, [1] or [C]")
+
+    def quantised(self, x: torch.Tensor) -> torch.Tensor:
+        """The activation of x, of any shape."""
+        raise TypeError(f"{type(self).__name__} has no quantised(x): it gives the activation's values")
+
+    def rungs(self) -> tuple[torch.Tensor, int, int]:
         """(size of a level, [1] or [C]; lowest level; highest level): y = size * a whole number between the two."""
         return self.threshold() / self.levels, 0, self.levels
+
+    def spiking(self, theta: torch.Tensor, options: dict[str, Any]) -> nn.Module | None:
+        """The `snnfast.nn.IF` in its place, None for the one of the method. theta: what a spike weighs, [1] or [C]: the threshold, in mode
+        "differential" the size of a level.  options: keywords of `IF` that method and mode ask for."""
+        return None
 
     def extra_repr(self):
         return f"levels={self.levels}, thresholds={self.shape[0]}, grad={self.grad!r}"
