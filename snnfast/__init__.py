@@ -5,6 +5,7 @@ import torch  # noqa: F401  (the compiled library finds torch's symbols through 
 from snnfast import conversion, data, evaluation, models, nn, plots, statistics, train, training  # noqa: F401  (former names too)
 from snnfast.checkpoints.extract import extract
 from snnfast.checkpoints.own import load_checkpoint, save_checkpoint
+from snnfast.checkpoints.weights import load_weights
 from snnfast.conversion import files as _files  # noqa: F401  (which makes files of converted networks known)
 from snnfast.conversion.convert import convert
 from snnfast.engines import backends
@@ -29,7 +30,7 @@ backends.register(_library.override)
 
 __all__ = [
     "Accelerated", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start", "cs_qcfs",
-    "data", "evaluate", "evaluation", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "models", "neuron", "nn",
+    "data", "evaluate", "evaluation", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn",
     "plif", "qcfs", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip
 

@@ -94,7 +94,7 @@ def load_checkpoint(
     >>> snnfast.load_checkpoint(path, levels=4, width=0.05).config["arch"]
     'vgg11'
     """
-    file = _safely(path)
+    file = safely(path)
     if isinstance(file, dict) and file.get("format") in OTHERS:
         given = dict(arch=arch, num_classes=num_classes, levels=levels, threshold=threshold, signs=signs, key=key, **options)
         wrong = [name for name, value in given.items() if value is not None] + (["family"] if family != "auto" else [])
@@ -142,7 +142,8 @@ def _damage(path):
         return archive.testzip()
 
 
-def _safely(path):
+def safely(path):
+    """What a file holds, read without running anything of it."""
     try:
         budget.check_archive(path)
         found = _damage(path)

@@ -117,7 +117,7 @@ def _train(p):
 def _checkpoint(p):
     """A checkpoint, its data, its conversion."""
     p.description += " CHECKPOINT: of snnfast, or of a --family."
-    p.add_argument("checkpoint", help=argparse.SUPPRESS)
+    p.add_argument("checkpoint", nargs="?", help=argparse.SUPPRESS)
     _data(p, None)
     p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if; differential: stbif)")
     p.add_argument("--mode", choices=MODES, metavar="NAME", help="per_step or differential (default, where a softmax or the like is)")
@@ -142,6 +142,13 @@ def _conversion(p):
     own.add_argument("--inputs", choices=tuple(inputs.KINDS), metavar="NAME", help=", ".join(inputs.KINDS) + ": how the image comes in")
     for name, how in conversion_flags().items():
         own.add_argument("--" + name.replace("_", "-"), **how)
+    net = p.add_argument_group("of a network of your own, whose weights CHECKPOINT holds")
+    net.add_argument("--model", metavar="M:F", help="package.module:function that returns it, such as torchvision.models:resnet18")
+    net.add_argument("--calibrate", metavar="FOLDER", help="pictures that set the thresholds of ReLUs (at most 512), or 'train'")
+    net.add_argument("--percentile", type=float, metavar="X", help="of what they give, the threshold (99.9)")
+    net.add_argument("--per-channel", action="store_true", help="a threshold for each channel")
+    net.add_argument("--neuron-levels", type=int, metavar="N", help="differential: levels of each neuron (32)")
+    net.add_argument("--read", metavar="NAME", help="of several outputs the one that is read")
     file = p.add_argument_group("what other programs' files do not say")
     file.add_argument("--arch", choices=tuple(models.BY_NAME), metavar="NAME", help="of the network")
     file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")
@@ -157,7 +164,7 @@ def _conversion(p):
 def _eval(p):
     _checkpoint(p)
     p.add_argument("--at", nargs="+", metavar="t", help="steps to read, or 'all' (default 1, 2, 4, ... T)")
-    p.add_argument("--out", metavar="FOLDER", help="for the results (default runs/eval/CHECKPOINT-METHOD-T)")
+    p.add_argument("--out", metavar="FOLDER", help="for the results (default runs/eval/CHECKPOINT-DATA-METHOD-T)")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     p.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     p.add_argument("--memory", metavar="SIZE", help="what the process may take, such as 8GiB, or 'auto'")

@@ -10,6 +10,7 @@ from torch.utils.data import Subset
 from snnfast import checks
 from snnfast import data as data_sets
 from snnfast.checkpoints.own import load_checkpoint
+from snnfast.cli import own_network
 from snnfast.cli.arguments import conversion_flags
 from snnfast.cli.console import plain_console
 from snnfast.cli.progress import progress
@@ -25,7 +26,14 @@ MOST_READ = 1_000_000  # steps that --at all reads
 
 
 def load(args):
-    """The network of a command line, and the data set it is for."""
+    """The network of a command line, the name of the data set it is for, and the data."""
+    if args.model is not None:
+        return own_network.network(args), *own_network.data_of(args)
+    if args.checkpoint is None:
+        raise ValueError("give a CHECKPOINT, or --model package.module:function with a file of its weights")
+    own = [name for name in own_network.FLAGS if getattr(args, name) not in (None, False)]
+    if own:
+        raise ValueError(f"--{own[0].replace('_', '-')} is for a network of your own: give --model")
     options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
     thresholds = dict(family=args.family, threshold=args.threshold, signs=args.signs, key=args.key)
     net = load_checkpoint(args.checkpoint, args.arch, args.num_classes, args.levels, **thresholds, **options).float()
@@ -49,10 +57,10 @@ def load(args):
     return net, name, data
 
 
-def converted(args, net):
+def converted(args, net, data):
     names = ("mode", "inputs", *conversion_flags())
     given = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
-    return convert(net, args.method, **given)
+    return convert(net, args.method, **given) if args.model is None else own_network.converted(args, net, data, given)
 
 
 def steps_of(args):
@@ -73,9 +81,8 @@ def steps_of(args):
 
 def folder_of(args):
     """--out, or a folder named by what is evaluated."""
-    out = Path(
-        args.out or Path("runs/eval") / f"{'-'.join(n for n in (Path(args.checkpoint).stem, args.method, args.mode) if n)}-T{args.T}"
-    )
+    what = Path(args.checkpoint).stem if args.checkpoint else (args.model or "").rpartition(":")[2]
+    out = Path(args.out or Path("runs/eval") / f"{'-'.join(n for n in (what, args.data, args.method, args.mode) if n)}-T{args.T}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     there = [*files_in(out), *(p for p in [out / "report.json"] if p.exists())]
@@ -102,7 +109,7 @@ def _run(args, device):
     images = data.test
     if args.images is not None:
         images = Subset(data.test, range(min(checks.integer("images", args.images), len(data.test))))
-    snn = converted(args, net)
+    snn = converted(args, net, data)
     evaluation = Evaluation(
         snn, images, args.T, at, args.memory, ann=net, batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
         products=args.products, deterministic=args.deterministic,
@@ -113,8 +120,8 @@ def _run(args, device):
     if processes.rank() == 0 and len(evaluation.done) < len(images):
         for file in FILES:  # of the run that was here, or of its part
             (out / file).unlink(missing_ok=True)
-    facts = dict(checkpoint=str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"), config=net.config,
-                 training=net.facts.get("training"))  # fmt: skip
+    facts = dict(checkpoint=args.checkpoint and str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"))
+    facts |= dict(model=args.model) if args.model else dict(config=net.config, training=net.facts.get("training"))
     try:
         _watched(console, evaluation, len(images), f"{snn.method.name}, T = {args.T}")
     except KeyboardInterrupt:

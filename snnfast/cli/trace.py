@@ -18,7 +18,7 @@ def run(args, device):
     for i in args.images:
         if not 0 <= i < len(data.test):
             raise ValueError(f"--images must be between 0 and {len(data.test) - 1}, got {i}")
-    snn = converted(args, net).to(device)
+    snn = converted(args, net, data).to(device)
     x, labels = zip(*(data.test[i] for i in args.images))
     numbers = torch.tensor(args.images, device=device)
     found = raster.record(snn, torch.stack(x).to(device), args.T, args.layers, args.neurons, numbers)

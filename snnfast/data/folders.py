@@ -38,7 +38,7 @@ def read(name, root, cutout, download, preprocessing, train=True):
     return own if train else None, test, len(test.classes), 32, preprocessing
 
 
-def _opened(path):
+def opened(path):
     """A picture in RGB; an error with its name where it cannot be read, asks for more than Pillow allows, or is too long to resize."""
     try:
         with Image.open(path) as file:
@@ -67,9 +67,14 @@ def _of_eight_bits(image, path):
     return Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 255
 
 
+def pictures(folder):
+    """The picture files under a folder, in the order of their names."""
+    return [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in datasets.folder.IMG_EXTENSIONS and p.is_file()]
+
+
 def _folder(path, steps):
     try:
-        found = datasets.ImageFolder(str(path), transforms.Compose(steps), loader=_opened)
+        found = datasets.ImageFolder(str(path), transforms.Compose(steps), loader=opened)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
     if all(name.isdecimal() for name in found.classes) and found.classes != sorted(found.classes, key=int):
@@ -122,7 +127,7 @@ class _Annotated(Dataset):
 
     def __getitem__(self, i):
         path, label = self.samples[i]
-        return self.transform(_opened(str(path))), label
+        return self.transform(opened(str(path))), label
 
 
 def _tiny_imagenet(root, cutout, normalise, preprocessing, train):

@@ -13,7 +13,8 @@ PROBES = 64  # levels that are asked for, at most
 def check(told: str, layer: torch.nn.Module) -> None:
     """Raises ValueError where its neuron would stand for another function. told: the layer, for a message."""
     layer = copy.deepcopy(layer).eval()
-    layer.mask = None
+    layer.__dict__.update(mask=None)
+    layer._modules.pop("mask", None)
     size, low, high = nn.rungs_of(layer)
     if not isinstance(size, torch.Tensor) or size.dim() > 1 or int(low) != low or int(high) != high or not low <= 0 < high:
         raise ValueError(f"{told}: rungs() must give (size of a level, a tensor [1] or [C]; lowest level <= 0; highest > 0)")

@@ -1,0 +1,113 @@
+"""`--model package.module:function`: a network of one's own on the command line, its weights, and images that set its thresholds."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from snnfast import checks
+from snnfast import data as data_sets
+from snnfast.checkpoints.weights import load_weights
+from snnfast.conversion.convert import convert
+from snnfast.data.preprocessing import preprocessing_of
+from snnfast.nn import is_quantised
+
+MOST_IMAGES = 512  # that set thresholds, spread over those there are
+FLAGS = ("calibrate", "percentile", "per_channel", "neuron_levels", "read")
+
+
+def network(args):
+    """The network that the function returns, with the weights of the file."""
+    module, _, function = args.model.partition(":")
+    if not module or not function:
+        raise ValueError(f"--model takes package.module:function, got {args.model!r}")
+    if os.getcwd() not in sys.path:  # as `python -m` has it
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not module.startswith(error.name):
+            raise ValueError(f"--model: {module} needs {error.name}, which is not installed") from error
+        raise ValueError(f"--model: there is no module {error.name}, neither installed nor in {os.getcwd()}") from error
+    make = getattr(found, function, None)
+    if not callable(make):
+        raise ValueError(f"--model: {module} has no function {function}")
+    try:
+        net = make(**({} if args.num_classes is None else {"num_classes": args.num_classes}))
+    except TypeError as error:
+        raise ValueError(f"--model: {args.model} is called {_call(args)}: {error}") from error
+    if not isinstance(net, torch.nn.Module):
+        raise ValueError(f"--model: {args.model} must return a torch.nn.Module, got {type(net).__name__}")
+    if args.checkpoint is not None:
+        load_weights(net, args.checkpoint, args.key)
+    return net.float().eval()
+
+
+def _call(args):
+    return "without arguments" if args.num_classes is None else f"with num_classes={args.num_classes}"
+
+
+def data_of(args):
+    """(name, its `Data`) for a network of one's own, which says nothing of its images."""
+    if args.data is None:
+        raise ValueError(f"--model says nothing of its images: give --data, one of {', '.join(data_sets.NAMES)}")
+    preprocessing = args.preprocessing
+    if args.image_size is not None:
+        if args.data != "imagefolder":
+            raise ValueError(f"--image-size is for --data imagefolder; images of {args.data} have one size")
+        crop = checks.integer("--image-size", args.image_size)
+        preprocessing = preprocessing_of(args.preprocessing, "imagenet") | dict(crop=crop, resize=round(crop * 256 / 224))
+    train = args.calibrate == "train"
+    return args.data, data_sets.load(args.data, args.data_dir, download=args.download, preprocessing=preprocessing, train=train)
+
+
+class _Pictures(Dataset):
+    """All picture files under a folder, prepared as those of the test set are."""
+
+    def __init__(self, folder, transform):
+        from snnfast.data import folders
+
+        self.read, self.transform = folders.opened, transform
+        self.files = folders.pictures(folder)
+        if not self.files:
+            raise ValueError(f"--calibrate {folder} holds no pictures")
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, i):
+        return self.transform(self.read(str(self.files[i])))
+
+
+def images(args, data):
+    """A loader of the images that set thresholds, or None."""
+    if args.calibrate is None:
+        return None
+    if args.calibrate == "train":
+        found = data.train
+        if hasattr(found, "transform"):  # not moved and cut as training does
+            found.transform = data.test.transform
+    elif not Path(args.calibrate).is_dir():
+        raise ValueError(f"--calibrate takes 'train' or a folder of pictures, and {args.calibrate} is none")
+    elif not hasattr(data.test, "transform"):
+        raise ValueError(f"--calibrate takes 'train' for {args.data}, which are no picture files")
+    else:
+        found = _Pictures(Path(args.calibrate), data.test.transform)
+    step = -(-len(found) // MOST_IMAGES)
+    return DataLoader(Subset(found, range(0, len(found), step)), 16)
+
+
+def converted(args, net, data, options):
+    """What `convert` makes of it. Without calibration images it is captured for an image of the test set."""
+    given = {"percentile": args.percentile, "per_channel": args.per_channel or None, "levels": args.neuron_levels}
+    given = {k: v for k, v in given.items() if v is not None}
+    loader = images(args, data)
+    if loader is None and not any(is_quantised(m) for m in net.modules()):
+        raise ValueError(
+            "net has no quantised activations: --calibrate gives images, 'train' or a folder of pictures, that set its thresholds"
+        )
+    x = data.test[0][0][None]
+    return convert(net, args.method, calibrate=loader, sample=x, read=args.read, **given, **options)

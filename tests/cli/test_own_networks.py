@@ -1,0 +1,210 @@
+"""`snnfast eval --model package.module:function`: networks of others with their weights in files of any trainer, on folders of pictures."""
+
+import json
+
+import command
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import snnfast
+from snnfast.cli.main import main
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 5, 4), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.conv(x)))
+        return {"logits": self.head(h.mean((2, 3))), "map": h}
+
+
+def net(num_classes=3):
+    torch.manual_seed(0)
+    return Net(num_classes)
+
+
+def asks(something):
+    return Net()
+
+
+def gives():
+    return 3
+
+
+class Digits(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(1024, 32), nn.ReLU(), nn.Linear(32, 10))
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a module, pictures of three classes, and others that set thresholds; the command runs in it."""
+    (tmp_path / "my_nets.py").write_text(OWN)
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        for part in ("val", "other"):
+            folder = tmp_path / "pictures" / part / f"class{i % 3}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "my_nets", raising=False)
+    return tmp_path
+
+
+BASE = ["--data", "imagefolder", "--data-dir", "pictures", "--image-size", "32", "--T", "16"]
+
+
+def weights(here, wrap=lambda state: state):
+    torch.manual_seed(5)
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("made", here / "my_nets.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    torch.manual_seed(5)
+    net = made.Net()
+    torch.save(wrap(net.state_dict()), here / "weights.pt")
+    return net
+
+
+def test_a_network_of_ones_own(here, capsys):
+    net = weights(here, lambda state: {"epoch": 3, "state_dict": {f"module._orig_mod.{k}": t for k, t in state.items()}})
+    told = ["--model", "my_nets:net", *BASE, "--calibrate", "pictures/other", "--read", "logits", "--percentile", "100", "--statistics"]
+    assert main(["eval", "weights.pt", *told]) == 0, capsys.readouterr().err
+    report = command.report(here / "runs/eval/weights-imagefolder-T16")
+    assert report["images"] == 12 and report["facts"]["model"] == "my_nets:net" and report["facts"]["preprocessing"]["crop"] == 32
+    test = snnfast.data.load("imagefolder", "pictures", preprocessing=report["facts"]["preprocessing"], train=False).test
+    x, y = (torch.stack([torch.as_tensor(row[i]) for row in test]) for i in (0, 1))
+    with torch.no_grad():
+        assert report["ann"] == pytest.approx(100 * float((net.eval()(x)["logits"].argmax(1) == y).double().mean()))
+    assert report["distance"][-1] < report["distance"][0]
+
+
+def test_the_same_thresholds_as_convert_gives(here):
+    """Images of the folder, prepared as those of the test set are; levels in mode differential."""
+    net = weights(here).eval()
+    told = [
+        "--model",
+        "my_nets:net",
+        *BASE,
+        "--calibrate",
+        "pictures/other",
+        "--read",
+        "logits",
+        "--mode",
+        "differential",
+        "--neuron-levels",
+        "8",
+    ]
+    assert main(["eval", "weights.pt", *told, "--save-predictions", "--out", "e"]) == 0
+    found = np.load(here / "e/predictions.npz")
+    prepared = snnfast.data.load(
+        "imagefolder", "pictures", preprocessing=command.report(here / "e")["facts"]["preprocessing"], train=False
+    ).test
+    from snnfast.data import folders
+
+    images = torch.stack([prepared.transform(folders.opened(str(p))) for p in folders.pictures("pictures/other")])
+    snn = snnfast.convert(net, calibrate=images, levels=8, mode="differential", read="logits")
+    x = torch.stack([row[0] for row in prepared])
+    assert np.array_equal(found["predicted"][:, -1], snn(x, T=16).argmax(1).numpy())
+
+
+def test_a_network_of_torchvision(here):
+    torchvision = pytest.importorskip("torchvision")
+    torch.save(torchvision.models.squeezenet1_1(num_classes=3).state_dict(), here / "weights.pt")
+    told = ["--model", "torchvision.models:squeezenet1_1", "--num-classes", "3", *BASE[:4], "--image-size", "64", "--T", "4"]
+    assert main(["eval", "weights.pt", *told, "--calibrate", "pictures/other", "--out", "e"]) == 0
+    assert command.report(here / "e")["images"] == 12
+
+
+def test_without_a_file_and_on_digits(here):
+    assert main(["eval", "--model", "my_nets:Digits", "--data", "digits", "--calibrate", "train", "--T", "8", "--images", "20"]) == 0
+    assert command.report(here / "runs/eval/Digits-digits-T8")["images"] == 20
+
+
+@pytest.mark.parametrize("given, message", (
+    (["--model", "my_nets"], "--model takes package.module:function, got 'my_nets'"),
+    (["--model", "no_such:net"], "--model: there is no module no_such, neither installed nor in"),
+    (["--model", "my_nets:nothing"], "--model: my_nets has no function nothing"),
+    (["--model", "my_nets:asks"], "--model: my_nets:asks is called without arguments: asks() missing 1 required positional argument"),
+    (["--model", "my_nets:gives"], "--model: my_nets:gives must return a torch.nn.Module, got int"),
+    (["--model", "my_nets:net"], "net has no quantised activations: --calibrate gives images"),
+    (["--model", "my_nets:net", "--calibrate", "nowhere"], "--calibrate takes 'train' or a folder of pictures, and nowhere is none"),
+    (["--model", "my_nets:net", "--calibrate", "pictures/other"], "an accuracy needs one output, and net gives logits, map"),
+    (["--model", "my_nets:net", "--calibrate", "pictures/other", "--read", "x"], "read must be one of logits, map, the outputs of net, got 'x'"),
+    ([], "give a CHECKPOINT, or --model package.module:function"),
+))  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(here, capsys, given, message):
+    assert main(["eval", *given, *BASE]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"snnfast: {message}") and error.count("\n") == 1
+    assert not (here / "runs").exists()
+
+
+def test_options_of_own_networks_ask_for_one(checkpoint, capsys):
+    assert main(["eval", str(checkpoint), "--calibrate", "train"]) == 2
+    assert "--calibrate is for a network of your own: give --model" in capsys.readouterr().err
+
+
+def test_data_must_be_named(here, capsys):
+    assert main(["eval", "--model", "my_nets:net"]) == 2
+    assert "--model says nothing of its images: give --data" in capsys.readouterr().err
+
+
+def test_weights_of_any_trainer(tmp_path):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    state = net.state_dict()
+    for i, file in enumerate(
+        ({f"model.{k}": t for k, t in state.items()}, {"model_ema": state}, {"net": {**state, "total_ops": torch.ones(1)}})
+    ):
+        torch.save(file, tmp_path / f"{i}.pt")
+        new = snnfast.load_weights(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), tmp_path / f"{i}.pt")
+        assert all(torch.equal(t, new.state_dict()[k]) for k, t in state.items())
+    other = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(2, 2))
+    before = {k: t.clone() for k, t in other.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"does not hold the weights of Sequential: 2.weight is missing; 2.bias is missing; 0.weight has shape \(4, 3\)"
+    ):
+        snnfast.load_weights(other, tmp_path / "0.pt")
+    assert all(torch.equal(t, before[k]) for k, t in other.state_dict().items())
+
+
+def test_weights_in_several_files(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    parts = {"a.safetensors": ["0.weight", "0.bias"], "b.safetensors": ["1.weight", "1.bias"]}
+    for name, keys in parts.items():
+        safetensors.save_file({k: net.state_dict()[k] for k in keys}, tmp_path / name)
+    index = {"metadata": {}, "weight_map": {k: name for name, keys in parts.items() for k in keys}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    new = snnfast.load_weights(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), tmp_path / "model.safetensors.index.json")
+    assert torch.equal(new[1].weight, net[1].weight)
+
+
+def test_an_index_of_parts_stays_in_its_folder(tmp_path):
+    net = nn.Linear(3, 2)
+    for k in ("weight", "bias"):
+        torch.save({k: net.state_dict()[k]}, tmp_path / f"{k}.pt")
+    path = tmp_path / "x.index.json"
+    path.write_text(json.dumps({"weight_map": {"weight": "weight.pt", "bias": "bias.pt"}}))
+    assert torch.equal(snnfast.load_weights(nn.Linear(3, 2), path).weight, net.weight)
+    for text, message in (
+        ('{"weight_map": {"weight": "../weight.pt"}}', "which is no file beside it"),
+        ("[]", "is no index of a file"),
+        ("{", "is no index"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            snnfast.load_weights(net, path)
