@@ -182,11 +182,6 @@ def _tell(console, evaluation, args, out, facts):
             np.savez_compressed(part, at=np.asarray(report.at), **kept)
         wrote.append("predictions.npz")
     console.print(report.table())
-    if report.totals:
-        total = report.totals
-        console.print(
-            f"firing rate {total['firing_rate']:.4f}, {total['SOPs'] / 1e6:.2f} M SOPs and {total['MACs'] / 1e6:.2f} M MACs per image"
-        )
     for line in report.notes():
         console.print(line, soft_wrap=True)
     console.print(f"wrote {', '.join(wrote)} to {out}; cite citations.bib", soft_wrap=True)

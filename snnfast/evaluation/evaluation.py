@@ -263,7 +263,8 @@ class Evaluation:
         pace = images / seconds * len(parts)
         report = Report(
             at=self.settings.at, images=images, seconds=seconds, ann=per_image.ann_accuracy(record), device=str(self.device), method=self.snn.facts(),
-            layers=counted.rows() if counted else [], totals=counted.totals() if counted else {}, energy=counted.over_time() if counted else [],
+            layers=counted.rows() if counted else [], energy=counted.over_time() if counted else [],
+            totals=counted.totals() | dict(neurobench=counted.neurobench()) if counted else {},
             start_stop=self._windows(batches, images), early_exit=per_image.early_exit(record, self.settings.at), complete=self.complete,
             speed=dict(images_per_second=pace, image_steps_per_second=pace * self.settings.T, processes=len(parts)),
             memory=dict(plan=str(self.plan), batch=self.plan.batch, chunk=self.plan.chunk, estimate=self.plan.bytes, budget=self.plan.budget,

@@ -5,12 +5,15 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
 
     case 1   alpha = 0, but it fired           case 2   alpha > 0, and too many           case 3   alpha > 0, and too few
 
+Within half a level: |N/T - alpha/L| <= 1/(2L), what rounding to levels leaves open, so that one spike of many does not count as uneven.
+
 Firing rate: spikes of either sign per neuron and step. SOPs: spikes that enter a layer (`entering.py`) times its fan-out, the weights that an
 input element meets on average, fewer at a border; of a layer that several neuron layers feed, each has the share of its spikes. A layer that takes
 the image itself counts as MACs, once, one that takes another layer's output as MACs at every step (with the multiplications at borders, as is the
 custom); spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an
-accumulate), 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Threshold spread of a layer: (max - min)/min
-over its thresholds.
+accumulate), 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. The ANN's MACs are those of one pass through
+all its products with weights, its energy is theirs; products of two values (attention) are in no column, of neither network.
+Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
 import copy
@@ -30,9 +33,9 @@ from snnfast.runtime.number_formats import faithful, formats
 from snnfast.runtime.run import nonzeros
 from snnfast.system.files import save_rows
 
+CASES = ("right_zero", "right_above", "case1", "case2", "case3", "within_half_level")
 FIELDS = (
-    "layer", "neurons", "levels", "spikes", "firing_rate", "right_zero", "right_above", "case1", "case2", "case3", "SOPs", "MACs", "energy_pJ",
-    "theta_min", "theta_max", "theta_spread",
+    "layer", "neurons", "levels", "spikes", "firing_rate", *CASES, "SOPs", "MACs", "energy_pJ", "theta_min", "theta_max", "theta_spread",
 )  # fmt: skip
 
 
@@ -101,7 +104,7 @@ class Statistics:
         self.spikes = {}  # by step: of each layer, in that many steps
         self.image_spikes = {}  # by step
         self.entered = {}  # by step: what entered each product that is counted at its input
-        self.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
+        self.cases = {node: torch.zeros(6, dtype=torch.int64) for node in self.plan.firing}
         self.work, self.poisson = {}, snn.clock.poisson
         self.differential = snn.clock.differential
         self.executions = {}  # of the quantised network, by device and whether shapes are fixed
@@ -111,7 +114,7 @@ class Statistics:
         new = copy.copy(self)
         new.T, new.images, new.spikes, new.image_spikes, new.entered, new.work = None, 0, {}, {}, {}, {}
         new.neurons = dict.fromkeys(self.plan.firing, 0)
-        new.cases = {node: torch.zeros(5, dtype=torch.int64) for node in self.plan.firing}
+        new.cases = {node: torch.zeros(6, dtype=torch.int64) for node in self.plan.firing}
         return new
 
     def marks(self, T, least=0):
@@ -248,8 +251,8 @@ class Statistics:
             neurons, spikes = self.neurons[node], self.spikes[self.T][node]
             row = dict(layer=node.target, neurons=neurons / self.images, levels=self.levels.get(node.target), spikes=spikes / self.images)
             row["firing_rate"] = spikes / (neurons * self.T) if neurons else 0.0
-            shares = (100 * self.cases[node].double() / max(1, neurons)).tolist() if self.levels.get(node.target) else [None] * 5
-            row |= dict(zip(("right_zero", "right_above", "case1", "case2", "case3"), shares))
+            shares = (100 * self.cases[node].double() / max(1, neurons)).tolist() if self.levels.get(node.target) else [None] * 6
+            row |= dict(zip(CASES, shares))
             row |= dict(SOPs=fed[node] / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
             found.append(row | {"energy_pJ": row["SOPs"] * self.energy_ac})
         macs = self._macs(sources, self.T)
@@ -264,12 +267,13 @@ class Statistics:
         return once + t * sum(work for node, (work, *_) in self.work.items() if "layer" in sources[node])
 
     def over_time(self):
-        """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs and energy_pJ per image."""
+        """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs, energy_pJ per image, energy_ratio (E_SNN/E_ANN)."""
         sources, found = self.sources(), []
         for t in sorted(self.spikes):
             sops, macs = sum(self._spikes_into_layers(sources, t).values()) / self.images, self._macs(sources, t)
             energy = sops * self.energy_ac + macs * self.energy_mac
-            found.append(dict(t=t, spikes=sum(self.spikes[t].values()) / self.images, SOPs=sops, MACs=macs, energy_pJ=energy))
+            row = dict(t=t, spikes=sum(self.spikes[t].values()) / self.images, SOPs=sops, MACs=macs, energy_pJ=energy)
+            found.append(row | dict(energy_ratio=energy / self._of_ann()["ann_energy_pJ"] if self._of_ann()["ann_MACs"] else None))
         return found
 
     def _spikes_into_layers(self, sources, t):
@@ -286,16 +290,36 @@ class Statistics:
                 found[source] += emitted[source] * fan_out
         return found
 
+    def _of_ann(self):
+        """What one pass of the network costs that this one was converted from, per image."""
+        macs = sum(work for work, *_ in self.work.values())
+        return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
+
+    def neurobench(self):
+        """The same numbers under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
+        activation_sparsity, the share of neurons and steps without a spike, and synaptic_operations per image: Effective_MACs, Effective_ACs, and
+        Dense, what all products would take at every step.
+        """
+        total, weights = self.totals(), [t for t in (*self.gm.parameters(), *self.gm.buffers())]
+        states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
+        return dict(
+            footprint=round(sum(t.nbytes for t in weights) + states), activation_sparsity=1 - total["firing_rate"],
+            synaptic_operations=dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=total["ann_MACs"] * self.T),
+        )  # fmt: skip
+
     def totals(self):
-        """Sums per image, the firing rate over all neurons, the largest and the mean threshold spread of a layer."""
+        """Sums per image, of the ANN too, the firing rate over all neurons, the largest and the mean threshold spread of a layer."""
         rows = self.rows()
+        ann = self._of_ann()
+        energy = sum(r["energy_pJ"] for r in rows)
+        ratio = energy / ann["ann_energy_pJ"] if ann["ann_MACs"] else None
         layers = rows[1:]
         spreads = [r["theta_spread"] for r in layers]
         neurons = sum(r["neurons"] for r in layers)
         return dict(
             T=self.T, images=self.images, neurons=neurons, spikes=sum(r["spikes"] for r in layers),
             firing_rate=sum(r["spikes"] for r in layers) / (neurons * self.T) if neurons else 0.0, SOPs=sum(r["SOPs"] for r in rows),
-            MACs=rows[0]["MACs"], energy_pJ=sum(r["energy_pJ"] for r in rows), theta_spread_max=max(spreads),
+            MACs=rows[0]["MACs"], energy_pJ=energy, **ann, energy_ratio=ratio, theta_spread_max=max(spreads),
             theta_spread_mean=math.fsum(spreads) / len(spreads), energy_ac_pJ=self.energy_ac, energy_mac_pJ=self.energy_mac,
         )  # fmt: skip
 
@@ -305,11 +329,12 @@ class Statistics:
 
 
 def _cases(alpha, N, L, T):
-    """How many neurons are right at zero, right above it, and in cases 1, 2, 3: N/T against alpha/L."""
+    """How many neurons are right at zero, right above it, in cases 1, 2, 3, and within half a level: N/T against alpha/L."""
     whole = torch.int64 if L * T >= 1 << 30 else torch.int32
     excess, zero = (N.to(whole) * L).sub_(alpha.to(whole) * T), alpha == 0
     many, few = excess > 0, excess < 0
     zeros, more, less, fired, silenced = (int(torch.count_nonzero(k)) for k in (zero, many, few, many & zero, few & zero))
     right_zero = zeros - fired - silenced
     # A net count below zero where the level is zero is too few as well: it needs n_min < 0.
-    return torch.tensor([right_zero, alpha.numel() - right_zero - more - less, fired, more - fired, less])
+    near = int(torch.count_nonzero(excess.abs_() * 2 <= T))
+    return torch.tensor([right_zero, alpha.numel() - right_zero - more - less, fired, more - fired, less, near])

@@ -58,9 +58,23 @@ def layers(report, path):
     """Firing rate of each layer, and beside it how its neurons compare with the quantised network: right, and the three cases of unevenness."""
     rows = [r for r in report.layers if r["neurons"]]
     names, places = [r["layer"] for r in rows], list(range(len(rows)))
-    figure, (left, right) = _axes(2, (11, max(3.0, 1.2 + 0.26 * len(rows))))
+    has_levels = any(r["levels"] for r in rows)  # ReLUs have none, so nothing to be uneven against
+    figure, (left, *others) = _axes(2 if has_levels else 1, (11 if has_levels else 6, max(3.0, 1.2 + 0.26 * len(rows))))
     left.barh(places, [r["firing_rate"] for r in rows], color="tab:blue")
     left.set_xlabel("spikes per neuron and step")
+    for right in others:
+        _cases(right, rows, places, report.totals.get("T", ""))
+    for axes in (left, *others):
+        axes.set_yticks(places, names if axes is left else [""] * len(names), fontsize=8)
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.3)
+    if others:
+        figure.legend(*others[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _cases(right, rows, places, T):
+    """The shares of the cases, beside each other."""
     start = [0.0] * len(rows)
     for key, label, color in (
         ("right_zero", "right, level 0", "0.85"),
@@ -72,14 +86,8 @@ def layers(report, path):
         shares = [r[key] or 0.0 for r in rows]
         right.barh(places, shares, left=start, color=color, label=label)
         start = [a + b for a, b in zip(start, shares)]
-    right.set_xlabel(f"% of the neurons at T = {report.totals.get('T', '')}")
+    right.set_xlabel(f"% of the neurons at T = {T}")
     right.set_xlim(0, 100)
-    for axes in (left, right):
-        axes.set_yticks(places, names if axes is left else [""] * len(names), fontsize=8)
-        axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.3)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
-    figure.savefig(path, dpi=150)
 
 
 def energy(reports, path):
@@ -91,6 +99,8 @@ def energy(reports, path):
                 [r["t"] for r in report.energy], [r["energy_pJ"] / 1e6 for r in report.energy], marker=marker, markersize=4, label=name
             )
     first = next(r for r in reports.values() if r.energy)
+    if first.totals.get("ann_energy_pJ"):
+        axes.axhline(first.totals["ann_energy_pJ"] / 1e6, color="black", linestyle="--", linewidth=1, label="ANN")
     _time_axis(axes, {row["t"] for r in reports.values() for row in r.energy})
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")

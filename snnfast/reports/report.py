@@ -71,7 +71,7 @@ class Report:
             row = dict(t=t, accuracy=self.accuracy[i])
             for key in ("error", "top5", "loss", "distance", "agreement"):
                 row[key] = getattr(self, key)[i] if getattr(self, key) else None
-            row |= {key: energy.get(t, {}).get(key) for key in ("spikes", "SOPs", "MACs", "energy_pJ")}
+            row |= {key: energy.get(t, {}).get(key) for key in ("spikes", "SOPs", "MACs", "energy_pJ", "energy_ratio")}
             found.append(row | dict(ann=self.ann, images=self.images))
         return found
 
@@ -102,6 +102,8 @@ class Report:
             lines.append(
                 f"{self.seconds:.1f} s: {self.speed['images_per_second']:.1f} images/s, {self.speed['image_steps_per_second']:.0f} image-steps/s"
             )
+        if self.totals:
+            lines.append(self._cost())
         if self.not_idle and self.not_idle[0]:
             lines.append(not_idle_note(*self.not_idle))
         if self.method.get("analog"):
@@ -116,6 +118,14 @@ class Report:
         if self.machine:
             lines.append("machine: " + ", ".join(f"{k} {v}" for k, v in self.machine.items()))
         return [plain(line, 2000) for line in lines]
+
+    def _cost(self):
+        """What an image costs, and by what convention."""
+        t = self.totals
+        text = f"firing rate {t['firing_rate']:.4f}, {t['SOPs'] / 1e6:.2f} M SOPs and {t['MACs'] / 1e6:.2f} M MACs per image"
+        if t.get("energy_ratio") is not None:
+            text += f": {t['energy_pJ'] / 1e6:.3g} uJ, E_SNN/E_ANN {t['energy_ratio']:.3g} (the ANN: {t['ann_MACs'] / 1e6:.2f} M MACs)"
+        return f"{text}; counted is what enters a product, at {t['energy_ac_pJ']} pJ per SOP and {t['energy_mac_pJ']} per MAC, a convention"
 
     def bibtex(self):
         """BibTeX of the methods used."""

@@ -91,6 +91,8 @@ def test_against_counts_by_hand(net, method, T):
         keys = ("right_zero", "right_above", "case1", "case2", "case3")
         assert [row[k] for k in keys] == pytest.approx([100 * float(c.double().mean()) for c in shares])
         assert sum(row[k] for k in keys) == pytest.approx(100)
+        near = (N / T - alpha / L).abs() <= 0.5 / L + 1e-9
+        assert row["within_half_level"] == pytest.approx(100 * float(near.double().mean())) and row["within_half_level"] > 0
         assert row["firing_rate"] == pytest.approx(float(s.abs().sum()) / (many * T)) and row["neurons"] == many / 7
         # One spike of `one` meets 8 weights in b and 8 in c; what of `two` comes through the pooling and is not 0, 5 in fc.
         arrives = s.abs().sum() if name == "one" else net.pool((s * act_theta(net, name)).flatten(0, 1)).count_nonzero()
@@ -99,11 +101,50 @@ def test_against_counts_by_hand(net, method, T):
         assert row["theta_spread"] == pytest.approx(float((theta.max() - theta.min()) / theta.min()))
         assert row["energy_pJ"] == pytest.approx(0.9 * row["SOPs"])
     assert rows["image"]["MACs"] == 6 * 6 * 6 * 18 and rows["image"]["energy_pJ"] == pytest.approx(4.6 * 6 * 6 * 6 * 18)
+    # The network itself: 18 products for each of 6 x 6 x 6 outputs, then every output of one pass.
+    _of_the_network(net, report.totals, T)
     if method == "stbif":
         assert any((s < 0).any() for s in spikes.values())
     total = report.totals
     assert total["SOPs"] == pytest.approx(rows["one"]["SOPs"] + rows["two"]["SOPs"]) and total["images"] == 7 and total["T"] == T
     assert total["theta_spread_max"] == max(rows["one"]["theta_spread"], rows["two"]["theta_spread"])
+
+
+def _of_the_network(net, total, T):
+    """MACs of one pass, counted by hooks, and what follows from them."""
+    macs = []
+
+    def seen(layer, inputs, y):
+        macs.append(y[0].numel() * layer.weight[0].numel())
+
+    hooks = [m.register_forward_hook(seen) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    with torch.no_grad():
+        net(X)
+    for hook in hooks:
+        hook.remove()
+    assert total["ann_MACs"] == sum(macs) and total["ann_energy_pJ"] == pytest.approx(4.6 * sum(macs))
+    assert total["energy_ratio"] == pytest.approx(total["energy_pJ"] / (4.6 * sum(macs)))
+    found = total["neurobench"]
+    assert found["activation_sparsity"] == 1 - total["firing_rate"]
+    assert found["synaptic_operations"] == dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=T * sum(macs))
+    weights = sum(p.nbytes for p in net.parameters())
+    assert weights < found["footprint"] < weights + 12 * total["neurons"] + 2000
+
+
+def test_what_it_costs_is_told_and_drawn(net, tmp_path):
+    """Beside the network; a network of ReLUs, which has no levels to be uneven against, has no empty panel."""
+    from PIL import Image
+
+    relu = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3)).double()
+    sizes = []
+    for name, snn in (("levels", snnfast.convert(net)), ("none", snnfast.convert(relu, calibrate=X))):
+        report = snnfast.evaluate(snn, [(X, torch.zeros(7, dtype=torch.long))], T=8, statistics=True)
+        told = next(line for line in report.notes() if "E_SNN/E_ANN" in line)
+        assert f"E_SNN/E_ANN {report.totals['energy_ratio']:.3g} (the ANN: {report.totals['ann_MACs'] / 1e6:.2f} M MACs)" in told
+        assert report.columns()[-1]["energy_ratio"] == pytest.approx(report.totals["energy_ratio"])
+        report.save(tmp_path / name)
+        sizes.append(Image.open(tmp_path / name / "layers.png").width)
+    assert sizes == [1650, 900]
 
 
 def test_sanity_of_the_first_layer(net):
