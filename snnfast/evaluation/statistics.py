@@ -12,7 +12,7 @@ input element meets on average, fewer at a border; of a layer that several neuro
 the image itself counts as MACs, once, one that takes another layer's output as MACs at every step (with the multiplications at borders, as is the
 custom); spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an
 accumulate), 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. The ANN's MACs are those of one pass through
-all its products with weights, its energy is theirs; products of two values (attention) are in no column, of neither network.
+all its products with weights, without those at borders, as SOPs are; its energy is theirs. Products of two values (attention) are in no column.
 Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
@@ -292,19 +292,19 @@ class Statistics:
 
     def _of_ann(self):
         """What one pass of the network costs that this one was converted from, per image."""
-        macs = sum(work for work, *_ in self.work.values())
+        macs = sum(work * inside for work, _, inside in self.work.values())
         return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
 
     def neurobench(self):
         """The same numbers under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
         activation_sparsity, the share of neurons and steps without a spike, and synaptic_operations per image: Effective_MACs, Effective_ACs, and
-        Dense, what all products would take at every step.
+        Dense, what all products would take at every step, with borders.
         """
         total, weights = self.totals(), [t for t in (*self.gm.parameters(), *self.gm.buffers())]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
         return dict(
             footprint=round(sum(t.nbytes for t in weights) + states), activation_sparsity=1 - total["firing_rate"],
-            synaptic_operations=dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=total["ann_MACs"] * self.T),
+            synaptic_operations=dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=self.T * sum(work for work, *_ in self.work.values())),
         )  # fmt: skip
 
     def totals(self):

@@ -109,7 +109,7 @@ def energy(reports, path):
     axes.set_title(
         f"{first.totals['energy_ac_pJ']} pJ per accumulate, {first.totals['energy_mac_pJ']} pJ per MAC: a convention", fontsize=9
     )
-    axes.legend(loc="upper left")
+    axes.legend()
     figure.savefig(path, dpi=150)
 
 
