@@ -302,9 +302,10 @@ class Statistics:
         """
         total, weights = self.totals(), [t for t in (*self.gm.parameters(), *self.gm.buffers())]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
+        dense = self.T * sum(work for work, *_ in self.work.values())
         return dict(
             footprint=round(sum(t.nbytes for t in weights) + states), activation_sparsity=1 - total["firing_rate"],
-            synaptic_operations=dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=self.T * sum(work for work, *_ in self.work.values())),
+            synaptic_operations=dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=dense),
         )  # fmt: skip
 
     def totals(self):

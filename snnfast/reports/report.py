@@ -124,7 +124,8 @@ class Report:
         t = self.totals
         text = f"firing rate {t['firing_rate']:.4f}, {t['SOPs'] / 1e6:.2f} M SOPs and {t['MACs'] / 1e6:.2f} M MACs per image"
         if t.get("energy_ratio") is not None:
-            text += f": {t['energy_pJ'] / 1e6:.3g} uJ, E_SNN/E_ANN {t['energy_ratio']:.3g} (the ANN: {t['ann_MACs'] / 1e6:.2f} M MACs, without borders)"
+            text += f": {t['energy_pJ'] / 1e6:.3g} uJ, E_SNN/E_ANN {t['energy_ratio']:.3g} "
+            text += f"(the ANN: {t['ann_MACs'] / 1e6:.2f} M MACs, without borders)"
         return f"{text}; counted is what enters a product, at {t['energy_ac_pJ']} pJ per SOP and {t['energy_mac_pJ']} per MAC, a convention"
 
     def bibtex(self):
