@@ -7,7 +7,19 @@ import torch
 from snnfast.system.text import plain
 
 # Entries that hold weights, the first of which is taken where none is asked for; the last are moving averages.
-HOLDERS = ("state_dict", "model_state_dict", "model", "net", "module", "state_dict_ema", "model_ema", "ema")
+HOLDERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "module",
+    "params",
+    "weights",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "params_ema",
+)
 # Of DataParallel, torch.compile, Lightning, and of classes that hold a network.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 # What thop and AveragedModel count.
@@ -33,7 +45,9 @@ def held(file, path, key=None):
         warnings.warn(f"{path}: the weights under {taken!r} are taken; key={others[0]!r} takes others of the same file", stacklevel=5)
     entry = file if taken is None else found[taken]
     if not is_state(entry):
-        raise ValueError(f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}")
+        raise ValueError(
+            f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}; key= names another"
+        )
     return entry
 
 

@@ -6,6 +6,7 @@ Only safe loading (`weights_only=True`); the network is built without memory fir
 import os
 import pickle
 import zipfile
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,8 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
     """
     for key, value in facts.items():
         check_plain(key, value)
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"path {path}: there is no folder {Path(path).parent}")
     for cls, save, _ in OTHERS.values():
         if isinstance(net, cls):
             return save(path, net, facts)
@@ -144,6 +147,8 @@ def _damage(path):
 
 def safely(path):
     """What a file holds, read without running anything of it."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be the name of a file, got {type(path).__name__}")
     try:
         budget.check_archive(path)
         found = _damage(path)

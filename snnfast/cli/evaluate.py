@@ -81,8 +81,9 @@ def steps_of(args):
 
 def folder_of(args):
     """--out, or a folder named by what is evaluated."""
-    what = Path(args.checkpoint).stem if args.checkpoint else (args.model or "").rpartition(":")[2]
-    out = Path(args.out or Path("runs/eval") / f"{'-'.join(n for n in (what, args.data, args.method, args.mode) if n)}-T{args.T}")
+    what = Path(args.checkpoint).stem if args.checkpoint else ""
+    names = what, (args.model or "").rpartition(":")[2], args.data, args.method, args.mode
+    out = Path(args.out or Path("runs/eval") / f"{'-'.join(n for n in names if n)}-T{args.T}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     there = [*files_in(out), *(p for p in [out / "report.json"] if p.exists())]

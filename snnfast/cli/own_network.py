@@ -1,6 +1,7 @@
 """`--model package.module:function`: a network of one's own on the command line, its weights, and images that set its thresholds."""
 
 import importlib
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def network(args):
         raise ValueError(f"--model takes package.module:function, got {args.model!r}")
     if os.getcwd() not in sys.path:  # as `python -m` has it
         sys.path.insert(0, os.getcwd())
+    data_sets.declare_operators()  # before a module imports torchvision
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -35,10 +37,17 @@ def network(args):
     make = getattr(found, function, None)
     if not callable(make):
         raise ValueError(f"--model: {module} has no function {function}")
+    given = {} if args.num_classes is None else {"num_classes": args.num_classes}
     try:
-        net = make(**({} if args.num_classes is None else {"num_classes": args.num_classes}))
+        inspect.signature(make).bind(**given)
     except TypeError as error:
         raise ValueError(f"--model: {args.model} is called {_call(args)}: {error}") from error
+    try:
+        net = make(**given)
+    except Exception as error:  # of any kind: it is another's program
+        raise ValueError(
+            f"--model: {args.model} fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
     if not isinstance(net, torch.nn.Module):
         raise ValueError(f"--model: {args.model} must return a torch.nn.Module, got {type(net).__name__}")
     if args.checkpoint is not None:

@@ -87,7 +87,7 @@ def decoded(value, nodes=()):
         "slice": lambda: slice(*inside()),
         "list": inside,
         "tuple": lambda: tuple(inside()),
-        "dict": lambda: {str(k): decoded(v, nodes) for k, v in of},
+        "dict": lambda: {k if type(k) is int else str(k): decoded(v, nodes) for k, v in of},
         "dtype": lambda: _dtype(of),
         "device": lambda: torch.device(of),
         "ellipsis": lambda: Ellipsis,

@@ -123,6 +123,9 @@ def convert(
         raise TypeError(f"read must be the name of an output, a str such as 'out' or '0', got {type(read).__name__}")
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    if isinstance(net, SpikingNetwork):
+        raise TypeError("net is converted already: give the network that it was converted from")
+    checks.yes_or_no("strict", strict)
     checks.weights(net)
     inputs, calibrate = inputs_of(inputs, **of_inputs), percentile_of(calibrate, **of_thresholds)
     asked = _mode_asked(mode, inputs, method)
@@ -130,9 +133,10 @@ def convert(
     if neuron is not None:
         how = _own_neuron(how, neuron, rule)
     batches = None if calibrate is None else Images(calibrate.images)
-    if sample is not None:
-        guard.check_runs(net, _samples(sample, None)[0])
-    gm = prepared(net, _samples(sample, batches), read)
+    samples = _samples(sample, batches)
+    if samples:
+        guard.check_runs(net, samples[0], "calibrate" if sample is None else "sample")
+    gm = prepared(net, samples, read)
     readout = take_readout(gm)
     if asked is None and method is None and neuron is None and inputs is None and _needs_differences(gm, batches):
         asked = "per_step" if guard.has_masks(gm) else "differential"

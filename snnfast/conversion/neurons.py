@@ -36,6 +36,10 @@ def _own(m, theta, name, options):
     found = m.spiking(theta, {**options, "v0": voltage_of(options["v0"], name, 0.5)}) if isinstance(m, nn.Quantised) else None
     if found is not None and not (isinstance(found, nn.IF) and found.own):
         raise TypeError(f"{name} ({type(m).__name__}).spiking() must give a snnfast.nn.IF(theta=...) or None, got {type(found).__name__}")
+    if found is not None and "caps" in options:  # mode "differential" converges with these alone
+        same = found.theta.shape == theta.shape and torch.equal(found.theta, theta) and found.options.get("negative") == "stbif"
+        if not same or any(found.options.get(key) != options[key] for key in ("caps", "unit") if key in options):
+            raise ValueError(f"{name} ({type(m).__name__}).spiking() must give an IF of theta and of all options in mode 'differential'")
     return found
 
 

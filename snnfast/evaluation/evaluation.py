@@ -51,6 +51,11 @@ class Evaluation:
         for name, value in (("batch", batch), ("chunk", chunk)):
             if value is not None:
                 checks.integer(name, value)
+        for name, value in (("graphs", graphs), ("resume", resume), ("overwrite", overwrite)):
+            checks.yes_or_no(name, value)
+        for name, value in (("on_chunk", on_chunk), ("on_plan", on_plan), ("on_note", on_note)):
+            if value is not None and not callable(value):
+                raise TypeError(f"{name} must be a function or None, got {type(value).__name__}")
         self.statistics = Statistics(snn) if statistics is True else statistics or None
         if self.statistics is not None:
             self.statistics.marks(T)  # which knows whether this T fits
@@ -232,8 +237,13 @@ class Evaluation:
             return None
 
         def answer(x, numbers):
-            with rows_are(numbers):
-                y = self.ann(x)
+            try:
+                with rows_are(numbers):
+                    y = self.ann(x)
+            except (RuntimeError, ValueError, TypeError) as error:
+                if memory.is_out(error):
+                    raise
+                raise ValueError(f"ann does not run on images {list(x.shape)}: {str(error).splitlines()[0]}") from error
             return y if self.snn.outputs is None else self.snn.outputs.packed(y)
 
         with formats(faithful(self.settings.dtype), self.settings.deterministic):

@@ -19,6 +19,7 @@ from snnfast.graph.outputs import outputs_of
 from snnfast.graph.vocabulary import is_product
 from snnfast.nn.over_time import Pool
 from snnfast.ops.layout import layout_of
+from snnfast.runtime import inputs
 from snnfast.runtime.arena import Slabs, choose
 from snnfast.runtime.run import default_chunk
 from snnfast.system import memory
@@ -61,6 +62,7 @@ class Dry:
                 f"dtype {execution.dtype!r} is for networks in float32, and this one is in {str(dtype).removeprefix('torch.')}"
             )
         image = torch.zeros(1, *shape, dtype=dtype, device=device)
+        inputs.check_shape(self.gm, image, "images")
         interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)
         interpreter.args_iter, env = iter([image]), {}
         with torch.no_grad():
@@ -82,7 +84,9 @@ class Dry:
     def _outputs(self, y):
         several = outputs_of(self.gm)
         if several is not None and len(several.names) > 1:
-            raise ValueError(f"an accuracy needs one output, and net gives {', '.join(several.names)}: convert it with read= one of them")
+            raise ValueError(
+                f"an accuracy needs one output, and net gives {', '.join(several.names)}: convert it with read= (--read) one of them"
+            )
         if y.dim() != 2:
             raise ValueError(f"an accuracy needs outputs that are logits [B, classes]; those of one image have shape {list(y.shape)}")
         self.classes = y.size(1)

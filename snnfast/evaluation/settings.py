@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from snnfast import checks
+from snnfast.evaluation.statistics import Statistics
 from snnfast.ops.neuron import MOST_STEPS
 from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
 from snnfast.runtime.number_formats import check_dtype
 
-COUNTED = 2  # the form of statistics in a file: 2 counts what enters products
+COUNTED = 3  # the form of statistics in a file: since 2 it counts what enters products, since 3 what lies within half a level
 MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
 
 
@@ -39,6 +40,12 @@ class EvaluationSettings:
         if checks.integer("T", T) > MOST_STEPS:
             raise ValueError(f"T must be <= 2^24 = {MOST_STEPS}, up to which counts are exact, got {T}")
         snn.method.check_T(T)
+        for name, value in (("deterministic", deterministic), ("start_stop", start_stop)):
+            checks.yes_or_no(name, value)
+        if not isinstance(statistics, (bool, Statistics)):
+            raise TypeError(
+                f"statistics must be True, False or a snnfast.evaluation.statistics.Statistics, got {type(statistics).__name__}"
+            )
         at = powers_of_two(T) if at is None else check_at(at, T)
         if start_stop and snn.clock.differential:
             raise ValueError("start_stop reads means of later steps; in mode 'differential' the sum from the first step on is the answer")

@@ -9,11 +9,10 @@ Within half a level: |N/T - alpha/L| <= 1/(2L), what rounding to levels leaves o
 
 Firing rate: spikes of either sign per neuron and step. SOPs: spikes that enter a layer (`entering.py`) times its fan-out, the weights that an
 input element meets on average, fewer at a border; of a layer that several neuron layers feed, each has the share of its spikes. A layer that takes
-the image itself counts as MACs, once, one that takes another layer's output as MACs at every step (with the multiplications at borders, as is the
-custom); spikes of Poisson input are SOPs too. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an
-accumulate), 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. The ANN's MACs are those of one pass through
-all its products with weights, without those at borders, as SOPs are; its energy is theirs. Products of two values (attention) are in no column.
-Threshold spread of a layer: (max - min)/min over its thresholds.
+the image itself counts as MACs, once, one that takes another layer's output as MACs at every step, both without the zeros of borders. Spikes of
+Poisson input are SOPs. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC,
+45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. The ANN's MACs are those of one pass through all its products with weights;
+its energy is theirs. Products of two values (attention) are in no column. Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
 import copy
@@ -263,8 +262,8 @@ class Statistics:
 
     def _macs(self, sources, t):
         """Per image, in t steps."""
-        once = sum(work for node, (work, *_) in self.work.items() if not sources[node])
-        return once + t * sum(work for node, (work, *_) in self.work.items() if "layer" in sources[node])
+        once = sum(round(work * inside) for node, (work, _, inside) in self.work.items() if not sources[node])
+        return once + t * sum(round(work * inside) for node, (work, _, inside) in self.work.items() if "layer" in sources[node])
 
     def over_time(self):
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs, energy_pJ per image, energy_ratio (E_SNN/E_ANN)."""
@@ -292,7 +291,7 @@ class Statistics:
 
     def _of_ann(self):
         """What one pass of the network costs that this one was converted from, per image."""
-        macs = sum(work * inside for work, _, inside in self.work.values())
+        macs = sum(round(work * inside) for work, _, inside in self.work.values())
         return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
 
     def neurobench(self):

@@ -92,14 +92,14 @@ def _outputs(net, samples, dtype, outputs):
     return [y.double() for y in found] if fit else None
 
 
-def check_runs(net, sample):
-    """Refuses a sample that the network does not run on."""
+def check_runs(net, sample, name):
+    """Refuses a sample that the network does not run on. name: of the argument that gave it."""
     try:
         with torch.no_grad():
             copy.deepcopy(net).eval()(sample.clone())
     except Exception as error:
         about = f"{list(sample.shape)}, {str(sample.dtype).removeprefix('torch.')}, on {sample.device}"
-        raise ValueError(f"net does not run on an image of sample= ({about}): {str(error).splitlines()[0]}") from error
+        raise ValueError(f"net does not run on an image of {name}= ({about}): {str(error).splitlines()[0]}") from error
 
 
 def _as_batches(samples, expected):

@@ -5,31 +5,83 @@ import copy
 import torch
 
 from snnfast import nn
+from snnfast.nn.quantised import spread
 
+_RUNGS = "(size of a level, a tensor [1] or [C]; lowest level, a whole number <= 0; highest > 0)"
 PROBES = 64  # levels that are asked for, at most
 
 
 @torch.no_grad()
 def check(told: str, layer: torch.nn.Module) -> None:
     """Raises ValueError where its neuron would stand for another function. told: the layer, for a message."""
-    layer = copy.deepcopy(layer).eval()
-    layer.__dict__.update(mask=None)
-    layer._modules.pop("mask", None)
-    size, low, high = nn.rungs_of(layer)
-    if not isinstance(size, torch.Tensor) or size.dim() > 1 or int(low) != low or int(high) != high or not low <= 0 < high:
-        raise ValueError(f"{told}: rungs() must give (size of a level, a tensor [1] or [C]; lowest level <= 0; highest > 0)")
+    layer = _twin(layer)
+    size, low, high = rungs(told, layer)
     if not bool((size > 0).all()):
         return  # which is told with the layer's threshold
-    theta = nn.threshold_of(layer)
-    if not torch.allclose(theta, high * size, rtol=1e-4):
+    theta = nn.threshold_of(layer).detach()
+    if not torch.allclose(theta.double(), high * size, rtol=1e-4):
         first, largest = float(theta.reshape(-1)[0]), float(high * size.reshape(-1)[0])
         raise ValueError(f"{told}: threshold() is {first:.4g}, and its highest level is {largest:.4g}")
-    x, wanted = _probes(size, low, high)
-    found = _values(told, layer, x).double()
-    off = (found - wanted).abs() > 0.01 * size.double()
+    x = _probes(size, low, high)
+    _compare(told, x, _values(told, layer, x), size.expand_as(x), low, high)
+
+
+@torch.no_grad()
+def check_on(net: torch.nn.Module, sample: torch.Tensor) -> None:
+    """The same for the values that a network, a copy, gives its activations of one's own for a sample."""
+    own = [(name, m) for name, m in net.named_modules() if nn.is_quantised(m) and not type(m).__module__.startswith("snnfast.")]
+    if not own:
+        return
+    seen: dict[torch.nn.Module, list] = {m: [] for _, m in own}
+
+    def see(m, inputs, y):
+        seen[m].append(inputs[0].detach().double())
+
+    hooks = [m.register_forward_hook(see) for m in seen]
+    try:
+        net(sample.clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, m in own:
+        told = f"{name} ({type(m).__name__})"
+        for x in seen[m]:
+            twin = _twin(m)
+            size, low, high = rungs(told, twin)
+            _compare(told, x, twin(x), spread(size, x, getattr(m, "axis", 1)).expand_as(x), low, high)
+
+
+def rungs(told, layer):
+    """(size of a level in fp64, lowest, highest), as the layer says them."""
+    try:
+        size, low, high = nn.rungs_of(layer)
+        if not isinstance(size, torch.Tensor):
+            raise TypeError(f"its size of a level is a {type(size).__name__}")
+        found = size.detach().double(), int(low), int(high)
+        fits = size.dim() <= 1 and (low, high) == found[1:] and low <= 0 < high
+    except (TypeError, ValueError, AttributeError) as error:
+        raise type(error)(f"{told}: {str(error).splitlines()[0]}; rungs() must give {_RUNGS}") from error
+    if not fits:
+        raise ValueError(f"{told}: rungs() must give {_RUNGS}")
+    return found
+
+
+def _twin(layer):
+    """Its copy in fp64, without a mask."""
+    layer = copy.deepcopy(layer).eval().double()
+    layer.__dict__.update(mask=None)
+    layer._modules.pop("mask", None)
+    return layer
+
+
+def _compare(told, x, found, size, low, high):
+    """Raises ValueError where values are not those of the levels; in the middle between two, where a rounding decides, any is right."""
+    place = x / size + 0.5
+    wanted = torch.clamp(place.floor(), low, high) * size
+    off = ((found.double() - wanted).abs() > 0.01 * size) & ((place - place.round()).abs() > 1e-3)
     if off.any():
         at = tuple(off.nonzero()[0].tolist())
-        given, gives, neuron, step = (float(t[at]) for t in (x, found, wanted, size.expand_as(x)))
+        given, gives, neuron, step = (float(t[at]) for t in (x, found, wanted, size))
         raise ValueError(
             f"{told} is not the activation of its levels: {given:.4g} gives {gives:.4g}, and its neuron {neuron:.4g}; "
             f"rungs() says levels of {step:.4g}, {low} to {high}"
@@ -37,10 +89,10 @@ def check(told: str, layer: torch.nn.Module) -> None:
 
 
 def _probes(size, low, high):
-    """(values, what the levels make of them), [n, C]: between the levels, away from the middle between two, and beyond them."""
+    """Values [n, C]: on both sides of the middle between levels, and far beyond them."""
     whole = torch.linspace(low - 2, high + 2, min(high - low + 5, PROBES), dtype=torch.float64, device=size.device).round()
-    at = torch.cat([whole - 0.4, whole - 0.1, whole + 0.3])[:, None]
-    return (at * size.double()).to(size.dtype), torch.clamp((at + 0.5).floor(), low, high) * size.double()
+    whole = torch.cat([whole, whole.new_tensor([low - 1000, high + 1000])])
+    return torch.cat([whole - 0.45, whole - 0.1, whole + 0.45])[:, None] * size
 
 
 def _values(told, layer, x):

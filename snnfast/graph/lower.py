@@ -79,6 +79,8 @@ class Lowering:
         results = [result for spec, result in given if spec.kind is torch.export.graph_signature.OutputKind.USER_OUTPUT]
         found = leaves(pytree.tree_unflatten(list(range(len(results))), self.program.call_spec.out_spec))
         names = list(found) if self.read is None else [self.read]
+        if self.read is not None and list(found) == [""]:
+            raise ValueError(f"read names one of several outputs, and net gives a single tensor, got {self.read!r}")
         if self.read is not None and self.read not in found:
             raise ValueError(f"read must be one of {', '.join(found)}, the outputs of net, got {self.read!r}")
         each = [self._result(name, results[found[name]], len(found) > 1) for name in names]

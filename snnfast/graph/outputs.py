@@ -32,8 +32,18 @@ class Outputs(NamedTuple):
 
 
 def leaves(given: Any) -> dict[str, Any]:
-    """{name: value} of what a network gives, in order; "" names what stands alone."""
-    return {".".join(_key(part) for part in path): value for path, value in pytree.tree_flatten_with_path(given)[0]}
+    """{name: value} of what a network gives, in order; "" names what stands alone.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    found: dict[str, Any] = {}
+    for path, value in pytree.tree_flatten_with_path(given)[0]:
+        name = ".".join(_key(part) for part in path)
+        if name in found:
+            raise ValueError(f"net gives two outputs under the name {name!r}: give them other keys")
+        found[name] = value
+    return found
 
 
 def _key(part):
@@ -47,9 +57,9 @@ def joined(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 def plain(tree: Any) -> Any:
-    """The same of dictionaries, lists and tuples alone, of one whose containers have kinds of their own."""
+    """The same of dictionaries, lists and tuples alone, of one whose containers have kinds of their own. Keys are texts and whole numbers."""
     if isinstance(tree, dict):
-        return {str(k): plain(v) for k, v in tree.items()}
+        return {k if type(k) in (str, int) else str(k): plain(v) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
         return [plain(v) for v in tree] if isinstance(tree, list) else tuple(plain(v) for v in tree)
     return tree

@@ -3,7 +3,7 @@
 import torch
 
 from snnfast import checks, nn
-from snnfast.graph import guard, trace
+from snnfast.graph import guard, levels, trace
 from snnfast.graph.copies import copied
 from snnfast.graph.rewrite import fold_batch_norms
 
@@ -24,6 +24,7 @@ def prepared(net, samples=(), read=None):
     net = copied(net)
     net = torch.nn.Sequential(net) if nn.is_quantised(net) else net
     guard.check_layers((name, m) for name, m in net.named_modules() if nn.is_quantised(m))
+    levels.check_on(net, samples[0])
     gm = lowered(capture(net, samples), net, read)
     guard.check(gm, net, samples, fold_batch_norms)
     fold_batch_norms(gm)

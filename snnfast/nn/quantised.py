@@ -44,8 +44,9 @@ class Quantised(nn.Module):
     """An activation with levels, for which a neuron stands in a converted network: what those of this package share, and the base of your own.
 
     A class of your own has `threshold()`, theta [1] or [C], and `quantised(x)`, or a `forward` of its own. Its values must be
-    size * clamp(floor(x/size + 1/2), lowest, highest), with what `rungs()` gives: `convert` asks for some, and refuses by name where they differ.
-    `spiking(options)` gives the neuron that stands for it.
+    size * clamp(floor(x/size + 1/2), lowest, highest), with what `rungs()` gives: `convert` tries some, and those of its images, and refuses by name
+    where they differ.
+    `spiking(theta, options)` gives the neuron that stands for it.
 
     Args:
         levels: L >= 1.

@@ -9,7 +9,7 @@ import torch
 from snnfast.nn.random import uniform
 
 
-def check_shape(gm, x):
+def check_shape(gm, x, name="x"):
     """Refuses what is no batch of images for this graph: of the shape that it was captured for, or that its first layer takes."""
     image = next(n for n in gm.graph.nodes if n.op == "placeholder")
     if "shape" in image.meta:
@@ -20,7 +20,8 @@ def check_shape(gm, x):
         told = ", ".join(map(str, ("B", *asked)))
         why = ", as net was captured with" if "shape" in image.meta else ""
         more = "; for one image give x[None]" if x.dim() == len(asked) else ""
-        raise ValueError(f"x must be a batch of images [{told}]{why}, with B >= 1, got shape {tuple(x.shape)}{more}")
+        got = tuple(x.shape) if name == "x" else f"{tuple(x.shape[1:])} of one image"
+        raise ValueError(f"{name} must be a batch of images [{told}]{why}, with B >= 1, got shape {got}{more}")
 
 
 def _taken(gm, image, x):
@@ -33,6 +34,19 @@ def _taken(gm, image, x):
         if isinstance(layer, torch.nn.Linear):
             return ("...", layer.in_features), x.dim() >= 2 and x.size(-1) == layer.in_features
     return ("...",), True
+
+
+def check_like_weights(gm, x):
+    """Refuses images in another format, or on another device, than the weights."""
+    weight = next((p for p in (*gm.parameters(), *gm.buffers()) if p.is_floating_point()), x)
+    if x.dtype != weight.dtype:
+        raise TypeError(f"x has dtype {_name(x.dtype)}, but the network's weights {_name(weight.dtype)}: convert one of them")
+    if x.device != weight.device:
+        raise ValueError(f"x is on {x.device}, but the network's weights are on {weight.device}: move one of them")
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
 
 
 def spikes(x, amplitude, seed, t, steps, first):

@@ -1,5 +1,6 @@
 """A spiking network run chunk by chunk in time, so that its memory does not grow with T."""
 
+import contextlib
 import functools
 import math
 import warnings
@@ -13,7 +14,7 @@ from snnfast.graph.flow import Plan
 from snnfast.graph.outputs import outputs_of
 from snnfast.runtime import inputs
 from snnfast.runtime.run import Run
-from snnfast.system import heap
+from snnfast.system import heap, memory
 
 
 class SpikingNetwork(torch.nn.Module):
@@ -91,6 +92,7 @@ class SpikingNetwork(torch.nn.Module):
         if chunk is not None:
             checks.integer("chunk", chunk)
         inputs.check_shape(self.gm, x)
+        inputs.check_like_weights(self.gm, x)
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError("x requires a gradient, and a converted network has none: call it on x.detach(), or under torch.no_grad()")
         if isinstance(first, torch.Tensor):
@@ -108,7 +110,7 @@ class SpikingNetwork(torch.nn.Module):
         # Under a caller's autocast kernels would meet currents in other formats: dtype= is how products get one. Entered anew for every chunk,
         # because a generator that waits would leave the caller's own code in it.
         plain = functools.partial(torch.autocast, x.device.type, enabled=False)
-        with plain():
+        with plain(), _passes(x):
             run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
         chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.least_T) if statistics else []
         stop, y = self.clock.differential and (x.device.type == "cpu" if stop is None else stop), None
@@ -129,7 +131,7 @@ class SpikingNetwork(torch.nn.Module):
             if stop and run.is_idle():
                 y = y[:1].new_zeros(1).expand(steps, *y.shape[1:])
             else:
-                with plain():
+                with plain(), contextlib.nullcontext() if done else _passes(x):
                     y = run.execution.chunk(run, steps)
             done += steps
             if statistics:
@@ -205,6 +207,17 @@ class SpikingNetwork(torch.nn.Module):
     def unpacked(self, y):
         """What the network gives, of a run's one tensor [..., B, values of an image]."""
         return y if self.outputs is None else self.outputs.unpacked(y)
+
+
+@contextlib.contextmanager
+def _passes(x):
+    """Inside, images whose shape fits no layer further on are refused with their shape."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if memory.is_out(error) or x.device.type != "cpu" and "CUDA" in str(error):
+            raise
+        raise ValueError(f"x of shape {tuple(x.shape)} does not pass through the network: {str(error).splitlines()[0]}") from error
 
 
 def analog_note(names):

@@ -1,5 +1,6 @@
 """`snnfast eval --model package.module:function`: networks of others with their weights in files of any trainer, on folders of pictures."""
 
+import contextlib
 import json
 
 import command
@@ -83,7 +84,7 @@ def test_a_network_of_ones_own(here, capsys):
     net = weights(here, lambda state: {"epoch": 3, "state_dict": {f"module._orig_mod.{k}": t for k, t in state.items()}})
     told = ["--model", "my_nets:net", *BASE, "--calibrate", "pictures/other", "--read", "logits", "--percentile", "100", "--statistics"]
     assert main(["eval", "weights.pt", *told]) == 0, capsys.readouterr().err
-    report = command.report(here / "runs/eval/weights-imagefolder-T16")
+    report = command.report(here / "runs/eval/weights-net-imagefolder-T16")
     assert report["images"] == 12 and report["facts"]["model"] == "my_nets:net" and report["facts"]["preprocessing"]["crop"] == 32
     test = snnfast.data.load("imagefolder", "pictures", preprocessing=report["facts"]["preprocessing"], train=False).test
     x, y = (torch.stack([torch.as_tensor(row[i]) for row in test]) for i in (0, 1))
@@ -138,7 +139,7 @@ def test_without_a_file_and_on_digits(here):
     (["--model", "my_nets"], "--model takes package.module:function, got 'my_nets'"),
     (["--model", "no_such:net"], "--model: there is no module no_such, neither installed nor in"),
     (["--model", "my_nets:nothing"], "--model: my_nets has no function nothing"),
-    (["--model", "my_nets:asks"], "--model: my_nets:asks is called without arguments: asks() missing 1 required positional argument"),
+    (["--model", "my_nets:asks"], "--model: my_nets:asks is called without arguments: missing a required argument: 'something'"),
     (["--model", "my_nets:gives"], "--model: my_nets:gives must return a torch.nn.Module, got int"),
     (["--model", "my_nets:net"], "net has no quantised activations: --calibrate gives images"),
     (["--model", "my_nets:net", "--calibrate", "nowhere"], "--calibrate takes 'train' or a folder of pictures, and nowhere is none"),
@@ -208,3 +209,37 @@ def test_an_index_of_parts_stays_in_its_folder(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             snnfast.load_weights(net, path)
+
+
+class Held(nn.Module):
+    """Its own names begin as those of wrappers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Linear(3, 2)
+        self.twin = nn.Linear(3, 2)
+        self.twin.weight = self.model.weight
+
+
+def test_weights_behind_prefixes_and_beside_others(tmp_path):
+    net = Held()
+    for prefix, more in (("module.", {}), ("module._orig_mod.", {}), ("student.", {"criterion.weight": torch.ones(3)})):
+        torch.save({**{prefix + k: t for k, t in net.state_dict().items()}, **more}, tmp_path / "w.pt")
+        with pytest.warns(UserWarning, match="left out: criterion.weight") if more else contextlib.nullcontext():
+            new = snnfast.load_weights(Held(), tmp_path / "w.pt")
+        assert torch.equal(new.model.weight, net.model.weight)
+    torch.save({k: t for k, t in net.state_dict().items() if k != "twin.weight"}, tmp_path / "tied.pt")
+    assert torch.equal(snnfast.load_weights(Held(), tmp_path / "tied.pt").twin.weight, net.model.weight)
+
+
+@pytest.mark.parametrize("spoilt, message", (
+    (lambda t: (100 * t).to(torch.int8), "model.weight has dtype int8, not float32"), (lambda t: t.to(torch.complex64), "dtype complex64"),
+    (lambda t: t * float("nan"), "model.weight has numbers that are not finite"),
+))  # fmt: skip
+def test_weights_that_are_none_are_refused(tmp_path, spoilt, message):
+    net = Held()
+    torch.save({k: spoilt(t) for k, t in net.state_dict().items()}, tmp_path / "w.pt")
+    before = net.model.weight.clone()
+    with pytest.raises(ValueError, match=message):
+        snnfast.load_weights(net, tmp_path / "w.pt")
+    assert torch.equal(net.model.weight, before)

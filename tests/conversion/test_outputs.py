@@ -104,7 +104,9 @@ def test_accuracy_is_of_one_output():
     """And the ANN's is of the same; a dictionary of one needs no name."""
     x, y = torch.randn(40, 6), torch.randint(3, (40,))
     loader = [(x, y)]
-    with pytest.raises(ValueError, match="an accuracy needs one output, and net gives out, aux: convert it with read= one of them"):
+    with pytest.raises(
+        ValueError, match="an accuracy needs one output, and net gives out, aux: convert it with read= .--read. one of them"
+    ):
         snnfast.evaluate(snnfast.convert(Two(), calibrate=x), loader, T=4)
     for net, read in ((Two(), "out"), (Two("logits"), None)):
         report = snnfast.evaluate(snnfast.convert(net, calibrate=x, read=read), loader, T=64, ann=net)
@@ -156,3 +158,30 @@ def test_a_wrong_name_is_refused():
         snnfast.convert(Two(), calibrate=torch.randn(3, 6), read="logits")
     with pytest.raises(TypeError, match="read must be the name of an output, a str such as 'out' or '0', got int"):
         snnfast.convert(Two(), calibrate=torch.randn(3, 6), read=0)
+
+
+class Named(nn.Module):
+    def __init__(self, keys):
+        super().__init__()
+        self.layer, self.keys = nn.Linear(4, 4), keys
+
+    def forward(self, x):
+        y = F.relu(self.layer(x))
+        first, second = self.keys
+        return {first: y, second: {"b": 2 * y} if second == "a" else 2 * y}
+
+
+def test_outputs_of_one_name_are_refused():
+    """Else one would be given for the other."""
+    for keys in (("a.b", "a"), (1, "1")):
+        with pytest.raises(ValueError, match=f"net gives two outputs under the name '{keys[0]}'"):
+            snnfast.convert(Named(keys), calibrate=torch.randn(3, 4))
+
+
+def test_numbers_as_keys_stay_numbers(tmp_path):
+    x = torch.randn(3, 4)
+    snn = snnfast.convert(Named((0, 1)), calibrate=x)
+    snnfast.save_checkpoint(tmp_path / "snn.pt", snn)
+    for net in (snn, snnfast.load_checkpoint(tmp_path / "snn.pt")):
+        y = net(x, T=4)
+        assert list(y) == [0, 1] and torch.equal(y[1], 2 * y[0])

@@ -96,7 +96,7 @@ MIXED = {
     r"dropout .* draws random numbers": lambda s, h: s.h(F.dropout(h, 0.5, training=True).flatten(1)),
     r"round .* has no spiking form": lambda s, h: s.h(h.round().flatten(1)),
     r"works with the number of images|does not give a value per image": lambda s, h: s.h(h.flatten(1) * h.size(0)),
-    "makes a constant of the number of images": lambda s, h: s.h(h.view(2, 144)),
+    "net does not run on an image of calibrate=": lambda s, h: s.h(h.view(2, 144)),
     "goes by the values of the image": lambda s, h: s.h(h.flatten(1)) if h.sum() > 0 else s.h(h.flatten(1)) * 2,
     "output 1 of net is no tensor; read= names": lambda s, h: (s.h(h.flatten(1)), "text"),
     "net must return a row for each image": lambda s, h: s.h(h.flatten(1)).t(),

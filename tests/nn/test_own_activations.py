@@ -121,19 +121,19 @@ class Odd(PACT):
 
 
 @pytest.mark.parametrize("act, message", (
-    (Floor(), r"1 \(Floor\) is not the activation of its levels: 0.08 gives 0, and its neuron 0.1333; rungs\(\) says levels of 0.1333, 0 to 15"),
+    (Floor(), r"1 \(Floor\) is not the activation of its levels: 0.07333 gives 0, and its neuron 0.1333; rungs\(\) says levels of 0.1333, 0 to 15"),
     (Shifted(4, 1.0), r"1 \(Shifted\) is not the activation of its levels: .* gives -0.1, and its neuron 0"),
     (Narrow(), r"1 \(Narrow\): threshold\(\) is 1, and its highest level is 2"),
-    (Odd(), r"1 \(Odd\): rungs\(\) must give \(size of a level, a tensor"),
+    (Odd(), r"1 \(Odd\): its size of a level is a float; rungs\(\) must give \(size of a level, a tensor"),
 ))  # fmt: skip
 @pytest.mark.parametrize("sample", (None, torch.randn(2, 3, 8, 8)))
 def test_another_function_than_its_levels_is_refused(act, message, sample):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         snnfast.convert(network(act), sample=sample)
 
 
 def test_what_it_lacks_is_named():
-    with pytest.raises(TypeError, match=r"Nothing has no threshold\(\): it gives theta"):
+    with pytest.raises(TypeError, match=r"1 \(Nothing\): Nothing has no threshold\(\): it gives theta"):
         snnfast.convert(network(Nothing(levels=4)))
     with pytest.raises(TypeError, match=r"Nothing has no quantised\(x\)"):
         Nothing(levels=4)(torch.ones(2))
@@ -190,3 +190,64 @@ def test_any_network_becomes_channelwise():
         snnfast.to_channelwise(net)
     with pytest.raises(ValueError, match=r"net has no layer-wise activation \(QCFS, SQCFS, EQCFS\)"):
         snnfast.to_channelwise(new, sample=x)
+
+
+class Placed(PACT):
+    """Another function at other places: what one value in each channel does not show."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def quantised(self, x):
+        if self.how == "channels":
+            x = x + (torch.arange(x.size(1)) > 0).view(-1, *[1] * (x.dim() - 2))
+        elif self.how == "tokens" and x.dim() == 4:
+            x = 0.5 * x
+        elif self.how == "far":
+            x = x * (x < 100)
+        return super().quantised(x)
+
+
+@pytest.mark.parametrize("how", ("channels", "tokens", "far"))
+def test_it_is_compared_on_the_images_of_its_network(how):
+    with pytest.raises(ValueError, match=r"1 \(Placed\) is not the activation of its levels"):
+        snnfast.convert(network(Placed(how)), sample=torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("given", (4.5, None, "two"))
+def test_levels_that_are_none(given):
+    class R(Foreign):
+        pass
+
+    answers = {4.5: (torch.tensor([0.25]), 0, 4.5), None: None, "two": (torch.tensor([0.25]), 4)}
+    snnfast.nn.register_quantised(R, lambda m: answers[given])
+    with pytest.raises((ValueError, TypeError), match=r"1 \(R\): .*rungs\(\) must give \(size of a level"):
+        snnfast.convert(network(R()), sample=torch.randn(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32))
+def test_roundings_of_a_format_are_no_other_function(dtype):
+    for bits in (4, 20):
+        snnfast.convert(network(PACT(bits)).to(dtype))
+
+
+class Forgets(PACT):
+    def spiking(self, theta, options):
+        return snnfast.nn.IF(theta=theta)
+
+
+def test_a_neuron_that_would_not_converge_is_refused():
+    with pytest.raises(ValueError, match=r"1 \(Forgets\).spiking\(\) must give an IF of theta and of all options in mode 'differential'"):
+        snnfast.convert(network(Forgets()), sample=torch.randn(2, 3, 8, 8), mode="differential")
+
+
+def test_channels_lie_where_the_layer_before_has_them():
+    """Of maps [B, C, L] along dimension 1, of maps [B, H, W, C] behind a linear layer along the last; a shared layer stays shared."""
+    signal = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), snnfast.nn.QCFS(4, 1.0))
+    assert snnfast.to_channelwise(signal, sample=torch.randn(2, 3, 9))[1].thresh.shape == (8,)
+    last = snnfast.to_channelwise(nn.Sequential(nn.Linear(3, 8), snnfast.nn.QCFS(4, 1.0)), sample=torch.randn(2, 6, 6, 3))[1]
+    assert type(last).__name__ == "NQCFS" and last.thresh.shape == (8,)
+    act = snnfast.nn.QCFS(4, 1.0)
+    new = snnfast.to_channelwise(nn.Sequential(act, nn.Linear(3, 3), act), sample=torch.randn(2, 3))
+    assert new[0] is new[2] and type(new[0]).__name__ == "CQCFS"

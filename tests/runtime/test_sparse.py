@@ -133,5 +133,5 @@ def test_the_command(checkpoint, tmp_path, capsys):
 
 def test_images_in_another_format_are_refused_by_name():
     snn = snnfast.convert(trained_looking("vgg11"))
-    with pytest.raises(TypeError, match="weight has dtype float32; allowed: float64"):
+    with pytest.raises(TypeError, match="x has dtype float64, but the network's weights float32"):
         snn.logits(torch.randn(2, 3, 32, 32).double(), 2)
