@@ -252,16 +252,21 @@ def register_quantised(cls: type[nn.Module], rungs: Callable[[Any], tuple[torch.
     _RUNGS[cls] = rungs
 
 
+def _registered(module):
+    """The function of its levels for a layer of another package, or of a class that derives from one; None of others."""
+    return next((_RUNGS[cls] for cls in type(module).__mro__ if cls in _RUNGS), None)
+
+
 def is_quantised(module):
     """A module that `convert` turns into IF."""
-    return isinstance(module, Quantised) or (isinstance(module, IF) and not module.own) or type(module) in _RUNGS
+    return isinstance(module, Quantised) or (isinstance(module, IF) and not module.own) or _registered(module) is not None
 
 
 def threshold_of(module):
     """theta of a quantised activation, [1] or [C]."""
     if isinstance(module, Quantised):
         return module.threshold()
-    if type(module) in _RUNGS:
+    if _registered(module):
         size, _, high = rungs_of(module)
         return size * high
     return module.thresh
@@ -271,12 +276,13 @@ def rungs_of(module):
     """(size of a level, lowest level, highest level) of a quantised activation."""
     if isinstance(module, Quantised):
         return module.rungs()
-    return _RUNGS[type(module)](module) if type(module) in _RUNGS else (module.thresh / module.L, 0, module.L)
+    own = _registered(module)
+    return own(module) if own else (module.thresh / module.L, 0, module.L)
 
 
 def levels_of(module):
     """Quantisation levels of a quantised activation."""
-    if type(module) in _RUNGS:
+    if _registered(module):
         _, low, high = rungs_of(module)
         return high - low
     return module.levels if isinstance(module, Quantised) else module.L

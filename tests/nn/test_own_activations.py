@@ -156,6 +156,7 @@ def test_layers_of_other_packages():
     net = network(Foreign()).eval()
     snn = snnfast.convert(net, sample=x, mode="differential")
     assert snn.levels == {"1": 7}
+    assert snnfast.convert(network(type("Derived", (Foreign,), {})()), sample=x, mode="differential").levels == {"1": 7}
     assert (snn(x, T=64) - net(x)).abs().max() < 1e-4
     snnfast.nn.register_quantised(Foreign, lambda m: (torch.tensor([m.scale]), 0, 2**m.bits))
     with pytest.raises(ValueError, match=r"1 \(Foreign\) is not the activation of its levels"):
