@@ -1,7 +1,8 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
 #   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
-#   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | test-versions | test-sanitizers | test-hostile | info | lint | clean
+#   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | info | lint | clean
+#   make test-thorough | test-versions | test-sanitizers | test-hostile
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -30,7 +31,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-versions test-sanitizers test-hostile info lint clean
+.PHONY: gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-thorough test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -51,6 +52,10 @@ demo: $(READY)
 
 test: $(READY) lint test-native
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# With the tests that take long, and more of what repeats.
+test-thorough: $(READY) test-native
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --thorough $(ARGS)
 
 # What tests compile beside the library: the instruction sets' comparison and, where nvcc is found, the CUDA kernels: for GPUs, and for the host.
 CMAKE_BUILD = build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)")

@@ -28,11 +28,19 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--thorough", action="store_true", help="more kills, more calls: what make test-hostile does")
+    parser.addoption("--thorough", action="store_true", help="more kills, more calls, and tests that take long")
     parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
 
 
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="takes long: pytest --thorough, as make test-thorough does"))
+
+
 def pytest_configure(config):
+    config.addinivalue_line("markers", "thorough: takes long, and is run with --thorough alone")
     if config.getoption("--on-host"):
         on_host.given.append(config.getoption("--on-host"))
 

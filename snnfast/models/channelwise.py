@@ -30,7 +30,7 @@ def to_channelwise(net: torch.nn.Module, channel_num: int | None = None, sample:
     kind = net.config["activation"]
     finer = FINE_OF[net.kind]
     if kind not in finer:
-        raise ValueError(f"net must be layer-wise ({', '.join(finer)}), got activation {kind!r}")
+        raise ValueError(f"net must be a layer-wise network ({', '.join(finer)}), got activation {kind!r}")
     new = models.build({**net.config, "activation": finer[kind], "channel_num": channel_num})
     like = next(net.parameters())
     new = new.to(like.dtype)

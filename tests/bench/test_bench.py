@@ -28,6 +28,7 @@ def rows_of(tmp_path, script, *options):
     return [json.loads(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
 
 
+@pytest.mark.thorough
 def test_large_T_rows(tmp_path):
     """Every way is compared with ours before it is timed; SpikingJelly is not everywhere."""
     pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
@@ -68,6 +69,7 @@ def test_a_wrong_result_is_not_timed(tmp_path, monkeypatch):
     assert torch.equal(builders.packed(torch.ones(2, 64)), torch.full((2, 2), -1, dtype=torch.int32)) and x.shape == (4, 4096)
 
 
+@pytest.mark.thorough
 def test_peer_rows(tmp_path):
     pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
     rows = rows_of(tmp_path, "peers.py", "--work", "ST-BIF, 16 levels", "--shapes", "1")

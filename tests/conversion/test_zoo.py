@@ -18,9 +18,9 @@ NETWORKS = [
     ("timm:repvgg_a0", 256),
     ("torchvision:squeezenet1_1", 512),
     ("torchvision:shufflenet_v2_x0_5", 64),
-    ("timm:skresnet18", 512),
     ("timm:seresnet18", 512),
-    ("timm:ese_vovnet19b_dw", 512),
+    pytest.param("timm:skresnet18", 512, marks=pytest.mark.thorough),
+    pytest.param("timm:ese_vovnet19b_dw", 512, marks=pytest.mark.thorough),
     ("timm:tinynet_e", 600),
 ]
 

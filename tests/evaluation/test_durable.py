@@ -54,7 +54,7 @@ def test_killed_again_and_again(checkpoint, tmp_path, request):
     assert code == 0, error
     out, rng, done, inside = tmp_path / "killed", random.Random(0), 0, 0
     batch = size_of(tmp_path / "undisturbed") / 120
-    kills = 20 if request.config.getoption("--thorough") else 4
+    kills = 20 if request.config.getoption("--thorough") else 2
     for kill in range(kills):
         process = command.start("eval", checkpoint, *longer, "--out", out, "--resume")
         # At any moment, in the imports, in the dry run, or when it has written some batches; every other time only then.

@@ -173,7 +173,7 @@ def test_transformers_too(dtype, batch):
 
 
 def test_where_memory_runs_out_chunk_and_batch_are_halved(checkpoint, tmp_path):
-    arguments = ["eval", checkpoint, "--T", 16, "--images", 40, "--statistics", "--deterministic", "--batch-size", 16, "--chunk", 8]
+    arguments = ["eval", checkpoint, "--T", 8, "--images", 18, "--statistics", "--deterministic", "--batch-size", 16, "--chunk", 8]
     code, plenty, _ = command.run(1 << 40, *arguments, "--out", tmp_path / "plenty", script=("tests/starved.py",))
     assert code == 0 and "refused 0" in plenty
     expected = command.result(tmp_path / "plenty")
