@@ -9,12 +9,17 @@ INF = float("inf")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def dtype_name(dtype):
+    """ "float32" of torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
 def tensor(name, value, dtypes=FLOATS, device=None):
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in dtypes:
-        allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
-        raise TypeError(f"{name} has dtype {str(value.dtype).removeprefix('torch.')}; allowed: {allowed}")
+        allowed = ", ".join(map(dtype_name, dtypes))
+        raise TypeError(f"{name} has dtype {dtype_name(value.dtype)}; allowed: {allowed}")
     if device is not None and value.device != device:
         raise ValueError(f"{name} is on {value.device}, but x is on {device}")
     return value

@@ -11,6 +11,7 @@ import torch
 
 from snnfast.checkpoints import budget
 from snnfast.system.files import whole
+from snnfast.system.text import first_line
 
 _REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 
@@ -108,7 +109,7 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     except (FileNotFoundError, PermissionError, IsADirectoryError, budget.Refused):
         raise
     except Exception as error:  # torch.load raises many kinds
-        raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {first_line(error)}") from error
     if not many:
         raise ValueError(f"{path} holds no tensors")
     if not Path(out).parent.is_dir():

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 
 from snnfast import checks, models
-from snnfast.checkpoints import budget, convolutional
+from snnfast.checkpoints import budget, convolutional, names
 from snnfast.nn import is_quantised, threshold_of
+from snnfast.system.text import first_line
 
 FORMAT = "snnfast-1"
 # Of files of other things than networks of `snnfast.models`: format -> (class, what writes it, what reads it).
@@ -163,9 +164,9 @@ def safely(path):
                 f"{path} holds {what}, which safe loading refuses, because such a file can run any code. `snnfast extract {path} NEW` (or "
                 f"snnfast.extract) takes the weights out without running anything; then load NEW"
             ) from None
-        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {first_line(error)}") from error
     except Exception as error:  # torch.load raises many kinds: truncated, not a zip file, a folder
-        raise ValueError(f"{path} is not a readable checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {first_line(error)}") from error
     if found is not None:
         raise ValueError(f"{path} is damaged: the checksum of {found} in it does not fit")
     return file
@@ -185,18 +186,11 @@ def _check_names(expected, state, path, arch):
     for key, t in expected.items():
         if key.endswith("num_batches_tracked") and key not in state:
             state[key] = torch.zeros(t.shape, dtype=t.dtype)  # files of torch before 0.4.1 have none
-    wrong = [f"{key} is missing" for key in expected if key not in state]
-    wrong += [f"{key} is not of {arch}" for key in state if key not in expected]
-    wrong += [
-        f"{key} has shape {tuple(state[key].shape)}, not {tuple(t.shape)}"
-        for key, t in expected.items()
-        if key in state and state[key].shape != t.shape
-    ]
+    wrong = names.differing(expected, state, arch)
     if not wrong:
         return
     best, share = convolutional.fitting(state)
     hint = f"; its names fit arch={best!r}" if best != arch and share > 0.9 else ""
     if not hint and all(" has shape " in w for w in wrong):
         hint = "; is it of another width, image_size or stem?"
-    more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-    raise ValueError(f"{path} is not a checkpoint of {arch}{hint}: {'; '.join(wrong[:10])}{more}")
+    raise ValueError(f"{path} is not a checkpoint of {arch}{hint}: {names.told(wrong)}")

@@ -31,7 +31,7 @@ def load(args):
         return own_network.network(args), *own_network.data_of(args)
     if args.checkpoint is None:
         raise ValueError("give a CHECKPOINT, or --model package.module:function with a file of its weights")
-    own = [name for name in own_network.FLAGS if getattr(args, name) not in (None, False)]
+    own = [name for name in own_network.FLAGS if getattr(args, name) is not None and getattr(args, name) is not False]
     if own:
         raise ValueError(f"--{own[0].replace('_', '-')} is for a network of your own: give --model")
     options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}

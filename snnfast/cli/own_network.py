@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from snnfast import checks
 from snnfast import data as data_sets
@@ -18,10 +18,17 @@ from snnfast.nn import is_quantised
 
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
 FLAGS = ("calibrate", "percentile", "per_channel", "neuron_levels", "read")
+NOT_OURS = ("arch", "levels", "family", "threshold", "signs", "width")  # flags of checkpoints that say what network they hold
 
 
 def network(args):
     """The network that the function returns, with the weights of the file."""
+    given = [name for name in NOT_OURS if getattr(args, name) not in (None, "auto")]
+    if given:
+        more = "; --neuron-levels is the one of its neurons" if given[0] == "levels" else ""
+        raise ValueError(f"--{given[0]} is for a checkpoint that holds a network of snnfast.models, and --model gives another{more}")
+    if args.key is not None and args.checkpoint is None:
+        raise ValueError("--key names an entry of a file of weights: give CHECKPOINT")
     module, _, function = args.model.partition(":")
     if not module or not function:
         raise ValueError(f"--model takes package.module:function, got {args.model!r}")
@@ -73,24 +80,6 @@ def data_of(args):
     return args.data, data_sets.load(args.data, args.data_dir, download=args.download, preprocessing=preprocessing, train=train)
 
 
-class _Pictures(Dataset):
-    """All picture files under a folder, prepared as those of the test set are."""
-
-    def __init__(self, folder, transform):
-        from snnfast.data import folders
-
-        self.read, self.transform = folders.opened, transform
-        self.files = folders.pictures(folder)
-        if not self.files:
-            raise ValueError(f"--calibrate {folder} holds no pictures")
-
-    def __len__(self):
-        return len(self.files)
-
-    def __getitem__(self, i):
-        return self.transform(self.read(str(self.files[i])))
-
-
 def images(args, data):
     """A loader of the images that set thresholds, or None."""
     if args.calibrate is None:
@@ -104,7 +93,11 @@ def images(args, data):
     elif not hasattr(data.test, "transform"):
         raise ValueError(f"--calibrate takes 'train' for {args.data}, which are no picture files")
     else:
-        found = _Pictures(Path(args.calibrate), data.test.transform)
+        from snnfast.data import folders  # which imports torchvision
+
+        found = folders.Pictures(Path(args.calibrate), data.test.transform)
+        if not len(found):
+            raise ValueError(f"--calibrate {args.calibrate} holds no pictures")
     step = -(-len(found) // MOST_IMAGES)
     return DataLoader(Subset(found, range(0, len(found), step)), 16)
 

@@ -32,7 +32,7 @@ class Images:
                 continue
             shape, dtype = images.shape[1:], images.dtype
             if self.like not in (None, (shape, dtype)):
-                told = [f"{list(s)}, {str(d).removeprefix('torch.')}" for s, d in ((shape, dtype), self.like)]
+                told = [f"{list(s)}, {checks.dtype_name(d)}" for s, d in ((shape, dtype), self.like)]
                 raise ValueError(
                     f"calibrate must be images of one shape and dtype; one of a batch is {told[0]}, one of the first is {told[1]}"
                 )

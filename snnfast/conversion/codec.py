@@ -11,7 +11,7 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
-from snnfast import nn
+from snnfast import checks, nn
 from snnfast.graph import commutes, inplace, vocabulary
 from snnfast.graph.outputs import Outputs
 from snnfast.graph.rows import Rows
@@ -64,7 +64,7 @@ def encoded(value, place=None):
         ("list", isinstance(value, list), lambda: [encoded(v, place) for v in value]),
         ("tuple", isinstance(value, tuple), lambda: [encoded(v, place) for v in value]),
         ("dict", isinstance(value, dict), lambda: [[k, encoded(v, place)] for k, v in value.items()]),
-        ("dtype", isinstance(value, torch.dtype), lambda: str(value).removeprefix("torch.")),
+        ("dtype", isinstance(value, torch.dtype), lambda: checks.dtype_name(value)),
         ("device", isinstance(value, torch.device), lambda: str(value)),
         ("ellipsis", value is Ellipsis, lambda: None),
     ):

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from torchvision import datasets, transforms
 
 from snnfast.data import Cutout
-from snnfast.system.text import plain
+from snnfast.system.text import first_line, plain
 
 SIDES = 100  # times that one side of a picture may be the other
 
@@ -67,16 +67,11 @@ def _of_eight_bits(image, path):
     return Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 255
 
 
-def pictures(folder):
-    """The picture files under a folder, in the order of their names."""
-    return [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in datasets.folder.IMG_EXTENSIONS and p.is_file()]
-
-
 def _folder(path, steps):
     try:
         found = datasets.ImageFolder(str(path), transforms.Compose(steps), loader=opened)
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}: {first_line(error)}") from None
     if all(name.isdecimal() for name in found.classes) and found.classes != sorted(found.classes, key=int):
         told = ", ".join(found.classes[:6])
         warnings.warn(
@@ -99,6 +94,20 @@ def _imagefolder(root, normalise, preprocessing, train):
     if own is not None and own.classes != test.classes:
         raise ValueError(f"the classes of {root}/train and {root}/val differ")
     return own, test, len(test.classes), crop, preprocessing
+
+
+class Pictures(Dataset):
+    """All picture files under a folder, in the order of their names, without labels."""
+
+    def __init__(self, folder, transform):
+        self.transform = transform
+        self.files = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in datasets.folder.IMG_EXTENSIONS and p.is_file()]
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, i):
+        return self.transform(opened(str(self.files[i])))
 
 
 class _Annotated(Dataset):

@@ -25,6 +25,7 @@ from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.number_formats import faithful, formats
 from snnfast.system import heap, memory, processes
 from snnfast.system.memory import parse
+from snnfast.system.text import first_line
 from snnfast.version import __version__
 
 
@@ -158,7 +159,8 @@ class Evaluation:
         for index, x, y in self.source.batches(self.done, self.plan.batch, self.device.type == "cuda"):
             if x.dtype != self.dry.dtype:
                 raise TypeError(
-                    f"images have dtype {_name(x.dtype)}, but the network's weights {_name(self.dry.dtype)}: convert one of them"
+                    f"images have dtype {checks.dtype_name(x.dtype)}, but the network's weights "
+                    f"{checks.dtype_name(self.dry.dtype)}: convert one of them"
                 )
             if not (fine := torch.isfinite(x.flatten(1)).all(1)).all():  # which neurons would take for silence
                 raise ValueError(f"image {index[int((~fine).nonzero()[0])]} has values that are not finite")
@@ -184,7 +186,7 @@ class Evaluation:
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out(error):
                 raise
-            out = str(error).splitlines()[0] if str(error) else type(error).__name__
+            out = first_line(error)
         # Outside of `except`, which would keep the tensors of the failed run alive.
         tick(-steps)
         gc.collect()
@@ -243,7 +245,7 @@ class Evaluation:
             except (RuntimeError, ValueError, TypeError) as error:
                 if memory.is_out(error):
                     raise
-                raise ValueError(f"ann does not run on images {list(x.shape)}: {str(error).splitlines()[0]}") from error
+                raise ValueError(f"ann does not run on images {list(x.shape)}: {first_line(error)}") from error
             return y if self.snn.outputs is None else self.snn.outputs.packed(y)
 
         with formats(faithful(self.settings.dtype), self.settings.deterministic):
@@ -274,7 +276,7 @@ class Evaluation:
         report = Report(
             at=self.settings.at, images=images, seconds=seconds, ann=per_image.ann_accuracy(record), device=str(self.device), method=self.snn.facts(),
             layers=counted.rows() if counted else [], energy=counted.over_time() if counted else [],
-            totals=counted.totals() | dict(neurobench=counted.neurobench()) if counted else {},
+            totals=counted.totals() if counted else {},
             start_stop=self._windows(batches, images), early_exit=per_image.early_exit(record, self.settings.at), complete=self.complete,
             speed=dict(images_per_second=pace, image_steps_per_second=pace * self.settings.T, processes=len(parts)),
             memory=dict(plan=str(self.plan), batch=self.plan.batch, chunk=self.plan.chunk, estimate=self.plan.bytes, budget=self.plan.budget,
@@ -329,11 +331,9 @@ def _check_ann(ann, dtype):
         raise TypeError(f"ann must be the network that snn was converted from, a torch.nn.Module, got {type(ann).__name__}")
     other = next((p.dtype for p in (ann.parameters() if ann is not None else ()) if p.is_floating_point() and p.dtype != dtype), None)
     if other is not None:
-        raise TypeError(f"ann has weights in {_name(other)}, but those of snn are in {_name(dtype)}: convert one of them")
-
-
-def _name(dtype):
-    return str(dtype).removeprefix("torch.")
+        raise TypeError(
+            f"ann has weights in {checks.dtype_name(other)}, but those of snn are in {checks.dtype_name(dtype)}: convert one of them"
+        )
 
 
 @contextlib.contextmanager

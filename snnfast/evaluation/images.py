@@ -21,7 +21,7 @@ def pair(batch):
     if y.shape != x.shape[:1]:
         raise ValueError(f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got shape {tuple(y.shape)}")
     if y.is_floating_point() or y.dtype == torch.bool:
-        raise TypeError(f"labels must be whole numbers, got dtype {str(y.dtype).removeprefix('torch.')}")
+        raise TypeError(f"labels must be whole numbers, got dtype {checks.dtype_name(y.dtype)}")
     return x, y.long()
 
 

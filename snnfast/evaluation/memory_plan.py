@@ -15,6 +15,7 @@ import dataclasses
 import torch
 from torch import fx
 
+from snnfast import checks
 from snnfast.graph.outputs import outputs_of
 from snnfast.graph.vocabulary import is_product
 from snnfast.nn.over_time import Pool
@@ -58,9 +59,7 @@ class Dry:
         self.taken, self.stepwise = set(), set()
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
-            raise ValueError(
-                f"dtype {execution.dtype!r} is for networks in float32, and this one is in {str(dtype).removeprefix('torch.')}"
-            )
+            raise ValueError(f"dtype {execution.dtype!r} is for networks in float32, and this one is in {checks.dtype_name(dtype)}")
         image = torch.zeros(1, *shape, dtype=dtype, device=device)
         inputs.check_shape(self.gm, image, "images")
         interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)

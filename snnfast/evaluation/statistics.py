@@ -267,12 +267,12 @@ class Statistics:
 
     def over_time(self):
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs, energy_pJ per image, energy_ratio (E_SNN/E_ANN)."""
-        sources, found = self.sources(), []
+        sources, ann, found = self.sources(), self._of_ann()["ann_energy_pJ"], []
         for t in sorted(self.spikes):
             sops, macs = sum(self._spikes_into_layers(sources, t).values()) / self.images, self._macs(sources, t)
             energy = sops * self.energy_ac + macs * self.energy_mac
             row = dict(t=t, spikes=sum(self.spikes[t].values()) / self.images, SOPs=sops, MACs=macs, energy_pJ=energy)
-            found.append(row | dict(energy_ratio=energy / self._of_ann()["ann_energy_pJ"] if self._of_ann()["ann_MACs"] else None))
+            found.append(row | dict(energy_ratio=energy / ann if ann else None))
         return found
 
     def _spikes_into_layers(self, sources, t):
@@ -294,12 +294,12 @@ class Statistics:
         macs = sum(round(work * inside) for work, _, inside in self.work.values())
         return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
 
-    def neurobench(self):
-        """The same numbers under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
+    def _neurobench(self, total):
+        """The totals under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
         activation_sparsity, the share of neurons and steps without a spike, and synaptic_operations per image: Effective_MACs, Effective_ACs, and
         Dense, what all products would take at every step, with borders.
         """
-        total, weights = self.totals(), [t for t in (*self.gm.parameters(), *self.gm.buffers())]
+        weights = [*self.gm.parameters(), *self.gm.buffers()]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
         dense = self.T * sum(work for work, *_ in self.work.values())
         return dict(
@@ -308,20 +308,22 @@ class Statistics:
         )  # fmt: skip
 
     def totals(self):
-        """Sums per image, of the ANN too, the firing rate over all neurons, the largest and the mean threshold spread of a layer."""
+        """Sums per image, of the ANN too, the firing rate over all neurons, the largest and the mean threshold spread of a layer; `neurobench`: the
+        same under the names of NeuroBench."""
         rows = self.rows()
         ann = self._of_ann()
         energy = sum(r["energy_pJ"] for r in rows)
-        ratio = energy / ann["ann_energy_pJ"] if ann["ann_MACs"] else None
+        ratio = energy / ann["ann_energy_pJ"] if ann["ann_energy_pJ"] else None
         layers = rows[1:]
         spreads = [r["theta_spread"] for r in layers]
         neurons = sum(r["neurons"] for r in layers)
-        return dict(
+        total = dict(
             T=self.T, images=self.images, neurons=neurons, spikes=sum(r["spikes"] for r in layers),
             firing_rate=sum(r["spikes"] for r in layers) / (neurons * self.T) if neurons else 0.0, SOPs=sum(r["SOPs"] for r in rows),
             MACs=rows[0]["MACs"], energy_pJ=energy, **ann, energy_ratio=ratio, theta_spread_max=max(spreads),
             theta_spread_mean=math.fsum(spreads) / len(spreads), energy_ac_pJ=self.energy_ac, energy_mac_pJ=self.energy_mac,
         )  # fmt: skip
+        return total | dict(neurobench=self._neurobench(total))
 
     def save_csv(self, path):
         """The rows as a table, one line per layer."""

@@ -6,6 +6,7 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from snnfast import nn
+from snnfast.system.text import first_line
 
 
 def unwrapped(net):
@@ -22,11 +23,6 @@ def unwrapped(net):
 def stays_whole(m):
     """Whether a layer is one node of a captured network: ours, all of which keep the shape of their input."""
     return nn.is_quantised(m) or isinstance(m, (nn.IF, nn.SpikeMask)) or hasattr(m, "over_last")
-
-
-def first_line(error):
-    """The first line of what an error says."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def copied(net):

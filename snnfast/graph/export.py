@@ -11,7 +11,8 @@ import warnings
 import torch
 from torch._subclasses import FakeTensor
 
-from snnfast.graph.copies import first_line, stays_whole
+from snnfast.graph.copies import stays_whole
+from snnfast.system.text import first_line
 
 
 @torch.library.custom_op("snnfast::site", mutates_args=())

@@ -4,9 +4,10 @@ import copy
 
 import torch
 
-from snnfast import nn
+from snnfast import checks, nn
 from snnfast.graph import levels
 from snnfast.graph.outputs import outputs_of
+from snnfast.system.text import first_line
 
 NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
 
@@ -27,7 +28,7 @@ def check_layers(layers):
             raise ValueError(f"{name} ({type(m).__name__}) has a forward of its own, which its neuron would not have")
         if m._forward_hooks or m._forward_pre_hooks:
             raise ValueError(f"{name} ({type(m).__name__}) has hooks, which its neuron would not have: take them off, or make them layers")
-        if not type(m).__module__.startswith("snnfast."):
+        if levels.is_own(m):
             levels.check(f"{name} ({type(m).__name__})", m)
 
 
@@ -98,8 +99,8 @@ def check_runs(net, sample, name):
         with torch.no_grad():
             copy.deepcopy(net).eval()(sample.clone())
     except Exception as error:
-        about = f"{list(sample.shape)}, {str(sample.dtype).removeprefix('torch.')}, on {sample.device}"
-        raise ValueError(f"net does not run on an image of {name}= ({about}): {str(error).splitlines()[0]}") from error
+        about = f"{list(sample.shape)}, {checks.dtype_name(sample.dtype)}, on {sample.device}"
+        raise ValueError(f"net does not run on an image of {name}= ({about}): {first_line(error)}") from error
 
 
 def _as_batches(samples, expected):
@@ -122,7 +123,7 @@ def _differs(gm, samples, expected, dtype, near, change=None):
     try:
         captured = _in_format(gm, batches, dtype, change)
     except Exception as error:
-        raise ValueError(f"net cannot be converted: captured, it does not run: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"net cannot be converted: captured, it does not run: {first_line(error)}") from error
     for found, of in zip(captured, wanted):
         same = isinstance(found, torch.Tensor) and found.shape[1:] == of.shape[1:]
         off = float((found[: of.size(0)].double() - of).norm()) / largest if same else float("inf")

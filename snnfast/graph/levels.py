@@ -6,9 +6,15 @@ import torch
 
 from snnfast import nn
 from snnfast.nn.quantised import spread
+from snnfast.system.text import first_line
 
 _RUNGS = "(size of a level, a tensor [1] or [C]; lowest level, a whole number <= 0; highest > 0)"
 PROBES = 64  # levels that are asked for, at most
+
+
+def is_own(layer: torch.nn.Module) -> bool:
+    """Whether it is a quantised activation of a class that is none of this package's."""
+    return nn.is_quantised(layer) and not type(layer).__module__.startswith("snnfast.")
 
 
 @torch.no_grad()
@@ -28,10 +34,11 @@ def check(told: str, layer: torch.nn.Module) -> None:
 
 @torch.no_grad()
 def check_on(net: torch.nn.Module, sample: torch.Tensor) -> None:
-    """The same for the values that a network, a copy, gives its activations of one's own for a sample."""
-    own = [(name, m) for name, m in net.named_modules() if nn.is_quantised(m) and not type(m).__module__.startswith("snnfast.")]
-    if not own:
+    """The same for the values that a network in eval mode gives its activations of one's own for a sample."""
+    if not any(map(is_own, net.modules())):
         return
+    net = copy.deepcopy(net)  # whose forward may keep something of the sample
+    own = [(name, m) for name, m in net.named_modules() if is_own(m)]
     seen: dict[torch.nn.Module, list] = {m: [] for _, m in own}
 
     def see(m, inputs, y):
@@ -45,9 +52,9 @@ def check_on(net: torch.nn.Module, sample: torch.Tensor) -> None:
             hook.remove()
     for name, m in own:
         told = f"{name} ({type(m).__name__})"
-        for x in seen[m]:
-            twin = _twin(m)
-            size, low, high = rungs(told, twin)
+        twin = _twin(m)
+        size, low, high = rungs(told, twin)
+        for x in seen[m] if bool((size > 0).all()) else ():
             _compare(told, x, twin(x), spread(size, x, getattr(m, "axis", 1)).expand_as(x), low, high)
 
 
@@ -60,7 +67,7 @@ def rungs(told, layer):
         found = size.detach().double(), int(low), int(high)
         fits = size.dim() <= 1 and (low, high) == found[1:] and low <= 0 < high
     except (TypeError, ValueError, AttributeError) as error:
-        raise type(error)(f"{told}: {str(error).splitlines()[0]}; rungs() must give {_RUNGS}") from error
+        raise type(error)(f"{told}: {first_line(error)}; rungs() must give {_RUNGS}") from error
     if not fits:
         raise ValueError(f"{told}: rungs() must give {_RUNGS}")
     return found
@@ -107,4 +114,4 @@ def _values(told, layer, x):
             if found.shape == laid.shape:
                 return found.reshape(x.shape)
             why = ValueError(f"it gives shape {list(found.shape)}")
-    raise ValueError(f"{told} does not run on values [{', '.join(map(str, laid.shape))}]: {str(why).splitlines()[0]}") from why
+    raise ValueError(f"{told} does not run on values [{', '.join(map(str, laid.shape))}]: {first_line(why)}") from why

@@ -77,7 +77,8 @@ class Lowering:
     def _output(self, node):
         given = zip(self.program.graph_signature.output_specs, node.args[0])
         results = [result for spec, result in given if spec.kind is torch.export.graph_signature.OutputKind.USER_OUTPUT]
-        found = leaves(pytree.tree_unflatten(list(range(len(results))), self.program.call_spec.out_spec))
+        tree = pytree.tree_unflatten(list(range(len(results))), self.program.call_spec.out_spec)
+        found = leaves(tree)
         names = list(found) if self.read is None else [self.read]
         if self.read is not None and list(found) == [""]:
             raise ValueError(f"read names one of several outputs, and net gives a single tensor, got {self.read!r}")
@@ -93,9 +94,10 @@ class Lowering:
         else:
             self.graph.output(self.made[each[0]])
         if names != [""]:
-            tree = pytree.tree_unflatten(list(range(len(results))), self.program.call_spec.out_spec) if self.read is None else 0
             shapes = [[int(n) for n in result.meta["val"].shape[1:]] for result in each]
-            next(iter(self.graph.find_nodes(op="output"))).meta["outputs"] = Outputs(names, shapes, plain(tree), self.read)
+            next(iter(self.graph.find_nodes(op="output"))).meta["outputs"] = Outputs(
+                names, shapes, plain(tree) if self.read is None else 0, self.read
+            )
 
     def _result(self, name, result, several):
         """A tensor that the network gives."""

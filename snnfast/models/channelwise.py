@@ -7,6 +7,7 @@ import torch
 from snnfast import checks, models, nn
 from snnfast.models.activation import FINE_OF
 from snnfast.nn import Quantised, threshold_of
+from snnfast.system.text import first_line
 
 
 def to_channelwise(net: torch.nn.Module, channel_num: int | None = None, sample: torch.Tensor | None = None) -> torch.nn.Module:
@@ -50,8 +51,7 @@ FINER = {nn.QCFS: (nn.CQCFS, nn.NQCFS), nn.SQCFS: (nn.CSQCFS, nn.NSQCFS), nn.EQC
 
 def _of_any(net, channel_num, sample):
     """A copy of a network with finer layers in place of its layer-wise ones."""
-    coarse = {m: name for name, m in reversed(list(net.named_modules())) if type(m) in FINER and threshold_of(m).numel() == 1}
-    coarse = dict(reversed(coarse.items()))
+    coarse = {m: name for name, m in net.named_modules() if type(m) in FINER and threshold_of(m).numel() == 1}
     if not coarse:
         raise ValueError(f"net has no layer-wise activation ({', '.join(cls.__name__ for cls in FINER)})")
     if sample is None:
@@ -108,5 +108,5 @@ def _places(net, sample):
         with torch.no_grad():
             twin(sample)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"net does not run on sample= {list(sample.shape)}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"net does not run on sample= {list(sample.shape)}: {first_line(error)}") from error
     return found

@@ -6,6 +6,7 @@ images are cut into chunks and batches (splitmix64's finaliser; Steele, Lea and 
 
 import torch
 
+from snnfast import checks
 from snnfast.nn.random import uniform
 
 
@@ -40,13 +41,11 @@ def check_like_weights(gm, x):
     """Refuses images in another format, or on another device, than the weights."""
     weight = next((p for p in (*gm.parameters(), *gm.buffers()) if p.is_floating_point()), x)
     if x.dtype != weight.dtype:
-        raise TypeError(f"x has dtype {_name(x.dtype)}, but the network's weights {_name(weight.dtype)}: convert one of them")
+        raise TypeError(
+            f"x has dtype {checks.dtype_name(x.dtype)}, but the network's weights {checks.dtype_name(weight.dtype)}: convert one of them"
+        )
     if x.device != weight.device:
         raise ValueError(f"x is on {x.device}, but the network's weights are on {weight.device}: move one of them")
-
-
-def _name(dtype):
-    return str(dtype).removeprefix("torch.")
 
 
 def spikes(x, amplitude, seed, t, steps, first):

@@ -15,6 +15,7 @@ from snnfast.graph.outputs import outputs_of
 from snnfast.runtime import inputs
 from snnfast.runtime.run import Run
 from snnfast.system import heap, memory
+from snnfast.system.text import first_line
 
 
 class SpikingNetwork(torch.nn.Module):
@@ -169,8 +170,7 @@ class SpikingNetwork(torch.nn.Module):
     def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
         """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
         grow with T."""
-        for t, total, dtype in self.sums(x, T, at, chunk, first, statistics, **how):
-            yield t, self.unpacked(self.read(self.clock.answer(total, t).to(dtype)))
+        return ((t, self.unpacked(y)) for t, y in self._answers(x, T, at, chunk, first, statistics, **how))
 
     def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
         """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs), several outputs as one; the sum is changed later.
@@ -201,8 +201,12 @@ class SpikingNetwork(torch.nn.Module):
     def _means(self, x, T, at, chunk):
         """What the network answers at each t, [len(at), B, ...]."""
         checks.integer("T", T)
-        found = self.sums(x, T, check_at(at, T), chunk)
-        return torch.stack([self.read(self.clock.answer(total, t).to(dtype)) for t, total, dtype in found])
+        return torch.stack([y for _, y in self._answers(x, T, check_at(at, T), chunk)])
+
+    def _answers(self, x, T, at, chunk, *args, **how):
+        """(t, what the network answers then) for each t of `at`, several outputs as one tensor."""
+        for t, total, dtype in self.sums(x, T, at, chunk, *args, **how):
+            yield t, self.read(self.clock.answer(total, t).to(dtype))
 
     def unpacked(self, y):
         """What the network gives, of a run's one tensor [..., B, values of an image]."""
@@ -217,7 +221,7 @@ def _passes(x):
     except (RuntimeError, ValueError) as error:
         if memory.is_out(error) or x.device.type != "cpu" and "CUDA" in str(error):
             raise
-        raise ValueError(f"x of shape {tuple(x.shape)} does not pass through the network: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"x of shape {tuple(x.shape)} does not pass through the network: {first_line(error)}") from error
 
 
 def analog_note(names):

@@ -11,6 +11,12 @@ def plain(text, most=300):
     return "".join("?" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
+def first_line(error):
+    """The first line of what an error says; its kind, where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
 def cell(value):
     """A value for a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe."""
     if not isinstance(value, str):

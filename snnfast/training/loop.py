@@ -21,6 +21,7 @@ from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.channelwise import to_channelwise
 from snnfast.nn.masking import rows_are
 from snnfast.system.files import save_text, whole
+from snnfast.system.text import first_line
 from snnfast.training.optimisers import OPTIMISERS, optimiser_of, parameter_groups, warmed_cosine
 
 AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -167,7 +168,7 @@ class Training:
             file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
             missing = set(_STATE) - set(file)
         except Exception as error:  # torch.load raises many kinds
-            told = (str(error) or type(error).__name__).splitlines()[0]
+            told = first_line(error)
             raise ValueError(f"{self.out / 'last.pt'} is not readable, so nothing can be resumed: {told}") from error
         if missing:
             raise ValueError(f"{self.out / 'last.pt'} is not the state of a training: it has no {', '.join(sorted(missing))}")

@@ -116,7 +116,7 @@ def test_the_same_thresholds_as_convert_gives(here):
     ).test
     from snnfast.data import folders
 
-    images = torch.stack([prepared.transform(folders.opened(str(p))) for p in folders.pictures("pictures/other")])
+    images = torch.stack(list(folders.Pictures("pictures/other", prepared.transform)))
     snn = snnfast.convert(net, calibrate=images, levels=8, mode="differential", read="logits")
     x = torch.stack([row[0] for row in prepared])
     assert np.array_equal(found["predicted"][:, -1], snn(x, T=16).argmax(1).numpy())
@@ -145,6 +145,9 @@ def test_without_a_file_and_on_digits(here):
     (["--model", "my_nets:net", "--calibrate", "nowhere"], "--calibrate takes 'train' or a folder of pictures, and nowhere is none"),
     (["--model", "my_nets:net", "--calibrate", "pictures/other"], "an accuracy needs one output, and net gives logits, map"),
     (["--model", "my_nets:net", "--calibrate", "pictures/other", "--read", "x"], "read must be one of logits, map, the outputs of net, got 'x'"),
+    (["--model", "my_nets:net", "--levels", "8"], "--levels is for a checkpoint that holds a network of snnfast.models, and --model gives"),
+    (["--model", "my_nets:net", "--arch", "vgg11"], "--arch is for a checkpoint that holds a network of snnfast.models"),
+    (["--model", "my_nets:net", "--key", "ema"], "--key names an entry of a file of weights: give CHECKPOINT"),
     ([], "give a CHECKPOINT, or --model package.module:function"),
 ))  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(here, capsys, given, message):
@@ -157,6 +160,8 @@ def test_what_is_wrong_is_told_in_one_line(here, capsys, given, message):
 def test_options_of_own_networks_ask_for_one(checkpoint, capsys):
     assert main(["eval", str(checkpoint), "--calibrate", "train"]) == 2
     assert "--calibrate is for a network of your own: give --model" in capsys.readouterr().err
+    assert main(["eval", str(checkpoint), "--percentile", "0"]) == 2
+    assert "--percentile is for a network of your own: give --model" in capsys.readouterr().err
 
 
 def test_data_must_be_named(here, capsys):
@@ -230,6 +235,16 @@ def test_weights_behind_prefixes_and_beside_others(tmp_path):
         assert torch.equal(new.model.weight, net.model.weight)
     torch.save({k: t for k, t in net.state_dict().items() if k != "twin.weight"}, tmp_path / "tied.pt")
     assert torch.equal(snnfast.load_weights(Held(), tmp_path / "tied.pt").twin.weight, net.model.weight)
+    torch.save({f"module.{k}": t for k, t in net.state_dict().items() if k != "model.weight"}, tmp_path / "tied.pt")
+    assert torch.equal(snnfast.load_weights(Held(), tmp_path / "tied.pt").model.weight, net.model.weight)
+
+
+def test_counts_of_a_norm_are_loaded(tmp_path):
+    net = nn.BatchNorm1d(4).train()
+    net(torch.randn(8, 4)), net(torch.randn(8, 4))
+    for prefix in ("", "module."):
+        torch.save({prefix + k: t for k, t in net.state_dict().items()}, tmp_path / "w.pt")
+        assert snnfast.load_weights(nn.BatchNorm1d(4), tmp_path / "w.pt").num_batches_tracked == 2
 
 
 @pytest.mark.parametrize("spoilt, message", (
