@@ -2,13 +2,14 @@
 
 In each: the library is built from source; every library, built with whichever torch, is loaded and gives the reference's bits; ops run on fake
 tensors, under torch.export and torch.compile; every Triton kernel compiles for sm_90 with nothing spilled. Where torch has nvcc's CUDA, the CUDA
-library is linked and loaded, and so is the one that travels (`make gpu-kit`). What each environment showed is a row of bench/results/versions.jsonl.
+library is linked and loaded, and so is the one that travels (`make gpu-kit`); networks on a GPU are captured, on fake tensors. What each environment showed is a row of bench/results/versions.jsonl.
 
 Environments lie in ~/.cache/snnfast/versions (5 to 7 GB each) and are made once. `--only 2.11.0` takes one of them.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -161,6 +162,40 @@ def here_ops(cuda):
     return told
 
 
+def here_capture():
+    """A network on a GPU is captured as on a CPU, by a torch that has CUDA: tensors are fake, so no GPU is needed."""
+    import torch
+    from torch import nn
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from snnfast.graph.export import capture
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.group = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GroupNorm(2, 8)
+            self.row, self.last, self.flat = nn.LayerNorm(8), nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            h = self.group(torch.relu(self.norm(self.conv(x)))).flatten(2).transpose(1, 2)
+            q = self.row(nn.functional.gelu(h))
+            return self.flat(self.last(nn.functional.scaled_dot_product_attention(q, q, q).mean(1)))
+
+    found = {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for device in ("cpu", "cuda"):
+            net = Net().eval()
+            for m in net.modules():
+                for name, p in m.named_parameters(recurse=False):
+                    setattr(m, name, nn.Parameter(torch.empty(p.shape, device=device)))
+                for name, b in m.named_buffers(recurse=False):
+                    setattr(m, name, torch.empty(b.shape, dtype=b.dtype, device=device))
+            program = capture(net, list(torch.empty(2, 1, 3, 8, 8, device=device)))
+            found[device] = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert found["cpu"] == found["cuda"], found
+    return dict(operators=len(found["cpu"]))
+
+
 def here_triton():
     """Every Triton kernel for sm_90: nothing spilled, contracted or approximate."""
     import compile_triton
@@ -172,6 +207,9 @@ def here_triton():
     slow = [k for k in found if k.startswith("bwd plain") and "fp64" not in k and len(found[k]["groups"]) > 3]
     assert not slow, {k: found[k]["groups"] for k in slow}
     return dict(triton=triton.__version__, kernels=len(found))
+
+
+HERE = dict(ops=functools.partial(here_ops, False), cuda=functools.partial(here_ops, True), triton=here_triton, capture=here_capture)
 
 
 # ---- the matrix
@@ -216,6 +254,8 @@ def examined(e, kit, folder):
     if links and (kit / "_CUDA.abi3.so").exists():
         with tempfile.TemporaryDirectory() as path:
             check("the kit loads", row, lambda: inside(e.interpreter, "cuda", package(kit.glob("*.so"), path)))
+    if cuda:
+        check("a network on a GPU is captured", row, lambda: inside(e.interpreter, "capture", ROOT))
     row |= check("Triton kernels compile", row, lambda: inside(e.interpreter, "triton", ROOT)) or {}
     return row, [source / "snnfast/_C.abi3.so"] if source else None
 
@@ -223,10 +263,10 @@ def examined(e, kit, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--only", metavar="TORCH", help="one environment, by its torch")
-    p.add_argument("--here", choices=("ops", "cuda", "triton"), help=argparse.SUPPRESS)
+    p.add_argument("--here", choices=HERE, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.here:
-        print(json.dumps(here_triton() if args.here == "triton" else here_ops(args.here == "cuda")))
+        print(json.dumps(HERE[args.here]()))
         return 0
     sys.path.insert(0, str(ROOT / "bench"))
     import stored

@@ -14,6 +14,10 @@ from torch._subclasses import FakeTensor
 from snnfast.graph.copies import stays_whole
 from snnfast.system.text import first_line
 
+# Images of a captured batch. torch takes another kernel for more: cuDNN's batch norm serves no more than these. A graph that is free above them too
+# would be refused. It is a bound of the capture alone: a run goes through the modules, with as many images as it likes.
+MOST = 65535
+
 
 @torch.library.custom_op("snnfast::site", mutates_args=())
 def site(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -57,7 +61,7 @@ def capture(net, samples):
 def _program(net, x):
     with warnings.catch_warnings(), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         warnings.simplefilter("ignore")
-        program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+        program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch", max=MOST)},), strict=False)
         return program.run_decompositions({})
 
 

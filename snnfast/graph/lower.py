@@ -229,9 +229,18 @@ class Lowering:
             self._constant(node)
         elif not any(a in self.data for a in inputs):
             self._of_the_batch(node, name)
+        elif name in aten.CREATED and self._is_filled_alone(node):
+            number = aten.filled_with(node, self.value)
+            self.constants[node] = torch.full(value.shape, number, dtype=value.dtype, device=value.device)
         else:
             self.data.add(node)
             self._of_images(node, name)
+
+    def _is_filled_alone(self, node):
+        """Whether equal numbers that follow from no image have a shape of no batch: of an image only the dtype is asked, as in x.new_zeros((7, 7))."""
+        given = aten.arguments(node)
+        known = given.get("fill_value", given.get("value")) not in self.data
+        return known and not any(isinstance(n, torch.SymInt) and n.node.expr.free_symbols for n in node.meta["val"].shape)
 
     def _of_the_batch(self, node, name):
         """A constant of the batch's size. One of equal numbers follows the format of the network, as its weights do."""

@@ -192,6 +192,19 @@ def test_network_runs_in_flat_memory(tiny):
     assert (a.argmax(1) == b.argmax(1)).float().mean() >= 0.8
 
 
+def test_a_network_of_batch_norms_on_the_gpu_is_captured():
+    """cuDNN's batch norm serves 65,535 images at most, which the capture must not find too few."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+    x = torch.randn(16, 3, 8, 8, device="cuda")
+    snn = snnfast.convert(net.cuda(), calibrate=x, percentile=100)
+    with torch.no_grad():
+        assert (snn(x, T=256) - net(x)).norm() < 0.02 * net(x).norm()
+
+
 def test_sparse_products_give_the_bits_of_the_cpu():
     """A network without poolings: convolutions, neurons and linear layers are the same arithmetic on both."""
     torch.manual_seed(0)

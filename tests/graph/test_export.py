@@ -47,6 +47,12 @@ def spikes(s, x):
     return F.relu(s.b(s.r(s.a(x))))
 
 
+def _mask(h):
+    mask = h.new_zeros((6, 6))
+    mask[1:, :4] = 1
+    return mask
+
+
 BODIES = {
     "view by the size of the batch": lambda s, h: s.h(h.view(h.size(0), -1)),
     "len": lambda s, h: s.h(h.reshape(len(h), -1)),
@@ -65,6 +71,8 @@ BODIES = {
     "tokens before images": lambda s, h: s.h(
         s.b(h).flatten(2).permute(2, 0, 1).reshape(-1, 4).mul(2.0).view(36, -1, 4).permute(1, 2, 0).flatten(1)
     ),
+    "zeros made of the dtype alone, and written to": lambda s, h: s.h((h * _mask(h)).flatten(1)),
+    "another way for more images than cuDNN takes": lambda s, h: s.h((h if h.size(0) <= 65535 else h * 2).flatten(1)),
     "double and back": lambda s, h: s.h(h.double().to(h.dtype).flatten(1)),
     "an assertion": lambda s, h: (torch._assert(h.shape[1] == 4, "channels"), s.h(h.flatten(1)))[1],
     "a module made in forward": lambda s, h: s.h(nn.Flatten()(nn.ReLU()(h))),
