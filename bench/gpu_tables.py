@@ -123,7 +123,8 @@ def networks():
     last = {}
     for r in stored.read("large-T"):
         if "gpu" in r and "seconds" in r and r["gpu"] != "stand-in":
-            last[r["gpu"], r["arch"], r["T"], r["batch"], r.get("dtype", "fp32"), r["way"], r["kernels"].split(",")[0]] = r
+            last[r["gpu"], r["arch"], r["T"], r["batch"], "exact" if r.get("products") == "exact" else r.get("dtype", "fp32"), r["way"],
+                 r["kernels"].split(",")[0]] = r  # fmt: skip
     cells = [
         [arch, T, batch, dtype, way, kernels, f"{r['images_per_second']:.1f}", f"{r['peak'] / (1 << 30):.2f} GiB", gpu]
         for (gpu, arch, T, batch, dtype, way, kernels), r in last.items()

@@ -44,7 +44,7 @@ def one(args):
     if T == 0:
         check(way, net, x[:1], args.chunk)
         return print("{}")
-    run = build(way, net.to(device), args.chunk)
+    run = build(way, net.to(device), args.chunk, args.products)
     with torch.no_grad(), formats(args.dtype):  # torch's default on a GPU is tf32, in convolutions alone
         run(x, 8)  # libraries choose and prepare what they run
         if device.type == "cuda":
@@ -63,8 +63,9 @@ def one(args):
 
 def child(args, way, arch, T, chunk=0):
     return stored.child(
-        __file__, way=way, arch=arch, T=T, batch=args.batch, width=args.width, device=args.device, chunk=chunk, dtype=args.dtype
-    )
+        __file__, way=way, arch=arch, T=T, batch=args.batch, width=args.width, device=args.device, chunk=chunk, dtype=args.dtype,
+        **({"products": args.products} if args.products else {}),
+    )  # fmt: skip
 
 
 def best_chunk(args, arch):
@@ -118,6 +119,7 @@ def main():
     p.add_argument(
         "--dtype", default="fp32", choices=("fp32", "tf32", "author"), help="of the products: tf32 on a GPU, author as torch has it"
     )
+    p.add_argument("--products", choices=("sparse", "exact", "dense"), help="of our way (default: the device's)")
     p.add_argument("--results", type=Path, default=stored.RESULTS)
     p.add_argument("--way", choices=(*WAYS, "ratio", "peak"), help=argparse.SUPPRESS)
     p.add_argument("--chunk", type=int, default=0, help="steps that SpikingJelly takes at once (default 0: the fastest of 4, 16 and 64)")
@@ -146,6 +148,7 @@ def main():
             for way, r in rows.items():
                 r["ratio"] = r["image_steps_per_second"] / max(others) if way == "snnfast" and others else None
                 what = dict(arch=arch, T=T, way=way, batch=args.batch, width=args.width, rounds=args.rounds, dtype=args.dtype)
+                what |= {"products": args.products} if args.products else {}
                 what |= {"chunk": chunk} if way == "spikingjelly" else {}
                 stored.append("large-T", facts, [what | r], args.results)
                 print(_line(f"{arch}, {T}", way, r), flush=True)

@@ -13,6 +13,7 @@ from eager import AuthorsIF
 
 import snnfast
 from snnfast import nn
+from snnfast.runtime.execution import Execution
 
 WAYS = ("authors", "steps", "spikingjelly", "snnfast")
 
@@ -117,9 +118,12 @@ def spikingjelly(net, chunk):
     return run
 
 
-def ours(net, chunk):
+def ours(net, chunk, products=None):
     snn = snnfast.convert(net)
-    return lambda x, T: snn.logits(x, T, [T], chunk or None)[0]
+    if products is None:
+        return lambda x, T: snn.logits(x, T, [T], chunk or None)[0]
+    execution = Execution(snn.gm, next(net.parameters()).device, products=products)
+    return lambda x, T: sum(y.double().sum(0) for y in snn.chunks(x, T, chunk or None, execution=execution)) / T
 
 
 def firing_rate(net, x, T=64):
@@ -128,6 +132,8 @@ def firing_rate(net, x, T=64):
     return float(sum(s.count.sum() for s in states.values()) / sum(s.count.numel() for s in states.values()) / T)
 
 
-def build(way, net, chunk=0):
-    """chunk: steps at a time, where a way has such."""
-    return {"authors": authors, "steps": steps, "spikingjelly": spikingjelly, "snnfast": ours}[way](net, chunk)
+def build(way, net, chunk=0, products=None):
+    """chunk: steps at a time, where a way has such.  products: of ours."""
+    if way == "snnfast":
+        return ours(net, chunk, products)
+    return {"authors": authors, "steps": steps, "spikingjelly": spikingjelly}[way](net, chunk)

@@ -65,14 +65,14 @@ class Named(torch.nn.Module):
         return self.net(x)["out"]
 
 
-def row(name, T, levels):
+def row(name, T, levels, device="cpu"):
     """How near `name` comes to its network after T steps, or why it is refused."""
     net, shape = network(name)
-    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(device)
     for w in net.parameters():
         if w.dim() > 1 and not w.any():  # a last layer that starts at zero would answer nothing
             torch.nn.init.normal_(w, std=0.02)
-    net, found = net.eval(), dict(row=name, T=T, image=list(shape), parameters=sum(p.numel() for p in net.parameters()))
+    net, found = net.eval().to(device), dict(row=name, T=T, image=list(shape), parameters=sum(p.numel() for p in net.parameters()))
     began = time.perf_counter()
     try:
         snn = _converted(net, x, levels)
@@ -121,10 +121,11 @@ def main(argv=None):
     p.add_argument("names", nargs="*", default=ZOO)
     p.add_argument("--T", type=stored.positive, default=512)
     p.add_argument("--levels", type=stored.positive, default=256)
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = p.parse_args(argv)
     for name in args.names:
-        found = row(name, args.T, args.levels)
-        stored.append("zoo", stored.facts(), [found])
+        found = row(name, args.T, args.levels, args.device)
+        stored.append("zoo", stored.facts(args.device), [found])
         print({k: v for k, v in found.items() if k != "image"}, flush=True)
 
 

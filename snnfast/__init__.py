@@ -15,6 +15,7 @@ from snnfast.models.channelwise import to_channelwise
 from snnfast.ops import library as _library
 from snnfast.ops.conv import spike_conv2d, spike_linear
 from snnfast.ops.cos import cos_start
+from snnfast.ops.exact import ExactWeights, exact_conv2d, exact_linear, exact_weights
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.neuron import IAFState
@@ -29,9 +30,10 @@ from snnfast.version import __version__  # noqa: F401
 backends.register(_library.override)
 
 __all__ = [
-    "Accelerated", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start", "cs_qcfs",
-    "data", "evaluate", "evaluation", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn",
-    "plif", "qcfs", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
+    "Accelerated", "ExactWeights", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start",
+    "cs_qcfs", "data", "evaluate", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time",
+    "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn", "plif", "qcfs", "save_checkpoint", "softmax_over_time",
+    "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip
 
 

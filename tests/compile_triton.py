@@ -23,6 +23,7 @@ from snnfast.engines.triton import (
     elementwise,
     gather,
     iaf,
+    integer,
     kernel,
     launch,
     layer_norm,
@@ -169,5 +170,23 @@ def compiled():
     return found
 
 
+def compiled_exact():
+    """The exact product, for a layer whose channels are whole blocks and for one of any size: what ptxas reports, and its tensor instructions."""
+    found = {}
+    for name, O, C, aligned in (("whole", 128, 128, True), ("small", 64, 64, True), ("any", 33, 40, False)):
+        fn = triton.jit(integer.fwd_kernel, do_not_specialize=integer.RUN_TIME)
+        shape = launch.exact_shape(O, C)
+        constants = {"KY": 3, "KX": 3} | {k: v for k, v in shape.items() if k != "num_warps"}
+        kinds = dict(s="*i8", w="*i8", bias="*i32", scale="*fp32", y="*fp32") | dict.fromkeys(constants, "constexpr")
+        signature = {n: kinds.get(n, "i32") for n in fn.arg_names}
+        divisible = {n for n in fn.arg_names if signature[n].startswith("*") or (aligned and n in ("O", "C"))}
+        attrs = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(fn.arg_names) if n in divisible}
+        source = ASTSource(fn, signature=signature, constexprs=constants, attrs=attrs)
+        made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=dict(OPTIONS, num_warps=shape["num_warps"]))
+        products = re.findall(r"(?:wgmma\.mma_async|mma\.sync)\S*\.s32\.s8\.s8", made.asm["ptx"])
+        found[f"exact {name}"] = facts(made) | dict(products=len(products), warp_group="wgmma" in "".join(products))
+    return found
+
+
 if __name__ == "__main__":
-    json.dump(compiled(), sys.stdout)
+    json.dump(compiled_exact() if sys.argv[1:] == ["exact"] else compiled(), sys.stdout)

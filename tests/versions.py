@@ -2,7 +2,8 @@
 
 In each: the library is built from source; every library, built with whichever torch, is loaded and gives the reference's bits; ops run on fake
 tensors, under torch.export and torch.compile; every Triton kernel compiles for sm_90 with nothing spilled. Where torch has nvcc's CUDA, the CUDA
-library is linked and loaded, and so is the one that travels (`make gpu-kit`); networks on a GPU are captured, on fake tensors. What each environment showed is a row of bench/results/versions.jsonl.
+library is linked and loaded, and so is the one that travels (`make gpu-kit`); networks on a GPU are captured, on fake tensors. What each
+environment showed is a row of bench/results/versions.jsonl.
 
 Environments lie in ~/.cache/snnfast/versions (5 to 7 GB each) and are made once. `--only 2.11.0` takes one of them.
 """

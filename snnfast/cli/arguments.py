@@ -171,7 +171,9 @@ def _eval(p):
     p.add_argument("--batch-size", type=int, metavar="B", help="images at a time (default: chosen)")
     p.add_argument("--chunk", type=int, metavar="t", help="steps at a time (default: chosen)")
     p.add_argument("--dtype", choices=DTYPES, default="fp32", metavar="NAME", help=f"of matrix products: {', '.join(DTYPES)}")
-    p.add_argument("--products", choices=KINDS, metavar="NAME", help="sparse (skip zeros; the default on a CPU) or dense (torch's)")
+    p.add_argument(
+        "--products", choices=KINDS, metavar="NAME", help="sparse (skip zeros; the default on a CPU), exact (integers) or dense (torch's)"
+    )
     p.add_argument("--deterministic", action="store_true", help="results that do not depend on batch, chunk, threads; slower")
     p.add_argument("--cuda-graphs", action="store_true", help="capture the loop over time on a GPU")
     p.add_argument("--images", type=int, metavar="N", help="only the first N images")

@@ -4,8 +4,8 @@
     CUDA   the compiled library `snnfast._CUDA` where it was built, else Triton where it is installed, else the reference
            (SNNFAST_CUDA_PROVIDER=cuda|triton|reference)
 
-A neuron that is written in Python alone has no C++ kernel: on CUDA it runs on Triton where that is installed. The choice is made once, at
-import; the dispatcher does the rest.
+A neuron that is written in Python alone has no C++ kernel, nor has the exact product: on CUDA they run on Triton where that is installed. The
+choice is made once, at import; the dispatcher does the rest.
 """
 
 import importlib
@@ -29,6 +29,7 @@ def _load(name):
 _C, _why = _load("snnfast._C")
 _warned: set[tuple[str, str]] = set()
 _BESIDE_NEURONS = "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out"
+_TENSOR_CORES = "exact_fwd", "exact_out"  # in Triton alone: on CUDA wherever that is
 COMPILED = [*_BESIDE_NEURONS]  # the ops that have C++ kernels; those of neurons add themselves
 has_triton = importlib.util.find_spec("triton") is not None
 
@@ -59,9 +60,9 @@ def register(override):
 
     The compiled libraries registered theirs when they were imported, above.
     """
-    if provider == "triton":
-        for name in _BESIDE_NEURONS:
-            override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
+    names = [*(_BESIDE_NEURONS if provider == "triton" else ()), *(_TENSOR_CORES if has_triton and provider != "reference" else ())]
+    for name in names:
+        override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
 
 
 def register_neuron(override, stem, equation, differentiable, compiled):

@@ -7,17 +7,7 @@ what the product adds up. Each value that arrives and is not zero is one.
 import torch
 
 from snnfast.graph.rows import rows_of
-from snnfast.graph.vocabulary import module_of
-
-_VIEWS = frozenset("reshape permute transpose flatten unflatten view contiguous squeeze unsqueeze movedim swapaxes t".split())
-
-
-def _is_view(node, gm):
-    layer = module_of(gm, node)
-    if layer is not None:
-        return isinstance(layer, (torch.nn.Flatten, torch.nn.Unflatten, torch.nn.Identity))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name.split(".")[0] in _VIEWS
+from snnfast.graph.units import is_view
 
 
 def counted(gm, plan, products):
@@ -25,7 +15,7 @@ def counted(gm, plan, products):
     found = []
     for node in products:
         source = node.all_input_nodes[0]
-        while source not in plan.firing and source.op != "placeholder" and _is_view(source, gm):
+        while source not in plan.firing and source.op != "placeholder" and is_view(source, gm):
             source = source.all_input_nodes[0]
         if node in plan.spiking and source not in plan.firing and source.op != "placeholder":
             found.append(node)

@@ -26,7 +26,7 @@ def evaluate(
     chunk: int | None = None,
     device: str | torch.device = "cpu",
     dtype: Literal["fp32", "tf32", "bf16", "fp16", "author"] = "fp32",
-    products: Literal["sparse", "dense"] | None = None,
+    products: Literal["sparse", "exact", "dense"] | None = None,
     deterministic: bool = False,
     graphs: bool = False,
     statistics: bool | Statistics = False,
@@ -56,8 +56,9 @@ def evaluate(
         device: where to run.
         dtype: of matrix products, "fp32", "tf32", "bf16", "fp16" or "author"; see `snnfast/runtime/number_formats.py`. Neurons are fp32
             in all of them.
-        products: "sparse", products that skip zeros and whose results depend on no batch, or "dense", torch's; see
-            `snnfast/runtime/sparse_products.py`. Default: sparse on a CPU with dtype "fp32".
+        products: "sparse", products that skip zeros and whose results depend on no batch; "exact", sums of integers behind spikes, the same
+            bits on every device, and on a GPU by tensor cores; or "dense", torch's. See `snnfast/runtime/sparse_products.py`. Default: sparse on a
+            CPU with dtype "fp32", else dense.
         deterministic: calls libraries with shapes that depend neither on batch nor chunk, see `snnfast/runtime/fixed_shapes.py`; without
             it a library may sum in another order for another batch. Slower.
         statistics: True, or a `snnfast.evaluation.statistics.Statistics` of `snn`: unevenness, firing rates, SOPs, energy and

@@ -281,7 +281,8 @@ class Evaluation:
             speed=dict(images_per_second=pace, image_steps_per_second=pace * self.settings.T, processes=len(parts)),
             memory=dict(plan=str(self.plan), batch=self.plan.batch, chunk=self.plan.chunk, estimate=self.plan.bytes, budget=self.plan.budget,
                         peak=max(facts["peak"] for _, facts, _ in batches)),
-            profile=self._profile(batches), settings=self.settings.told() | dict(quantised=any(self.snn.levels.values())),
+            profile=self._profile(batches),
+            settings=self.settings.told() | self._exact() | dict(quantised=any(self.snn.levels.values())),
             not_idle=[sum(facts["not_idle"][i] for _, facts, _ in batches) for i in range(2)] if self.snn.clock.differential else [],
             not_finite=_summed(facts.get("not_finite", {}) for _, facts, _ in batches),
             machine=self.store.machine if self.store else machine(self.device), **per_image.summary(record, self.settings.at),
@@ -300,6 +301,10 @@ class Evaluation:
                 self.statistics.add(facts["statistics"])
         self.told = True
         return counted
+
+    def _exact(self):
+        """The layers whose sums were exact, where that was asked for."""
+        return {"exact_layers": self.execution.exact()} if self.execution.products == "exact" else {}
 
     def _windows(self, batches, images):
         if not self.settings.start_stop:

@@ -97,8 +97,9 @@ class Dry:
             self.copied[node] = 0 if layout_of(x).dense else x.nbytes
             self.taken.add(node)
             return torch.zeros_like(x)
-        if execution.sparse_product(node):
+        if product := execution.product(node):
             self.sparse[node] = 0 if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last) else x.nbytes
+            self.sparse[node] += product.scratch(x)
 
         def take(numel, dtype):
             self.taken.add(node)

@@ -237,7 +237,7 @@ class Lowering:
             self._of_images(node, name)
 
     def _is_filled_alone(self, node):
-        """Whether equal numbers that follow from no image have a shape of no batch: of an image only the dtype is asked, as in x.new_zeros((7, 7))."""
+        """Whether equal numbers have a shape of no batch: of an image only the dtype is asked, as in x.new_zeros((7, 7))."""
         given = aten.arguments(node)
         known = given.get("fill_value", given.get("value")) not in self.data
         return known and not any(isinstance(n, torch.SymInt) and n.node.expr.free_symbols for n in node.meta["val"].shape)

@@ -84,7 +84,7 @@ def spike_conv2d(
     >>> snnfast.spike_conv2d(s, weight, padding=1)[0, 0].tolist()
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
-    rule = Rule(*_pair("stride", stride, 1), *_pair("padding", padding, 0), *_pair("dilation", dilation, 1))
+    rule = Rule(*pair("stride", stride, 1), *pair("padding", padding, 0), *pair("dilation", dilation, 1))
     _check(x, weight, bias, 4, "[R, C, H, W]", "[O, C, KY, KX]")
     rows, w = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
     R, Ho, Wo, O = gather.spec(rows, w, rule)
@@ -150,7 +150,7 @@ def _as_read(weight):
     return weight.permute((2, 3, 1, 0) if weight.dim() == 4 else (1, 0))
 
 
-def _pair(name, value, least):
+def pair(name, value, least):
     pair = (value, value) if isinstance(value, (int, torch.SymInt)) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")

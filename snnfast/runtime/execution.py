@@ -8,8 +8,10 @@ import torch
 
 from snnfast.graph.flow import served, unspiking
 from snnfast.graph.rows import Rows, rows_of
+from snnfast.graph.units import units
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import linear_part
+from snnfast.runtime.exact_products import ExactProduct, added_up
 from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.runtime.number_formats import HALF, HalfProducts, check_dtype
 from snnfast.runtime.sparse_products import SparseProduct, lay, products_of
@@ -89,7 +91,11 @@ class Execution:
         self.half = HalfProducts(gm, dtype) if dtype in HALF else None
         self.fixed = FixedShapes(gm, device) if deterministic else None
         self.clock = Clock(device) if timed else None
-        self.products, self.sparse = products_of(products, dtype, device), {}
+        self.products, self.served = products_of(products, dtype, device), {}
+        self.units = units(gm) if self.products == "exact" else {}
+        self.added = dict.fromkeys(
+            (node for unit in self.units.values() for node in unit.sized)
+        )  # values that each adds up, as a run has seen
         self.linear_parts = {}  # of modules, by name
         self.unspiking = unspiking(gm)
         lay(gm, self.products)
@@ -103,14 +109,24 @@ class Execution:
             self.linear_parts[node.target] = linear_part.module_without_constant(module)
         return self.linear_parts[node.target]
 
-    def sparse_product(self, node, constants=True):
-        """The `SparseProduct` of a node, or None where torch computes it."""
+    def product(self, node, constants=True):
+        """The `SparseProduct` or `ExactProduct` of a node, or None where torch computes it."""
         if self.products == "dense" or node in self.unspiking:
             return None
-        if (node, constants) not in self.sparse:
+        if (node, constants) not in self.served:
             module = self.module(node, constants) if node.op == "call_module" else None
-            self.sparse[node, constants] = SparseProduct(module) if served(module) else None
-        return self.sparse[node, constants]
+            self.served[node, constants] = self._product(node, module) if served(module) else None
+        return self.served[node, constants]
+
+    def _product(self, node, module):
+        unit = self.units.get(node.all_input_nodes[0])
+        if unit is None or module.weight.dtype != torch.float32 or (unit.by_channel and isinstance(module, torch.nn.Linear)):
+            return SparseProduct(module)
+        return ExactProduct(module, node.target, unit, self.gm.get_submodule(unit.source.target).theta, self.added)
+
+    def exact(self):
+        """Names of the layers whose sums are exact, as far as a run has come."""
+        return [p.name for p in self.served.values() if isinstance(p, ExactProduct) and p.key is not None]
 
     def chunk(self, run, steps):
         """The next `steps` steps of a run."""
@@ -124,8 +140,15 @@ class Execution:
 
         take: what gives the memory of a sparse product's result, (numel, dtype) -> a flat tensor.  constants: False for its linear part alone.
         """
-        if product := self.sparse_product(node, constants):
+        if product := self.product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
+        if node in self.added:
+            value = self._computed(interpreter, node, env, per_row, rows, take, constants)
+            self.added[node] = added_up(node, env[node.all_input_nodes[0]], value)
+            return value
+        return self._computed(interpreter, node, env, per_row, rows, take, constants)
+
+    def _computed(self, interpreter, node, env, per_row, rows, take, constants):
         if take and node.target in INTO and not self.half and not node.kwargs:
             args = [env[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
             if constants or not linear_part.has_number(node, args):

@@ -1,7 +1,8 @@
-"""Matrix products that skip what is silent: which layers of a graph `snnfast.spike_conv2d` and `spike_linear` compute.
+"""Which layers of a graph kernels of snnfast compute, and which torch's.
 
 sparse   convolutions and linear layers add the weights of the inputs that are not zero, in a specified order
          (`snnfast/equations/synapses/conv.py`): results depend on no batch, chunk or thread, and the time is that of the spikes
+exact    those behind spikes add integers (`snnfast/equations/synapses/exact.py`): the same bits on every device; the others are sparse
 dense    torch's own products, which multiply by the zeros too
 
 The default is sparse on a CPU and dense on a GPU and in number formats other than fp32, which are those of libraries. What `sparse` does not serve
@@ -20,7 +21,7 @@ from snnfast.graph.flow import served
 from snnfast.nn.over_time import fresh
 from snnfast.ops.conv import Rule, is_relaid, relaid, spike_conv2d, spike_linear
 
-KINDS = ("sparse", "dense")
+KINDS = ("sparse", "exact", "dense")
 
 
 def products_of(products, dtype, device):
@@ -28,9 +29,9 @@ def products_of(products, dtype, device):
     if products is None:
         return "sparse" if dtype == "fp32" and torch.device(device).type == "cpu" else "dense"
     checks.choice("products", products, KINDS)
-    if products == "sparse" and dtype != "fp32":
+    if products != "dense" and dtype != "fp32":
         raise ValueError(
-            f"products 'sparse' are in the format of the network, so they need dtype 'fp32', got {dtype!r}: give products='dense'"
+            f"products {products!r} are in the format of the network, so they need dtype 'fp32', got {dtype!r}: give products='dense'"
         )
     return products
 
@@ -41,7 +42,7 @@ def lay(gm, products):
         if not served(module):
             continue
         w = module.weight.data
-        if products == "sparse":
+        if products != "dense":
             module.weight.data = relaid(w)
         elif is_relaid(w) and not w.is_contiguous():  # a library would sort them in every call
             module.weight.data = w.contiguous()
@@ -52,6 +53,10 @@ class SparseProduct:
 
     def __init__(self, module):
         self.module = module
+
+    def scratch(self, x):
+        """Bytes beside its result that the product of x takes."""
+        return 0
 
     def __call__(self, x, take=None):
         """take(numel, dtype) gives the memory of the result, if not torch."""

@@ -58,6 +58,7 @@ def test_the_first_call(tmp_path):
     assert "| gpu | Triton rows | ok |" in table and "| stand-in | iaf scaled | triton | [3, 64] | fp32 | cold |" in table
 
 
+@pytest.mark.thorough
 def test_the_second_call(tmp_path):
     assert rehearse("gpu-second", tmp_path).wait() == 0, (tmp_path / "gpu.log").read_text()[-3000:]
     assert list(ends(tmp_path).values()) == ["ok"] * 4
@@ -129,6 +130,7 @@ sys.exit(gpu.main())
 """
 
 
+@pytest.mark.thorough
 def test_a_row_that_fails_leaves_the_rows_after_it(tmp_path):
     program = tmp_path / "faults.py"
     program.write_text(FAULTS.format(bench=str(ROOT / "bench")))

@@ -20,6 +20,18 @@ def compiled():
     return json.loads(run.stdout)
 
 
+def test_exact_products_are_on_tensor_cores():
+    """Three products of bytes in a turn by a group of warps, inputs on their way to shared memory ahead of time, nothing spilled."""
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(HERE.parent)}
+    run = subprocess.run([sys.executable, str(HERE / "compile_triton.py"), "exact"], capture_output=True, text=True, env=env)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = json.loads(run.stdout)
+    assert all(f["products"] >= 3 and f["warp_group"] and not f["spills"] and not f["stack"] and not f["fma"] for f in found.values()), (
+        found
+    )
+    assert all(found[f"exact {name}"]["ahead"] for name in ("whole", "small")), found
+
+
 def test_every_kernel_compiles(compiled):
     # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; forms of a launch; two parameters.
     assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 5 + 2 * 2 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * (3 + 5)

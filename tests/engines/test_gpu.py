@@ -5,6 +5,7 @@ Uninitialised memory is full of NaN here as everywhere (tests/conftest.py).
 
 import cases
 import pytest
+import test_exact as exact
 import torch
 from conftest import HAS_CUDA
 from test_backends import QCFS, check_cos, check_qcfs, check_row, check_whole_quotients
@@ -219,6 +220,14 @@ def test_sparse_products_give_the_bits_of_the_cpu():
         execution = Execution(snn.gm, device, products="sparse")
         found.append(torch.cat(list(snn.chunks(x.to(device), 9, 4, execution=execution))).cpu())
     assert torch.equal(*found) and (found[0] != 0).any()
+
+
+def test_exact_products_give_the_bits_of_the_cpu():
+    """A whole network, with max and average pooling: integers have no order of sums."""
+    snn, x = snnfast.convert(exact.network()), exact.images()
+    expected, _ = exact.run(snn, x)
+    found, execution = exact.run(snn.to("cuda"), x.cuda(), chunk=13)
+    assert execution.exact() == ["4", "7", "12", "14"] and torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize("method", ["if", "srp", "cos"])

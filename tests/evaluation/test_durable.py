@@ -122,6 +122,7 @@ def test_two_processes(checkpoint, tmp_path, undisturbed):
         assert command.report(tmp_path / str(images))["images"] == images
 
 
+@pytest.mark.thorough
 def test_what_one_process_left_another_number_finishes(checkpoint, tmp_path, undisturbed):
     import torch
 
@@ -186,6 +187,7 @@ def test_resume_refuses_another_run_and_changes_nothing(checkpoint, tmp_path, ti
     assert report["at"] == [1, 2] and report["facts"]["data"] == "digits" and report["facts"]["config"]["arch"] == "vgg11"
 
 
+@pytest.mark.thorough
 def test_a_run_is_not_taken_from_another(checkpoint, tmp_path):
     """--overwrite waits for nobody and destroys nothing: the folder is in use."""
     longer = ("--T", 2048, "--images", 360, "--batch-size", 1, "--out", tmp_path)
@@ -242,6 +244,7 @@ def test_processes_that_see_other_data_are_told(tmp_path):
         assert run.returncode == 0 and run.stdout.count(told) == 2, run.stdout + run.stderr
 
 
+@pytest.mark.thorough
 def test_two_processes_interrupted(checkpoint, tmp_path, undisturbed):
     line = [sys.executable, *TORCHRUN, "-m", "snnfast", "eval", *map(str, [checkpoint, *ARGUMENTS, "--out", tmp_path])]
     process = subprocess.Popen(

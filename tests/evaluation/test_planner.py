@@ -172,6 +172,7 @@ def test_transformers_too(dtype, batch):
     assert peak <= estimate
 
 
+@pytest.mark.thorough
 def test_where_memory_runs_out_chunk_and_batch_are_halved(checkpoint, tmp_path):
     arguments = ["eval", checkpoint, "--T", 8, "--images", 18, "--statistics", "--deterministic", "--batch-size", 16, "--chunk", 8]
     code, plenty, _ = command.run(1 << 40, *arguments, "--out", tmp_path / "plenty", script=("tests/starved.py",))

@@ -45,11 +45,12 @@ def test_against_dense_products(arch):
     """The same sums in another order: in fp64 no spike moves; in fp32 one may, where a potential ends at its threshold."""
     net, x = trained_looking(arch), torch.randn(5, 3, 32, 32)
     snn = snnfast.convert(net.double())
-    a, b = (outputs(snn, x.double(), 9, None, Execution(snn.gm, products=kind)) for kind in sparse_products.KINDS)
+    a, b, c = (outputs(snn, x.double(), 9, None, Execution(snn.gm, products=kind)) for kind in ("sparse", "dense", "exact"))
     assert torch.allclose(a, b, rtol=0, atol=1e-12) and (a != 0).any()
+    assert torch.equal(a, c)  # integers are of fp32 alone: in fp64 the layers are sparse
     snn = snnfast.convert(net.float())
-    a, b = (outputs(snn, x, 9, None, Execution(snn.gm, products=kind)).mean(0) for kind in sparse_products.KINDS)
-    assert (a - b).abs().max() <= 0.05 * b.abs().max()
+    a, b, c = (outputs(snn, x, 9, None, Execution(snn.gm, products=kind)).mean(0) for kind in ("sparse", "dense", "exact"))
+    assert (a - b).abs().max() <= 0.05 * b.abs().max() and (c - b).abs().max() <= 0.05 * b.abs().max()
 
 
 def test_which_layers():
@@ -84,7 +85,7 @@ def test_layers_that_are_not_served_stay_with_torch():
     snn, x = snnfast.convert(net), torch.randn(4, 2, 6, 6)
     execution = Execution(snn.gm)
     a = outputs(snn, x, 7, None, execution)
-    served = [node.target for (node, _), product in execution.sparse.items() if product]
+    served = [node.target for (node, _), product in execution.served.items() if product]
     assert served == ["6", "9"]  # the 1x1 convolution and the linear layer; fx puts the names of Sequential's layers
     assert torch.allclose(a.mean(0), outputs(snn, x, 7, None, Execution(snn.gm, products="dense")).mean(0), atol=1e-5)
 
@@ -109,10 +110,10 @@ def test_an_evaluation_says_which(tmp_path):
     reports = {
         kind: snnfast.evaluate(snnfast.convert(net), data, T=4, products=kind, statistics=True) for kind in (None, *sparse_products.KINDS)
     }
-    assert [r.settings["products"] for r in reports.values()] == ["sparse", "sparse", "dense"]
+    assert [r.settings["products"] for r in reports.values()] == ["sparse", "sparse", "exact", "dense"]
     assert reports[None].accuracy == reports["sparse"].accuracy
     for options, message in (
-        (dict(products="fast"), "products must be one of 'sparse', 'dense'; got 'fast'"),
+        (dict(products="fast"), "products must be one of 'sparse', 'exact', 'dense'; got 'fast'"),
         (
             dict(products="sparse", dtype="bf16"),
             "products 'sparse' are in the format of the network, so they need dtype 'fp32', got 'bf16'",

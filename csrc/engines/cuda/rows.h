@@ -93,13 +93,24 @@ __global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock)
     total[i] = inside ? static_cast<const S*>(p.total)[at + i * threads] : S(0);
     last[i] = inside ? static_cast<const S*>(p.last)[at + i * threads] : S(0);
   }
-  for (int64_t t = 0; t < p.T; ++t) {
-    const S* x = static_cast<const S*>(p.x) + t * p.R * p.C + at;
-    S* y = static_cast<S*>(p.y) + t * p.R * p.C + at;
+  const S* x = static_cast<const S*>(p.x) + at;
+  S* y = static_cast<S*>(p.y) + at;
+  const int64_t step = p.R * p.C;
+  // A step's x is asked for before the step in front of it is computed: the function's sums then wait for no memory.
+  S ahead[K];
+#pragma unroll
+  for (int i = 0; i < K; ++i) ahead[i] = i * threads + row.lane < row.C ? x[i * threads] : S(0);
+  for (int64_t t = 0; t < p.T; ++t, y += step) {
 #pragma unroll
     for (int i = 0; i < K; ++i) {
-      if (i * threads + row.lane < row.C) total[i] = total[i] + x[i * threads];
+      total[i] = total[i] + ahead[i];
       row.a[i] = total[i];
+    }
+    if (t + 1 < p.T) {
+      x += step;
+#pragma unroll
+      for (int i = 0; i < K; ++i)
+        if (i * threads + row.lane < row.C) ahead[i] = x[i * threads];
     }
     F::template apply<S>(row, k);
 #pragma unroll

@@ -8,6 +8,7 @@ import triton
 
 from snnfast.engines import form
 from snnfast.engines.reference import gather as product
+from snnfast.engines.reference import integer as integers
 from snnfast.engines.triton import (
     OPTIONS,
     bound,
@@ -16,6 +17,7 @@ from snnfast.engines.triton import (
     cos,
     elementwise,
     gather,
+    integer,
     kernel,
     layer_norm,
     multistep,
@@ -30,6 +32,7 @@ _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 _cos_fwd = kernel(calibrate.fwd_kernel, cos, calibrate.RUN_TIME)
 _conv_fwd = kernel(gather.fwd_kernel, conv, gather.RUN_TIME)
+_exact_fwd = triton.jit(integer.fwd_kernel, do_not_specialize=integer.RUN_TIME)
 _softmax = kernel(rows.run_kernel, softmax, rows.RUN_TIME)
 _layer_norm = kernel(rows.run_kernel, layer_norm, rows.RUN_TIME)
 
@@ -209,6 +212,32 @@ def conv_out(x, w, bias, out, *rule):
         with _on(x):
             _conv_fwd[(programs,)](
                 x, w, bias, out, *x.shape, *w.shape[:2], w.size(3), *out.shape[1:3], *rule, has_bias=bias is not None, **shape, **OPTIONS
+            )
+
+
+def exact_shape(O, C):  # noqa: E741
+    """The form of an exact product: places and outputs of a program, inputs of a turn. An H200 chose it: bench/gpu-predictions.md."""
+    panel, deep = max(16, min(64, triton.next_power_of_2(O))), max(32, min(128, triton.next_power_of_2(C)))
+    whole = C % deep == 0 and O % panel == 0
+    if not whole:  # which inputs and outputs there are takes registers
+        panel, deep = min(panel, 32), 32
+    return dict(PLACES=64, PANEL=panel, DEEP=deep, STAGES=3, num_warps=4, whole=whole)
+
+
+def exact_fwd(s, w, bias, scale, *rule):
+    y = s.new_empty(integers.spec(s, w, rule), dtype=torch.float32)
+    exact_out(s, w, bias, scale, y, *rule)
+    return y
+
+
+def exact_out(s, w, bias, scale, out, *rule):
+    R, Ho, Wo, O = out.shape  # noqa: E741
+    shape = exact_shape(O, s.size(3))
+    if out.numel():
+        programs = -(-R * Ho * Wo // shape["PLACES"]) * -(-O // shape["PANEL"])
+        with _on(s):
+            _exact_fwd[(programs,)](
+                s, w, bias, scale, out, *s.shape[:3], Ho, Wo, O, s.size(3), *rule, KY=w.size(2), KX=w.size(3), **shape, **OPTIONS
             )
 
 

@@ -1,0 +1,34 @@
+"""Exact products in plain torch: sums of integers below 2^53 are exact in fp64 in any order, so the convolution over spikes computes them there.
+
+s is int8 [R, H, W, C] (rows are images times steps), bias int32 [O], scale fp32 [O]; y is fp32 [R, Ho, Wo, O]. The integers of the weights lie as
+their engine reads them: int8 [limbs, O, KY, KX, C] for tensor cores, else fp64 [KY, KX, C, O].
+"""
+
+import torch
+
+BLOCK = 1 << 20  # values in fp64 at a time
+
+
+def sizes_of(w):
+    """(KY, KX, C, O)"""
+    return tuple(w.shape) if w.dtype == torch.float64 else (*w.shape[2:], w.size(1))
+
+
+def spec(s, w, k):
+    """The shape of y."""
+    KY, KX, _, O = sizes_of(w)  # noqa: E741
+    sizes = [
+        (n + 2 * padding - dilation * (m - 1) - 1) // stride + 1
+        for n, m, stride, padding, dilation in zip(s.shape[1:3], (KY, KX), k[0:2], k[2:4], k[4:6])
+    ]
+    return s.size(0), *sizes, O
+
+
+def fwd(eq, convolution, s, w, bias, scale, out, k):
+    """convolution: (x [R, H, W, C], w [KY, KX, C, O], bias, *k) -> y, all fp64; for so few rows that they stay small."""
+    weight = w if w.dtype == torch.float64 else eq.whole(w).permute(1, 2, 3, 0).contiguous()
+    bias = bias.double()
+    many = max(1, BLOCK // max(1, s[:1].numel(), out[:1].numel()))
+    for x, y in zip(s.split(many), out.split(many)):
+        y.copy_(eq.current(convolution(x.double(), weight, bias, *k), scale))
+    return out

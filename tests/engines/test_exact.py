@@ -1,0 +1,267 @@
+"""Exact products: every column gives the sums that int64 gives, at full scale too; whole networks do not depend on batch, chunk or threads."""
+
+import pytest
+import torch
+from conftest import DEVICE, threads
+from torch.library import opcheck
+from torch.nn import functional as F
+
+import snnfast
+from snnfast.equations.synapses import exact as equation
+from snnfast.ops import exact
+from snnfast.ops.conv import Rule
+from snnfast.runtime.execution import Execution
+
+# (R, C, H, W), (O, KY, KX), stride, padding, dilation, most, signed
+ROWS = [
+    ((3, 5, 6, 7), (3, 3, 2), (1, 1), (1, 1), (1, 1), 1, False),
+    ((2, 64, 5, 5), (64, 3, 3), (1, 1), (1, 1), (1, 1), 1, False),
+    ((2, 40, 6, 5), (33, 3, 3), (2, 1), (0, 2), (1, 2), 1, True),
+    ((5, 33, 4, 4), (70, 1, 1), (2, 2), (0, 0), (1, 1), 4, False),
+    ((130, 96, 1, 1), (10, 1, 1), (1, 1), (0, 0), (1, 1), 9, True),
+    ((1, 130, 3, 3), (65, 3, 3), (1, 1), (1, 1), (1, 1), 127, True),
+]
+KINDS = "drawn", "largest", "cancelling", "bias alone"
+
+
+def name(row):
+    return "-".join(str(v).replace(" ", "") for v in row)
+
+
+def case(row, kind):
+    """(s int8, weight, bias, weights) of a row. largest: every input and weight is, so that sums come near 2^31."""
+    (R, C, H, W), (O, KY, KX), *_, most, signed = row
+    g = torch.Generator().manual_seed(R * C + O)
+    weight, bias = torch.randn(O, C, KY, KX, generator=g), torch.randn(O, generator=g)
+    s = torch.randint(-most if signed else 0, most + 1, (R, C, H, W), generator=g)
+    if kind == "largest":
+        s, weight = torch.full_like(s, most), weight.abs()
+    elif kind == "cancelling":
+        s, weight = torch.full_like(s, most), torch.where(torch.arange(C)[:, None, None] % 2 == 0, 1.0, -1.0 + 1e-6).expand(O, C, KY, KX)
+    elif kind == "bias alone":
+        weight, bias = weight * 1e-30, bias * 1e6
+        weight[0], bias[0] = 0.0, 0.0
+    return s.to(torch.int8), weight, bias, snnfast.exact_weights(weight, bias, unit=0.7, most=most, signed=signed)
+
+
+def integers(weight, bias, row):
+    (_, C, *_), (O, KY, KX), *_, most, signed = row
+    w = (weight.double() * 0.7).permute(0, 2, 3, 1).reshape(O, -1)
+    w, b, e = equation.quantised(w, bias.double(), most, signed)
+    return w.view(O, KY, KX, C).permute(0, 3, 1, 2), b, e
+
+
+def in_int64(s, w, b, stride, padding, dilation):
+    """The sums, window by window."""
+    O, C, KY, KX = w.shape
+    s = F.pad(s.long(), (padding[1], padding[1], padding[0], padding[0]))
+    Ho, Wo = ((n - d * (k - 1) - 1) // st + 1 for n, k, st, d in zip(s.shape[2:], (KY, KX), stride, dilation))
+    total = b[None, :, None, None].expand(len(s), O, Ho, Wo).clone()
+    for ky in range(KY):
+        for kx in range(KX):
+            y, x = ky * dilation[0], kx * dilation[1]
+            window = s[:, :, y : y + (Ho - 1) * stride[0] + 1 : stride[0], x : x + (Wo - 1) * stride[1] + 1 : stride[1]]
+            total += torch.einsum("rchw,oc->rohw", window, w[:, :, ky, kx])
+    return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("row", ROWS, ids=name)
+def test_the_sums_are_those_of_int64(row, kind):
+    s, weight, bias, weights = case(row, kind)
+    w, b, e = integers(weight, bias, row)
+    total = in_int64(s, w, b, *row[2:5])
+    assert total.abs().max() < 2**31 and w.abs().max() <= equation.LARGEST
+    expected = total.float() * torch.ldexp(torch.ones(len(e)), -e)[:, None, None]  # int64 to fp32: one rounding
+    got = snnfast.exact_conv2d(s, weights, *row[2:5])
+    assert torch.equal(got, expected) and got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("row", ROWS, ids=name)
+def test_triton(row, kind):
+    check_triton(row, kind)
+
+
+def check_triton(row, kind):
+    """Triton's kernel, on a GPU or interpreted, against the default one."""
+    from snnfast.engines.triton import launch
+
+    s, _, _, weights = case(row, kind)
+    x, limbs = (
+        s.permute(0, 2, 3, 1).contiguous().to(DEVICE),
+        torch.stack(equation.limbs(weights.packed.permute(3, 0, 1, 2).long())).to(torch.int8).to(DEVICE),
+    )
+    rule = tuple(n for pair in row[2:5] for n in pair)
+    got = launch.exact_fwd(x, limbs, weights.bias.to(DEVICE), weights.scale.to(DEVICE), *rule)
+    expected = exact.exact_fwd(s.permute(0, 2, 3, 1).contiguous(), weights.packed, weights.bias, weights.scale, *rule)
+    assert torch.equal(got.cpu(), expected)
+
+
+def test_no_input_leaves_int32():
+    """Of any weights: the inputs that make the largest and the smallest sum of each output."""
+    g = torch.Generator().manual_seed(0)
+    for most, signed in ((1, False), (1, True), (9, False), (127, True)):
+        w = torch.randn(50, 300, generator=g).double() * torch.logspace(-30, 20, 50)[:, None].double()
+        b = torch.randn(50, generator=g).double() * w.abs().amax(1)
+        whole, bias, e = equation.quantised(w, b, most, signed)
+        up = bias + most * (whole.abs() if signed else whole.clamp(min=0)).sum(1)
+        down = bias - most * (whole.abs() if signed else (-whole).clamp(min=0)).sum(1)
+        assert up.max() < 2**31 and down.min() >= -(2**31)
+        again, _, finer = equation.quantised(w * 0.5, b * 0.5, most, signed)
+        assert torch.equal(again, whole) and torch.equal(finer, e + 1)
+        # As many bits as there are: one more would leave int32, or three bytes.
+        assert bool(((torch.maximum(up, -down) > 2**29.9) | (whole.abs().amax(1) > equation.LARGEST // 2 - 1)).all())
+
+
+def test_limbs():
+    w = torch.tensor([0, 1, -1, 127, 128, -128, -129, 65535, -65536, equation.LARGEST, -equation.LARGEST])
+    found = equation.limbs(w)
+    assert all(limb.abs().max() <= 128 and limb.max() < 128 for limb in found) and torch.equal(equation.whole(found), w.double())
+
+
+def test_as_close_as_fp32():
+    """Root mean square of the error against fp64, beside that of torch's fp32 convolution: weights here have 24 bits for the largest sum that could
+    come, fp32's rounding goes by the sums that do come."""
+    g = torch.Generator().manual_seed(1)
+    weight, s = torch.randn(64, 128, 3, 3, generator=g), (torch.rand(8, 128, 8, 8, generator=g) < 0.2).to(torch.int8)
+    true = F.conv2d(s.double() * 0.7, weight.double(), padding=1)
+    error = lambda y: float((y.double() - true).square().mean().sqrt() / true.std())  # noqa: E731
+    ours = error(snnfast.exact_conv2d(s, snnfast.exact_weights(weight, unit=0.7), padding=1))
+    assert ours < 3 * error(F.conv2d(s.float() * 0.7, weight, padding=1)) and ours < 1e-6
+
+
+def test_linear_and_out():
+    weight, s = torch.randn(7, 20), torch.randint(0, 2, (3, 4, 20), dtype=torch.int8)
+    weights, out = snnfast.exact_weights(weight), torch.empty(3, 4, 7)
+    got = snnfast.exact_linear(s, weights, out=out)
+    assert got.data_ptr() == out.data_ptr() and torch.equal(out, snnfast.exact_linear(s, weights))
+    assert torch.allclose(out, s.float() @ weight.t(), atol=1e-5)
+    each = snnfast.exact_weights(weight, unit=torch.rand(20) + 0.5, signed=True)
+    assert each.to("cpu").packed.equal(each.packed)
+
+
+def test_op():
+    s, _, _, weights = case(ROWS[2], "drawn")
+    opcheck(exact.exact_fwd, (s.permute(0, 2, 3, 1).contiguous(), *weights[:3], *Rule()), test_utils=("test_schema", "test_faketensor"))
+
+
+S, W = torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.zeros(3, 4, 3, 3)
+WRONG = {
+    "weight must be finite, 1 of 4": lambda: snnfast.exact_weights(torch.tensor([[1.0, float("nan"), 0, 0]])),
+    "bias must be [O] = (3,), got shape (2,)": lambda: snnfast.exact_weights(W, torch.zeros(2)),
+    "weight must be [O, C, KY, KX] or [O, I], got shape (3,)": lambda: snnfast.exact_weights(torch.zeros(3)),
+    "most must be 1 to 127, got 128": lambda: snnfast.exact_weights(W, most=128),
+    "unit must be finite and > 0": lambda: snnfast.exact_weights(W, unit=0.0),
+    "unit must be a number or [C] = (4,), got shape (3,)": lambda: snnfast.exact_weights(W, unit=torch.ones(3)),
+    "weights of output 1 sum to": lambda: snnfast.exact_weights(torch.tensor([[1.0], [3e38]]).double() * 1e3),
+    "fewer than 8388608 together": lambda: snnfast.exact_weights(torch.zeros(1, 1 << 17), most=64),
+    "s has dtype float32; allowed: int8": lambda: snnfast.exact_conv2d(S.float(), snnfast.exact_weights(W)),
+    "s must be [R, C, H, W] with C = 4, got shape (2, 3, 5, 5)": lambda: snnfast.exact_conv2d(S[:, :3], snnfast.exact_weights(W)),
+    "is smaller than the kernel (3, 3)": lambda: snnfast.exact_conv2d(S[..., :1], snnfast.exact_weights(W)),
+    "weights must be what snnfast.exact_weights returned, got Tensor": lambda: snnfast.exact_conv2d(S, W),
+    "s must be [..., I] with I = 4": lambda: snnfast.exact_linear(S, snnfast.exact_weights(W[..., 0, 0])),
+    "out must be [R, O, Ho, Wo] = (2, 3, 3, 3)": lambda: snnfast.exact_conv2d(S, snnfast.exact_weights(W), out=torch.empty(2, 3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_refused_by_name(message):
+    with pytest.raises((ValueError, TypeError)) as error:
+        WRONG[message]()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+# ---- whole networks
+
+
+def network(norm=True):
+    torch.manual_seed(0)
+    q = lambda theta: snnfast.nn.QCFS(4, theta)  # noqa: E731
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 24, 3, padding=1), torch.nn.BatchNorm2d(24) if norm else torch.nn.Identity(), q(0.7), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(24, 33, 3, padding=1, stride=1), q(0.4), torch.nn.AvgPool2d(2), torch.nn.Conv2d(33, 20, 1, bias=False), q(0.3),
+        torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(80, 16), q(0.2), torch.nn.Linear(16, 5),
+    ).eval()  # fmt: skip
+
+
+def images(many=5):
+    return torch.randn(many, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+def run(snn, x, T=40, chunk=8, products="exact"):
+    execution = Execution(snn.gm, x.device, products=products)
+    return torch.cat(list(snn.chunks(x, T, chunk, execution=execution))), execution
+
+
+@pytest.mark.parametrize("method", ["if", "stbif", "srp", "cos"])
+def test_a_network_does_not_depend_on_batch_chunk_or_threads(method):
+    snn, x = snnfast.convert(network(), method), images()
+    whole, execution = run(snn, x)
+    assert execution.exact() == ["4", "7", "12", "14"]
+    one = torch.cat([run(snn, x[i : i + 1], chunk=13)[0] for i in range(len(x))], 1)
+    with threads(1):
+        alone, _ = run(snn, x, chunk=40)
+    assert torch.equal(whole, one) and torch.equal(whole, alone) and whole.any()
+    sparse, _ = run(snn, x, products="sparse")
+    assert (whole.mean(0) - sparse.mean(0)).abs().max() < 0.1 * sparse.mean(0).abs().max()  # spikes near the threshold move
+
+
+def test_thresholds_per_channel_and_changed_weights():
+    net, x = network(False), images()
+    net = snnfast.to_channelwise(net, sample=x)
+    snn = snnfast.convert(net)
+    found, execution = run(snn, x)
+    assert execution.exact() == ["4", "7"]  # behind a flattening a threshold per channel has no one unit
+    with torch.no_grad():
+        snn.gm.get_submodule("4").weight.mul_(0.5)
+        again = torch.cat(list(snn.chunks(x, 40, 8, execution=execution)))
+    assert not torch.equal(found, again) and torch.equal(again, run(snn, x)[0])
+
+
+def test_what_is_not_of_one_unit_stays():
+    class Sum(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+            self.q, self.r, self.head = snnfast.nn.QCFS(4, 1.0), snnfast.nn.QCFS(4, 0.3), torch.nn.Linear(3 * 256, 4)
+
+        def forward(self, x):
+            h = self.q(self.a(x))
+            return self.head((h + self.r(self.b(h))).flatten(1)) + self.c(h).flatten(1)[:, :4]
+
+    torch.manual_seed(1)
+    snn = snnfast.convert(Sum().eval())
+    assert run(snn, images())[1].exact() == ["b", "c"]
+
+
+def test_a_pooling_of_more_than_a_byte_is_served_by_the_sparse_product():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        snnfast.nn.QCFS(4, 1.0),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    ).eval()
+    snn = snnfast.convert(net)
+    found, execution = run(snn, images())
+    assert execution.exact() == [] and torch.equal(found, run(snn, images(), products="sparse")[0])
+
+
+def test_evaluation_says_which_layers_are_exact():
+    x = images(20)
+    data = torch.utils.data.TensorDataset(x, torch.arange(20) % 5)
+    report = snnfast.evaluate(snnfast.convert(network()), data, T=16, products="exact", batch=7)
+    other = snnfast.evaluate(snnfast.convert(network()), data, T=16, products="exact", batch=20, chunk=3)
+    assert report.loss == other.loss and report.settings["products"] == "exact"
+    assert report.settings["exact_layers"] == ["4", "7", "12", "14"]
+    with pytest.raises(ValueError, match="products 'exact' are in the format of the network"):
+        snnfast.evaluate(snnfast.convert(network()), data, T=16, products="exact", dtype="bf16")
+
+
+def test_weights_that_are_too_large_are_refused_by_layer():
+    net = network(False)
+    net[4].weight.data.fill_(3e38)
+    with pytest.raises(ValueError, match=r"4: weights of output 0 sum to .*; products='sparse' or 'dense' take it"):
+        run(snnfast.convert(net), images())
