@@ -213,7 +213,7 @@ WRONG = [
         "dtype must be one of 'fp32', 'tf32', 'bf16', 'fp16', 'author'; got torch.float16",
         lambda: evaluate(snn, L, T=4, dtype=torch.float16),
     ),
-    (ValueError, "products must be one of 'sparse', 'dense'; got 'exact'", lambda: evaluate(snn, L, T=4, products="exact")),
+    (ValueError, "products must be one of 'sparse', 'exact', 'dense'; got 'fast'", lambda: evaluate(snn, L, T=4, products="fast")),
     (TypeError, "deterministic must be True or False, got str", lambda: evaluate(snn, L, T=4, deterministic="no")),
     (ValueError, "graphs are of CUDA devices, and the device is cpu", lambda: evaluate(snn, L, T=4, graphs=True)),
     (
