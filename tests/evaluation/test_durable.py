@@ -234,9 +234,9 @@ def test_processes_that_see_other_data_are_told(tmp_path):
         "loader = torch.utils.data.DataLoader(data, 3, shuffle=True)\n"
         "try:\n"
         "    report = snnfast.evaluate(snnfast.convert(net), loader, T=2)\n"
-        "    print(report.images, len(set(report.record['index'].tolist())))\n"
+        "    sys.stdout.write(f\"{report.images} {len(set(report.record['index'].tolist()))}\\n\")\n"
         "except ValueError as error:\n"
-        "    print(error)\n"
+        "    sys.stdout.write(f'{error}\\n')\n"
         "processes.stop()\n"
     )
     for mode, told in (("own", "the processes see different networks, data or settings"), ("same", "20 20\n")):
