@@ -193,5 +193,6 @@ def _launch(s, weights, rule, out):
     s = s.contiguous()
     if out is None:
         return exact_fwd(s, weights.packed, weights.bias, weights.scale, *rule)
+    checks.disjoint(out, s=s, weights=weights.packed)
     exact_out(s, weights.packed, weights.bias, weights.scale, out, *rule)
     return out

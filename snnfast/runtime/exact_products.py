@@ -4,8 +4,6 @@ import math
 
 import torch
 
-from snnfast.engines.reference import gather
-from snnfast.ops.conv import Rule
 from snnfast.ops.exact import exact_conv2d, exact_linear, exact_weights
 from snnfast.runtime.sparse_products import SparseProduct
 
@@ -49,17 +47,17 @@ class ExactProduct(SparseProduct):
             self.made, self.key = (made, (1.0 / unit).float().view(-1, 1, 1) if unit.dim() else float(1.0 / unit)), key
         return self.made
 
-    def _product(self, take, x):
-        m, divisor = self.module, self.divisor()
-        if divisor is None:
-            return super()._product(take, x)
+    def _linear(self, x, out):
+        if (divisor := self.divisor()) is None:
+            return super()._linear(x, out)
         weights, per_unit = self.weights(divisor)
-        if isinstance(m, torch.nn.Linear):
-            shape = (*x.shape[:-1], m.out_features)
-            return exact_linear(_integers(x, per_unit), weights, out=take(math.prod(shape), torch.float32).view(shape))
+        return exact_linear(_integers(x, per_unit), weights, out=out)
+
+    def _conv2d(self, x, out):
+        if (divisor := self.divisor()) is None:
+            return super()._conv2d(x, out)
+        m, (weights, per_unit) = self.module, self.weights(divisor)
         s = _integers(x.contiguous(memory_format=torch.channels_last), per_unit)
-        shape = gather.spec(s.permute(0, 2, 3, 1), m.weight.permute(2, 3, 1, 0), Rule(*m.stride, *m.padding, *m.dilation))
-        out = take(math.prod(shape), torch.float32).view(shape).permute(0, 3, 1, 2)
         return exact_conv2d(s, weights, m.stride, m.padding, m.dilation, out=out)
 
 
@@ -68,7 +66,7 @@ def _integers(x, per_unit):
     return (x * per_unit).round_().to(torch.int8)
 
 
-def added_up(node, before, after):
+def added_up(before, after):
     """How many values a pooling node adds up for each that it gives, None where that is not the same for all."""
     (h, w), (ho, wo) = before.shape[-2:], after.shape[-2:] if after.dim() == before.dim() else (1, 1)
     return None if h % ho or w % wo else h * w // (ho * wo)

@@ -94,8 +94,8 @@ class Execution:
         self.products, self.served = products_of(products, dtype, device), {}
         self.units = units(gm) if self.products == "exact" else {}
         self.added = dict.fromkeys(
-            (node for unit in self.units.values() for node in unit.sized)
-        )  # values that each adds up, as a run has seen
+            node for unit in self.units.values() for node in unit.sized
+        )  # how many values each adds up, as a run saw
         self.linear_parts = {}  # of modules, by name
         self.unspiking = unspiking(gm)
         lay(gm, self.products)
@@ -126,7 +126,7 @@ class Execution:
 
     def exact(self):
         """Names of the layers whose sums are exact, as far as a run has come."""
-        return [p.name for p in self.served.values() if isinstance(p, ExactProduct) and p.key is not None]
+        return list(dict.fromkeys(p.name for p in self.served.values() if isinstance(p, ExactProduct) and p.key is not None))
 
     def chunk(self, run, steps):
         """The next `steps` steps of a run."""
@@ -142,11 +142,10 @@ class Execution:
         """
         if product := self.product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
+        value = self._computed(interpreter, node, env, per_row, rows, take, constants)
         if node in self.added:
-            value = self._computed(interpreter, node, env, per_row, rows, take, constants)
-            self.added[node] = added_up(node, env[node.all_input_nodes[0]], value)
-            return value
-        return self._computed(interpreter, node, env, per_row, rows, take, constants)
+            self.added[node] = added_up(env[node.all_input_nodes[0]], value)
+        return value
 
     def _computed(self, interpreter, node, env, per_row, rows, take, constants):
         if take and node.target in INTO and not self.half and not node.kwargs:

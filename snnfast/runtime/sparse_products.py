@@ -74,7 +74,13 @@ class SparseProduct:
         m = self.module
         if isinstance(m, torch.nn.Linear):
             shape = (*x.shape[:-1], m.out_features)
-            return spike_linear(x, m.weight, m.bias, out=take(math.prod(shape), x.dtype).view(shape))
+            return self._linear(x, take(math.prod(shape), x.dtype).view(shape))
         shape = gather.spec(x.permute(0, 2, 3, 1), m.weight.permute(2, 3, 1, 0), Rule(*m.stride, *m.padding, *m.dilation))
-        out = take(math.prod(shape), x.dtype).view(shape).permute(0, 3, 1, 2)
+        return self._conv2d(x, take(math.prod(shape), x.dtype).view(shape).permute(0, 3, 1, 2))
+
+    def _linear(self, x, out):
+        return spike_linear(x, self.module.weight, self.module.bias, out=out)
+
+    def _conv2d(self, x, out):
+        m = self.module
         return spike_conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, out=out)

@@ -9,11 +9,15 @@ from torch.nn.functional import pad
 
 def spec(x, w, k):
     """The shape of y."""
-    sizes = [
+    return x.size(0), *places(x, w.shape[:2], k), w.size(3)
+
+
+def places(x, kernel, k):
+    """(Ho, Wo). kernel: (KY, KX)."""
+    return tuple(
         (n + 2 * padding - dilation * (m - 1) - 1) // stride + 1
-        for n, m, stride, padding, dilation in zip(x.shape[1:3], w.shape[:2], k[0:2], k[2:4], k[4:6])
-    ]
-    return x.size(0), *sizes, w.size(3)
+        for n, m, stride, padding, dilation in zip(x.shape[1:3], kernel, k[0:2], k[2:4], k[4:6])
+    )
 
 
 def fwd(eq, x, w, bias, k):

@@ -6,6 +6,8 @@ their engine reads them: int8 [limbs, O, KY, KX, C] for tensor cores, else fp64 
 
 import torch
 
+from snnfast.engines.reference.gather import places
+
 BLOCK = 1 << 20  # values in fp64 at a time
 
 
@@ -17,11 +19,7 @@ def sizes_of(w):
 def spec(s, w, k):
     """The shape of y."""
     KY, KX, _, O = sizes_of(w)  # noqa: E741
-    sizes = [
-        (n + 2 * padding - dilation * (m - 1) - 1) // stride + 1
-        for n, m, stride, padding, dilation in zip(s.shape[1:3], (KY, KX), k[0:2], k[2:4], k[4:6])
-    ]
-    return s.size(0), *sizes, O
+    return s.size(0), *places(s, (KY, KX), k), O
 
 
 def fwd(eq, convolution, s, w, bias, scale, out, k):
