@@ -21,6 +21,7 @@ from snnfast.ops.lif import lif
 from snnfast.ops.neuron import IAFState
 from snnfast.ops.plif import plif
 from snnfast.ops.python_neuron import neuron
+from snnfast.ops.quanta import quanta
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 from snnfast.ops.rows import RowState, layer_norm_over_time, softmax_over_time
 from snnfast.reports.report import Report
@@ -32,7 +33,7 @@ backends.register(_library.override)
 __all__ = [
     "Accelerated", "ExactWeights", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start",
     "cs_qcfs", "data", "evaluate", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time",
-    "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn", "plif", "qcfs", "save_checkpoint", "softmax_over_time",
+    "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time",
     "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip
 

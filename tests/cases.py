@@ -12,7 +12,7 @@ import torch
 from snnfast.engines.form import SPIKES
 from snnfast.equations.neurons.iaf import Rule
 from snnfast.ops import iaf as op
-from snnfast.ops import plif
+from snnfast.ops import plif, quanta
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 # T and N: whole and ragged units of 32, whole and ragged groups of steps, more than one block.
@@ -38,6 +38,9 @@ KNOBS = dict(
 
 # Of the neuron with a learnt leak: no negative spikes, always a leak.
 PLIF_KNOBS = KNOBS | dict(negative=["none"], unit=["volts"], memory=[False], offset=[0.0], leak=["input", "product", "quotient"])
+# Of the neuron with several quanta a step: its ladders for strict, hard and so on.
+QUANTA_KNOBS = {k: v for k, v in KNOBS.items() if k not in ("reset", "strict", "memory", "offset", "leak")}
+QUANTA_KNOBS |= dict(negative=["none", "stbif"], ladder=[("uniform", 1), ("uniform", 3), ("uniform", 32), ("power", 1), ("power", 8)])
 
 
 def sample(count, seed, sizes=SIZES, knobs=KNOBS):
@@ -60,10 +63,11 @@ def sample(count, seed, sizes=SIZES, knobs=KNOBS):
 def name(row):
     T, N = row["size"]
     words = [f"T{T}", f"N{N}", row["dtype"], row["theta"]]
-    words += [str(row[k]) for k in ("negative", "unit", "reset", "surrogate") if row[k] not in ("none", "volts", "soft", "zif")]
-    words += [f"offset{row['offset']}"] if row["offset"] else []
-    words += [f"leak-{row['leak']}"] if row["leak"] else []
-    words += [k for k in ("strict", "constant", "masked", "carried", "detach", "memory") if row[k]]
+    words += [str(row[k]) for k in ("negative", "unit", "reset", "surrogate") if row.get(k, "soft") not in ("none", "volts", "soft", "zif")]
+    words += [f"offset{row['offset']}"] if row.get("offset") else []
+    words += [f"leak-{row['leak']}"] if row.get("leak") else []
+    words += ["{}{}".format(*row["ladder"])] if "ladder" in row else []
+    words += [k for k in ("strict", "constant", "masked", "carried", "detach", "memory") if row.get(k)]
     return "-".join(words)
 
 
@@ -97,20 +101,22 @@ class Case:
         v = randn(N).to(acc) if row["carried"] else None
         count = torch.randint(-2, 4, (N,), generator=g, dtype=torch.int32) if row["carried"] else None
         signed = row["negative"] != "none"
-        self.memory = row["memory"] and signed
+        self.memory = row.get("memory", False) and signed
         if self.memory and count is not None:
             count = (count * 0.375).to(acc)
         mask = rand(N) < 0.7 if row["masked"] else None
         self.neuron = [t if t is None else t.to(device) for t in (x.to(dtype), theta, v, count, mask)]
-        caps = (-2.0, 3.0) if signed else (0.0, float("inf"))
-        self.rule = Rule(
+        self.rule = self.rule_of(row, (-2.0, 3.0) if signed else (0.0, float("inf")))
+        self.numbers = self.OPS.eq.numbers.pack(self.rule)
+        self.ds = randn(T, N).to(dtype).to(device)
+        self.dv = randn(N).to(acc).to(device) if row["carried"] else None
+
+    def rule_of(self, row, caps):
+        return Rule(
             row["unit"] == "normalised" and not row["leak"], row["strict"], row["reset"] == "hard", 0.125, row["negative"], *caps,
             row["surrogate"], 1.3, row["detach"], self.memory, row["offset"], self.tau if row["leak"] else 0.0,
             row["leak"] == "input", row["leak"] == "product",
         )  # fmt: skip
-        self.numbers = self.OPS.eq.numbers.pack(self.rule)
-        self.ds = randn(T, N).to(dtype).to(device)
-        self.dv = randn(N).to(acc).to(device) if row["carried"] else None
 
     def parameters(self, theta):
         return theta
@@ -133,6 +139,19 @@ class PlifCase(Case):
     def parameters(self, theta):
         rho = torch.rand(theta.shape, generator=torch.Generator().manual_seed(theta.numel()), dtype=torch.float64) * 0.8 + 0.1
         return torch.stack((theta, rho.to(theta)))
+
+
+class QuantaCase(Case):
+    """The same of a neuron that sends several quanta in a step; theta is a quarter, so that it does."""
+
+    OPS = quanta.OPS
+
+    def rule_of(self, row, caps):
+        ladder, m = row["ladder"]
+        return quanta.Rule(m, ladder, row["unit"] == "normalised", row["negative"], *caps, row["surrogate"], 1.3, row["detach"])
+
+    def parameters(self, theta):
+        return theta / 4
 
 
 def same(a, b):

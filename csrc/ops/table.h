@@ -8,6 +8,8 @@
   X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)       \
   X(plif_fwd, MultistepFwd, multistep_fwd, PLIF)     \
   X(plif_bwd, MultistepBwd, multistep_bwd, PLIF)     \
+  X(quanta_fwd, MultistepFwd, multistep_fwd, Quanta) \
+  X(quanta_bwd, MultistepBwd, multistep_bwd, Quanta) \
   X(cos_fwd, Calibrate, calibrate, COS)              \
   X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS) \
   X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS) \

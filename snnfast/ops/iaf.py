@@ -26,7 +26,7 @@ def rule_of(
     checks.choice("surrogate", surrogate, tuple(GAMMA))
     v_reset = checks.number("v_reset", v_reset)
     gamma = GAMMA[surrogate] if gamma is None else checks.number("gamma", gamma, positive=True)
-    n_min, p_max = _caps(negative, caps, memory)
+    n_min, p_max = caps_of(negative, caps, memory)
     offset = checks.number("offset", offset)
     if tau is not None:
         if unit != "volts":
@@ -40,7 +40,7 @@ def rule_of(
     )  # fmt: skip
 
 
-def _caps(negative, caps, memory):
+def caps_of(negative, caps, memory=False):
     """(n_min, p_max) of the net count."""
     if negative is not None:
         checks.choice("negative", negative, (None, *NEGATIVE))

@@ -7,7 +7,7 @@ from conftest import DEVICE, isas, threads
 
 from snnfast.engines import reference
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import cos, plif
+from snnfast.ops import cos, plif, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -96,6 +96,23 @@ def test_plif_triton(case):
 
     k = launch.multistep_of(plif.equation)
     check_row(case[0], k.fwd, k.out, k.bwd, DEVICE, case[1], make=cases.PlifCase, kinds=case[2])
+
+
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("row", cases.sample(60, seed=9, knobs=cases.QUANTA_KNOBS), ids=cases.name)
+def test_quanta_cpu(isa, row):
+    check_row(row, quanta.OPS.fwd, quanta.OPS.out, quanta.OPS.bwd, make=cases.QuantaCase)
+
+
+TRITON_QUANTA = cases.sample(6, seed=10, sizes=[(1, 5), (7, 37), (18, 70)], knobs=cases.QUANTA_KNOBS)
+
+
+@pytest.mark.parametrize("case", interpreted(TRITON_QUANTA), ids=name_of)
+def test_quanta_triton(case):
+    from snnfast.engines.triton import launch
+
+    k = launch.multistep_of(quanta.equation)
+    check_row(case[0], k.fwd, k.out, k.bwd, DEVICE, case[1], make=cases.QuantaCase, kinds=case[2])
 
 
 def check_cos(row, fwd, device="cpu"):

@@ -60,6 +60,10 @@ template <class V, class S> SNN_HD V ratio(V f, S b, S /*inverse*/) { return f /
 SNN_HD F32 magnitude(F32 x) { return reinterpret_cast<F32>(reinterpret_cast<I32>(x) & 0x7fffffff); }
 SNN_HD F64 magnitude(F64 x) { return reinterpret_cast<F64>(reinterpret_cast<I64>(x) & 0x7fffffffffffffff); }
 
+// 2^j with 0.75 2^j <= x < 1.5 2^j, of finite x >= 0; of 0, 0. A half more in the bits below the exponent carries into it from 1.5 on.
+SNN_HD F32 nearest_power(F32 x) { return reinterpret_cast<F32>((reinterpret_cast<I32>(x) + 0x400000) & 0x7f800000); }
+SNN_HD F64 nearest_power(F64 x) { return reinterpret_cast<F64>((reinterpret_cast<I64>(x) + (int64_t(1) << 51)) & 0x7ff0000000000000); }
+
 SNN_HD F32 round_down(F32 x) {
 #if defined(__AVX512BW__)
   return _mm512_floor_ps(x);

@@ -37,6 +37,9 @@ SNN_HD float magnitude(float x) { return fabsf(x); }
 SNN_HD double magnitude(double x) { return fabs(x); }
 SNN_HD float round_down(float x) { return floorf(x); }
 SNN_HD double round_down(double x) { return floor(x); }
+// 2^j with 0.75 2^j <= x < 1.5 2^j, of finite x >= 0; of 0, 0.
+SNN_HD float nearest_power(float x) { return __int_as_float((__float_as_int(x) + 0x400000) & 0x7f800000); }
+SNN_HD double nearest_power(double x) { return __longlong_as_double((__double_as_longlong(x) + (1LL << 51)) & 0x7ff0000000000000LL); }
 SNN_HD float square_root(float x) { return sqrtf(x); }
 SNN_HD double square_root(double x) { return sqrt(x); }
 SNN_HD float exponential(float x) { return expf(x); }
@@ -142,11 +145,14 @@ __device__ __forceinline__ uint32_t spike_bytes(float a, float b, float c, float
   return negative ? ones | (top >> 7 & 0x01010101u) * 0xfeu : ones;
 }
 
-// The same for one spike.
+// The same for one spike; of an equation E whose spikes are any whole numbers, a conversion.
+template <class E>
 __device__ __forceinline__ int8_t spike_byte(float s) {
+  if constexpr (E::levels) return int8_t(s);
   const int32_t bits = int32_t(__float_as_uint(s));
   return int8_t(bits >> 31 | (bits >> 23 & 1));
 }
+template <class E>
 __device__ __forceinline__ int8_t spike_byte(double s) { return int8_t(s); }
 
 __device__ __forceinline__ float widen(float x) { return x; }

@@ -86,13 +86,13 @@ __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const
     store_once(out, y);
   } else if constexpr (kind == Spikes::int8) {
     Pack<int8_t, many> y;
-    if constexpr (many % 4 == 0) {
+    if constexpr (many % 4 == 0 && !E::levels) {
       uint32_t* words = reinterpret_cast<uint32_t*>(&y);
 #pragma unroll
       for (int j = 0; j < many; j += 4) words[j / 4] = spike_bytes<E::counts>(s.e[j], s.e[j + 1], s.e[j + 2], s.e[j + 3]);
     } else {
 #pragma unroll
-      for (int j = 0; j < many; ++j) y.e[j] = spike_byte(s.e[j]);
+      for (int j = 0; j < many; ++j) y.e[j] = spike_byte<E>(s.e[j]);
     }
     store_once(out, y);
   } else if constexpr (kind == Spikes::bits) {

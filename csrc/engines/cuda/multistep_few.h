@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kFewThreads)
         kept += (E::counts ? 2 : 1) * p.N;
       }
       const S s = neurons.step(0, widen(x), own[0], k);
-      if constexpr (kind == Spikes::int8) to[r][lane] = spike_byte(s);
+      if constexpr (kind == Spikes::int8) to[r][lane] = spike_byte<E>(s);
       else to[r][lane] = narrow<X>(s * scale);
     };
     if (T - tile * kFewRows >= kFewRows) {

@@ -97,6 +97,7 @@ struct IAF {
   static constexpr int fields = 15;       // of class Rule
   static constexpr int parameters = 1;    // theta
   static constexpr bool counts = Signed;  // the count gates the spikes, so the backward needs it
+  static constexpr bool levels = false;   // a spike is -1, 0 or 1
 
   static bool is_signed(const Rule& r) { return IafRule(r).negative != Negative::none; }
   static bool remembers(const Rule& r) { return IafRule(r).memory; }  // the count is a float memory

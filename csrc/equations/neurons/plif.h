@@ -25,7 +25,7 @@ struct TrainedPlifNumbers : PlifNumbers<S> {
 
 struct PlifNeuron {
   static constexpr int fields = IAF<false>::fields, parameters = 2;  // theta, rho
-  static constexpr bool counts = false;
+  static constexpr bool counts = false, levels = false;
 
   static bool is_signed(const Rule&) { return false; }
   static bool remembers(const Rule&) { return false; }

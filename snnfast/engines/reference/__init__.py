@@ -23,8 +23,15 @@ def _splat(like, number):
     return number if isinstance(number, torch.Tensor) else torch.full_like(like, number)
 
 
+def _power(a):
+    """2^j with 0.75 2^j <= a < 1.5 2^j, of finite a >= 0; of 0, 0: a half more in the bits below the exponent carries into it from 1.5 on."""
+    if a.dtype == torch.float64:
+        return (a.view(torch.int64).add(1 << 51) & 0x7FF0000000000000).view(torch.float64)
+    return (a.view(torch.int32).add(1 << 22) & 0x7F800000).view(torch.float32)
+
+
 # x/theta with x a tensor and theta a tensor is a true division on every device.
-_torch = dict(where=_where, splat=_splat, div=torch.true_divide, floor=torch.floor, exp=torch.exp, root=root, total=total, largest=largest)
+_torch = dict(where=_where, splat=_splat, div=torch.true_divide, floor=torch.floor, exp=torch.exp, power=_power, root=root, total=total, largest=largest)
 
 
 def bound(module):

@@ -42,6 +42,15 @@ def _exp(a):
 
 
 @triton.jit
+def _power(a):
+    # 2^j with 0.75 2^j <= a < 1.5 2^j, of finite a >= 0; of 0, 0: a half more in the bits below the exponent carries into it from 1.5 on.
+    if a.dtype == tl.float64:
+        return ((a.to(tl.int64, bitcast=True) + 0x8000000000000) & 0x7FF0000000000000).to(tl.float64, bitcast=True)
+    else:
+        return ((a.to(tl.int32, bitcast=True) + 0x400000) & 0x7F800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _root(a):
     # tl.sqrt is approximate on fp32.
     if a.dtype == tl.float64:
@@ -66,7 +75,7 @@ def _largest(a):
     return tl.max(a, axis=1, keep_dims=True)
 
 
-_primitives = dict(where=_where, splat=_splat, div=_div, floor=_floor, exp=_exp, root=_root, total=_total, largest=_largest, tl=tl)
+_primitives = dict(where=_where, splat=_splat, div=_div, floor=_floor, exp=_exp, power=_power, root=_root, total=_total, largest=_largest, tl=tl)
 
 
 def bound(module):
