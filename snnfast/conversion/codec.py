@@ -38,7 +38,7 @@ def _named(function):
 FUNCTIONS = {name: entry for entry in _KNOWN if not isinstance(entry, str) for name in _named(entry)}
 OURS = {
     cls.__name__: cls
-    for cls in (nn.IF, nn.SpikeMask, over_time.Pool, over_time.Differential, over_time.Call, over_time.RowsFirst, TokenBatchNorm)
+    for cls in (nn.IF, nn.Quanta, nn.SpikeMask, over_time.Pool, over_time.Differential, over_time.Call, over_time.RowsFirst, TokenBatchNorm)
 }
 FUSED = {"softmax": over_time.FusedSoftmax, "layer norm": over_time.FusedLayerNorm}
 NOTES = ("kind", "rows", "place", "told", "shape", "outputs")

@@ -11,7 +11,7 @@ from snnfast import checks, nn
 from snnfast.conversion import functions, max_pooling, relu_thresholds
 from snnfast.conversion.calibration import Images
 from snnfast.conversion.inputs import OPTIONS, Constant, Inputs, default_of, inputs_of, of_mode
-from snnfast.conversion.method import Method, method_of
+from snnfast.conversion.method import REGISTRY, Method, method_of
 from snnfast.conversion.method import options as options_of_methods
 from snnfast.conversion.methods import OwnNeuron
 from snnfast.conversion.neurons import put_neurons, put_neurons_by_images
@@ -149,8 +149,8 @@ def convert(
     # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
     levels = {}
     if batches is not None:
-        levels = put_neurons_by_images(gm, how.neuron(), batches, calibrate, clock.differential)
-    levels = put_neurons(gm, how.neuron(), clock.differential) | levels
+        levels = put_neurons_by_images(gm, how, batches, calibrate, clock.differential)
+    levels = put_neurons(gm, how, clock.differential) | levels
     _check_names(how.neuron()["v0"], levels)
     if not levels:
         raise ValueError(_nothing_to_fire(gm))
@@ -197,11 +197,16 @@ def _mode_asked(mode, inputs, method):
     of = mode if inputs is None else inputs.mode
     if mode not in (None, of):
         raise ValueError(f"inputs={inputs.name!r} is of mode {of!r}; mode {mode!r} takes {' or '.join(map(repr, of_mode(mode)))}")
-    if of == "differential" and getattr(method, "name", method) not in (None, "stbif"):
+    if of == "differential" and method is not None and "differential" not in _modes_of(method):
         raise ValueError(
-            f"mode 'differential' runs with ST-BIF neurons, whose net count follows a falling sum too: method 'stbif', got {method!r}"
+            "mode 'differential' runs with neurons whose net count follows a falling sum too: method 'stbif' or 'quanta', got " f"{method!r}"
         )
     return None if mode is None and isinstance(inputs, Constant) else of
+
+
+def _modes_of(method):
+    """The modes that a method, or one of this name, runs in."""
+    return (method if isinstance(method, Method) else REGISTRY[checks.choice("method", method, tuple(REGISTRY))][0]).modes
 
 
 def _samples(sample, batches):

@@ -7,6 +7,9 @@ A method is an object that owns all it does; its options are its fields. Each ha
     srp          tau steps first; then neurons whose potential ended at or below 0 emit nothing    `SRP`
     srp+stbif, srp+snm    the same, with negative spikes in the second phase                `SRP(negative="stbif")`
     cos          each layer's start voltage is calibrated on its first rho inputs           `COS`
+    quanta       up to m quanta of theta/m a step, with negative ones                       `SignedQuanta`
+    group        the same without negative ones: m members of a group                       `Group`
+    burst        up to m spikes of theta a step                                             `Burst`
 
 `parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for snm volts, a start at 0 and the
 float memory. All else is the same function.
@@ -17,7 +20,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from snnfast import checks
+from snnfast import checks, nn
 from snnfast.ops.iaf import rule_of
 
 REGISTRY: dict[str, Any] = {}  # name -> what makes the method from its fields
@@ -49,10 +52,15 @@ class Method:
     least_T: ClassVar[int] = 0  # inputs that each layer sees at once, before its first step
     rehearsal: ClassVar[int] = 0  # steps that a run takes before it counts
     bytes_per_neuron: ClassVar[int] = 0  # beside the potential and the count
+    modes: ClassVar[tuple] = ("per_step",)  # of `convert`, in which it runs
     told: ClassVar[tuple] = ("v0", "caps")  # of the neuron's keywords, those that a report names
 
     def __post_init__(self):
-        rule_of(**{k: v for k, v in self.neuron().items() if k not in ("v0", "by_number")})
+        self.check_rule({k: v for k, v in self.neuron().items() if k not in ("v0", "by_number")})
+
+    def check_rule(self, rule):
+        """Refuses numbers that its neuron does not take."""
+        rule_of(**rule)
 
     @property
     def name(self):
@@ -61,8 +69,12 @@ class Method:
         return next(fits, type(self).__name__)
 
     def neuron(self):
-        """Keywords of `snnfast.nn.IF` for the steps that count."""
+        """Keywords of `layer` for the steps that count."""
         return {"unit": "normalised" if self.parity else "volts", "v0": 0.5 if self.v0 is None else self.v0}
+
+    def layer(self, theta, differential=False, **keywords):
+        """The neuron layer with these keywords. theta: the threshold of its activation; in mode "differential" the size of a level."""
+        return nn.IF(theta=theta, **keywords)
 
     def before(self, run, chunk):
         """What `run` does before its first step that counts, `chunk` steps at a time."""

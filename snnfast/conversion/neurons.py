@@ -10,9 +10,9 @@ from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import called
 
 
-def put_neurons(gm, keywords, differential):
-    """Puts an IF in place of every quantised activation, with its mask behind it; returns their names and levels."""
-    levels = {}
+def put_neurons(gm, method, differential):
+    """Puts a neuron of a `Method` in place of every quantised activation, with its mask behind it; returns their names and levels."""
+    levels, keywords = {}, method.neuron()
     for name, m in list(gm.named_modules()):
         if not nn.is_quantised(m):
             continue
@@ -25,7 +25,7 @@ def put_neurons(gm, keywords, differential):
         else:
             theta = nn.threshold_of(m)
         levels[name] = high - low
-        replace(gm, name, _own(m, theta.detach(), name, options) or _neuron(theta.detach(), name, options, getattr(m, "axis", 1)))
+        replace(gm, name, _own(m, theta.detach(), name, options) or _neuron(method, theta.detach(), name, options, differential, getattr(m, "axis", 1)))
         if getattr(m, "mask", None) is not None:
             _mask(gm, name, m.mask)
     return levels
@@ -53,9 +53,10 @@ def _mask(gm, name, mask):
         new.args = (node,)
 
 
-def _neuron(theta, name, options, axis=1):
+def _neuron(method, theta, name, options, differential, axis=1):
     own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
-    return nn.IF(theta=theta, axis=axis if theta.dim() < 2 else None, **{**options, "v0": voltage_of(options["v0"], name, own)})
+    options = {**options, "v0": voltage_of(options["v0"], name, own)}
+    return method.layer(theta, differential, axis=axis if theta.dim() < 2 else None, **options)
 
 
 def _put_behind(gm, node, name, neuron):
@@ -74,8 +75,8 @@ def _put_behind(gm, node, name, neuron):
     node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not first)
 
 
-def put_neurons_by_images(gm, keywords, batches, how, differential):
-    """Puts an IF in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with thresholds from
+def put_neurons_by_images(gm, method, batches, how, differential):
+    """Puts a neuron of a `Method` in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with thresholds from
     images; returns their names and levels, None where they have none. how: a `Percentile`.
 
     In mode "differential" a neuron is the activation rounded to `how.levels` levels up to that threshold, of either sign behind other functions.
@@ -87,7 +88,7 @@ def put_neurons_by_images(gm, keywords, batches, how, differential):
     taken = {n for n, m in gm.named_modules() if not isinstance(m, relu_thresholds.MODULES)}
     found, signed = relu_thresholds.thresholds(gm, [*relus, *behind], batches, how.q, how.per, magnitudes=set(behind))
     dtype = next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32)
-    names = {}
+    names, keywords = {}, method.neuron()
     for node in [n for n in gm.graph.nodes if n in found]:
         theta, options = found[node].to(dtype), keywords
         if differential:
@@ -95,9 +96,9 @@ def put_neurons_by_images(gm, keywords, batches, how, differential):
             theta, options = theta / how.levels, {**keywords, "caps": (low, how.levels)}
         if node in behind:
             name = relu_thresholds.free_name(f"{node.name}_neuron", taken)
-            _put_behind(gm, node, name, _neuron(theta, name, options))
+            _put_behind(gm, node, name, _neuron(method, theta, name, options, differential))
         else:
             name = relu_thresholds.name_of(node, taken)
-            put_in_place(gm, node, name, _neuron(theta, name, options))
+            put_in_place(gm, node, name, _neuron(method, theta, name, options, differential))
         names[name] = how.levels - low if differential else None
     return names

@@ -31,14 +31,15 @@ def is_view(node, gm):
 class Unit:
     """x = s theta / divisor with whole numbers s.
 
-    source: the neuron layer, whose theta counts.  by_channel: whether theta is [C] along dimension 1.  divisor, most: of the average pooling in
-    between, 1 without; largest s.  signed: whether s may be negative.  sized: nodes that add up as many values as an image of the run has.
+    source: the neuron layer, whose theta counts.  by_channel: whether theta is [C] along dimension 1.  divisor: of the average pooling in
+    between, 1 without.  quanta: the largest spike of a neuron, in theta.  signed: whether s may be negative.  sized: nodes that add up as many values as an image of the run has.
     """
 
     source: torch.fx.Node
     by_channel: bool
     signed: bool
     divisor: int = 1
+    quanta: int = 1
     sized: tuple = ()
 
     def pooled(self, many):
@@ -65,8 +66,8 @@ def _of_neuron(node, layer):
     if layer.neuron is not iaf or not layer.own or layer.options.get("spikes", "scaled") != "scaled":
         return None
     if layer.theta.numel() == 1:
-        return Unit(node, False, layer.is_signed())
-    return Unit(node, True, layer.is_signed()) if layer.axis == 1 and layer.theta.dim() == 1 else None
+        return Unit(node, False, layer.is_signed(), quanta=layer.most)
+    return Unit(node, True, layer.is_signed(), quanta=layer.most) if layer.axis == 1 and layer.theta.dim() == 1 else None
 
 
 def _through(node, layer, unit, gm):

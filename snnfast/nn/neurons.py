@@ -57,6 +57,8 @@ class IF(nn.Module):
     [1.0, 1.0, 0.0]
     """
 
+    parts = 1  # how many theta make the threshold of the activation that it stands for
+
     def __init__(
         self,
         T: int = 0,
@@ -102,18 +104,25 @@ class IF(nn.Module):
 
     def _check(self, options):
         """Runs nothing, but refuses what the first call would refuse."""
-        allowed, make = (_RULE, rule_of) if self.neuron is iaf else (self.neuron.Rule._fields, self.neuron.rule)
-        rule = {k: v for k, v in options.items() if k not in ("v0", "mask", "spikes")}
-        unknown = set(rule) - set(allowed)
-        if unknown:
-            raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
-        make(**rule)
+        self._check_rule({k: v for k, v in options.items() if k not in ("v0", "mask", "spikes")})
         checks.choice("spikes", options.get("spikes", "scaled"), SPIKES)
         v0, mask = options.get("v0", 0.5), options.get("mask")
         if not isinstance(v0, torch.Tensor):
             checks.number("v0", v0)
         if mask is not None:
             checks.tensor("mask", mask, (torch.bool,))
+
+    def _check_rule(self, rule):
+        allowed, make = (_RULE, rule_of) if self.neuron is iaf else (self.neuron.Rule._fields, self.neuron.rule)
+        unknown = set(rule) - set(allowed)
+        if unknown:
+            raise TypeError(f"IF got unexpected options: {', '.join(sorted(unknown))}")
+        make(**rule)
+
+    @property
+    def most(self):
+        """The largest spike of a step, in theta."""
+        return 1
 
     def reset(self):
         """Forgets the state: the next call starts from v0."""
@@ -157,9 +166,13 @@ class IF(nn.Module):
             return self.options.get("negative") is not None
         return signed(self.neuron.rule(**{k: v for k, v in self.options.items() if k in self.neuron.Rule._fields}))
 
+    def is_counted(self):
+        """Whether the net count is the number of spikes: each is 1."""
+        return self.most == 1 and not self.is_signed()
+
     def not_idle(self, state):
         """How many neurons would fire at the next step without any current: a tensor []."""
-        s, _ = self.fire(torch.zeros_like(state.v), T=1, state=state, spikes="int8")
+        s, _ = self.fire(torch.zeros_like(state.v), T=1, state=state, spikes="unit")
         return torch.count_nonzero(s)
 
     def calibrate(self, x, T=None, max_shift=None):

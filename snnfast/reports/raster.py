@@ -72,7 +72,7 @@ def _alone(layer, x, places, step, method):
         counts.append(state.count.clone())
     v, n = torch.stack(potentials), torch.stack(counts)
     n = n / layer.theta if n.is_floating_point() else n
-    s = torch.diff(n, dim=0, prepend=torch.zeros_like(n[:1])).round().to(torch.int8)
+    s = torch.diff(n, dim=0, prepend=torch.zeros_like(n[:1])).round().to(torch.int8 if layer.most <= 127 else torch.int16)
     arrays = dict(neuron=places, theta=layer.theta, x=x.float(), v=v.float(), s=s)
     if layer.neuron is iaf:
         jump = 1.0 if layer.options.get("unit") == "normalised" else layer.theta

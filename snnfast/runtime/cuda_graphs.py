@@ -39,7 +39,7 @@ class Graphs:
             return "something looks into every chunk"
         if run.entering and run.entering.sums:
             return "what enters products is counted chunk by chunk"
-        if run.counting and any(run.gm.get_submodule(n.target).is_signed() for n in run.plan.firing):
+        if run.counting and not all(run.gm.get_submodule(n.target).is_counted() for n in run.plan.firing):
             return "negative spikes are counted chunk by chunk"
         return None
 

@@ -26,7 +26,7 @@ class ExactProduct(SparseProduct):
         """Of the average pooling in front, 1 without; None where that adds up more than a byte holds, or not as many values at every place."""
         added = [self.added[node] for node in self.unit.sized]
         divisor = None if None in added else self.unit.divisor * math.prod(added)
-        return divisor if divisor and divisor <= MOST else None
+        return divisor if divisor and divisor * self.unit.quanta <= MOST else None
 
     def scratch(self, x):
         """The input in units, in fp32 and in bytes."""
@@ -41,7 +41,7 @@ class ExactProduct(SparseProduct):
             theta = self.theta.detach().double().flatten()
             unit = (theta if self.unit.by_channel else theta[0]) / divisor
             try:
-                made = exact_weights(m.weight, m.bias, unit=unit, most=divisor, signed=self.unit.signed)
+                made = exact_weights(m.weight, m.bias, unit=unit, most=divisor * self.unit.quanta, signed=self.unit.signed)
             except ValueError as error:
                 raise ValueError(f"{self.name}: {error}; products='sparse' or 'dense' take it") from None
             self.made, self.key = (made, (1.0 / unit).float().view(-1, 1, 1) if unit.dim() else float(1.0 / unit)), key

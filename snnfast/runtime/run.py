@@ -261,7 +261,7 @@ class Run:
             options = options | self.method.start(neuron, current, T is not None)
         s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
         self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
-        if self.counting and neuron.is_signed():
+        if self.counting and not neuron.is_counted():
             self.signed[node] = self.signed.get(node, 0) + nonzeros(s)
 
     def _image_current(self, source):

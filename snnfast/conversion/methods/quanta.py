@@ -1,0 +1,70 @@
+"""Signed quanta: up to m quanta a step, back as well as forth."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from snnfast import nn
+from snnfast.conversion.method import Method, register
+from snnfast.ops.quanta import rule_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several(Method):
+    """What methods have whose neurons send several quanta in a step (`snnfast.quanta`). They run in units of the quantum; `parity`: in volts.
+
+    Args:
+        m: most quanta a neuron sends in a step.
+    """
+
+    m: int = 32
+
+    told: ClassVar[tuple] = ("v0", "caps", "m", "ladder")
+
+    def parts(self):
+        """How many quanta make the threshold of an activation."""
+        return self.m
+
+    def check_rule(self, rule):
+        rule_of(**rule)
+
+    def neuron(self):
+        return {"unit": "volts" if self.parity else "normalised", "v0": 0.5 if self.v0 is None else self.v0, "m": self.m}
+
+    def layer(self, theta, differential=False, **keywords):
+        parts = 1 if differential else self.parts()
+        return nn.Quanta(theta / parts, parts=parts, **keywords)
+
+
+@register("quanta")
+@dataclass(frozen=True, kw_only=True)
+class SignedQuanta(Several):
+    """A neuron sends up to m quanta of theta/m in a step, and takes back what was too much, while its net count is above 0: ST-BIF with several
+    spikes a step. On the ladder "uniform" a step is the activation rounded to m levels, so that few steps do; m T is what counts. On "power" a step
+    is a power of two, m the largest, in fewer bits.
+
+    Args:
+        m: most quanta a neuron sends in a step; on the ladder "power" 2^(n - 1), with n thresholds.
+        ladder: "uniform", any whole number of quanta; "power", a power of two of them.
+        caps: (n_min, p_max) of the net count of quanta, see `snnfast.quanta`.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> snnfast.convert(net, methods.SignedQuanta(m=8), calibrate=inputs)(inputs, T=2).shape
+    torch.Size([3, 2])
+    """
+
+    ladder: Literal["uniform", "power"] = "uniform"
+    caps: tuple | None = None
+
+    modes: ClassVar[tuple] = ("per_step", "differential")
+    citation = """@inproceedings{you2024spikezip,
+  title     = {{SpikeZIP-TF}: Conversion is All You Need for Transformer-based {SNN}},
+  author    = {You, Kang and Xu, Zekai and Nie, Chen and Deng, Zhijie and Guo, Qinghai and Wang, Xiang and He, Zhezhi},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2024}
+}"""
+
+    def neuron(self):
+        own = {} if self.caps is None else {"caps": self.caps}
+        found = super().neuron() | {"ladder": self.ladder, "negative": "stbif"} | own
+        # The nearest power of two is a rounding already.
+        return found | ({"v0": 0.0} if self.ladder == "power" and self.v0 is None else {})
