@@ -119,8 +119,8 @@ def _checkpoint(p):
     p.description += " CHECKPOINT: of snnfast, or of a --family."
     p.add_argument("checkpoint", nargs="?", help=argparse.SUPPRESS)
     _data(p, None)
-    p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if; differential: stbif)")
-    p.add_argument("--mode", choices=MODES, metavar="NAME", help="per_step or differential (default, where a softmax or the like is)")
+    p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if)")
+    p.add_argument("--mode", choices=MODES, metavar="NAME", help="per_step or differential, with stbif (default where a softmax or the like is)")
     p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
 
 
@@ -163,6 +163,7 @@ def _conversion(p):
 
 def _eval(p):
     _checkpoint(p)
+    p.usage, p.description = f"{p.usage}\n{p.description}", None  # a line less, so that it fits on a screen
     p.add_argument("--at", nargs="+", metavar="t", help="steps to read, or 'all' (default 1, 2, 4, ... T)")
     p.add_argument("--out", metavar="FOLDER", help="for the results (default runs/eval/CHECKPOINT-DATA-METHOD-T)")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")

@@ -82,7 +82,7 @@ def convert(
         net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate` (without them torch.fx
             records it, which knows less). Its activations are layers of `snnfast.nn`, or those of torch, with `calibrate`.
         method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
-            "srp+stbif", "srp+snm" or "cos". Default: "if", and "stbif" in mode "differential".
+            "srp+stbif", "srp+snm", "cos", "quanta", "power", "group" or "burst". Default: "if", and "stbif" in mode "differential".
         mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
             neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
@@ -105,7 +105,7 @@ def convert(
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
         strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, as an
             LSTM or LeakyReLUs there, which are computed and do not spike. They are told in a warning, in `snn.analog` and in every report.
-        options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `caps` of those that have
+        options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `m`, `caps` of those that have
             them. `v0` is the start voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
 
     Raises:

@@ -8,6 +8,7 @@ A method is an object that owns all it does; its options are its fields. Each ha
     srp+stbif, srp+snm    the same, with negative spikes in the second phase                `SRP(negative="stbif")`
     cos          each layer's start voltage is calibrated on its first rho inputs           `COS`
     quanta       up to m quanta of theta/m a step, with negative ones                       `SignedQuanta`
+    power        the same, powers of two of them                                            `SignedQuanta(ladder="power")`
     group        the same without negative ones: m members of a group                       `Group`
     burst        up to m spikes of theta a step                                             `Burst`
 

@@ -7,11 +7,14 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
 
 Within half a level: |N/T - alpha/L| <= 1/(2L), what rounding to levels leaves open, so that one spike of many does not count as uneven.
 
+Of neurons that send several quanta in a step N counts quanta, and N/(m T) stands for N/T; a spike is a step with any.
+
 Firing rate: spikes of either sign per neuron and step. SOPs: spikes that enter a layer (`entering.py`) times its fan-out, the weights that an
 input element meets on average, fewer at a border; of a layer that several neuron layers feed, each has the share of its spikes. A layer that takes
 the image itself counts as MACs, once, one that takes another layer's output as MACs at every step, both without the zeros of borders. Spikes of
 Poisson input are SOPs. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC,
-45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. The ANN's MACs are those of one pass through all its products with weights;
+45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. A spike of several quanta multiplies, so that its SOPs cost what MACs do;
+one of a power of two shifts, and costs what an accumulate does. The ANN's MACs are those of one pass through all its products with weights;
 its energy is theirs. Products of two values (attention) are in no column. Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
@@ -69,7 +72,7 @@ class QuantisedPass:
         layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, nn.IF):
             x = env[node.all_input_nodes[0]]
-            theta, L = layer.theta_for(x), self.levels.get(node.target)
+            theta, L = layer.theta_for(x) * layer.parts, self.levels.get(node.target)
             if L is None:
                 return torch.minimum(x.relu(), theta.to(x.dtype))
             if self.rungs:
@@ -209,7 +212,7 @@ class Statistics:
 
     def _spikes(self, run, node):
         """Spikes of either sign so far: counted by the run where they have a sign, else the net count."""
-        if self.gm.get_submodule(node.target).is_signed():
+        if not self.gm.get_submodule(node.target).is_counted():
             return int(run.signed[node])
         return int(self._net(run, node).sum(dtype=torch.int64))
 
@@ -231,7 +234,7 @@ class Statistics:
             N = self._net(run, node)
             self.neurons[node] += N.numel()
             if node in self.alpha:
-                scale = (1, 1) if self.differential else (self.levels[node.target], T)
+                scale = (1, 1) if self.differential else (self.levels[node.target], T * self.gm.get_submodule(node.target).parts)
                 self.cases[node] += _cases(self.alpha[node], N, *scale)
         self.alpha = {}
 
@@ -245,20 +248,25 @@ class Statistics:
         fed = self._spikes_into_layers(sources, self.T)
         found = []
         for node in self.plan.firing:
-            theta = self.gm.get_submodule(node.target).theta
-            low, high = float(theta.min()), float(theta.max())
+            layer = self.gm.get_submodule(node.target)
+            low, high = (float(t) * layer.parts for t in (layer.theta.min(), layer.theta.max()))
             neurons, spikes = self.neurons[node], self.spikes[self.T][node]
             row = dict(layer=node.target, neurons=neurons / self.images, levels=self.levels.get(node.target), spikes=spikes / self.images)
             row["firing_rate"] = spikes / (neurons * self.T) if neurons else 0.0
             shares = (100 * self.cases[node].double() / max(1, neurons)).tolist() if self.levels.get(node.target) else [None] * 6
             row |= dict(zip(CASES, shares))
             row |= dict(SOPs=fed[node] / self.images, MACs=0, theta_min=low, theta_max=high, theta_spread=(high - low) / low)
-            found.append(row | {"energy_pJ": row["SOPs"] * self.energy_ac})
+            found.append(row | {"energy_pJ": row["SOPs"] * self._energy_of(node)})
         macs = self._macs(sources, self.T)
         sops, spikes = fed["image"] / self.images, self.image_spikes[self.T] / self.images
         image = dict.fromkeys(FIELDS) | dict(layer="image", spikes=spikes, SOPs=sops, MACs=macs)
         image["energy_pJ"] = macs * self.energy_mac + sops * self.energy_ac
         return [image, *found]
+
+    def _energy_of(self, source):
+        """pJ of one SOP behind a neuron layer, or the image."""
+        layer = None if source == "image" else self.gm.get_submodule(source.target)
+        return self.energy_mac if _multiplies(layer) else self.energy_ac
 
     def _macs(self, sources, t):
         """Per image, in t steps."""
@@ -269,8 +277,9 @@ class Statistics:
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs, energy_pJ per image, energy_ratio (E_SNN/E_ANN)."""
         sources, ann, found = self.sources(), self._of_ann()["ann_energy_pJ"], []
         for t in sorted(self.spikes):
-            sops, macs = sum(self._spikes_into_layers(sources, t).values()) / self.images, self._macs(sources, t)
-            energy = sops * self.energy_ac + macs * self.energy_mac
+            fed, macs = self._spikes_into_layers(sources, t), self._macs(sources, t)
+            sops = sum(fed.values()) / self.images
+            energy = sum(many * self._energy_of(source) for source, many in fed.items()) / self.images + macs * self.energy_mac
             row = dict(t=t, spikes=sum(self.spikes[t].values()) / self.images, SOPs=sops, MACs=macs, energy_pJ=energy)
             found.append(row | dict(energy_ratio=energy / ann if ann else None))
         return found
@@ -294,17 +303,17 @@ class Statistics:
         macs = sum(round(work * inside) for work, _, inside in self.work.values())
         return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
 
-    def _neurobench(self, total):
+    def _neurobench(self, total, graded):
         """The totals under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
         activation_sparsity, the share of neurons and steps without a spike, and synaptic_operations per image: Effective_MACs, Effective_ACs, and
-        Dense, what all products would take at every step, with borders.
+        Dense, what all products would take at every step, with borders. graded: SOPs of spikes that are not 1, which it counts among the MACs.
         """
         weights = [*self.gm.parameters(), *self.gm.buffers()]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
         dense = self.T * sum(work for work, *_ in self.work.values())
         return dict(
             footprint=round(sum(t.nbytes for t in weights) + states), activation_sparsity=1 - total["firing_rate"],
-            synaptic_operations=dict(Effective_MACs=total["MACs"], Effective_ACs=total["SOPs"], Dense=dense),
+            synaptic_operations=dict(Effective_MACs=total["MACs"] + graded, Effective_ACs=total["SOPs"] - graded, Dense=dense),
         )  # fmt: skip
 
     def totals(self):
@@ -315,6 +324,7 @@ class Statistics:
         energy = sum(r["energy_pJ"] for r in rows)
         ratio = energy / ann["ann_energy_pJ"] if ann["ann_energy_pJ"] else None
         layers = rows[1:]
+        graded = sum(r["SOPs"] for r in layers if self.gm.get_submodule(r["layer"]).most > 1)
         spreads = [r["theta_spread"] for r in layers]
         neurons = sum(r["neurons"] for r in layers)
         total = dict(
@@ -323,11 +333,16 @@ class Statistics:
             MACs=rows[0]["MACs"], energy_pJ=energy, **ann, energy_ratio=ratio, theta_spread_max=max(spreads),
             theta_spread_mean=math.fsum(spreads) / len(spreads), energy_ac_pJ=self.energy_ac, energy_mac_pJ=self.energy_mac,
         )  # fmt: skip
-        return total | dict(neurobench=self._neurobench(total))
+        return total | dict(neurobench=self._neurobench(total, graded))
 
     def save_csv(self, path):
         """The rows as a table, one line per layer."""
         save_rows(path, self.rows())
+
+
+def _multiplies(layer):
+    """Whether its spikes are factors other than powers of two."""
+    return layer is not None and layer.most > 1 and layer.options.get("ladder") != "power"
 
 
 def _cases(alpha, N, L, T):

@@ -340,7 +340,7 @@ def test_flags_are_the_fields_of_inputs_and_methods(capsys, monkeypatch):
     from snnfast.cli.arguments import conversion_flags
     from snnfast.conversion import method
 
-    assert set(conversion_flags()) == {"amplitude", "seed", "input_steps", "v0", "parity", "tau", "mask", "rho", "max_shift"}
+    assert set(conversion_flags()) == {"amplitude", "seed", "input_steps", "v0", "parity", "tau", "mask", "rho", "max_shift", "m"}
     monkeypatch.setattr(method, "REGISTRY", dict(method.REGISTRY))
     monkeypatch.setattr("snnfast.cli.arguments.REGISTRY", method.REGISTRY)
 

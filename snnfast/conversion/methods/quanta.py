@@ -18,7 +18,7 @@ class Several(Method):
 
     m: int = 32
 
-    told: ClassVar[tuple] = ("v0", "caps", "m", "ladder")
+    told: ClassVar[tuple] = ("v0", "caps", "m")
 
     def parts(self):
         """How many quanta make the threshold of an activation."""
@@ -35,7 +35,8 @@ class Several(Method):
         return nn.Quanta(theta / parts, parts=parts, **keywords)
 
 
-@register("quanta")
+@register("power", ladder="power")
+@register("quanta", ladder="uniform")
 @dataclass(frozen=True, kw_only=True)
 class SignedQuanta(Several):
     """A neuron sends up to m quanta of theta/m in a step, and takes back what was too much, while its net count is above 0: ST-BIF with several
