@@ -198,15 +198,17 @@ def _mode_asked(mode, inputs, method):
     if mode not in (None, of):
         raise ValueError(f"inputs={inputs.name!r} is of mode {of!r}; mode {mode!r} takes {' or '.join(map(repr, of_mode(mode)))}")
     if of == "differential" and method is not None and "differential" not in _modes_of(method):
-        raise ValueError(
-            "mode 'differential' runs with neurons whose net count follows a falling sum too: method 'stbif' or 'quanta', got " f"{method!r}"
-        )
+        given = getattr(method, "name", method)
+        raise ValueError(f"mode 'differential' runs with neurons that follow a falling sum too: method 'stbif' or 'quanta', got {given!r}")
     return None if mode is None and isinstance(inputs, Constant) else of
 
 
 def _modes_of(method):
     """The modes that a method, or one of this name, runs in."""
-    return (method if isinstance(method, Method) else REGISTRY[checks.choice("method", method, tuple(REGISTRY))][0]).modes
+    if not isinstance(method, Method):
+        cls, own = REGISTRY[checks.choice("method", method, tuple(REGISTRY))]
+        method = cls(**own)
+    return method.modes
 
 
 def _samples(sample, batches):

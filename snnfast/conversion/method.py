@@ -53,11 +53,15 @@ class Method:
     least_T: ClassVar[int] = 0  # inputs that each layer sees at once, before its first step
     rehearsal: ClassVar[int] = 0  # steps that a run takes before it counts
     bytes_per_neuron: ClassVar[int] = 0  # beside the potential and the count
-    modes: ClassVar[tuple] = ("per_step",)  # of `convert`, in which it runs
     told: ClassVar[tuple] = ("v0", "caps")  # of the neuron's keywords, those that a report names
 
     def __post_init__(self):
         self.check_rule({k: v for k, v in self.neuron().items() if k not in ("v0", "by_number")})
+
+    @property
+    def modes(self):
+        """Of `convert`, in which it runs."""
+        return ("per_step",)
 
     def check_rule(self, rule):
         """Refuses numbers that its neuron does not take."""

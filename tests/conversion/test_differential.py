@@ -310,7 +310,7 @@ BAD = [
     (dict(input_steps=4), "input_steps is of inputs='rate'"),
     (dict(inputs="rate", input_steps=0), "input_steps must be >= 1, got 0"),
     (dict(mode="differential", method="if"), "method 'stbif' or 'quanta', got 'if'"),
-    (dict(mode="differential", method="cos"), "method 'stbif', got 'cos'"),
+    (dict(mode="differential", method="cos"), "method 'stbif' or 'quanta', got 'cos'"),
     (dict(mode="differential", caps=(0, 3)), "the caps of a neuron are the levels of its activation"),
     (dict(method="if"), r"blocks.0.norm1 \(LayerNorm\) has no spiking form that commutes|softmax .*mode='differential'|mode='per_step'"),
 ]

@@ -12,6 +12,8 @@ from snnfast.conversion import method as methods
 from snnfast.conversion.methods import COS, METHODS, SNM, SRP, STBIF, Method
 
 T, TAU, RHO = 11, 5, 4
+# Methods with several quanta a step: most of them, quanta in a threshold, ladder, whether negative ones. None at its default.
+SEVERAL = {"quanta": (8, 8, "uniform", True), "power": (16, 16, "power", True), "group": (5, 5, "uniform", False), "burst": (3, 1, "uniform", False)}
 
 
 class Plain(torch.nn.Module):
@@ -28,6 +30,8 @@ class Plain(torch.nn.Module):
         x = y.unflatten(0, (self.steps, -1))
         theta = self.theta.view(-1, *(1,) * (x.dim() - 3)) if self.theta.numel() > 1 else self.theta
         k = self.run
+        if k["several"]:
+            return self.several(x, theta, k, *k["several"])
         if k["normalised"]:
             x, one = x / theta, torch.ones_like(theta)
         else:
@@ -45,6 +49,27 @@ class Plain(torch.nn.Module):
             s = up.to(v.dtype) - down.to(v.dtype)
             v, N, memory = v - s * one, N + s, memory + s * theta
             out.append(s * theta * (1 if self.mask is None else self.mask))
+        self.found = v / one, N
+        return torch.stack(out).flatten(0, 1)
+
+    def several(self, x, theta, k, m, parts, ladder, signed):
+        """Up to m quanta of theta/parts a step, rung by rung."""
+        q = theta / parts
+        x, one = (x / q, torch.ones_like(q)) if k["normalised"] else (x, q)
+        v, N, out = k["v0"] * one + torch.zeros_like(x[0]), torch.zeros_like(x[0]), []
+        for xt in x:
+            v = v + xt
+            z, s = v / one, torch.zeros_like(v)
+            for size in range(1, m + 1):
+                if ladder == "power" and size & (size - 1):
+                    continue
+                at = size if ladder == "uniform" else 0.75 * size
+                s = torch.where((z >= at) & (N + size <= k["p_max"]), float(size), s)
+                if signed:
+                    low = z < 1 - size if ladder == "uniform" else -z >= at
+                    s = torch.where(low & (N - size >= k["n_min"]), -float(size), s)
+            v, N = v - s * one, N + s
+            out.append(s * q)
         self.found = v / one, N
         return torch.stack(out).flatten(0, 1)
 
@@ -72,11 +97,11 @@ def simulate(net, x, method, parity=False, v0=0.5, caps=(0, float("inf")), mask=
             setattr(net.get_submodule(parent), child, Plain(m.threshold().detach()))
     layers = [m for m in net.modules() if isinstance(m, Plain)]
     negative = next((n for n in ("stbif", "snm") if n in method), None)
-    if parity and method == "snm":
+    if method == "power" or (parity and method == "snm"):
         v0 = 0.0
     run = dict(
-        normalised=parity and method != "snm", v0=v0, rho=RHO if method == "cos" else 0, negative=negative, n_min=caps[0], p_max=caps[1],
-        memory=parity and negative == "snm",
+        normalised=parity != (method in SEVERAL) and method != "snm", v0=v0, rho=RHO if method == "cos" else 0, negative=negative, n_min=caps[0], p_max=caps[1],
+        memory=parity and negative == "snm", several=SEVERAL.get(method),
     )  # fmt: skip
 
     def through(steps, **other):
@@ -124,6 +149,8 @@ CASES += [
     ("vgg", "srp", dict(mask="paper")),
     ("resnet", "srp+stbif", dict(v0=0.4, caps=(0, 3))),
     ("bottleneck", "srp", {}),
+    ("vgg", "quanta", dict(caps=(-2, 7))),
+    ("vgg", "power", dict(caps=(-3, 9))),
     ("bottleneck", "cos", dict(parity=True)),
 ]
 
@@ -135,6 +162,7 @@ def test_network_equals_the_simulation(networks, arch, method, options):
     nets, x = networks
     expected, counts = simulate(nets[arch], x, method, **options)
     phases = {"tau": TAU} if method.startswith("srp") else {"rho": RHO} if method == "cos" else {}
+    phases |= {"m": SEVERAL[method][0]} if method in SEVERAL else {}
     snn = snnfast.convert(nets[arch], method, **options, **phases)
     for chunk in (T, 3):
         found = [(y.clone(), states) for y, states in snn.run(x, T, chunk)]
@@ -241,7 +269,7 @@ def test_a_method_is_an_object(networks):
         assert by_name.facts() == by_object.facts()
         assert torch.equal(by_name.logits(x, 6), by_object.logits(x, 6))
     assert snnfast.convert(net, STBIF(), mode="differential").facts() == snnfast.convert(net, "stbif", mode="differential").facts()
-    with pytest.raises(ValueError, match="runs with ST-BIF neurons"):
+    with pytest.raises(ValueError, match="method 'stbif' or 'quanta', got 'srp'"):
         snnfast.convert(net, SRP(), mode="differential")
     with pytest.raises(ValueError, match=r"tau: give the fields of a method to it, SRP\(tau=...\)"):
         snnfast.convert(net, SRP(), tau=3)

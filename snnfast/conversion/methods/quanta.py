@@ -56,13 +56,17 @@ class SignedQuanta(Several):
     ladder: Literal["uniform", "power"] = "uniform"
     caps: tuple | None = None
 
-    modes: ClassVar[tuple] = ("per_step", "differential")
     citation = """@inproceedings{you2024spikezip,
   title     = {{SpikeZIP-TF}: Conversion is All You Need for Transformer-based {SNN}},
   author    = {You, Kang and Xu, Zekai and Nie, Chen and Deng, Zhijie and Guo, Qinghai and Wang, Xiang and He, Zhezhi},
   booktitle = {International Conference on Machine Learning},
   year      = {2024}
 }"""
+
+    @property
+    def modes(self):
+        """Differences end at the activation's levels where a neuron rounds to whole quanta, not to powers of two."""
+        return ("per_step", "differential") if self.ladder == "uniform" else ("per_step",)
 
     def neuron(self):
         own = {} if self.caps is None else {"caps": self.caps}

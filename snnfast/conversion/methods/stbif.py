@@ -1,7 +1,6 @@
 """ST-BIF: negative spikes where the potential is below 0."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from snnfast.conversion.method import Method, register, signed
 
@@ -21,13 +20,16 @@ class STBIF(Method):
 
     caps: tuple | None = None
 
-    modes: ClassVar[tuple] = ("per_step", "differential")
     citation = """@inproceedings{you2024spikezip,
   title     = {{SpikeZIP-TF}: Conversion is All You Need for Transformer-based {SNN}},
   author    = {You, Kang and Xu, Zekai and Nie, Chen and Deng, Zhijie and Guo, Qinghai and Wang, Xiang and He, Zhezhi},
   booktitle = {International Conference on Machine Learning},
   year      = {2024}
 }"""
+
+    @property
+    def modes(self):
+        return ("per_step", "differential")
 
     def neuron(self):
         return super().neuron() | signed(self, "stbif", self.caps)
