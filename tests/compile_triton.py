@@ -34,6 +34,7 @@ from snnfast.engines.triton import (
 )
 from snnfast.equations.bind import signed
 from snnfast.equations.neurons import plif as plif_equation
+from snnfast.equations.neurons import quanta as quanta_equation
 
 POINTERS = {
     "x": None, "y": None, "w": None, "bias": None, "b": None, "before": None, "last": None, "out": None,
@@ -51,7 +52,7 @@ FORMS = {
 NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", *gather.RUN_TIME, *rows.RUN_TIME}
 
 
-plif = bound(plif_equation)
+plif, quanta = bound(plif_equation), bound(quanta_equation)
 
 
 def build(function, equation, run_time, dtype, constants):
@@ -148,6 +149,15 @@ def compiled():
         shape = launch.backward_shape(1 << 10, BYTES[dtype], False, aligned=True)
         how |= dict(v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, **shape)
         found[f"bwd plif {dtype}"] = facts(build(multistep.bwd_kernel, plif, multistep.RUN_TIME, dtype, how), look=True)
+    for ladder, dtype in (("uniform", "fp32"), ("power", "bf16")):  # several quanta a step
+        how = dict(k=quanta.Rule(8, ladder, negative="stbif"), signed=True, gates=True)
+        found[f"fwd quanta {dtype}"] = facts(
+            build(multistep.fwd_kernel, quanta, multistep.RUN_TIME, dtype, {**base, **how, "kind": "int8", "BLOCK": 256})
+        )
+        shape = launch.backward_shape(1 << 10, BYTES[dtype], True, aligned=True)
+        how |= dict(v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, many=1, **shape)
+        how.pop("signed")
+        found[f"bwd quanta {dtype}"] = facts(build(multistep.bwd_kernel, quanta, multistep.RUN_TIME, dtype, how), look=True)
     for dtype in ("fp32", "bf16", "fp64"):
         k = cos.Rule(normalised=dtype == "fp32", max_shift=2.0)
         found[f"cos {dtype}"] = facts(build(calibrate.fwd_kernel, cos, calibrate.RUN_TIME, dtype, dict(v0=0.5, k=k, BLOCK=128)))

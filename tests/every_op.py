@@ -17,7 +17,7 @@ from test_conv import check_conv
 from test_rows import ROWS, check_rows
 
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, plif, rows
+from snnfast.ops import conv, cos, plif, quanta, rows
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -38,7 +38,10 @@ def main():
     iaf = k(op.iaf_fwd), k(op.iaf_out), k(op.iaf_bwd)
     learnt = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.PLIF_KNOBS)[:4]
     plifs = k(plif.OPS.fwd), k(plif.OPS.out), k(plif.OPS.bwd)
+    several = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.QUANTA_KNOBS)[:4]
+    quanta_of = k(quanta.OPS.fwd), k(quanta.OPS.out), k(quanta.OPS.bwd)
     checks = [
+        *((f"quanta {cases.name(row)}", lambda row=row: check_row(row, *quanta_of, device, EVERY, make=cases.QuantaCase)) for row in several),
         *((f"iaf {cases.name(row)}", lambda row=row: check_row(row, *iaf, device, EVERY)) for row in neurons),
         *((f"plif {cases.name(row)}", lambda row=row: check_row(row, *plifs, device, EVERY, make=cases.PlifCase)) for row in learnt),
         ("cos", lambda: check_cos(cases.COS[0], k(cos.cos_fwd), device)),

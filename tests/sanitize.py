@@ -11,7 +11,7 @@ import torch
 
 import snnfast
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import conv, cos, plif
+from snnfast.ops import conv, cos, plif, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -39,8 +39,11 @@ def neurons():
         own, numbers = torch.stack((theta, theta / 2)), plif.OPS.eq.numbers.pack(RULES[0])
         *_, kept = plif.OPS.fwd(x, own, None, None, None, T, 1, 0.5, 0, EVERY, numbers)
         plif.OPS.bwd(x, None, x, own, None, None, None, kept, T, 1, 0.5, numbers)
+        numbers = quanta.OPS.eq.numbers.pack(quanta.rule_of(8, "power", negative="stbif"))
+        *_, kept = quanta.OPS.fwd(x, theta / 4, None, None, None, T, 1, 0.5, 0, EVERY, numbers)
+        quanta.OPS.bwd(x, None, x, theta / 4, None, None, None, kept, T, 1, 0.5, numbers)
         cos.cos_fwd(x, theta, T, 1, 0.5, [0.0, 2.0])
-        launches += 4
+        launches += 6
     return launches
 
 

@@ -13,7 +13,7 @@ from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
 
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, plif
+from snnfast.ops import conv, cos, plif, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
@@ -59,6 +59,14 @@ def test_iaf_that_kept_nothing(on_host, row):
 @pytest.mark.parametrize("row", cases.sample(20, seed=8, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.PLIF_KNOBS), ids=cases.name)
 def test_plif(on_host, row, every):
     check_row(row, on_host(plif.OPS.fwd), on_host(plif.OPS.out), on_host(plif.OPS.bwd), every=every, make=cases.PlifCase)
+
+
+FEW_OF_QUANTA = [r | dict(unit="normalised", ladder=("uniform", 5), masked=False) for r in FEW[::3]]
+
+
+@pytest.mark.parametrize("row", cases.sample(20, seed=11, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.QUANTA_KNOBS) + FEW_OF_QUANTA, ids=cases.name)
+def test_quanta(on_host, row):
+    check_row(row, on_host(quanta.OPS.fwd), on_host(quanta.OPS.out), on_host(quanta.OPS.bwd), every=EVERY, make=cases.QuantaCase)
 
 
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))

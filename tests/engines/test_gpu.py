@@ -16,7 +16,7 @@ from test_rows import check_rows
 import snnfast
 from snnfast.engines import backends
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, info, plif
+from snnfast.ops import conv, cos, info, plif, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
@@ -59,6 +59,13 @@ def test_iaf_that_kept_nothing(row):
 )
 def test_plif(row):
     check_row(row, plif.OPS.fwd, plif.OPS.out, plif.OPS.bwd, "cuda", EVERY, make=cases.PlifCase)
+
+
+@pytest.mark.parametrize(
+    "row", cases.sample(60, seed=9, sizes=[*cases.SIZES, (5, 2048), (19, 270336)], knobs=cases.QUANTA_KNOBS), ids=cases.name
+)
+def test_quanta(row):
+    check_row(row, quanta.OPS.fwd, quanta.OPS.out, quanta.OPS.bwd, "cuda", EVERY, make=cases.QuantaCase)
 
 
 @pytest.mark.parametrize("row", cases.COS, ids=lambda r: "-".join(map(str, r)))

@@ -14,7 +14,8 @@ from on_host import host_kernels, on_host_library
 
 from snnfast.engines import reference
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import cos, plif, rows
+from snnfast.equations.bind import remembers
+from snnfast.ops import cos, plif, quanta, rows
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -51,8 +52,13 @@ def column(request):
     if name == "triton":
         from snnfast.engines.triton import launch
 
-        found = {"plif": launch.multistep_of(plif.equation)}
-        return lambda overload, name: getattr(found["plif"], name[5:]) if name.startswith("plif") else getattr(launch, name), DEVICE, EVERY
+        found = {"plif": launch.multistep_of(plif.equation), "quanta": launch.multistep_of(quanta.equation)}
+
+        def kernel(overload, name):
+            stem, _, part = name.rpartition("_")
+            return getattr(found[stem], part) if stem in found else getattr(launch, name)
+
+        return kernel, DEVICE, EVERY
     if not on_host_library():
         pytest.skip("the CUDA kernels were not built for the host")
     kernels = host_kernels()
@@ -72,7 +78,7 @@ def check_neuron(kernel, device, every, stem, ops, rule, surrogate):
     x, theta, v, ds = neurons(len(ops.eq.parameters))
     numbers, there = ops.eq.numbers.pack(rule), [t.to(device) for t in (x, theta, v, ds)]
     for kind in ("scaled", "int8", "bits", "count"):
-        if kind == "count" and rule.memory:
+        if kind == "count" and remembers(rule):
             continue
         how = (None, None, 5, 1, 0.3, SPIKES.index(kind), every, numbers)
         got, expected = kernel(ops.fwd, f"{stem}_fwd")(*there[:3], *how), ops.reference_fwd(x, theta, v, *how)
@@ -91,6 +97,14 @@ def test_iaf(column, number):
 def test_plif(column, form):
     rule = RULES[1]._replace(decay_input=form[0], product=form[1], v_reset=0.0)
     check_neuron(*column, "plif", plif.OPS, rule, "atan")
+
+
+@pytest.mark.parametrize("how", [
+    dict(m=8), dict(m=3, unit="volts", negative="stbif", caps=(-2, 5)), dict(m=8, ladder="power", negative="stbif"),
+    dict(m=4, ladder="power", unit="volts"),
+], ids=lambda how: "-".join(map(str, how.values())))  # fmt: skip
+def test_quanta(column, how):
+    check_neuron(*column, "quanta", quanta.OPS, quanta.rule_of(**how), SURROGATES[how["m"] % 4])
 
 
 @pytest.mark.parametrize("grad", ["qcfs", "srp", "paper"])

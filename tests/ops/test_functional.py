@@ -11,6 +11,7 @@ OPS = {
     "iaf": lambda z: snnfast.iaf(z, 0.7)[0],
     "iaf, atan, negative": lambda z: snnfast.iaf(z - 0.5, 0.7, surrogate="atan", negative="stbif")[0],
     "lif": lambda z: snnfast.lif(z, 2.0, 1.0)[0],
+    "quanta": lambda z: snnfast.quanta(z, 0.2, m=4)[0],
     "plif": lambda z: snnfast.plif(z, 1.0, torch.tensor(0.3, dtype=z.dtype))[0],
     "qcfs": lambda z: snnfast.qcfs(z, 1.0, 4),
 }

@@ -40,6 +40,7 @@ def calls():
         "iaf_out": lambda: snnfast.iaf(x, theta, state=state, out=out, state_out=state),
         "iaf_bwd": lambda: backward(lambda: snnfast.lif(grown, theta, 2.0)[0]),
         "plif_bwd": lambda: backward(lambda: snnfast.plif(grown, theta, theta)[0]),
+        "quanta_bwd": lambda: backward(lambda: snnfast.quanta(grown, theta, m=4, negative="stbif")[0]),
         "cos_fwd": lambda: snnfast.cos_start(x, theta, unit="normalised"),
         "qcfs_fwd": lambda: snnfast.qcfs(x, theta, 4, "paper"),
         "qcfs_bwd": lambda: backward(lambda: snnfast.qcfs(grown, theta, 4, "srp")),

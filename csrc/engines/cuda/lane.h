@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "../../host_device.h"
 
@@ -38,8 +39,16 @@ SNN_HD double magnitude(double x) { return fabs(x); }
 SNN_HD float round_down(float x) { return floorf(x); }
 SNN_HD double round_down(double x) { return floor(x); }
 // 2^j with 0.75 2^j <= x < 1.5 2^j, of finite x >= 0; of 0, 0.
-SNN_HD float nearest_power(float x) { return __int_as_float((__float_as_int(x) + 0x400000) & 0x7f800000); }
-SNN_HD double nearest_power(double x) { return __longlong_as_double((__double_as_longlong(x) + (1LL << 51)) & 0x7ff0000000000000LL); }
+template <class I, class S>
+SNN_HD S nearest_power(S x, I half, I exponent) {
+  I bits;
+  std::memcpy(&bits, &x, sizeof x);
+  bits = (bits + half) & exponent;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+SNN_HD float nearest_power(float x) { return nearest_power<uint32_t>(x, 0x400000u, 0x7f800000u); }
+SNN_HD double nearest_power(double x) { return nearest_power<uint64_t>(x, uint64_t(1) << 51, uint64_t(0x7ff) << 52); }
 SNN_HD float square_root(float x) { return sqrtf(x); }
 SNN_HD double square_root(double x) { return sqrt(x); }
 SNN_HD float exponential(float x) { return expf(x); }
