@@ -61,7 +61,9 @@ def test_plif(on_host, row, every):
     check_row(row, on_host(plif.OPS.fwd), on_host(plif.OPS.out), on_host(plif.OPS.bwd), every=every, make=cases.PlifCase)
 
 
-FEW_OF_QUANTA = [r | dict(unit="normalised", ladder=("uniform", 5), masked=False) for r in FEW[::3]]
+FEW_OF_QUANTA = [
+    r | dict(unit="normalised", ladder=("uniform", 5), masked=False, negative=("none", "stbif")[i % 2]) for i, r in enumerate(FEW[::3])
+]
 
 
 @pytest.mark.parametrize("row", cases.sample(20, seed=11, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.QUANTA_KNOBS) + FEW_OF_QUANTA, ids=cases.name)

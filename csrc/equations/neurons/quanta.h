@@ -34,7 +34,7 @@ struct QuantaNumbers : IafNumbers<S> {
 // The rule of conversion.
 template <class S>
 struct PlainQuantaNumbers : QuantaNumbers<S> {
-  static constexpr bool brief = true, normalised = true, power = false;
+  static constexpr bool plain = true, brief = true, normalised = true, power = false;
   SNN_HD explicit PlainQuantaNumbers(const QuantaRule& r) : QuantaNumbers<S>(r) {}
   static bool fits(const QuantaRule& r) { return r.normalised && !r.power; }
 };
