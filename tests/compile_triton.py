@@ -155,7 +155,9 @@ def compiled():
             build(multistep.fwd_kernel, quanta, multistep.RUN_TIME, dtype, {**base, **how, "kind": "int8", "BLOCK": 256})
         )
         shape = launch.backward_shape(1 << 10, BYTES[dtype], True, aligned=True)
-        how |= dict(v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, many=1, **shape)
+        how |= dict(
+            v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, many=1, **shape
+        )
         how.pop("signed")
         found[f"bwd quanta {dtype}"] = facts(build(multistep.bwd_kernel, quanta, multistep.RUN_TIME, dtype, how), look=True)
     for dtype in ("fp32", "bf16", "fp64"):

@@ -41,7 +41,10 @@ def main():
     several = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.QUANTA_KNOBS)[:4]
     quanta_of = k(quanta.OPS.fwd), k(quanta.OPS.out), k(quanta.OPS.bwd)
     checks = [
-        *((f"quanta {cases.name(row)}", lambda row=row: check_row(row, *quanta_of, device, EVERY, make=cases.QuantaCase)) for row in several),
+        *(
+            (f"quanta {cases.name(row)}", lambda row=row: check_row(row, *quanta_of, device, EVERY, make=cases.QuantaCase))
+            for row in several
+        ),
         *((f"iaf {cases.name(row)}", lambda row=row: check_row(row, *iaf, device, EVERY)) for row in neurons),
         *((f"plif {cases.name(row)}", lambda row=row: check_row(row, *plifs, device, EVERY, make=cases.PlifCase)) for row in learnt),
         ("cos", lambda: check_cos(cases.COS[0], k(cos.cos_fwd), device)),

@@ -120,7 +120,9 @@ def _checkpoint(p):
     p.add_argument("checkpoint", nargs="?", help=argparse.SUPPRESS)
     _data(p, None)
     p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if)")
-    p.add_argument("--mode", choices=MODES, metavar="NAME", help="per_step or differential, with stbif (default where a softmax or the like is)")
+    p.add_argument(
+        "--mode", choices=MODES, metavar="NAME", help="per_step or differential, with stbif (default where a softmax or the like is)"
+    )
     p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
 
 

@@ -25,7 +25,11 @@ def put_neurons(gm, method, differential):
         else:
             theta = nn.threshold_of(m)
         levels[name] = high - low
-        replace(gm, name, _own(m, theta.detach(), name, options) or _neuron(method, theta.detach(), name, options, differential, getattr(m, "axis", 1)))
+        replace(
+            gm,
+            name,
+            _own(m, theta.detach(), name, options) or _neuron(method, theta.detach(), name, options, differential, getattr(m, "axis", 1)),
+        )
         if getattr(m, "mask", None) is not None:
             _mask(gm, name, m.mask)
     return levels

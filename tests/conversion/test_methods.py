@@ -13,7 +13,12 @@ from snnfast.conversion.methods import COS, METHODS, SNM, SRP, STBIF, Method
 
 T, TAU, RHO = 11, 5, 4
 # Methods with several quanta a step: most of them, quanta in a threshold, ladder, whether negative ones. None at its default.
-SEVERAL = {"quanta": (8, 8, "uniform", True), "power": (16, 16, "power", True), "group": (5, 5, "uniform", False), "burst": (3, 1, "uniform", False)}
+SEVERAL = {
+    "quanta": (8, 8, "uniform", True),
+    "power": (16, 16, "power", True),
+    "group": (5, 5, "uniform", False),
+    "burst": (3, 1, "uniform", False),
+}
 
 
 class Plain(torch.nn.Module):

@@ -66,7 +66,9 @@ FEW_OF_QUANTA = [
 ]
 
 
-@pytest.mark.parametrize("row", cases.sample(20, seed=11, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.QUANTA_KNOBS) + FEW_OF_QUANTA, ids=cases.name)
+@pytest.mark.parametrize(
+    "row", cases.sample(20, seed=11, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.QUANTA_KNOBS) + FEW_OF_QUANTA, ids=cases.name
+)
 def test_quanta(on_host, row):
     check_row(row, on_host(quanta.OPS.fwd), on_host(quanta.OPS.out), on_host(quanta.OPS.bwd), every=EVERY, make=cases.QuantaCase)
 

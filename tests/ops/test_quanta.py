@@ -142,7 +142,7 @@ def test_gradients(ladder, m, signed, volts, detach):
 
 
 def test_straight_through():
-    """"rectangle" with gamma = 0.5: the gradient of a step passes within the ladder, half a quantum beyond each end."""
+    """ "rectangle" with gamma = 0.5: the gradient of a step passes within the ladder, half a quantum beyond each end."""
     x = torch.linspace(-2, 6, 81, dtype=torch.float64).requires_grad_()
     snnfast.quanta(x[None], 1.0, 0.0, m=4, surrogate="rectangle", gamma=0.5, detach_reset=True)[0].sum().backward()
     assert torch.equal(x.grad > 0, (x >= 0.5) & (x <= 4.5)) and set(x.grad.tolist()) == {0.0, 1.0}
@@ -153,7 +153,11 @@ def test_multi_threshold_recordings(grid):
     """The authors' neurons of rate coding, spike by spike, inputs on a grid (with ties) and off it."""
     x, theta = golden(f"dcgs_x_f32_g{grid}"), golden(f"dcgs_th_f32_g{grid}")[0]
     seen = 0
-    for kind, how in (("MTH", {}), ("MTH_with_neg", dict(negative="stbif")), ("MTH_with_neg_line", dict(negative="stbif", caps=(None, None)))):
+    for kind, how in (
+        ("MTH", {}),
+        ("MTH_with_neg", dict(negative="stbif")),
+        ("MTH_with_neg_line", dict(negative="stbif", caps=(None, None))),
+    ):
         for n in (1, 4, 6):
             y, m = golden(f"dcgs_{kind}_n{n}_f32_g{grid}"), 2 ** (n - 1)
             for unit in ("volts", "normalised"):

@@ -31,7 +31,17 @@ def _power(a):
 
 
 # x/theta with x a tensor and theta a tensor is a true division on every device.
-_torch = dict(where=_where, splat=_splat, div=torch.true_divide, floor=torch.floor, exp=torch.exp, power=_power, root=root, total=total, largest=largest)
+_torch = dict(
+    where=_where,
+    splat=_splat,
+    div=torch.true_divide,
+    floor=torch.floor,
+    exp=torch.exp,
+    power=_power,
+    root=root,
+    total=total,
+    largest=largest,
+)
 
 
 def bound(module):

@@ -75,7 +75,9 @@ def _largest(a):
     return tl.max(a, axis=1, keep_dims=True)
 
 
-_primitives = dict(where=_where, splat=_splat, div=_div, floor=_floor, exp=_exp, power=_power, root=_root, total=_total, largest=_largest, tl=tl)
+_primitives = dict(
+    where=_where, splat=_splat, div=_div, floor=_floor, exp=_exp, power=_power, root=_root, total=_total, largest=_largest, tl=tl
+)
 
 
 def bound(module):
