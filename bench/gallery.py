@@ -1,7 +1,8 @@
 """Networks that others trained, on real images, at few steps: how often the spiking network answers what the network answers, and at what energy.
 
-`python bench/gallery.py [--store] [NAME ...]`; a name is imagenet, cifar10 or mnist. Thresholds are the package's default, from images that are not the ones
-evaluated: the images are halved, and each half is answered with thresholds of the other. Prints a table; writes runs/gallery/gallery.json and .png.
+`python bench/gallery.py [--store] [NAME ...]`; a name is imagenet, cifar10 or mnist. Thresholds are the package's
+default, from images that are not the ones evaluated: the images are halved, and each half is answered with thresholds of the other. Prints a table;
+writes runs/gallery/gallery.json and .png.
 """
 
 import argparse
@@ -52,12 +53,13 @@ def rows_of(entry, most=256):
             reports.append(snnfast.evaluate(snn, data, T=at[-1], at=at, ann=entry.net, statistics=True, memory="4GiB"))
         seconds = time.perf_counter() - began
         images = sum(r.images for r in reports)
-        share = lambda of: sum(of(r) * r.images for r in reports) / images  # noqa: B023, E731
+        share = lambda values: sum(v * r.images for v, r in zip(values, reports)) / images  # noqa: B023, E731
         for i, t in enumerate(at):
             energy = [next((row["energy_ratio"] for row in r.energy if row["t"] == t), None) for r in reports]
+            of = {key: share([getattr(r, key)[i] for r in reports]) for key in ("agreement", "accuracy", "distance")}
             found.append(dict(
-                network=entry.name, source=entry.source, images=images, method=name, T=t, agreement=share(lambda r: r.agreement[i]) / 100,
-                accuracy=share(lambda r: r.accuracy[i]) / 100, ann=share(lambda r: r.ann) / 100, distance=share(lambda r: r.distance[i]),
+                network=entry.name, source=entry.source, images=images, method=name, T=t, agreement=of["agreement"] / 100,
+                accuracy=of["accuracy"] / 100, ann=share([r.ann for r in reports]) / 100, distance=of["distance"],
                 energy_ratio=None if None in energy else sum(energy) / 2, bits=math.ceil(math.log2(values)), seconds=seconds,
             ))  # fmt: skip
     return found

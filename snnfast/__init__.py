@@ -21,8 +21,8 @@ from snnfast.ops.lif import lif
 from snnfast.ops.neuron import IAFState
 from snnfast.ops.plif import plif
 from snnfast.ops.python_neuron import neuron
-from snnfast.ops.quanta import quanta
 from snnfast.ops.qcfs import cs_qcfs, qcfs
+from snnfast.ops.quanta import quanta
 from snnfast.ops.rows import RowState, layer_norm_over_time, softmax_over_time
 from snnfast.reports.report import Report
 from snnfast.runtime.network import SpikingNetwork

@@ -80,8 +80,8 @@ def _put_behind(gm, node, name, neuron):
 
 
 def put_neurons_by_images(gm, method, batches, how, differential):
-    """Puts a neuron of a `Method` in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with thresholds from
-    images; returns their names and levels, None where they have none. how: a `Percentile`.
+    """Puts a neuron of a `Method` in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with
+    thresholds from images; returns their names and levels, None where they have none. how: a `Percentile`.
 
     In mode "differential" a neuron is the activation rounded to `how.levels` levels up to that threshold, of either sign behind other functions.
     """

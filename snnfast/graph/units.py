@@ -32,7 +32,8 @@ class Unit:
     """x = s theta / divisor with whole numbers s.
 
     source: the neuron layer, whose theta counts.  by_channel: whether theta is [C] along dimension 1.  divisor: of the average pooling in
-    between, 1 without.  quanta: the largest spike of a neuron, in theta.  signed: whether s may be negative.  sized: nodes that add up as many values as an image of the run has.
+    between, 1 without.  quanta: the largest spike of a neuron, in theta.  signed: whether s may be negative.  sized: nodes that add up as many values
+    as an image of the run has.
     """
 
     source: torch.fx.Node

@@ -105,7 +105,8 @@ def simulate(net, x, method, parity=False, v0=0.5, caps=(0, float("inf")), mask=
     if method == "power" or (parity and method == "snm"):
         v0 = 0.0
     run = dict(
-        normalised=parity != (method in SEVERAL) and method != "snm", v0=v0, rho=RHO if method == "cos" else 0, negative=negative, n_min=caps[0], p_max=caps[1],
+        normalised=parity != (method in SEVERAL) and method != "snm", v0=v0,
+        rho=RHO if method == "cos" else 0, negative=negative, n_min=caps[0], p_max=caps[1],
         memory=parity and negative == "snm", several=SEVERAL.get(method),
     )  # fmt: skip
 

@@ -49,7 +49,8 @@ def test_no_spills_and_no_local_memory(objects, unit):
     archs = {arch for _, arch, *_ in found}
     # (outputs x widths) x signs x (plain, any rule), and for few neurons two outputs and two signs; "scaled" also without negative spikes in
     # training, with a leak and without. The backward: widths x signs of the plain rule, signs of any rule, and five surrogates, with a leak
-    # and without, x widths. PLIF has one sign and no plain rule; Quanta has a plain rule in the forward. One width in the backward of floats; doubles have one width and one rule.
+    # and without, x widths. PLIF has one sign and no plain rule; Quanta has a plain rule in the forward. One
+    # width in the backward of floats; doubles have one width and one rule.
     expected = (
         dict.fromkeys(FORWARD, 4 * 2 * 2 * 2 + 2 * 2 + 2 * 2)
         | dict.fromkeys(BACKWARD, 2 * 2 + 2 + 5 * 2 * 2)

@@ -1,5 +1,6 @@
 """The neuron with several quanta a step: against a loop written from the definition, its gradients against autograd's, the authors' recordings."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_one_quantum_is_the_neuron_of_one_spike():
     x, theta = torch.randn(30, 4, 50, generator=g), torch.rand(50, generator=g) + 0.3
     for how in ({}, dict(negative="stbif"), dict(negative="stbif", caps=(-2, 4))):
         found = []
-        for call in (lambda a, b: snnfast.quanta(a, b, m=1, **how), lambda a, b: snnfast.iaf(a, b, unit="normalised", **how)):
+        for call in (functools.partial(snnfast.quanta, m=1, **how), functools.partial(snnfast.iaf, unit="normalised", **how)):
             leaves = x.clone().requires_grad_(), theta.clone().requires_grad_()
             s, state = call(*leaves)
             (s * torch.linspace(-1, 1, 50)).sum().backward()

@@ -162,7 +162,9 @@ __device__ __forceinline__ int8_t spike_byte(float s) {
   return int8_t(bits >> 31 | (bits >> 23 & 1));
 }
 template <class E>
-__device__ __forceinline__ int8_t spike_byte(double s) { return int8_t(s); }
+__device__ __forceinline__ int8_t spike_byte(double s) {
+  return int8_t(s);
+}
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ double widen(double x) { return x; }

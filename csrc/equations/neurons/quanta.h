@@ -62,7 +62,9 @@ struct Quanta {
 
   // What s may be after n quanta.
   template <class V>
-  struct Reach { V lo, hi; };
+  struct Reach {
+    V lo, hi;
+  };
 
   template <class V, class K>
   SNN_HD static Reach<V> reach(V n, const K& k) {

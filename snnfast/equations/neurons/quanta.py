@@ -9,7 +9,8 @@
 
     v = u - s theta (volts), u - s (normalised) ;  n = n + s
 
-before the first step v = v0 theta (volts) or v0 (normalised). m = 1 on the uniform ladder is the neuron of `iaf.py`, with "stbif" too. What others call it:
+before the first step v = v0 theta (volts) or v0 (normalised). m = 1 on the uniform ladder is the neuron of `iaf.py`, with "stbif" too. `power(a)`
+is the power of two 2^j with 0.75 2^j <= a < 1.5 2^j, and 0 of 0. What others call it:
 
     group neuron     uniform, m members with theta/m (Lv et al., "Optimal ANN-SNN conversion with group neurons", ICASSP 2024, eq. 8)
     burst spikes     uniform, theta the threshold (Wang et al., "Adaptive calibration", AAAI 2025)
