@@ -24,7 +24,8 @@ def neuron(equation: types.ModuleType) -> "PythonNeuron":
     """Makes the equation in the module `equation` a neuron that runs all T steps in one launch.
 
     The module defines, as `snnfast/equations/neurons/iaf.py` does, in bare operators and the names `where(c, a, b)`, `div(a, b)`, `floor(a)`,
-    `exp(a)`, `power(a)` (the power of two 2^j with 0.75 2^j <= a < 1.5 2^j), `splat(like, number)`, which need no import (a bare `/` on fp32 is not a true division on a GPU):
+    `exp(a)`, `power(a)` (2^j with 0.75 2^j <= a < 1.5 2^j), `splat(like, number)`, which need no import (a bare `/` on fp32 is not a true division on
+    a GPU):
 
         class Rule(typing.NamedTuple)                 numbers of a launch: fields of type bool, int, float or Literal, each with a default; a field
                                                       `negative` other than "none" says that spikes may be -1
