@@ -9,6 +9,7 @@ from snnfast.checkpoints.weights import load_weights
 from snnfast.conversion import files as _files  # noqa: F401  (which makes files of converted networks known)
 from snnfast.conversion.convert import convert
 from snnfast.engines import backends
+from snnfast.evaluation.diagnosis import Diagnosis, diagnose
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.interop.accelerate import Accelerated, accelerate
 from snnfast.models.channelwise import to_channelwise
@@ -31,8 +32,8 @@ from snnfast.version import __version__  # noqa: F401
 backends.register(_library.override)
 
 __all__ = [
-    "Accelerated", "ExactWeights", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start",
-    "cs_qcfs", "data", "evaluate", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time",
+    "Accelerated", "Diagnosis", "ExactWeights", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "conversion", "convert", "cos_start",
+    "cs_qcfs", "data", "diagnose", "evaluate", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time",
     "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time",
     "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip

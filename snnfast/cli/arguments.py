@@ -41,6 +41,7 @@ def parser(commands):
         ("eval", "evaluate a checkpoint as a spiking network, at every T in one run", "CHECKPOINT ", _eval),
         ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
         ("trace", "store input, potential and spikes of chosen neurons, and draw them", "CHECKPOINT ", _trace),
+        ("diagnose", "find which layer loses the accuracy, and why", "CHECKPOINT ", _diagnose),
         ("extract", "take the weights out of a file that holds objects too, without running anything", "FILE NEW ", _extract),
         ("info", "what was built, and which kernels serve which device", "", lambda p: None),
     ):
@@ -189,6 +190,13 @@ def _eval(p):
 def _compare(p):
     p.add_argument("runs", nargs="+", metavar="RUN", help="folder of an evaluation, or NAME=FOLDER,FOLDER... of one method's seeds")
     p.add_argument("--out", default="runs/compare", metavar="FOLDER", help="for compare.{csv,tex,pdf,png} (default runs/compare)")
+
+
+def _diagnose(p):
+    _checkpoint(p)
+    p.add_argument("--images", type=int, default=64, metavar="N", help="the first N images of the test set (default 64)")
+    p.add_argument("--out", default="runs/diagnose", metavar="FOLDER", help="for diagnosis.csv and diagnosis.png (default runs/diagnose)")
+    _conversion(p)
 
 
 def _extract(p):

@@ -56,6 +56,12 @@ def _trace(args):
     trace.run(args, _device(args.device))
 
 
+def _diagnose(args):
+    from snnfast.cli import diagnose
+
+    diagnose.run(args, _device(args.device))
+
+
 def _extract(args):
     from snnfast.checkpoints.extract import extract
 
@@ -64,7 +70,9 @@ def _extract(args):
 
 
 def parser():
-    return _parser(dict(demo=_demo, train=_train, eval=_eval, compare=_compare, trace=_trace, extract=_extract, info=_info))
+    return _parser(
+        dict(demo=_demo, train=_train, eval=_eval, compare=_compare, trace=_trace, diagnose=_diagnose, extract=_extract, info=_info)
+    )
 
 
 class Terminated(KeyboardInterrupt):

@@ -93,6 +93,7 @@ def put_neurons_by_images(gm, method, batches, how, differential):
     found, signed = relu_thresholds.thresholds(gm, [*relus, *behind], batches, how.q, how.per, magnitudes=set(behind))
     dtype = next((p.dtype for p in gm.parameters() if p.is_floating_point()), torch.float32)
     names, keywords = {}, method.neuron()
+    caps = {node: relu_thresholds.cap_of(node, gm) for node in relus}
     for node in [n for n in gm.graph.nodes if n in found]:
         theta, options = found[node].to(dtype), keywords
         if differential:
@@ -103,6 +104,8 @@ def put_neurons_by_images(gm, method, batches, how, differential):
             _put_behind(gm, node, name, _neuron(method, theta, name, options, differential))
         else:
             name = relu_thresholds.name_of(node, taken)
-            put_in_place(gm, node, name, _neuron(method, theta, name, options, differential))
+            neuron = _neuron(method, theta, name, options, differential)
+            neuron.__dict__.update(caps[node])
+            put_in_place(gm, node, name, neuron)
         names[name] = how.levels - low if differential else None
     return names

@@ -104,6 +104,18 @@ def relu_nodes(gm):
     return found
 
 
+@torch.no_grad()
+def cap_of(node, gm):
+    """{"cap": the largest value of a ReLU's node}, {} where it has none: what it gives for a number far above."""
+    far = torch.tensor(1e30)
+    if node.op == "call_module":
+        value = gm.get_submodule(node.target)(far)
+    else:
+        args = [far if a is node.all_input_nodes[0] else a for a in node.args]
+        value = getattr(args[0], node.target)(*args[1:], **node.kwargs) if node.op == "call_method" else node.target(*args, **node.kwargs)
+    return {"cap": float(value)} if float(value) < 1e30 else {}
+
+
 def function_nodes(gm):
     """The nodes that are other activation functions of single values; none that is only a factor of products, a gate."""
     found = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of_operator(n.target) in ELEMENTWISE]

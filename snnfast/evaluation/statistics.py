@@ -71,18 +71,20 @@ class QuantisedPass:
     def _value(self, node, env, interpreter, execution, plan, images):
         layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, nn.IF):
-            x = env[node.all_input_nodes[0]]
-            theta, L = layer.theta_for(x) * layer.parts, self.levels.get(node.target)
-            if L is None:
-                return torch.minimum(x.relu(), theta.to(x.dtype))
-            if self.rungs:
-                low, high = layer.options["caps"]
-                self.alpha[node] = torch.floor(x / theta + 0.5).clamp(low, high).to(torch.int32)
-                return self.alpha[node] * theta
-            y = qcfs(x, theta, L)
-            self.alpha[node] = (y / theta * L).round().to(torch.int32)
-            return y
+            return self._activation(node, layer, env[node.all_input_nodes[0]])
         return execution.node(interpreter, node, env, plan.per_row, images)
+
+    def _activation(self, node, layer, x):
+        theta, L = layer.theta_for(x) * layer.parts, self.levels.get(node.target)
+        if L is None:
+            return torch.minimum(x.relu(), theta.to(x.dtype))
+        if self.rungs:
+            low, high = layer.options["caps"]
+            self.alpha[node] = torch.floor(x / theta + 0.5).clamp(low, high).to(torch.int32)
+            return self.alpha[node] * theta
+        y = qcfs(x, theta, L)
+        self.alpha[node] = (y / theta * L).round().to(torch.int32)
+        return y
 
     def _count(self, node, env, images):
         """Per image. A transposed convolution multiplies per input, the others per output."""

@@ -58,6 +58,7 @@ class IF(nn.Module):
     """
 
     parts = 1  # how many theta make the threshold of the activation that it stands for
+    cap = math.inf  # the largest value of that activation: 6 of a ReLU6
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ def help_of(capsys, *arguments):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["", "demo", "train", "eval", "compare", "trace", "info"])
+@pytest.mark.parametrize("name", ["", "demo", "train", "eval", "compare", "trace", "diagnose", "info"])
 def test_help_fits_a_screen(capsys, name):
     lines = help_of(capsys, *([name] if name else [])).splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 120

@@ -35,7 +35,9 @@ def test_few_steps_come_near(kind):
 def test_a_quantised_network_in_one_step():
     """Group neurons with the levels of the activations are the quantised network at T = 1, and so is "quanta" in both modes."""
     torch.manual_seed(1)
-    net = torch.nn.Sequential(torch.nn.Linear(6, 20), nn.QCFS(8, 1.3), torch.nn.Linear(20, 20), nn.CQCFS(20, 8, 0.9), torch.nn.Linear(20, 3))
+    net = torch.nn.Sequential(
+        torch.nn.Linear(6, 20), nn.QCFS(8, 1.3), torch.nn.Linear(20, 20), nn.CQCFS(20, 8, 0.9), torch.nn.Linear(20, 3)
+    )
     x = torch.randn(50, 6)
     for method in (methods.Group(m=8), methods.SignedQuanta(m=8)):
         assert torch.allclose(snnfast.convert(net, method)(x, T=1), net(x), atol=1e-5)
@@ -53,7 +55,12 @@ def test_what_it_costs(T):
     torch.manual_seed(2)
     net = torch.nn.Sequential(torch.nn.Linear(4, 6), nn.QCFS(8, 1.0), torch.nn.Linear(6, 5), nn.QCFS(8, 1.0), torch.nn.Linear(5, 3))
     x = torch.randn(7, 4)
-    for method, per_sop in ((methods.Group(m=8), 4.6), (methods.SignedQuanta(m=8), 4.6), (methods.SignedQuanta(m=8, ladder="power"), 0.9), ("if", 0.9)):
+    for method, per_sop in (
+        (methods.Group(m=8), 4.6),
+        (methods.SignedQuanta(m=8), 4.6),
+        (methods.SignedQuanta(m=8, ladder="power"), 0.9),
+        ("if", 0.9),
+    ):
         snn = snnfast.convert(net, method)
         seen = []
         for (_, layer), source in zip(snn.neurons(), (net[0], net[2])):
@@ -63,13 +70,21 @@ def test_what_it_costs(T):
         stats = Statistics(snn)
         snnfast.evaluate(snn, [(x, torch.zeros(7, dtype=torch.long))], T=T, statistics=stats)
         image, *rows = stats.rows()
-        assert [r["spikes"] * 7 for r in rows] == pytest.approx(spikes) and [r["SOPs"] * 7 for r in rows] == pytest.approx([spikes[0] * 5, spikes[1] * 3])
-        assert [r["theta_max"] for r in rows] == pytest.approx([1.0, 1.0]) and rows[0]["firing_rate"] == pytest.approx(spikes[0] / (7 * 6 * T))
+        assert [r["spikes"] * 7 for r in rows] == pytest.approx(spikes) and [r["SOPs"] * 7 for r in rows] == pytest.approx(
+            [spikes[0] * 5, spikes[1] * 3]
+        )
+        assert [r["theta_max"] for r in rows] == pytest.approx([1.0, 1.0]) and rows[0]["firing_rate"] == pytest.approx(
+            spikes[0] / (7 * 6 * T)
+        )
         sops, total = spikes[0] * 5 + spikes[1] * 3, stats.totals()
-        assert total["energy_pJ"] * 7 == pytest.approx(sops * per_sop + 7 * 24 * 4.6) and stats.over_time()[-1]["energy_pJ"] == pytest.approx(total["energy_pJ"])
+        assert total["energy_pJ"] * 7 == pytest.approx(sops * per_sop + 7 * 24 * 4.6) and stats.over_time()[-1][
+            "energy_pJ"
+        ] == pytest.approx(total["energy_pJ"])
         graded = 0 if method == "if" else sops
         operations = total["neurobench"]["synaptic_operations"]
-        assert operations["Effective_MACs"] * 7 == pytest.approx(7 * 24 + graded) and operations["Effective_ACs"] * 7 == pytest.approx(sops - graded)
+        assert operations["Effective_MACs"] * 7 == pytest.approx(7 * 24 + graded) and operations["Effective_ACs"] * 7 == pytest.approx(
+            sops - graded
+        )
 
 
 def test_unevenness_counts_quanta():
@@ -85,7 +100,9 @@ def test_unevenness_counts_quanta():
     assert right["group"] == pytest.approx(100) and right["if"] < 95
 
 
-@pytest.mark.parametrize("method", [methods.SignedQuanta(m=32), methods.SignedQuanta(m=16, ladder="power"), methods.Group(m=7)], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [methods.SignedQuanta(m=32), methods.SignedQuanta(m=16, ladder="power"), methods.Group(m=7)], ids=lambda m: m.name
+)
 def test_exact_products(method):
     """Integers times whole spikes: the same bits for every batch and chunk, within fp32's rounding of the sparse ones; average pooling fits a byte for
     m = 16 and 7, and for m = 32, where it does not, the layer behind it stays sparse."""
