@@ -122,7 +122,10 @@ def _checkpoint(p):
     _data(p, None)
     p.add_argument("--method", choices=METHODS, metavar="NAME", help=", ".join(METHODS) + " (if)")
     p.add_argument(
-        "--mode", choices=MODES, metavar="NAME", help="per_step or differential, with stbif (default where a softmax or the like is)"
+        "--mode",
+        choices=MODES,
+        metavar="NAME",
+        help="per_step or differential, of stbif and quanta (default with a softmax or the like)",
     )
     p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
 
@@ -136,7 +139,8 @@ def conversion_flags():
     for cls, own in REGISTRY.values():
         for field, how in fields.flags_of(cls):
             if field not in own and field not in found:
-                found[field] = how | dict(help=f"{cls.__name__}: {how['help']}")
+                of = dict.fromkeys(other.__name__ for other, _ in REGISTRY.values() if field in other.__dataclass_fields__)
+                found[field] = how | dict(help=f"{', '.join(of)}: {how['help']}")
     return found
 
 

@@ -82,12 +82,12 @@ def convert(
         net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate` (without them torch.fx
             records it, which knows less). Its activations are layers of `snnfast.nn`, or those of torch, with `calibrate`.
         method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
-            "srp+stbif", "srp+snm", "cos", "quanta", "power", "group" or "burst". Default: "if", and "stbif" in mode "differential".
+            "srp+stbif", "srp+snm", "cos", "quanta", "power" or "group". Default: "if", and "stbif" in mode "differential".
         mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
-            neurons are ST-BIF with the levels of their activations, image and biases come once, and the summed output is that of the quantised
-            network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a function stands
-            behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method and no random masks are asked
+            neurons are ST-BIF (or of "quanta") with the levels of their activations, image and biases come once, and the summed output is that of
+            the quantised network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a
+            function stands behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method and no random masks are asked
             for; else "per_step".
         inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
             "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a

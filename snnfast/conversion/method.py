@@ -10,9 +10,9 @@ A method is an object that owns all it does; its options are its fields. Each ha
     quanta       up to m quanta of theta/m a step, with negative ones                       `SignedQuanta`
     power        the same, powers of two of them                                            `SignedQuanta(ladder="power")`
     group        the same without negative ones: m members of a group                       `Group`
-    burst        up to m spikes of theta a step                                             `Burst`
 
-`parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for snm volts, a start at 0 and the
+`parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for quanta, power and group volts
+instead of normalised units; for snm volts, a start at 0 and the
 float memory. All else is the same function.
 """
 
@@ -42,7 +42,8 @@ class Method:
     """What every method has.
 
     Args:
-        v0: start voltage in units of theta: a number, or a dictionary of numbers or tensors by layer name. None: the method's own.
+        v0: start voltage in units of theta, where neurons send quanta in quanta: a number, or a dictionary of numbers or tensors by layer name.
+            None: the method's own.
         parity: the arithmetic of the method's authors; for comparison with their programs.
     """
 
@@ -63,6 +64,11 @@ class Method:
         """Of `convert`, in which it runs."""
         return ("per_step",)
 
+    @property
+    def own_v0(self):
+        """The start voltage where none is given, of a layer or of all."""
+        return 0.5
+
     def check_rule(self, rule):
         """Refuses numbers that its neuron does not take."""
         rule_of(**rule)
@@ -75,7 +81,7 @@ class Method:
 
     def neuron(self):
         """Keywords of `layer` for the steps that count."""
-        return {"unit": "normalised" if self.parity else "volts", "v0": 0.5 if self.v0 is None else self.v0}
+        return {"unit": "normalised" if self.parity else "volts", "v0": self.own_v0 if self.v0 is None else self.v0}
 
     def layer(self, theta, differential=False, **keywords):
         """The neuron layer with these keywords. theta: the threshold of its activation; in mode "differential" the size of a level."""

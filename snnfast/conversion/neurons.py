@@ -28,15 +28,18 @@ def put_neurons(gm, method, differential):
         replace(
             gm,
             name,
-            _own(m, theta.detach(), name, options) or _neuron(method, theta.detach(), name, options, differential, getattr(m, "axis", 1)),
+            _own(method, m, theta.detach(), name, options)
+            or _neuron(method, theta.detach(), name, options, differential, getattr(m, "axis", 1)),
         )
         if getattr(m, "mask", None) is not None:
             _mask(gm, name, m.mask)
     return levels
 
 
-def _own(m, theta, name, options):
+def _own(method, m, theta, name, options):
     """The neuron that an activation brings itself, or None."""
+    if isinstance(m, nn.Quantised) and type(m).spiking is not nn.Quantised.spiking and "m" in options:
+        raise ValueError(f"{name} ({type(m).__name__}) brings a neuron of its own, which is not that of method {method.name!r}")
     found = m.spiking(theta, {**options, "v0": voltage_of(options["v0"], name, 0.5)}) if isinstance(m, nn.Quantised) else None
     if found is not None and not (isinstance(found, nn.IF) and found.own):
         raise TypeError(f"{name} ({type(m).__name__}).spiking() must give a snnfast.nn.IF(theta=...) or None, got {type(found).__name__}")
@@ -58,8 +61,7 @@ def _mask(gm, name, mask):
 
 
 def _neuron(method, theta, name, options, differential, axis=1):
-    own = 0.0 if options.get("memory") and options["unit"] == "volts" else 0.5  # SNM's authors start at 0
-    options = {**options, "v0": voltage_of(options["v0"], name, own)}
+    options = {**options, "v0": voltage_of(options["v0"], name, method.own_v0)}
     return method.layer(theta, differential, axis=axis if theta.dim() < 2 else None, **options)
 
 

@@ -7,15 +7,16 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
 
 Within half a level: |N/T - alpha/L| <= 1/(2L), what rounding to levels leaves open, so that one spike of many does not count as uneven.
 
-Of neurons that send several quanta in a step N counts quanta, and N/(m T) stands for N/T; a spike is a step with any.
+Of neurons that send up to m quanta of theta/m in a step N counts quanta, and N/(m T) stands for N/T; a spike is a step with any.
 
 Firing rate: spikes of either sign per neuron and step. SOPs: spikes that enter a layer (`entering.py`) times its fan-out, the weights that an
 input element meets on average, fewer at a border; of a layer that several neuron layers feed, each has the share of its spikes. A layer that takes
 the image itself counts as MACs, once, one that takes another layer's output as MACs at every step, both without the zeros of borders. Spikes of
 Poisson input are SOPs. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC,
-45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. A spike of several quanta multiplies, so that its SOPs cost what MACs do;
-one of a power of two shifts, and costs what an accumulate does. The ANN's MACs are those of one pass through all its products with weights;
-its energy is theirs. Products of two values (attention) are in no column. Threshold spread of a layer: (max - min)/min over its thresholds.
+45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Spikes of neurons that may send several quanta multiply, so that their
+SOPs cost what MACs do; powers of two shift, and cost what an accumulate does (before a pooling adds them up, as all spikes there). The ANN's
+MACs are those of one pass through all its products with weights; its energy is theirs. Products of two values (attention) are in no column.
+Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
 import copy
@@ -308,7 +309,8 @@ class Statistics:
     def _neurobench(self, total, graded):
         """The totals under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
         activation_sparsity, the share of neurons and steps without a spike, and synaptic_operations per image: Effective_MACs, Effective_ACs, and
-        Dense, what all products would take at every step, with borders. graded: SOPs of spikes that are not 1, which it counts among the MACs.
+        Dense, what all products would take at every step, with borders. graded: SOPs of neurons that may send
+        more than 1, which it counts among the MACs.
         """
         weights = [*self.gm.parameters(), *self.gm.buffers()]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)

@@ -7,7 +7,7 @@ import torch
 
 from snnfast import checks
 from snnfast.nn.neurons import IF
-from snnfast.ops.quanta import quanta, rule_of
+from snnfast.ops.quanta import check_form, quanta, rule_of
 
 _RULE = tuple(inspect.signature(rule_of).parameters)
 
@@ -26,7 +26,11 @@ class Quanta(IF):
         self, theta: float | torch.Tensor = 1.0, *, m: int, ladder: Literal["uniform", "power"] = "uniform",
         unit: Literal["normalised", "volts"] = "normalised", v0: float | torch.Tensor = 0.5, parts: int = 1, **options: Any,
     ):  # fmt: skip
+        wrong = {"neuron", "by_number"} & set(options)
+        if wrong:
+            raise TypeError(f"Quanta got unexpected options: {', '.join(sorted(wrong))}")
         super().__init__(theta=theta, m=m, ladder=ladder, unit=unit, v0=v0, **options)
+        check_form(m, 1, options.get("spikes", "scaled"))
         self.parts = checks.integer("parts", parts)
 
     def _check_rule(self, rule):

@@ -13,7 +13,7 @@ from snnfast.ops.neuron import MOST_STEPS, IAFState, Neuron
 
 OPS = Neuron("quanta", equation, compiled=True)
 LADDERS = ("uniform", "power")
-MOST = 1 << 15  # quanta in a step
+MOST = 1 << 8  # quanta in a step: bf16 holds them
 
 
 def rule_of(m=1, ladder="uniform", unit="normalised", negative=None, caps=None, surrogate="zif", gamma=None, detach_reset=False):
@@ -42,7 +42,7 @@ def check_form(m, T, spikes):
     if m > 127 and spikes == "int8":
         raise ValueError(f"spikes='int8' holds up to 127 quanta, m is {m}: 'unit' or 'scaled' hold them")
     if T * m > MOST_STEPS:
-        raise ValueError(f"T m must be <= 2^24 = {MOST_STEPS} per call, got {T} x {m}: run it in chunks with `state`")
+        raise ValueError(f"T m must be <= 2^24 = {MOST_STEPS}, the quanta that are counted exactly, got {T} x {m}")
 
 
 def quanta(
@@ -80,20 +80,20 @@ def quanta(
         x, T, mask, state, out, state_out: as in `snnfast.iaf`.
         theta: the quantum > 0, in the unit of x: y = s theta with whole numbers s. A number, or a tensor that broadcasts over one step.
         v0: start voltage in quanta.
-        m: most quanta in one step, >= 1. In a network with threshold lam, theta = lam/m, so that a step carries what one spike of lam carries.
+        m: most quanta in one step, 1 to 256. In a network with threshold lam, theta = lam/m, so that a step carries what one spike of lam carries.
         ladder: "uniform", s is any whole number up to m; or "power", |s| is a power of two up to m = 2^(n - 1), the nearest to the potential (n
-            thresholds, at three quarters of the amplitudes).
+            thresholds, at three quarters of the amplitudes; below the first, 0).
         negative: None, or "stbif": s < 0 where v < 0, as far as the net count stays above its cap.
         caps: (n_min, p_max) of the net count of quanta, each a whole number or None for no bound; default (0, None).
         unit: "normalised", v is in quanta, or "volts".
         spikes: "scaled" s*theta or "unit" s in x's dtype, "int8" s for m <= 127, "count" int32, the net sum of s. Only "scaled" is differentiable.
-        surrogate, gamma: ds/dv at the rung of the ladder that v is nearest to, in quanta, as in `snnfast.iaf`. "rectangle" with gamma = 0.5 lets the
-            gradient straight through within the ladder.
+        surrogate, gamma: ds/dv at the rung of the ladder that v is nearest to, in quanta, as in `snnfast.iaf`; on "power" that of the nearest
+            amplitude, in units of it. On "uniform" "rectangle" with gamma = 0.5 lets the gradient straight through within the ladder.
         detach_reset: as in `snnfast.iaf`.
 
     Returns:
-        (s, state): spikes, and the state after the last step; state.count is the net sum of quanta. Gradients reach x, theta, v0 (as a tensor) and
-        state.v.
+        (s, state): spikes, and the state after the last step; state.count is the net sum of quanta, exact up to 2^24 in size. Gradients
+        reach x, theta, v0 (as a tensor) and state.v.
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.

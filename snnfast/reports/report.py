@@ -126,7 +126,8 @@ class Report:
         if t.get("energy_ratio") is not None:
             text += f": {t['energy_pJ'] / 1e6:.3g} uJ, E_SNN/E_ANN {t['energy_ratio']:.3g} "
             text += f"(the ANN: {t['ann_MACs'] / 1e6:.2f} M MACs, without borders)"
-        return f"{text}; counted is what enters a product, at {t['energy_ac_pJ']} pJ per SOP and {t['energy_mac_pJ']} per MAC, a convention"
+        per = f"{t['energy_ac_pJ']} pJ per SOP (of several quanta {t['energy_mac_pJ']}) and {t['energy_mac_pJ']} per MAC"
+        return f"{text}; counted is what enters a product, at {per}, a convention"
 
     def bibtex(self):
         """BibTeX of the methods used."""

@@ -17,7 +17,6 @@ SEVERAL = {
     "quanta": (8, 8, "uniform", True),
     "power": (16, 16, "power", True),
     "group": (5, 5, "uniform", False),
-    "burst": (3, 1, "uniform", False),
 }
 
 

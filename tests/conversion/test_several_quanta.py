@@ -93,7 +93,7 @@ def test_unevenness_counts_quanta():
     net = torch.nn.Sequential(torch.nn.Linear(4, 60), nn.QCFS(8, 1.0), torch.nn.Linear(60, 3))
     data = [(torch.randn(30, 4), torch.zeros(30, dtype=torch.long))]
     right = {}
-    for method in (methods.Group(m=8), methods.Burst(m=3), "if"):
+    for method in (methods.Group(m=8), "if"):
         (_, row) = snnfast.evaluate(snnfast.convert(net, method), data, T=1, statistics=True).layers
         right[getattr(method, "name", method)] = row["right_zero"] + row["right_above"]
         assert row["right_zero"] + row["right_above"] + row["case1"] + row["case2"] + row["case3"] == pytest.approx(100)
@@ -104,7 +104,7 @@ def test_unevenness_counts_quanta():
     "method", [methods.SignedQuanta(m=32), methods.SignedQuanta(m=16, ladder="power"), methods.Group(m=7)], ids=lambda m: m.name
 )
 def test_exact_products(method):
-    """Integers times whole spikes: the same bits for every batch and chunk, within fp32's rounding of the sparse ones; average pooling fits a byte for
+    """Integers times whole spikes: the same bits for every chunk, within fp32's rounding of the sparse ones; average pooling fits a byte for
     m = 16 and 7, and for m = 32, where it does not, the layer behind it stays sparse."""
     net, x = small()
     data = [(x, torch.zeros(len(x), dtype=torch.long))]
@@ -121,7 +121,7 @@ def test_exact_products(method):
     assert by_sparse.distance == pytest.approx(reports[0].distance, rel=1e-3) and sparse.isfinite().all()
 
 
-@pytest.mark.parametrize("method", [methods.SignedQuanta(m=9, caps=(0, 40)), methods.SignedQuanta(m=8, ladder="power"), methods.Group(), methods.Burst()],
+@pytest.mark.parametrize("method", [methods.SignedQuanta(m=9, caps=(0, 40)), methods.SignedQuanta(m=8, ladder="power"), methods.Group()],
                          ids=lambda m: m.name)  # fmt: skip
 def test_files(tmp_path, method):
     net, x = small()

@@ -37,7 +37,7 @@ def test_planted_faults_are_found():
     assert uneven.worst()[1] == "uneven" and uneven.at("1", "uneven") < 1e-6 < uneven.at("3", "uneven")
 
 
-@pytest.mark.parametrize("method", ["if", "stbif", "quanta", "burst"])
+@pytest.mark.parametrize("method", ["if", "stbif", "quanta", "power", "group"])
 @pytest.mark.parametrize("relu", [torch.nn.ReLU, torch.nn.ReLU6])
 def test_numbers_by_hand(method, relu):
     net, x = small(relu)
@@ -56,9 +56,10 @@ def test_numbers_by_hand(method, relu):
                 assert row[name] == pytest.approx(float(part.norm() / wanted.norm()), abs=2e-5), name
             assert row["error"] == pytest.approx(float((Y - wanted).norm() / wanted.norm()), abs=2e-5)
             assert torch.allclose(sum(parts), Y - wanted, atol=1e-5)
-            assert row["firing_rate"] == pytest.approx(float((s != 0).float().mean()))
+            # A potential on a rung of the ladder fires or not by the order of its current's sum: a spike or two of 12,800.
+            assert row["firing_rate"] == pytest.approx(float((s != 0).float().mean()), abs=3e-4)
             silent = (wanted > 0) & ~(s != 0).any(0)
-            assert row["silent"] == pytest.approx(100 * float(silent.sum() / (wanted > 0).sum()))
+            assert row["silent"] == pytest.approx(100 * float(silent.sum() / (wanted > 0).sum()), abs=0.2)
             wanted = activation(after(wanted)) if row is not found.rows[-1] else wanted
     assert tuple(found.rows[0]) == FIELDS
 
@@ -73,8 +74,10 @@ def test_quantised_networks_and_transformers(tmp_path):
         for p in vit.parameters():
             if p.dim() > 1:
                 p.normal_(0, p[0].numel() ** -0.5)
-    early, late = (snnfast.diagnose(snnfast.convert(vit, methods.SignedQuanta(m=m)  if m else None, mode="differential"), torch.randn(2, 3, 16, 16), T)
-                   for m, T in ((None, 2), (8, 40)))  # fmt: skip
+    images = torch.randn(2, 3, 16, 16)
+    with pytest.warns(UserWarning, match="T is too small"):
+        early = snnfast.diagnose(snnfast.convert(vit, mode="differential"), images, 2)
+    late = snnfast.diagnose(snnfast.convert(vit, methods.SignedQuanta(m=8), mode="differential"), images, 60)
     assert max(r["error"] for r in early.rows) > 0.1 and max(r["error"] for r in late.rows) < 1e-3
     for name in ("a.csv", "a.png"):
         early.save(tmp_path / name)

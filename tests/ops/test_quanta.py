@@ -239,7 +239,7 @@ def test_layer():
 BAD = [
     (dict(m=0), ValueError, "m must be >= 1, got 0"),
     (dict(m=2.5), TypeError, "m must be an integer, got float|m must be"),
-    (dict(m=1 << 16), ValueError, "m must be <= 32768 quanta a step, got 65536"),
+    (dict(m=257), ValueError, "m must be <= 256 quanta a step, got 257"),
     (dict(m=3, ladder="power"), ValueError, "m must be a power of two where ladder is 'power', got 3"),
     (dict(m=2, ladder="linear"), ValueError, "ladder must be one of 'uniform', 'power'"),
     (dict(m=2, negative="snm"), ValueError, "negative must be one of None, 'stbif'"),
@@ -247,7 +247,7 @@ BAD = [
     (dict(m=2, negative="stbif", caps=(0, 4.5)), ValueError, r"caps\[1\] must be a whole number of quanta, got 4.5"),
     (dict(m=2, spikes="bits"), ValueError, "spikes='bits' holds a sign, and m = 2 quanta are more"),
     (dict(m=128, spikes="int8"), ValueError, "spikes='int8' holds up to 127 quanta, m is 128"),
-    (dict(m=32768, T=1024), ValueError, "T m must be <= 2"),
+    (dict(m=256, T=1 << 17), ValueError, "T m must be <= 2"),
     (dict(m=2, unit="mV"), ValueError, "unit must be one of 'volts', 'normalised'"),
     (dict(m=2, gamma=-1.0), ValueError, "gamma must be > 0"),
 ]

@@ -9,8 +9,7 @@ from snnfast.conversion.methods.srp import SRP
 from snnfast.conversion.methods.cos import COS
 from snnfast.conversion.methods.quanta import SignedQuanta
 from snnfast.conversion.methods.group import Group
-from snnfast.conversion.methods.burst import Burst
 
 METHODS = tuple(REGISTRY)
 
-__all__ = ["COS", "IF", "METHODS", "SNM", "SRP", "STBIF", "Burst", "Group", "Method", "OwnNeuron", "SignedQuanta", "method_of", "register"]
+__all__ = ["COS", "IF", "METHODS", "SNM", "SRP", "STBIF", "Group", "Method", "OwnNeuron", "SignedQuanta", "method_of", "register"]

@@ -5,7 +5,16 @@ from typing import ClassVar, Literal
 
 from snnfast import nn
 from snnfast.conversion.method import Method, register
+from snnfast.ops.neuron import MOST_STEPS
 from snnfast.ops.quanta import rule_of
+
+POWER = """@inproceedings{huang2025differential,
+  title     = {Differential Coding for Training-Free {ANN}-to-{SNN} Conversion},
+  author    = {Huang, Zihan and Fang, Wei and Bu, Tong and Xue, Peng and Hao, Zecheng and Liu, Wenxuan and Tang, Yuanhong and Yu, Zhaofei and
+               Huang, Tiejun},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2025}
+}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +29,18 @@ class Several(Method):
 
     told: ClassVar[tuple] = ("v0", "caps", "m")
 
-    def parts(self):
-        """How many quanta make the threshold of an activation."""
-        return self.m
-
     def check_rule(self, rule):
         rule_of(**rule)
 
     def neuron(self):
-        return {"unit": "volts" if self.parity else "normalised", "v0": 0.5 if self.v0 is None else self.v0, "m": self.m}
+        return super().neuron() | {"unit": "volts" if self.parity else "normalised", "m": self.m}
+
+    def check_T(self, T):
+        if T * self.m > MOST_STEPS:
+            raise ValueError(f"T m must be <= 2^24 = {MOST_STEPS}, the quanta that a neuron counts exactly; got {T} x {self.m}")
 
     def layer(self, theta, differential=False, **keywords):
-        parts = 1 if differential else self.parts()
+        parts = 1 if differential else self.m  # quanta in the threshold of an activation
         return nn.Quanta(theta / parts, parts=parts, **keywords)
 
 
@@ -70,6 +79,12 @@ class SignedQuanta(Several):
 
     def neuron(self):
         own = {} if self.caps is None else {"caps": self.caps}
-        found = super().neuron() | {"ladder": self.ladder, "negative": "stbif"} | own
-        # The nearest power of two is a rounding already.
-        return found | ({"v0": 0.0} if self.ladder == "power" and self.v0 is None else {})
+        return super().neuron() | {"ladder": self.ladder, "negative": "stbif"} | own
+
+    @property
+    def own_v0(self):
+        """The nearest power of two is a rounding already."""
+        return 0.0 if self.ladder == "power" else 0.5
+
+    def citations(self):
+        return (self.citation, *([POWER] if self.ladder == "power" else []))

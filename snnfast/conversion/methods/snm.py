@@ -29,6 +29,9 @@ class SNM(Method):
   year      = {2022}
 }"""
 
+    @property
+    def own_v0(self):
+        return 0.0 if self.parity else 0.5
+
     def neuron(self):
-        own = 0.0 if self.parity else 0.5
-        return {"unit": "volts", "v0": own if self.v0 is None else self.v0} | signed(self, "snm", self.caps)
+        return super().neuron() | {"unit": "volts"} | signed(self, "snm", self.caps)

@@ -17,8 +17,8 @@ is the power of two 2^j with 0.75 2^j <= a < 1.5 2^j, and 0 of 0. What others ca
     ST-BIF           uniform, "stbif", m = 1 (You et al., "SpikeZIP-TF", ICML 2024)
     multi-threshold  power, m = 2^(thresholds - 1), theta the least of them (Huang et al., "Differential coding", ICML 2025)
 
-The derivative of s is that of its nearest rung. Uniform: h(z - r) at the rung r nearest to z among those in reach, lo < r <= hi. Power:
-h((|z| - 0.75 A)/A) at the amplitude A in reach that |z| is nearest to; 0 where none is in reach. h is the surrogate of `iaf.py`, in units of theta.
+The derivative of s. Uniform: h(z - r) at the rung r nearest to z among those in reach, lo < r <= hi. Power: h((t - 0.75 A)/A) at the amplitude A in
+reach that t is nearest to, t = |z|, or z where s is never below 0. 0 where none is in reach. h is the surrogate of `iaf.py`, in units of theta.
 C++ twin: `csrc/equations/neurons/quanta.h`.
 """
 
