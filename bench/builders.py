@@ -7,7 +7,7 @@ import functools
 
 import torch
 from eager import qcfs_eager, trained_lif_loop, trained_loop
-from loops import cos_loop, lif_loop, loop, snm_loop, stbif_loop
+from loops import cos_loop, lif_loop, loop, quanta_loop, snm_loop, stbif_loop
 from torch.nn import functional as F
 
 import snnfast
@@ -76,6 +76,11 @@ def snm(kind):
 def stbif(kind):
     op = lambda x, **how: snnfast.iaf(x, THETA, negative="stbif", caps=(0, LEVELS), unit="normalised", **how)  # noqa: E731
     return _neuron(op, lambda x: stbif_loop(x, THETA, LEVELS), kind)
+
+
+def quanta(kind, signed):
+    how = dict(negative="stbif") if signed else {}
+    return _neuron(lambda x, **kw: snnfast.quanta(x, THETA, m=8, **how, **kw), lambda x: quanta_loop(x, THETA, 8, signed), kind)
 
 
 def masked(kind):

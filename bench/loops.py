@@ -44,6 +44,17 @@ def stbif_loop(x, theta, levels=15):
     return torch.stack(out)
 
 
+def quanta_loop(x, theta, m, signed):
+    """Up to m quanta of theta a step, and with `signed` negative ones while the count is above 0."""
+    v, n, z, out = torch.full_like(x[0], 0.5), torch.zeros_like(x[0]), x / theta, []
+    for t in range(x.size(0)):
+        v = v + z[t]
+        s = torch.where(v >= 1, v.floor().clamp(max=m), torch.where(v < 0, torch.maximum(v.floor(), -n.clamp(max=m)), 0 * v) if signed else 0 * v)
+        v, n = v - s, n + s
+        out.append(s * theta)
+    return torch.stack(out)
+
+
 def srp_loop(x, theta, tau=4):
     """tau steps first, whose residual potentials say who may emit; then all steps of x, the first tau of which those were (Hao et al., AAAI 2023)."""
     v, z, out = torch.full_like(x[0], 0.5), x / theta, []

@@ -80,6 +80,8 @@ OPS = {
     ("iaf", "scaled, masked"): (builders.masked("scaled"), LOW),
     ("iaf", "scaled, SNM"): (builders.snm("scaled"), LOW),
     ("iaf", "scaled, ST-BIF"): (builders.stbif("scaled"), LOW),
+    ("quanta", "scaled, m = 8"): (builders.quanta("scaled", False), LOW),
+    ("quanta", "scaled, m = 8, negative too"): (builders.quanta("scaled", True), LOW),
     ("iaf", "forward + backward"): (builders.iaf_both, LOW),
     **{("lif", kind): (builders.lif(kind), tuple(DTYPES)) for kind in ("scaled", "unit", "int8", "bits", "count")},
     ("lif", "forward + backward"): (builders.lif_both, LOW),

@@ -87,8 +87,8 @@ def convert(
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
             neurons are ST-BIF (or of "quanta") with the levels of their activations, image and biases come once, and the summed output is that of
             the quantised network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a
-            function stands behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method and no random masks are asked
-            for; else "per_step".
+            function stands behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method and no random
+            masks are asked for; else "per_step".
         inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
             "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a
             current at every step; in mode "differential" all of it at the first.
