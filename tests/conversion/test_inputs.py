@@ -78,7 +78,7 @@ def test_thresholds_are_those_of_the_options(thresholds, named):
         (lambda: snnfast.convert(quantised(), inputs=Poisson(), input_steps=3), "input_steps is of inputs='rate'"),
         (lambda: snnfast.convert(quantised(), seed=3), "seed is of inputs='poisson'"),
         (lambda: snnfast.convert(quantised(), inputs=Rate(), mode="per_step"), "mode 'per_step' takes 'constant' or 'poisson'"),
-        (lambda: snnfast.convert(quantised(), inputs=Rate(), method="srp"), "mode 'differential' runs with ST-BIF neurons"),
+        (lambda: snnfast.convert(quantised(), inputs=Rate(), method="srp"), "method 'stbif' or 'quanta', got 'srp'"),
         (lambda: snnfast.convert(relus(), calibrate=Percentile(X), percentile=50), "give the fields of calibrate to it"),
         (lambda: snnfast.convert(quantised(), percentile=50), "are of calibrate="),
     ],

@@ -338,7 +338,7 @@ def others():
             yield f"timm {name}", lambda num_classes, name=name: timm.create_model(name, num_classes=num_classes)
 
 
-@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize("which", [*range(5), pytest.param(5, marks=pytest.mark.thorough)])
 def test_networks_of_others_convert_without_edits(which):
     found = list(others())
     if which >= len(found):

@@ -21,7 +21,7 @@ NETWORKS = [
     ("timm:seresnet18", 512),
     pytest.param("timm:skresnet18", 512, marks=pytest.mark.thorough),
     pytest.param("timm:ese_vovnet19b_dw", 512, marks=pytest.mark.thorough),
-    ("timm:tinynet_e", 600),
+    pytest.param("timm:tinynet_e", 600, marks=pytest.mark.thorough),
 ]
 
 

@@ -41,6 +41,7 @@ def test_planted_faults_are_found():
 @pytest.mark.parametrize("relu", [torch.nn.ReLU, torch.nn.ReLU6])
 def test_numbers_by_hand(method, relu):
     net, x = small(relu)
+    net, x = net.double(), x.double()  # in fp32 a potential on a rung fires or not by the order of its current's sum
     snn = snnfast.convert(net, method, calibrate=Percentile(x, q=98.0))
     found = snnfast.diagnose(snn, x, T=5)
     with torch.no_grad():
@@ -56,10 +57,9 @@ def test_numbers_by_hand(method, relu):
                 assert row[name] == pytest.approx(float(part.norm() / wanted.norm()), abs=2e-5), name
             assert row["error"] == pytest.approx(float((Y - wanted).norm() / wanted.norm()), abs=2e-5)
             assert torch.allclose(sum(parts), Y - wanted, atol=1e-5)
-            # A potential on a rung of the ladder fires or not by the order of its current's sum: a spike or two of 12,800.
-            assert row["firing_rate"] == pytest.approx(float((s != 0).float().mean()), abs=3e-4)
+            assert row["firing_rate"] == pytest.approx(float((s != 0).double().mean()))
             silent = (wanted > 0) & ~(s != 0).any(0)
-            assert row["silent"] == pytest.approx(100 * float(silent.sum() / (wanted > 0).sum()), abs=0.2)
+            assert row["silent"] == pytest.approx(100 * float(silent.sum() / (wanted > 0).sum()))
             wanted = activation(after(wanted)) if row is not found.rows[-1] else wanted
     assert tuple(found.rows[0]) == FIELDS
 

@@ -78,7 +78,7 @@ def test_killed_again_and_again(checkpoint, tmp_path, request):
     )
 
 
-@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.thorough)])
 def test_interrupted(checkpoint, tmp_path, undisturbed, sent, code):
     process = command.start("eval", checkpoint, *ARGUMENTS, "--out", tmp_path)
     while process.poll() is None and (not files_in(tmp_path) or files_in(tmp_path)[0].stat().st_size < 30_000):
@@ -146,7 +146,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("limit", [100, 40_000])
+@pytest.mark.parametrize("limit", [pytest.param(100, marks=pytest.mark.thorough), 40_000])
 def test_a_full_disk(checkpoint, tmp_path, undisturbed, limit):
     code, out, error = command.run(limit, "eval", checkpoint, *ARGUMENTS, "--out", tmp_path, script=("-c", FULL))
     assert code == 2 and error.startswith("snnfast: ") and error.count("\n") == 1, error

@@ -164,7 +164,7 @@ print(report.memory["peak"], report.memory["estimate"])
 """
 
 
-@pytest.mark.parametrize("dtype, batch", [("fp32", 16), ("fp32", 64), ("bf16", 16)])
+@pytest.mark.parametrize("dtype, batch", [("fp32", 16), pytest.param("fp32", 64, marks=pytest.mark.thorough), ("bf16", 16)])
 def test_transformers_too(dtype, batch):
     code, out, error = command.run(TRANSFORMER, dtype, batch, script=("-c",))
     assert code == 0, error
