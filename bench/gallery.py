@@ -21,7 +21,7 @@ from torch.utils.data import TensorDataset
 import snnfast
 from snnfast.conversion import methods
 
-OUT = Path("runs/gallery")
+OUT, FIGURE = Path("runs/gallery"), Path(__file__).parent / "figures" / "gallery.png"
 # (name, method, steps that are read, values that a spike may have)
 RUNS = (
     ("quanta, m = 127", methods.SignedQuanta(m=127), (1, 2, 4), 255),
@@ -50,7 +50,7 @@ def rows_of(entry, most=256):
                 warnings.simplefilter("ignore")  # of a network whose pooling stays analog, once for each method
                 snn = snnfast.convert(entry.net, method, calibrate=entry.images[other][:most])
             data = TensorDataset(entry.images[test], entry.labels[test])
-            reports.append(snnfast.evaluate(snn, data, T=at[-1], at=at, ann=entry.net, statistics=True, memory="4GiB", products="dense"))
+            reports.append(snnfast.evaluate(snn, data, T=at[-1], at=at, ann=entry.net, statistics=True, memory="4GiB"))
         seconds = time.perf_counter() - began
         images = sum(r.images for r in reports)
         share = lambda values: sum(v * r.images for v, r in zip(values, reports)) / images  # noqa: B023, E731
@@ -135,6 +135,7 @@ def main():
         print(f"{name}: done", flush=True)
     if args.store:
         stored.append("gallery", stored.facts(), rows)
+        draw(rows, FIGURE)
     (OUT / "gallery.json").write_text(json.dumps(rows, indent=1))
     draw(rows, OUT / "gallery.png")
     print(laid(rows))

@@ -49,7 +49,9 @@ def quanta_loop(x, theta, m, signed):
     v, n, z, out = torch.full_like(x[0], 0.5), torch.zeros_like(x[0]), x / theta, []
     for t in range(x.size(0)):
         v = v + z[t]
-        s = torch.where(v >= 1, v.floor().clamp(max=m), torch.where(v < 0, torch.maximum(v.floor(), -n.clamp(max=m)), 0 * v) if signed else 0 * v)
+        s = torch.where(
+            v >= 1, v.floor().clamp(max=m), torch.where(v < 0, torch.maximum(v.floor(), -n.clamp(max=m)), 0 * v) if signed else 0 * v
+        )
         v, n = v - s, n + s
         out.append(s * theta)
     return torch.stack(out)

@@ -127,7 +127,9 @@ def diagnose(snn: SpikingNetwork, images: torch.Tensor, T: int) -> Diagnosis:
     if not isinstance(snn, SpikingNetwork):
         raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
     checks.tensor("images", images)
-    currents, outputs, fired = {}, {}, {}
+    currents: dict = {}
+    outputs: dict = {}
+    fired: dict = {}
 
     def observe(node, current, s):
         for sums, value in ((currents, current), (outputs, s)):

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from snnfast import nn
 from snnfast.conversion.method import Method, register
+from snnfast.conversion.methods.stbif import STBIF
 from snnfast.ops.neuron import MOST_STEPS
 from snnfast.ops.quanta import rule_of
 
@@ -65,12 +66,7 @@ class SignedQuanta(Several):
     ladder: Literal["uniform", "power"] = "uniform"
     caps: tuple | None = None
 
-    citation = """@inproceedings{you2024spikezip,
-  title     = {{SpikeZIP-TF}: Conversion is All You Need for Transformer-based {SNN}},
-  author    = {You, Kang and Xu, Zekai and Nie, Chen and Deng, Zhijie and Guo, Qinghai and Wang, Xiang and He, Zhezhi},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2024}
-}"""
+    citation = STBIF.citation
 
     @property
     def modes(self):
