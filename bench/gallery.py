@@ -21,7 +21,7 @@ from torch.utils.data import TensorDataset
 import snnfast
 from snnfast.conversion import methods
 
-OUT, FIGURE = Path("runs/gallery"), Path(__file__).parent / "figures" / "gallery.png"
+OUT, FIGURE = Path("runs/gallery"), Path(__file__).parents[1] / "docs" / "gallery.png"
 # (name, method, steps that are read, values that a spike may have)
 RUNS = (
     ("quanta, m = 127", methods.SignedQuanta(m=127), (1, 2, 4), 255),

@@ -48,8 +48,8 @@ def test_conv_rows(tmp_path):
 
 def test_op_rows(tmp_path):
     rows = rows_of(tmp_path, "ops.py", "-k", "-4-4096 or 16384")
-    assert {r["bench"] for r in rows} == {"ops"} and {r["dtype"] for r in rows} == {"fp32", "bf16", "fp16", "fp64"} and len(rows) == 87
-    neurons, over_time = {"iaf", "lif", "cos_start"}, {"softmax_over_time", "layer_norm_over_time"}
+    assert {r["bench"] for r in rows} == {"ops"} and {r["dtype"] for r in rows} == {"fp32", "bf16", "fp16", "fp64"} and len(rows) == 93
+    neurons, over_time = {"iaf", "lif", "quanta", "cos_start"}, {"softmax_over_time", "layer_norm_over_time"}
     assert {r["op"] for r in rows} == neurons | over_time | {"qcfs", "cs_qcfs", "spike_conv2d", "spike_linear"}
     assert {r["kind"] for r in rows if r["op"] == "lif"} == {"scaled", "unit", "int8", "bits", "count", "forward + backward"}
     scaled = next(r for r in rows if (r["op"], r["kind"], r["dtype"]) == ("iaf", "scaled", "fp32"))
