@@ -27,8 +27,8 @@ template <class S>
 struct QuantaNumbers : IafNumbers<S> {
   static constexpr bool memory = false;
   S m;
-  bool power;
-  SNN_HD explicit QuantaNumbers(const QuantaRule& r) : IafNumbers<S>(r), m(S(r.m)), power(r.power) {}
+  bool power, open;  // open: no cap above, so that what s may be at most is m
+  SNN_HD explicit QuantaNumbers(const QuantaRule& r) : IafNumbers<S>(r), m(S(r.m)), power(r.power), open(r.p_max > 1e30) {}
 };
 
 // The rule of conversion.
@@ -72,10 +72,12 @@ struct Quanta {
     if constexpr (!Signed) {
       return {zero, most};
     } else {
-      V hi = k.p_max - n, lo = k.n_min - n;
-      hi = where(hi < most, hi, most);
+      V lo = k.n_min - n;
       lo = where(lo > -most, lo, -most);
-      return {where(lo < zero, lo, zero), where(hi > zero, hi, zero)};
+      lo = where(lo < zero, lo, zero);
+      if (k.open) return {lo, most};
+      const V hi = k.p_max - n, below = where(hi < most, hi, most);
+      return {lo, where(below > zero, below, zero)};
     }
   }
 
@@ -84,6 +86,12 @@ struct Quanta {
   SNN_HD static V amplitude(V t, const K& k) {
     const V most = splat<V>(typename K::Scalar(2) * k.m);
     return nearest_power(where(t < most, t, most));
+  }
+
+  // The largest amplitude within a whole number hi >= 0.
+  template <class V, class K>
+  SNN_HD static V within(V hi, const K& k) {
+    return k.open ? hi : nearest_power(hi * typename K::Scalar(0.75));  // m is a power of two
   }
 
   template <class V, class K>
@@ -95,7 +103,7 @@ struct Quanta {
       if constexpr (Signed) return where(z < zero, where(f > lo, f, lo), up);
       else return up;
     }
-    const V a = amplitude(where(z < zero, -z, z), k), most = nearest_power(hi * S(0.75));
+    const V a = amplitude(where(z < zero, -z, z), k), most = within(hi, k);
     const V up = where(z >= splat<V>(S(0.75)), where(a < most, a, most), zero);
     if constexpr (Signed) {
       const V least = nearest_power(lo * S(-0.75));
@@ -129,7 +137,7 @@ struct Quanta {
       r = where(r > lo + S(1), r, lo + S(1));
       return where(lo < hi, IAF<Signed>::height(z - r, one, k), zero);
     }
-    V most = nearest_power(hi * S(0.75)), t = z;
+    V most = within(hi, k), t = z;
     if constexpr (Signed) {
       most = where(z < zero, nearest_power(lo * S(-0.75)), most);
       t = where(z < zero, -z, z);
@@ -144,8 +152,8 @@ struct Quanta {
   template <class V, class K>
   SNN_HD static V step_bwd(V& c, V& dtheta, V dy, V v, V n, V x, V theta, const K& k) {
     const V z = units(IAF<Signed>::charge(v, x, theta, k), theta, k);
-    const Reach<V> within = reach(n, k);
-    const V s = fire(z, within, k), h = slope(z, within, k);
+    const Reach<V> room = reach(n, k);
+    const V s = fire(z, room, k), h = slope(z, room, k);
     if (k.normalised) {
       V g = dy * theta;
       if (!k.detach_reset) g = g - c;
