@@ -106,7 +106,8 @@ def convert(
         strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, as an
             LSTM or LeakyReLUs there, which are computed and do not spike. They are told in a warning, in `snn.analog` and in every report.
         options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `m`, `caps` of those that have
-            them. `v0` is the start voltage in units of theta, a number or a dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
+            them. `v0` is the start voltage in units of theta (where neurons send quanta, in quanta), a number or a dictionary of numbers or
+            tensors by layer name; 0.5 is optimal for QCFS.
 
     Raises:
         ValueError: a threshold is not > 0, a weight is not finite, or a layer has no spiking form; the message names the layer.

@@ -12,8 +12,7 @@ A method is an object that owns all it does; its options are its fields. Each ha
     group        the same without negative ones: m members of a group                       `Group`
 
 `parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for quanta, power and group volts
-instead of normalised units; for snm volts, a start at 0 and the
-float memory. All else is the same function.
+instead of normalised units; for snm volts, a start at 0 and the float memory. All else is the same function.
 """
 
 import dataclasses

@@ -40,7 +40,7 @@ def _own(method, m, theta, name, options):
     """The neuron that an activation brings itself, or None."""
     if isinstance(m, nn.Quantised) and type(m).spiking is not nn.Quantised.spiking and "m" in options:
         raise ValueError(f"{name} ({type(m).__name__}) brings a neuron of its own, which is not that of method {method.name!r}")
-    found = m.spiking(theta, {**options, "v0": voltage_of(options["v0"], name, 0.5)}) if isinstance(m, nn.Quantised) else None
+    found = m.spiking(theta, {**options, "v0": voltage_of(options["v0"], name, method.own_v0)}) if isinstance(m, nn.Quantised) else None
     if found is not None and not (isinstance(found, nn.IF) and found.own):
         raise TypeError(f"{name} ({type(m).__name__}).spiking() must give a snnfast.nn.IF(theta=...) or None, got {type(found).__name__}")
     if found is not None and "caps" in options:  # mode "differential" converges with these alone

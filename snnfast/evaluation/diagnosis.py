@@ -33,10 +33,13 @@ WHAT = {
 
 
 class _Network(QuantisedPass):
-    """One pass of the network that was converted: f(x) of every neuron layer."""
+    """One pass of the network that was converted. values: f(x) of every neuron layer."""
+
+    def __init__(self, *args):
+        self.values: dict = {}
+        super().__init__(*args)
 
     def _activation(self, node, layer, x):
-        self.values = getattr(self, "values", {})
         self.values[node] = super()._activation(node, layer, x) if self.levels.get(node.target) else x.clamp(0, layer.cap)
         return self.values[node]
 
@@ -58,7 +61,8 @@ class Diagnosis:
 
     def worst(self):
         """(layer, part): where most is lost that is not inherited."""
-        return max(((row["layer"], part) for row in self.rows for part in PARTS[1:]), key=lambda at: self.at(*at))
+        _, layer, part = max((row[part], row["layer"], part) for row in self.rows for part in PARTS[1:])
+        return layer, part
 
     def at(self, layer, part):
         """A number of a layer."""
@@ -137,11 +141,11 @@ def diagnose(snn: SpikingNetwork, images: torch.Tensor, T: int) -> Diagnosis:
         fired[node] = fired.get(node, 0) + (s != 0).sum(0)
 
     execution = Execution(snn.gm, images.device)
-    run = [y.mean(0) * len(y) for y, _ in snn.run(images, T, execution=execution, observe=observe)]
+    answers = sum(y.sum(0) for y, _ in snn.run(images, T, execution=execution, observe=observe))
     plan = snn.plan()
-    seen = _Network(snn.gm, plan, snn.levels, images, Execution(snn.gm, images.device), (), snn.clock.differential)
+    seen = _Network(snn.gm, plan, snn.levels, images, execution, (), snn.clock.differential)
     rows = [_row(snn, node, seen.values[node], currents[node], outputs[node], fired[node], T) for node in plan.firing if node in currents]
-    agreement, answers = None, sum(run)
+    agreement = None
     if seen.logits.dim() == 2 and answers.shape == seen.logits.shape:
         agreement = 100 * float((answers.argmax(1) == seen.logits.argmax(1)).float().mean())
     return Diagnosis(rows, T, len(images), agreement)
