@@ -31,7 +31,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-thorough test-versions test-sanitizers test-hostile info lint clean
+.PHONY: gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -56,6 +56,11 @@ test: $(READY) lint test-native
 # With the tests that take long, and more of what repeats.
 test-thorough: $(READY) test-native
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --thorough $(ARGS)
+
+# In another random order each time: SEED=7 repeats one. Two tests of one file may run at once.
+SEED ?= $(shell date +%s)
+test-shuffled: $(READY) test-native
+	$(PY) -m pytest -n 2 --shuffle $(SEED) $(ARGS)
 
 # What tests compile beside the library: the instruction sets' comparison and, where nvcc is found, the CUDA kernels: for GPUs, and for the host.
 CMAKE_BUILD = build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)")

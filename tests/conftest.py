@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 from pathlib import Path
 
 import torch
@@ -29,10 +30,13 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="more kills, more calls, and tests that take long")
+    parser.addoption("--shuffle", metavar="SEED", help="the tests in a random order, the same for the same seed")
     parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
 
 
 def pytest_collection_modifyitems(config, items):
+    if config.getoption("--shuffle"):
+        random.Random(config.getoption("--shuffle")).shuffle(items)
     if not config.getoption("--thorough"):
         for item in items:
             if item.get_closest_marker("thorough"):
