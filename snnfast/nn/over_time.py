@@ -70,8 +70,42 @@ class Differential(torch.nn.Module):
             state = state[0], y if state[1] is None else state[1].copy_(y)
         return out, state
 
+    def differentiable(self, inputs, state):
+        """As `over_time`, but nothing is computed in place, so that gradients go through it; state: None at the start."""
+        (total, last), kernel = (None, None) if state is None else state[0], None if state is None else state[1]
+        steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), []
+        for t in range(steps):
+            now = [x[t] if runs else x for x, runs in zip(inputs, self.running)]
+            if total is None:
+                total = [x.clone() if runs else x for x, runs in zip(now, self.running)]
+            else:
+                total = [s + x if runs else x for s, x, runs in zip(total, now, self.running)]
+            before, last = last, self.function(*total)
+            change = last if before is None else last - before
+            out.append(change.masked_fill(last == before, 0) if self.infinite and before is not None else change)
+        y = torch.stack(out)
+        if self.fused is not None and inputs[0].dtype in FUSED_DTYPES:  # the kernel's value with the function's gradient
+            with torch.no_grad():
+                value, kernel = self.fused(
+                    inputs[0].detach().contiguous(), kernel, torch.empty_like(y, memory_format=torch.contiguous_format)
+                )
+            y = _Value.apply(y, value)
+        return y, ((total, last), kernel)
+
     def extra_repr(self):
         return self.name
+
+
+class _Value(torch.autograd.Function):
+    """A value of one computation with the gradient of another."""
+
+    @staticmethod
+    def forward(ctx, differentiable, value):
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy, None
 
 
 class Call(torch.nn.Module):
@@ -171,6 +205,21 @@ class Pool(torch.nn.Module):
         if now is not None:
             last = now if last is None else last.copy_(now)
         return out, (total, last)
+
+    def differentiable(self, inputs, state):
+        """As `over_time`, but nothing is computed in place, so that gradients go through it."""
+        (x,) = inputs
+        total, last = (torch.zeros_like(x[0], dtype=torch.float64), None) if state is None else state
+        out = []
+        for step in x:
+            total = total + step
+            if self.form == "difference":
+                before, last = last, self._max(total)
+                out.append(last if before is None else last - before)
+            else:
+                _, winner = self._max(total.detach(), return_indices=True)
+                out.append(step.flatten(-self.dims).gather(-1, winner.flatten(-self.dims)).view(winner.shape))
+        return torch.stack(out).to(x.dtype), (total, last)
 
     def extra_repr(self):
         return ", ".join([self.form, *(f"{k}={v}" for k, v in self.window.items())])

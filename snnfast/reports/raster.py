@@ -10,6 +10,7 @@ from snnfast import checks
 from snnfast.ops.iaf import iaf
 
 
+@torch.no_grad()
 def record(snn, x, T, layers=None, neurons=32, first=0):
     """Runs T steps of a batch and keeps what chosen neurons of chosen layers do.
 

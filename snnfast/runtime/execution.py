@@ -27,6 +27,9 @@ INTO = {
 }
 
 
+ALIGNED = 64  # bytes, to which torch lays what it allocates
+
+
 def into(function, args, take):
     """function(*args) in memory that `take` gives, or None where it is not of two operands of one dtype, of which one has the result's layout."""
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
@@ -188,7 +191,8 @@ class Execution:
         """Writes a layer of x [B, ...] to `out`, without memory of its own; False, and nothing is written, where torch cannot."""
         module = self.module(node, constants)
         hooks = module._forward_hooks or module._forward_pre_hooks
-        if type(module) is not torch.nn.Linear or self.half or self.fixed or hooks or not out.is_contiguous():
+        aligned = out.is_contiguous() and out.data_ptr() % ALIGNED == 0  # elsewhere a library may sum in another order
+        if type(module) is not torch.nn.Linear or self.half or self.fixed or hooks or not aligned:
             return False
         x, out, weight = x.reshape(-1, x.size(-1)), out.view(-1, out.size(-1)), module.weight.t()
         torch.mm(x, weight, out=out) if module.bias is None else torch.addmm(module.bias, x, weight, out=out)

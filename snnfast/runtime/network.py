@@ -12,7 +12,7 @@ from snnfast import checks
 from snnfast.graph import analog
 from snnfast.graph.flow import Plan
 from snnfast.graph.outputs import outputs_of
-from snnfast.runtime import inputs
+from snnfast.runtime import gradients, inputs
 from snnfast.runtime.run import Run
 from snnfast.system import heap, memory
 from snnfast.system.text import first_line
@@ -24,6 +24,9 @@ class SpikingNetwork(torch.nn.Module):
     The image is a constant current. Nodes of the graph that no spike reaches (the first convolution) are computed once per batch; the others
     once per chunk of time, on time and batch merged [chunk * B, ...], with each neuron's state carried from chunk to chunk. State and buffers
     belong to the run, not to the network: runs may be interleaved, abandoned or threaded.
+
+    Its weights are frozen. After `requires_grad_()`, or with images that require one, `snn(x, T)` and `snn.logits(x, T)` have a gradient, by the
+    neurons' surrogates through all steps, which are kept then.
 
     Attributes:
         gm: the graph, a torch.fx.GraphModule.
@@ -43,6 +46,12 @@ class SpikingNetwork(torch.nn.Module):
         if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
         self.analog, self.outputs = analog.names(gm, self.plan()), outputs_of(gm)
+
+    def train(self, mode: bool = True):
+        """Sets `training`, as any module does; the layers stay in evaluation, for a converted network is the same function in training."""
+        super().train(mode)
+        self.gm.eval()
+        return self
 
     def __getstate__(self):
         """With the notes of the graph's nodes, which torch's own way of pickling a graph leaves out."""
@@ -87,15 +96,12 @@ class SpikingNetwork(torch.nn.Module):
     def run(self, x, T, chunk=None, first=0, statistics=None, **how):
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs. Several
         outputs come as one tensor [t, B, values of an image]."""
-        checks.tensor("x", x)
-        checks.integer("T", T)
-        self.method.check_T(T)
-        if chunk is not None:
-            checks.integer("chunk", chunk)
-        inputs.check_shape(self.gm, x)
-        inputs.check_like_weights(self.gm, x)
-        if x.requires_grad and torch.is_grad_enabled():
-            raise ValueError("x requires a gradient, and a converted network has none: call it on x.detach(), or under torch.no_grad()")
+        self._check(x, T, chunk)
+        if gradients.wanted(self.gm, x):
+            raise ValueError(
+                "x, a weight or a threshold requires a gradient, which does not go through chunks of a run: call it under torch.no_grad(), or take "
+                "snn(x, T) or snn.logits(x, T), which keep all steps"
+            )
         if isinstance(first, torch.Tensor):
             checks.tensor("first", first, (torch.int64,))
             if first.shape != x.shape[:1]:
@@ -105,6 +111,26 @@ class SpikingNetwork(torch.nn.Module):
         if statistics is not None and statistics.gm is not self.gm:
             raise ValueError("statistics are of another network: make them of this one")
         return self._run(x, T, chunk, first, statistics, **how)
+
+    def _check(self, x, T, chunk):
+        """Refuses what no run takes."""
+        checks.tensor("x", x)
+        checks.integer("T", T)
+        self.method.check_T(T)
+        if chunk is not None:
+            checks.integer("chunk", chunk)
+        inputs.check_shape(self.gm, x)
+        inputs.check_like_weights(self.gm, x)
+        for name, neuron in self.neurons():
+            if neuron.theta.requires_grad:  # an optimiser may have changed it
+                checks.positive(f"threshold of {name}", neuron.theta.detach())
+
+    def _outputs(self, x, T, chunk):
+        """Outputs [t, B, ...] of successive chunks, through which gradients go where one is asked for."""
+        self._check(x, T, chunk)
+        if gradients.wanted(self.gm, x):
+            return gradients.outputs(self, x, T, chunk)
+        return (y for y, _ in self.run(x, T, chunk))
 
     @torch.no_grad()
     def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None, on_bad=None):
@@ -164,21 +190,24 @@ class SpikingNetwork(torch.nn.Module):
             step by step, so that it does not depend on `chunk`. A network that gives a dictionary, a list or a tuple gives one of these.
         """
         if at is None:
-            return self.unpacked(torch.cat([y for y, _ in self.run(x, T, chunk)]))
+            return self.unpacked(torch.cat(list(self._outputs(x, T, chunk))))
         return self.unpacked(self._means(x, T, at, chunk))
 
     def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
         """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
         grow with T."""
-        return ((t, self.unpacked(y)) for t, y in self._answers(x, T, at, chunk, first, statistics, **how))
+        return ((t, self.unpacked(y)) for t, y in self._answers(self.sums(x, T, at, chunk, first, statistics, **how)))
 
     def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
         """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs), several outputs as one; the sum is changed later.
 
         on_steps: called with the number of steps of every chunk that is done.
         """
+        return self._sums((y for y, _ in self.run(x, T, chunk, first, statistics, **how)), at, on_steps)
+
+    def _sums(self, outputs, at, on_steps=None):
         asked, total, t = set(at), None, 0
-        for y, _ in self.run(x, T, chunk, first, statistics, **how):
+        for y in outputs:
             if on_steps:
                 on_steps(len(y))
             for step in y:
@@ -201,11 +230,12 @@ class SpikingNetwork(torch.nn.Module):
     def _means(self, x, T, at, chunk):
         """What the network answers at each t, [len(at), B, ...]."""
         checks.integer("T", T)
-        return torch.stack([y for _, y in self._answers(x, T, check_at(at, T), chunk)])
+        sums = self._sums(self._outputs(x, T, chunk), check_at(at, T))
+        return torch.stack([y for _, y in self._answers(sums)])
 
-    def _answers(self, x, T, at, chunk, *args, **how):
-        """(t, what the network answers then) for each t of `at`, several outputs as one tensor."""
-        for t, total, dtype in self.sums(x, T, at, chunk, *args, **how):
+    def _answers(self, sums):
+        """(t, what the network answers then), several outputs as one tensor, from (t, sum of the outputs, their dtype)."""
+        for t, total, dtype in sums:
             yield t, self.read(self.clock.answer(total, t).to(dtype))
 
     def unpacked(self, y):

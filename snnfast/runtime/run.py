@@ -14,7 +14,7 @@ from snnfast.nn.over_time import is_silent
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import inputs, linear_part
 from snnfast.runtime.arena import Arena, Slabs
-from snnfast.runtime.execution import Execution
+from snnfast.runtime.execution import ALIGNED, Execution
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -40,6 +40,12 @@ def nonzeros(s):
         return int(torch.count_nonzero(s))
     ones = (step.sign().abs_().sum(list(range(1, step.dim())), dtype=torch.float32) for step in s)
     return sum(int(each.sum(dtype=torch.float64)) for each in ones)
+
+
+def alike(x, rows):
+    """x [steps * rows, ...] step by step, all of which a library computes alike: the order of its sums may depend on where memory begins."""
+    parts = x.split(rows)
+    return parts if x.stride(0) * rows * x.element_size() % ALIGNED == 0 else (part.clone() for part in parts)
 
 
 class Run:
@@ -203,9 +209,8 @@ class Run:
         out = None
         at, to = rows_of(source), rows_of(node)
         if max(at.axis, to.axis) > 0 or max(at.outer, to.outer) > 1:
-            each = [self._evaluate(node, {source: at.back(part)}, self.B) for part in at.by_image(x).split(self.B)]
-            return to.back(torch.cat([to.by_image(y) for y in each]))
-        for t, part in enumerate(x.split(at.times * self.B)):
+            return self._each_step(node, source, x)
+        for t, part in enumerate(alike(x, at.times * self.B)):
             if out is None:
                 y = self._evaluate(node, {source: part}, self.B)
                 layout = layout_of(y)
@@ -216,6 +221,12 @@ class Run:
             elif t and not self.execution.write(node, part, out[t], self.part[1]):
                 out[t].copy_(self._evaluate(node, {source: part}, self.B))
         return out.flatten(0, 1)
+
+    def _each_step(self, node, source, x):
+        """As `_step_by_step`, each step in memory of its own."""
+        at, to = rows_of(source), rows_of(node)
+        each = [self._evaluate(node, {source: at.back(part)}, self.B) for part in alike(at.by_image(x), self.B)]
+        return to.back(torch.cat([to.by_image(y) for y in each]))
 
     def _sum(self, node, module, inputs, steps):
         """A function over time, of values that come over time; a constant beside them stays as it is."""

@@ -59,7 +59,7 @@ class SparseProduct:
         return 0
 
     def __call__(self, x, take=None):
-        """take(numel, dtype) gives the memory of the result, if not torch."""
+        """take(numel, dtype) gives the memory of the result, if not torch; where gradients are recorded it is the result's own."""
         take = take or fresh(x.device)
         m = self.module
         if not (m._forward_hooks or m._forward_pre_hooks):
@@ -72,6 +72,8 @@ class SparseProduct:
 
     def _product(self, take, x):
         m = self.module
+        if torch.is_grad_enabled():
+            return self._linear(x, None) if isinstance(m, torch.nn.Linear) else self._conv2d(x, None)
         if isinstance(m, torch.nn.Linear):
             shape = (*x.shape[:-1], m.out_features)
             return self._linear(x, take(math.prod(shape), x.dtype).view(shape))

@@ -108,14 +108,6 @@ def test_autocast_around_a_run_changes_nothing():
         assert torch.equal(torch.cat(chunks), expected)
 
 
-def test_gradients_through_a_converted_network_are_refused():
-    snn = snnfast.convert(net(), calibrate=X)
-    with pytest.raises(ValueError, match="x requires a gradient, and a converted network has none"):
-        snn(X.clone().requires_grad_(), T=2)
-    with torch.no_grad():
-        assert torch.equal(snn(X.clone().requires_grad_(), T=2), snn(X, T=2))
-
-
 def test_outputs_that_are_no_logits_are_told():
     maps = nn.Sequential(nn.Conv2d(3, 4, 3), snnfast.nn.QCFS(4, 1.0), nn.Conv2d(4, 5, 1))
     with pytest.raises(ValueError, match=r"outputs that are logits \[B, classes\]; those of one image have shape \[1, 5, 4, 4\]"):

@@ -146,8 +146,8 @@ WRONG = [
     (ValueError, "chunk must be >= 1, got 0", lambda: snn.logits(X, 4, chunk=0)),
     (
         ValueError,
-        "x requires a gradient, and a converted network has none: call it on x.detach(), ",
-        lambda: snn.logits(X.clone().requires_grad_(), 4),
+        "x, a weight or a threshold requires a gradient, which does not go through chunks of a run: call it under torch.no_grad(), ",
+        lambda: list(snn.chunks(X.clone().requires_grad_(), 4)),
     ),
     (ValueError, "x is on meta, but the network's weights are on cpu: move one of them", lambda: snn.logits(X.to("meta"), 4)),
     (ValueError, "T must be >= 1, got -1", lambda: snn(X, T=-1)),

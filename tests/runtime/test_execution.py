@@ -204,3 +204,15 @@ def test_graphs_say_why_not(tiny):
     assert torch.equal(found, torch.cat(list(snn.chunks(x, 9, 2)))) and graphs.refused.startswith("Poisson input") and not graphs.graphs
     with pytest.raises(ValueError, match="graphs are of CUDA devices, and the device is cpu"):
         snnfast.evaluate(snn, [(x, torch.arange(6))], T=2, graphs=True)
+
+
+@pytest.mark.parametrize("features", [7, 24, 25])
+@pytest.mark.parametrize("outputs", [5, 16])
+def test_where_a_step_begins_in_memory_changes_nothing(features, outputs):
+    """Libraries sum in another order where memory begins at no round place: steps of 3 images of 25 features begin there."""
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(features, features), snnfast.nn.QCFS(8, 1.0), torch.nn.LayerNorm(features), torch.nn.Linear(features, outputs)
+    snn, x = snnfast.convert(torch.nn.Sequential(*layers), mode="differential"), 3 * torch.randn(3, features)
+    whole = snn.logits(x, 12, chunk=12)
+    for chunk in (1, 2, 5):
+        assert torch.equal(snn.logits(x, 12, chunk=chunk), whole), chunk

@@ -1,0 +1,64 @@
+"""A run that gradients go through: backpropagation through time, by the surrogate gradients of the neurons.
+
+Values are those of other runs, bit for bit. Nothing is computed in place, and every step is kept for the way back: memory grows with T. A training
+loop is told nothing of neurons that are not idle at the end.
+"""
+
+import torch
+
+from snnfast.runtime.run import Run
+
+
+def wanted(gm, x):
+    """Whether a caller asks for gradients: by images, weights or thresholds that require one."""
+    asks = x.requires_grad or any(t.requires_grad for t in (*gm.parameters(), *gm.buffers()))
+    return asks and torch.is_grad_enabled()
+
+
+def outputs(snn, x, T, chunk=None):
+    """Yields the outputs of successive chunks of T steps, [t, B, ...] each; all steps at once by default."""
+    if snn.clock.poisson and x.requires_grad:
+        raise ValueError("x requires a gradient, and Poisson spikes have none: use inputs='constant'")
+    with torch.autocast(x.device.type, enabled=False):
+        run = DifferentiableRun(snn.gm, x, snn.method, snn.clock)
+        with torch.no_grad():  # what comes before the steps that count only chooses neurons
+            snn.method.before(run, chunk or run.default_chunk())
+    done = 0
+    while done < T:
+        steps = min(T - done, max(chunk or T, 0 if done else snn.method.least_T))
+        boundary = snn.clock.part(done)[1]
+        steps = min(steps, boundary - done) if boundary else steps
+        with torch.autocast(x.device.type, enabled=False):
+            yield run.chunk(steps)
+        done += steps
+
+
+class DifferentiableRun(Run):
+    """One batch on its way through time, without memory that steps share."""
+
+    def __init__(self, gm, x, method, clock):
+        super().__init__(gm, x, method, clock)
+        self.slabs.wanted = False
+
+    def _evaluate(self, node, env, rows):
+        return self.execution.node(self.interpreter, node, env, self.plan.per_row, rows, constants=self.part[1])
+
+    def _step_by_step(self, node, inputs, steps):
+        ((source, x),) = inputs.items()
+        return self._each_step(node, source, x)
+
+    def _sum(self, node, module, inputs, steps):
+        values = [x.unflatten(0, (steps, -1)) if a in self.plan.spiking else x for a, x in inputs.items()]
+        y, self.sums[node] = module.differentiable(values, self.sums.get(node))
+        return y.flatten(0, 1)
+
+    def _fire(self, node, env, steps):
+        neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]
+        constant = source not in self.plan.spiking
+        current = self._image_current(source) if constant else env[source].unflatten(0, (steps, -1))
+        state, options = self.states.get(node), self.options[node]
+        if state is None:
+            with torch.no_grad():  # COS calibrates a number
+                options = options | self.method.start(neuron, current, constant)
+        s, self.states[node] = neuron.fire(current, T=steps if constant else None, state=state, **options)
+        return s.flatten(0, 1)
