@@ -20,8 +20,7 @@ HOLDERS = (
     "ema",
     "params_ema",
 )
-# Of DataParallel, torch.compile, Lightning, and of classes that hold a network.
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+DEEP = 4  # holders inside one another
 # What thop and AveragedModel count.
 COUNTERS = ("total_ops", "total_params", "n_averaged")
 
@@ -31,31 +30,43 @@ def is_state(entry):
     return isinstance(entry, dict) and bool(entry) and all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in entry.items())
 
 
-def held(file, path, key=None):
-    """The weights of a file: itself, or the entry `key`, or the first of HOLDERS that it has; a warning names the others."""
-    found = {name: file[name] for name in HOLDERS if isinstance(file, dict) and isinstance(file.get(name), dict)}
-    if key is not None:
-        if not isinstance(file, dict) or not is_state(file.get(key)):
-            there = ", ".join(plain(name, 40) for name in list(file)[:10] if is_state(file[name])) if isinstance(file, dict) else ""
-            raise ValueError(f"{path} holds no weights under key={key!r}" + (f"; it holds some under {there}" if there else ""))
-        return file[key]
-    taken = next(iter(found), None)
-    others = [name for name in found if name != taken and is_state(found[name])]
-    if others:
-        warnings.warn(f"{path}: the weights under {taken!r} are taken; key={others[0]!r} takes others of the same file", stacklevel=5)
-    entry = file if taken is None else found[taken]
-    if not is_state(entry):
-        raise ValueError(
-            f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}; key= names another"
+def _inner(file, path):
+    """The weights in a dictionary: itself, or what the first of HOLDERS in it holds, and so on; a warning names the others."""
+    for _ in range(DEEP):
+        found = (
+            {} if is_state(file) else {name: file[name] for name in HOLDERS if isinstance(file, dict) and isinstance(file.get(name), dict)}
         )
-    return entry
+        if not found:
+            break
+        taken, *others = found
+        others = [name for name in others if is_state(found[name])]
+        if others:
+            warnings.warn(f"{path}: the weights under {taken!r} are taken; key={others[0]!r} takes others of the same file", stacklevel=6)
+        file = found[taken]
+    return file
+
+
+def held(file, path, key=None):
+    """The weights of a file: itself, or the entry `key`, or the first of HOLDERS that it has, also inside one another."""
+    entry = _inner(file if key is None else file.get(key) if isinstance(file, dict) else None, path)
+    if is_state(entry):
+        return entry
+    if key is not None:
+        there = (
+            ", ".join(plain(name, 40) for name in list(file)[:10] if is_state(_inner(file[name], path))) if isinstance(file, dict) else ""
+        )
+        raise ValueError(f"{path} holds no weights under key={key!r}" + (f"; it holds some under {there}" if there else ""))
+    raise ValueError(
+        f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}; key= names another"
+    )
 
 
 def unprefixed(state):
-    """The weights without counters, and without the prefixes that stand on every name."""
+    """The weights without counters, and without what stands in front of every name: of DataParallel, torch.compile, Lightning, classes that hold a
+    network. Names of one layer alone keep theirs."""
     state = {name: t for name, t in state.items() if name.rpartition(".")[2] not in COUNTERS}
     while True:
-        prefix = next((p for p in PREFIXES if state and all(name.startswith(p) for name in state)), None)
-        if prefix is None:
+        first = {name.partition(".")[0] for name in state}
+        if len(first) != 1 or any(name.count(".") < 2 for name in state):
             return state
-        state = {name.removeprefix(prefix): t for name, t in state.items()}
+        state = {name.partition(".")[2]: t for name, t in state.items()}

@@ -164,8 +164,8 @@ def _conversion(p):
     file.add_argument("--threshold", choices=convolutional.THRESHOLDS, metavar="NAME", help="of a CS-QCFS file: softplus(up) or up itself")
     file.add_argument("--signs", choices=SIGNS, metavar="NAME", help="which levels of a SpikeZIP file have a sign: " + ", ".join(SIGNS))
     file.add_argument("--key", metavar="NAME", help="entry of the file with the weights, such as state_dict_ema")
-    file.add_argument("--image-size", type=int, metavar="N")
-    file.add_argument("--width", type=float, metavar="X")
+    file.add_argument("--image-size", type=int, metavar="N, --width X")
+    file.add_argument("--width", type=float, help=argparse.SUPPRESS)  # in the line above, so that the help fits on a screen
 
 
 def _eval(p):
@@ -188,6 +188,7 @@ def _eval(p):
     p.add_argument("--statistics", action="store_true", help="unevenness, firing rates, SOPs, energy, seconds per layer")
     p.add_argument("--start-stop", action="store_true", help="read delayed outputs too: a matrix of first and last steps")
     p.add_argument("--save-predictions", action="store_true", help="class and margin per image and step")
+    p.add_argument("--log-json", metavar="FILE", help="append what is done, every ten seconds, as lines of JSON")
     _conversion(p)
 
 

@@ -54,7 +54,8 @@ def _train(bar, name, net, loader, epochs, lr, device, options):
     task = bar.add_task(name, total=epochs, note="")
 
     def on_epoch(epoch, loss, train_accuracy):
-        bar.update(task, advance=1, note=f"{train_accuracy:.1f} %")
+        bar.update(task, note=f"{train_accuracy:.1f} %")
+        bar.advance(task, 1)
 
     fit(net, loader, epochs, lr, augment=lambda x: shift(x, SHIFT), device=device, on_epoch=on_epoch, **options)
 

@@ -14,6 +14,7 @@ from snnfast.cli import own_network
 from snnfast.cli.arguments import conversion_flags
 from snnfast.cli.console import plain_console
 from snnfast.cli.progress import progress
+from snnfast.cli.signals import put_off
 from snnfast.conversion.convert import convert
 from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
@@ -124,7 +125,7 @@ def _run(args, device):
     facts = dict(checkpoint=args.checkpoint and str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"))
     facts |= dict(model=args.model) if args.model else dict(config=net.config, training=net.facts.get("training"))
     try:
-        _watched(console, evaluation, len(images), f"{snn.method.name}, T = {args.T}")
+        _watched(console, evaluation, len(images), f"{snn.method.name}, T = {args.T}", args.log_json)
     except KeyboardInterrupt:
         _stopped(console, evaluation, len(images), args, out, facts)
         raise
@@ -133,9 +134,9 @@ def _run(args, device):
     _tell(console, evaluation, args, out, facts)
 
 
-def _watched(console, evaluation, images, what):
-    """Runs with a progress bar."""
-    with progress(console) as bar:
+def _watched(console, evaluation, images, what, log_json):
+    """Runs, and tells what is done."""
+    with progress(console, log_json if processes.rank() == 0 else None, evaluation.settings.T, "images") as bar:
         task = bar.add_task(what, total=images * evaluation.settings.T, completed=len(evaluation.done) * evaluation.settings.T, note="")
         evaluation.on_chunk = lambda n: bar.advance(task, n * processes.world())
         if evaluation.done:
@@ -176,12 +177,13 @@ def _tell(console, evaluation, args, out, facts):
     if processes.rank() > 0:
         return
     report.facts = facts
-    wrote = report.save(out)
-    if args.save_predictions:
-        kept = {key: report.record[key] for key in ("index", "label", "ann", "predicted", "margin", "confidence")}
-        with whole(out / "predictions.npz") as part:
-            np.savez_compressed(part, at=np.asarray(report.at), **kept)
-        wrote.append("predictions.npz")
+    with put_off("the report"):
+        wrote = report.save(out)
+        if args.save_predictions:
+            kept = {key: report.record[key] for key in ("index", "label", "ann", "predicted", "margin", "confidence")}
+            with whole(out / "predictions.npz") as part:
+                np.savez_compressed(part, at=np.asarray(report.at), **kept)
+            wrote.append("predictions.npz")
     console.print(report.table())
     for line in report.notes():
         console.print(line, soft_wrap=True)

@@ -271,7 +271,7 @@ def test_half_precision_is_kept_and_a_mixture_becomes_fp32(tmp_path):
     assert {p.dtype for p in snnfast.load_checkpoint(tmp_path / "m.pth", levels=4, width=WIDTH).parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("prefixes", ["_orig_mod.", "module._orig_mod.", "module.module.", "model.", "net.module."])
+@pytest.mark.parametrize("prefixes", ["_orig_mod.", "module._orig_mod.", "module.module.", "model.", "net.module.", "student.encoder."])
 def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefixes):
     net = snnfast.models.vgg11(activation="qcfs", width=0.05)
     counted = {f"{prefixes}{k.rpartition('.')[0]}.{n}": torch.zeros(1) for k in net.state_dict() for n in ("total_ops", "total_params")}
@@ -286,6 +286,18 @@ def test_a_prefix_that_is_not_on_every_name_stays(tmp_path):
     torch.save({("module." if i % 2 else "") + k: v for i, (k, v) in enumerate(state.items())}, tmp_path / "m.pth")
     with pytest.raises(ValueError, match="does not hold exactly the names of one network"):
         snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05)
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+def test_holders_inside_one_another(tmp_path, key):
+    net = snnfast.models.vgg11(activation="qcfs", width=0.05)
+    inner = {"state_dict": {f"module.{k}": t for k, t in net.state_dict().items()}, "epoch": 3}
+    torch.save({"model": inner, "optimizer": {"state": {}}, "config": {"lr": 0.1}}, tmp_path / "m.pth")
+    again = snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05, key=key)
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in net.state_dict().items())
+    linear = torch.nn.Linear(3, 2)
+    torch.save({"model": {"ema": {"net": linear.state_dict()}}}, tmp_path / "m.pth")
+    assert torch.equal(snnfast.load_weights(torch.nn.Linear(3, 2), tmp_path / "m.pth", key).weight, linear.weight)
 
 
 def test_entries_of_a_file_are_told_and_chosen(tmp_path):
