@@ -19,7 +19,8 @@ class Log:
     """
 
     def __init__(self, tell: Callable[[dict], None], every: float | None = None):
-        self.tell, self.every, self.tasks = tell, EVERY if every is None else every, []
+        self.tell, self.every = tell, EVERY if every is None else every
+        self.tasks: list[dict] = []
 
     def add_task(self, name, total, completed=0, note=""):
         now = time.monotonic()
