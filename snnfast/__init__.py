@@ -9,6 +9,7 @@ from snnfast.checkpoints.weights import load_weights
 from snnfast.conversion import files as _files  # noqa: F401  (which makes files of converted networks known)
 from snnfast.conversion.convert import convert
 from snnfast.engines import backends
+from snnfast.evaluation import choose as _choose  # noqa: F401  (which chooses methods for convert)
 from snnfast.evaluation.diagnosis import Diagnosis, diagnose
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.interop.accelerate import Accelerated, accelerate

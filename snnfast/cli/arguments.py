@@ -39,6 +39,7 @@ def parser(commands):
         ("demo", "train, convert and evaluate a small network on digits", "", _demo),
         ("train", "train a network in one or two stages, then evaluate it as a spiking one", "--arch NAME --out FOLDER ", _train),
         ("eval", "evaluate a checkpoint as a spiking network, at every T in one run", "CHECKPOINT ", _eval),
+        ("convert", "convert a checkpoint by the simplest method that keeps its answers, and write it", "CHECKPOINT ", _convert),
         ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
         ("trace", "store input, potential and spikes of chosen neurons, and draw them", "CHECKPOINT ", _trace),
         ("diagnose", "find which layer loses the accuracy, and why", "CHECKPOINT ", _diagnose),
@@ -195,6 +196,15 @@ def _eval(p):
 def _compare(p):
     p.add_argument("runs", nargs="+", metavar="RUN", help="folder of an evaluation, or NAME=FOLDER,FOLDER... of one method's seeds")
     p.add_argument("--out", default="runs/compare", metavar="FOLDER", help="for compare.{csv,tex,pdf,png} (default runs/compare)")
+
+
+def _convert(p):
+    _checkpoint(p)
+    p.add_argument("--energy", type=float, metavar="X", help="the most it may take of the network's energy, to choose within")
+    p.add_argument("--images", type=int, default=64, metavar="N", help="by which it is chosen, at most (default 64)")
+    p.add_argument("--out", metavar="FILE", help="the converted network (default runs/convert/CHECKPOINT-T64.pt)")
+    p.add_argument("--overwrite", action="store_true", help="replace --out")
+    _conversion(p)
 
 
 def _diagnose(p):

@@ -26,8 +26,8 @@ from snnfast.system.files import whole
 MOST_READ = 1_000_000  # steps that --at all reads
 
 
-def load(args):
-    """The network of a command line, the name of the data set it is for, and the data."""
+def load(args, train=False):
+    """The network of a command line, the name of the data set it is for, and the data; train: with its training images."""
     if args.model is not None:
         return own_network.network(args), *own_network.data_of(args)
     if args.checkpoint is None:
@@ -46,7 +46,7 @@ def load(args):
     if not isinstance(name, str):
         raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
     own = net.facts.get("preprocessing") if name == net.facts.get("data") else None
-    data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=False)
+    data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=train)
     if data.classes != net.config["num_classes"]:
         raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
     for what, theirs, own in (
@@ -58,9 +58,14 @@ def load(args):
     return net, name, data
 
 
-def converted(args, net, data):
+def options_of(args):
+    """Options of `convert` that were given, beside the method."""
     names = ("mode", "inputs", *conversion_flags())
-    given = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
+    return {k: getattr(args, k) for k in names if getattr(args, k) is not None}
+
+
+def converted(args, net, data):
+    given = options_of(args)
     return convert(net, args.method, **given) if args.model is None else own_network.converted(args, net, data, given)
 
 

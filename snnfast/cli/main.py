@@ -62,6 +62,12 @@ def _diagnose(args):
     diagnose.run(args, _device(args.device))
 
 
+def _convert(args):
+    from snnfast.cli import convert
+
+    convert.run(args, _device(args.device))
+
+
 def _extract(args):
     from snnfast.checkpoints.extract import extract
 
@@ -71,7 +77,17 @@ def _extract(args):
 
 def parser():
     return _parser(
-        dict(demo=_demo, train=_train, eval=_eval, compare=_compare, trace=_trace, diagnose=_diagnose, extract=_extract, info=_info)
+        dict(
+            demo=_demo,
+            train=_train,
+            eval=_eval,
+            compare=_compare,
+            trace=_trace,
+            diagnose=_diagnose,
+            convert=_convert,
+            extract=_extract,
+            info=_info,
+        )
     )
 
 

@@ -85,27 +85,40 @@ def images(args, data):
     if args.calibrate is None:
         return None
     if args.calibrate == "train":
-        found = data.train
-        if hasattr(found, "transform"):  # not moved and cut as training does
-            found.transform = data.test.transform
-    elif not Path(args.calibrate).is_dir():
+        return of_training(data)
+    if not Path(args.calibrate).is_dir():
         raise ValueError(f"--calibrate takes 'train' or a folder of pictures, and {args.calibrate} is none")
-    elif not hasattr(data.test, "transform"):
+    if not hasattr(data.test, "transform"):
         raise ValueError(f"--calibrate takes 'train' for {args.data}, which are no picture files")
-    else:
-        from snnfast.data import folders  # which imports torchvision
+    from snnfast.data import folders  # which imports torchvision
 
-        found = folders.Pictures(Path(args.calibrate), data.test.transform)
-        if not len(found):
-            raise ValueError(f"--calibrate {args.calibrate} holds no pictures")
+    found = folders.Pictures(Path(args.calibrate), data.test.transform)
+    if not len(found):
+        raise ValueError(f"--calibrate {args.calibrate} holds no pictures")
+    return _spread(found)
+
+
+def of_training(data):
+    """A loader of training images, as those of the test set come."""
+    if hasattr(data.train, "transform"):  # not moved and cut as training does
+        data.train.transform = data.test.transform
+    return _spread(data.train)
+
+
+def _spread(found):
     step = -(-len(found) // MOST_IMAGES)
     return DataLoader(Subset(found, range(0, len(found), step)), 16)
 
 
+def thresholds_of(args):
+    """Options of `convert` for thresholds that were given."""
+    given = {"percentile": args.percentile, "per_channel": args.per_channel or None, "levels": args.neuron_levels}
+    return {k: v for k, v in given.items() if v is not None}
+
+
 def converted(args, net, data, options):
     """What `convert` makes of it. Without calibration images it is captured for an image of the test set."""
-    given = {"percentile": args.percentile, "per_channel": args.per_channel or None, "levels": args.neuron_levels}
-    given = {k: v for k, v in given.items() if v is not None}
+    given = thresholds_of(args)
     loader = images(args, data)
     if loader is None and not any(is_quantised(m) for m in net.modules()):
         raise ValueError(

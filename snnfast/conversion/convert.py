@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from snnfast import checks, nn
-from snnfast.conversion import functions, max_pooling, relu_thresholds
+from snnfast.conversion import choice, functions, max_pooling, relu_thresholds
 from snnfast.conversion.calibration import Images
 from snnfast.conversion.inputs import OPTIONS, Constant, Inputs, default_of, inputs_of, of_mode
 from snnfast.conversion.method import REGISTRY, Method, method_of
@@ -70,6 +70,8 @@ def convert(
     sample: torch.Tensor | None = None,
     read: str | None = None,
     neuron: PythonNeuron | None = None,
+    T: int | None = None,
+    energy: float | None = None,
     strict: bool = False,
     **options: Any,
 ) -> SpikingNetwork:
@@ -103,6 +105,9 @@ def convert(
         read: of a network that gives several tensors the one to read, by its key or place: "out", "0", "boxes.1". Default: all, each in the place
             that `net` gives it.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
+        T: in place of a method, the steps that the network will run: by images of `calibrate` the simplest method is chosen that keeps its answers,
+            see `snnfast.evaluation.choose`; `print(snn.choice)` says what was tried, what was taken and why.
+        energy: with T, the most that it may take of the network's energy (E_SNN/E_ANN).
         strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, as an
             LSTM or LeakyReLUs there, which are computed and do not spike. They are told in a warning, in `snn.analog` and in every report.
         options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `m`, `caps` of those that have
@@ -117,6 +122,13 @@ def convert(
     >>> snn.logits(torch.randn(3, 4), T=16, at=[1, 16]).shape
     torch.Size([2, 3, 2])
     """
+    if T is not None or energy is not None:
+        options |= {
+            name: value
+            for name, value in dict(mode=mode, inputs=inputs, sample=sample, read=read, neuron=neuron).items()
+            if value is not None
+        }
+        return choice.chosen(net, method, T, energy, calibrate, maxpool=maxpool, output=output, strict=strict, **options)
     options, rule, of_inputs, of_thresholds = _shared_out(options, neuron)
     checks.choice("maxpool", maxpool, max_pooling.FORMS)
     checks.choice("output", output, ("values", "spikes"))

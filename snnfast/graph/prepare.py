@@ -1,5 +1,9 @@
 """A network's graph made ready for conversion, by one of two front ends: torch.export, where images say what it takes, else torch.fx."""
 
+import contextlib
+import contextvars
+import copy
+
 import torch
 
 from snnfast import checks, nn
@@ -7,8 +11,30 @@ from snnfast.graph import guard, levels, trace
 from snnfast.graph.copies import copied
 from snnfast.graph.rewrite import fold_batch_norms
 
+_kept: contextvars.ContextVar = contextvars.ContextVar("_kept", default=None)
+
+
+@contextlib.contextmanager
+def captured_once():
+    """Inside, a network is captured once, however often it is converted; it must not change meanwhile."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
 
 def prepared(net, samples=(), read=None):
+    """As `_prepared`, or a copy of what it gave where `captured_once` says so."""
+    kept = _kept.get()
+    if kept is None or not len(samples):
+        return _prepared(net, samples, read)
+    if (id(net), read) not in kept:
+        kept[id(net), read] = _prepared(net, samples, read)
+    return copy.deepcopy(kept[id(net), read])
+
+
+def _prepared(net, samples, read):
     """The fx.GraphModule of a copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed.
 
     samples: images [1, ...], for each of which the graph must give what the network gives. Without them torch.fx records the forward, which then

@@ -34,12 +34,13 @@ class SpikingNetwork(torch.nn.Module):
         method: the `snnfast.conversion.method.Method` it runs by.
         clock: the `snnfast.runtime.clock.Clock`, when the image comes in and what the outputs say.
         outputs: the `snnfast.graph.outputs.Outputs` of a network that gives several tensors, or one inside a dictionary; None of a single one.
+        choice: the `snnfast.conversion.choice.Choice` of a method that was chosen; None where one was named.
         analog: names of what is no neuron and not linear in front of the first neurons, such as an LSTM: it does not spike.
     """
 
     def __init__(self, gm, levels, method, clock):
         super().__init__()
-        self.gm, self.levels, self.method, self.clock = gm, dict(levels), method, clock
+        self.gm, self.levels, self.method, self.clock, self.choice = gm, dict(levels), method, clock, None
         output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
         if not isinstance(output, fx.Node):
             raise ValueError("net must return one tensor, the logits: give sample=, images, with which torch.export captures several")
