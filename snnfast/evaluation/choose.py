@@ -22,7 +22,7 @@ from snnfast.graph.prepare import captured_once, prepared
 from snnfast.runtime.network import SpikingNetwork
 
 # From the simplest spike to the one with most bits.
-CANDIDATES = (
+CANDIDATES: tuple[tuple[str, dict], ...] = (
     ("if", {}),
     ("stbif", {}),
     ("power", {"m": 32}),
@@ -31,7 +31,7 @@ CANDIDATES = (
     ("quanta", {"m": 127}),
 )
 # Of networks whose functions need mode "differential".
-DIFFERENTIAL = (("stbif", {}), ("quanta", {"m": 8}), ("quanta", {"m": 32}))
+DIFFERENTIAL: tuple[tuple[str, dict], ...] = (("stbif", {}), ("quanta", {"m": 8}), ("quanta", {"m": 32}))
 # Of the best one, where no other thresholds were asked for and it is not good enough.
 THRESHOLDS = ({"per_channel": True}, {"percentile": 100.0}, {"percentile": 99.0})
 MOST_KEPT = 512  # images
@@ -76,7 +76,7 @@ def choose(
         raise ValueError(f"target must be in (0, 1], got {target}")
     checks.integer("most", most)
     given = calibrate if isinstance(calibrate, Percentile) else None
-    setting, measured = _halves(calibrate.images if given else calibrate, most)
+    setting, measured = _halves(calibrate.images if isinstance(calibrate, Percentile) else calibrate, most)
     thresholds = lambda images: Percentile(images, given.q, given.per, given.levels) if given else images  # noqa: E731
     trials: list[Trial] = []
 
