@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 
 import snnfast
 from snnfast.conversion import methods
+from snnfast.graph.prepare import captured_once
 
 OUT, FIGURE = Path("runs/gallery"), Path(__file__).parents[1] / "docs" / "gallery.png"
 # (name, method, steps that are read, values that a spike may have)
@@ -39,6 +40,7 @@ def halves(many):
     return [(odd, ~odd), (~odd, odd)]
 
 
+@captured_once()
 def rows_of(entry, most=256):
     """A row for each method and number of steps. most: images that thresholds come from, at most."""
     found = []

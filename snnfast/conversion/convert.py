@@ -89,8 +89,8 @@ def convert(
             each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
             neurons are ST-BIF (or of "quanta") with the levels of their activations, image and biases come once, and the summed output is that of
             the quantised network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a
-            function stands behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method and no random
-            masks are asked for; else "per_step".
+            function stands behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method but "stbif" or
+            "quanta" and no random masks are asked for; else "per_step".
         inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
             "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a
             current at every step; in mode "differential" all of it at the first.
@@ -151,9 +151,10 @@ def convert(
         guard.check_runs(net, samples[0], "calibrate" if sample is None else "sample")
     gm = prepared(net, samples, read)
     readout = take_readout(gm)
-    if asked is None and method is None and neuron is None and inputs is None and _needs_differences(gm, batches):
+    follows = method is None or "differential" in how.modes
+    if asked is None and follows and neuron is None and inputs is None and _needs_differences(gm, batches):
         asked = "per_step" if guard.has_masks(gm) else "differential"
-        how = how if asked == "per_step" else method_of("stbif", **options)
+        how = how if asked == "per_step" or method is not None else method_of("stbif", **options)
     if asked == "differential":
         _check_differential(how, gm, neuron, batches, output, maxpool)
     clock = dataclasses.replace((inputs or default_of(asked or "per_step")).clock(gm, batches), readout=readout)

@@ -70,6 +70,12 @@ class Differential(torch.nn.Module):
             state = state[0], y if state[1] is None else state[1].copy_(y)
         return out, state
 
+    def of_images(self, state, of):
+        """The state of some images. of: a tensor with rows of images -> those of the images."""
+        if self.fused is not None and not isinstance(state[0], list):
+            return type(state)(*map(of, state))
+        return [of(x) if rows else x for x, rows in zip(state[0], self.by_image)], of(state[1])
+
     def differentiable(self, inputs, state):
         """As `over_time`, but nothing is computed in place, so that gradients go through it; state: None at the start."""
         (total, last), kernel = (None, None) if state is None else state[0], None if state is None else state[1]
@@ -205,6 +211,10 @@ class Pool(torch.nn.Module):
         if now is not None:
             last = now if last is None else last.copy_(now)
         return out, (total, last)
+
+    def of_images(self, state, of):
+        """The state of some images. of: a tensor with rows of images -> those of the images."""
+        return of(state[0]), None if state[1] is None else of(state[1])
 
     def differentiable(self, inputs, state):
         """As `over_time`, but nothing is computed in place, so that gradients go through it."""

@@ -25,9 +25,7 @@ def outputs(snn, x, T, chunk=None):
             snn.method.before(run, chunk or run.default_chunk())
     done = 0
     while done < T:
-        steps = min(T - done, max(chunk or T, 0 if done else snn.method.least_T))
-        boundary = snn.clock.part(done)[1]
-        steps = min(steps, boundary - done) if boundary else steps
+        steps = snn.steps_of_chunk(done, T, chunk or T)
         with torch.autocast(x.device.type, enabled=False):
             yield run.chunk(steps)
         done += steps

@@ -97,7 +97,7 @@ class SpikingNetwork(torch.nn.Module):
     def run(self, x, T, chunk=None, first=0, statistics=None, **how):
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs. Several
         outputs come as one tensor [t, B, values of an image]."""
-        self._check(x, T, chunk)
+        self.check(x, T, chunk)
         if gradients.wanted(self.gm, x):
             raise ValueError(
                 "x, a weight or a threshold requires a gradient, which does not go through chunks of a run: call it under torch.no_grad(), or take "
@@ -113,7 +113,7 @@ class SpikingNetwork(torch.nn.Module):
             raise ValueError("statistics are of another network: make them of this one")
         return self._run(x, T, chunk, first, statistics, **how)
 
-    def _check(self, x, T, chunk):
+    def check(self, x, T, chunk=None):
         """Refuses what no run takes."""
         checks.tensor("x", x)
         checks.integer("T", T)
@@ -128,7 +128,7 @@ class SpikingNetwork(torch.nn.Module):
 
     def _outputs(self, x, T, chunk):
         """Outputs [t, B, ...] of successive chunks, through which gradients go where one is asked for."""
-        self._check(x, T, chunk)
+        self.check(x, T, chunk)
         if gradients.wanted(self.gm, x):
             return gradients.outputs(self, x, T, chunk)
         return (y for y, _ in self.run(x, T, chunk))
@@ -149,9 +149,7 @@ class SpikingNetwork(torch.nn.Module):
         if statistics:
             run.counting, run.on_mark = True, statistics.mark
         while done < T:
-            steps = min(T - done, chunk if done else max(chunk, self.method.least_T))
-            boundary = self.clock.part(done)[1]
-            steps = min(steps, boundary - done) if boundary else steps
+            steps = self.steps_of_chunk(done, T, chunk)
             if statistics:  # which reads the spikes so far at its marks
                 if run.execution.graphs:  # a captured chunk runs as a whole
                     steps = min(steps, next(m for m in marks if m > done) - done)
@@ -193,6 +191,11 @@ class SpikingNetwork(torch.nn.Module):
         if at is None:
             return self.unpacked(torch.cat(list(self._outputs(x, T, chunk))))
         return self.unpacked(self._means(x, T, at, chunk))
+
+    def steps_of_chunk(self, done, T, chunk):
+        """Steps of the chunk that comes after `done`, at most `chunk`: the first has those that a method looks at at once."""
+        steps, boundary = min(T - done, chunk if done else max(chunk, self.method.least_T)), self.clock.part(done)[1]
+        return min(steps, boundary - done) if boundary else steps
 
     def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
         """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not

@@ -164,3 +164,16 @@ def test_refused():
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             snnfast.convert(net, calibrate=x, **given)
+
+
+def test_a_transformer_takes_quanta_in_the_mode_that_converges():
+    from transformers import images, network
+
+    ann = network("vit")
+    x = images(ann)
+    for method in ("quanta", "stbif"):
+        snn = snnfast.convert(ann, method)
+        assert snn.clock.differential and snn.method.name == method
+        torch.testing.assert_close(snn(x, T=64), ann(x), rtol=1e-3, atol=1e-3)  # sums of another order
+    with pytest.raises(ValueError, match="say mode='differential'"):
+        snnfast.convert(ann, "srp")

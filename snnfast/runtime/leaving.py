@@ -1,0 +1,29 @@
+"""Images that leave a run before its end: the others go on, with their states, in a run of a smaller batch."""
+
+import torch
+
+from snnfast.ops.layout import layout_of
+from snnfast.runtime.run import Run
+
+
+def without(run, kept):
+    """The run of the images `kept` [n], places in the batch, at the step that `run` has reached. `run` is not used after that."""
+    numbers = run.first if isinstance(run.first, torch.Tensor) else run.first + torch.arange(run.B, device=run.image.device)
+    new = Run(run.gm, run.image[kept], run.method, run.clock, numbers[kept], run.execution)
+    of = lambda part: _of(part, kept, run.B)  # noqa: E731
+    new.t = run.t
+    new.states = {node: type(state)(*map(of, state)) for node, state in run.states.items()}
+    new.layouts = {node: layout_of(state.v) for node, state in new.states.items()}  # in which the state lies
+    new.options = {node: {key: of(value) for key, value in options.items()} for node, options in run.options.items()}
+    for node, state in run.sums.items():
+        new.sums[node] = run.gm.get_submodule(node.target).of_images(state, of)
+    return new
+
+
+def _of(part, kept, images):
+    """The rows of some images, in the layout of memory that they had; what is no tensor stays."""
+    if not isinstance(part, torch.Tensor):
+        return part
+    places = part.size(0) // images  # of each image
+    found = torch.empty_like(part[: len(kept) * places])
+    return found.copy_(part.unflatten(0, (images, places))[kept].flatten(0, 1))
