@@ -34,10 +34,11 @@ from snnfast.version import __version__  # noqa: F401
 backends.register(_library.override)
 
 __all__ = [
-    "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate", "answer_early", "calibrate_exit", "conversion", "convert",
-    "cos_start", "cs_qcfs", "data", "diagnose", "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf",
-    "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "models", "neuron", "nn", "plif", "qcfs", "quanta", "save_checkpoint",
-    "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "train", "training",
+    "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate",
+    "answer_early", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data", "diagnose", "evaluate", "evaluate_early",
+    "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint",
+    "load_weights", "models", "neuron", "nn", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
+    "spike_linear", "to_channelwise", "train", "training",
 ]  # fmt: skip
 
 

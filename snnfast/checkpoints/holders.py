@@ -20,6 +20,8 @@ HOLDERS = (
     "ema",
     "params_ema",
 )
+# Of DataParallel, torch.compile, Lightning, and of classes that hold a network.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 DEEP = 4  # holders inside one another
 # What thop and AveragedModel count.
 COUNTERS = ("total_ops", "total_params", "n_averaged")
@@ -30,43 +32,55 @@ def is_state(entry):
     return isinstance(entry, dict) and bool(entry) and all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in entry.items())
 
 
-def _inner(file, path):
-    """The weights in a dictionary: itself, or what the first of HOLDERS in it holds, and so on; a warning names the others."""
-    for _ in range(DEEP):
-        found = (
-            {} if is_state(file) else {name: file[name] for name in HOLDERS if isinstance(file, dict) and isinstance(file.get(name), dict)}
-        )
-        if not found:
-            break
-        taken, *others = found
-        others = [name for name in others if is_state(found[name])]
-        if others:
-            warnings.warn(f"{path}: the weights under {taken!r} are taken; key={others[0]!r} takes others of the same file", stacklevel=6)
-        file = found[taken]
-    return file
+def _states(file, deep=DEEP, path=()):
+    """Yields (names of the entries that lead to it, weights) of what a file holds: itself, or under HOLDERS, also inside one another."""
+    if is_state(file):
+        yield path, file
+    elif isinstance(file, dict) and deep:
+        for name in HOLDERS:
+            if isinstance(file.get(name), dict):
+                yield from _states(file[name], deep - 1, (*path, name))
+
+
+def _under(file, key):
+    """What lies under a key, "model.ema" inside "model", or None."""
+    if isinstance(file, dict) and key in file:
+        return file[key]
+    first, _, rest = key.partition(".")
+    return _under(file[first], rest) if rest and isinstance(file, dict) and first in file else None
 
 
 def held(file, path, key=None):
-    """The weights of a file: itself, or the entry `key`, or the first of HOLDERS that it has, also inside one another."""
-    entry = _inner(file if key is None else file.get(key) if isinstance(file, dict) else None, path)
-    if is_state(entry):
-        return entry
-    if key is not None:
+    """The weights of a file: itself, or what the entry `key` holds, or the first of HOLDERS that has any; a warning names the others."""
+    found = list(_states(file if key is None else _under(file, key)))
+    if not found:
         there = (
-            ", ".join(plain(name, 40) for name in list(file)[:10] if is_state(_inner(file[name], path))) if isinstance(file, dict) else ""
+            [".".join(names) for names, _ in _states(file)] + [n for n in list(file)[:100] if is_state(file[n])]
+            if isinstance(file, dict)
+            else []
         )
-        raise ValueError(f"{path} holds no weights under key={key!r}" + (f"; it holds some under {there}" if there else ""))
-    raise ValueError(
-        f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}; key= names another"
-    )
+        told = ", ".join(plain(str(name), 40) for name in dict.fromkeys(there[:10]))
+        if key is not None:
+            raise ValueError(f"{path} holds no weights under key={key!r}" + (f"; it holds some under {told}" if told else ""))
+        raise ValueError(
+            f"{path} holds no weights: expected a dictionary of tensors, or one under {', '.join(map(repr, HOLDERS))}; key= names another"
+        )
+    (taken, state), *others = found
+    if others:
+        taken, other = (".".join([*([key] if key else []), *names]) for names in (taken, others[0][0]))
+        warnings.warn(f"{path}: the weights under {taken!r} are taken; key={other!r} takes others of the same file", stacklevel=5)
+    return state
 
 
 def unprefixed(state):
-    """The weights without counters, and without what stands in front of every name: of DataParallel, torch.compile, Lightning, classes that hold a
-    network. Names of one layer alone keep theirs."""
+    """The weights without counters, and without what stands in front of every name: the prefixes of wrappers, and the name of a class's only part.
+    Names of one layer alone keep theirs."""
     state = {name: t for name, t in state.items() if name.rpartition(".")[2] not in COUNTERS}
-    while True:
-        first = {name.partition(".")[0] for name in state}
-        if len(first) != 1 or any(name.count(".") < 2 for name in state):
-            return state
+    while state:
+        first = {name.partition(".")[0] + "." for name in state}
+        if len(first) > 1 or not all("." in name for name in state):
+            break
+        if not first <= set(PREFIXES) and max(name.count(".") for name in state) < 2:
+            break
         state = {name.partition(".")[2]: t for name, t in state.items()}
+    return state

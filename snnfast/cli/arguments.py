@@ -200,8 +200,9 @@ def _compare(p):
 
 def _convert(p):
     _checkpoint(p)
+    next(a for a in p._actions if a.dest == "method").help = ", ".join(METHODS) + " (default: chosen)"
     p.add_argument("--energy", type=float, metavar="X", help="the most it may take of the network's energy, to choose within")
-    p.add_argument("--images", type=int, default=64, metavar="N", help="by which it is chosen, at most (default 64)")
+    p.add_argument("--images", type=int, default=64, metavar="N", help="by which it is chosen, at most 256 (default 64)")
     p.add_argument("--out", metavar="FILE", help="the converted network (default runs/convert/CHECKPOINT-T64.pt)")
     p.add_argument("--overwrite", action="store_true", help="replace --out")
     _conversion(p)

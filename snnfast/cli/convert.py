@@ -14,16 +14,19 @@ def run(args, device):
     console = plain_console()
     checks.integer("T", args.T)
     out = _file_of(args)
+    out.parent.mkdir(parents=True, exist_ok=True)
     net, name, data = load(args, train=args.method is None)
     if args.method is not None:
         if args.energy is not None:
             raise ValueError("--energy chooses a method, and --method names one: give one of them")
         snn = converted(args, net, data)
+        snn.method.check_T(args.T)
     else:
         snn = _chosen(args, net.to(device), data, device, console)
         console.print(str(snn.choice), soft_wrap=True)
+        if args.calibrate in (None, "train"):
+            console.print("these are training images: on images that the network has not seen expect somewhat less", soft_wrap=True)
     facts = {} if snn.choice is None else dict(chosen=snn.choice.why(), expected=snn.choice.expected(), T=args.T)
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, snn.cpu(), data=name, preprocessing=data.facts.get("preprocessing"), **facts)
     console.print(f"wrote {out}: net = snnfast.load_checkpoint({str(out)!r}); net(images, T={args.T})", soft_wrap=True)
 

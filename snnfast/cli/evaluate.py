@@ -112,6 +112,8 @@ def _run(args, device):
     checks.integer("T", args.T)
     at = steps_of(args)
     out = folder_of(args)
+    if args.log_json is not None:
+        open(args.log_json, "a").close()  # told before anything runs
     net, name, data = load(args)
     images = data.test
     if args.images is not None:

@@ -33,7 +33,7 @@ class Log:
     def update(self, task, completed=None, note=None):
         """Sets what is done, or the note."""
         t, now = self.tasks[task], time.monotonic()
-        t["done"], t["note"] = t["done"] if completed is None else completed, t["note"] if note is None else note
+        t["done"], t["note"] = t["done"] if completed is None else min(completed, t["total"]), t["note"] if note is None else note
         if now - t["told"] >= self.every or (completed is not None and t["done"] >= t["total"]):
             t["told"], gone, new = now, now - t["began"], t["done"] - t["first"]
             left = round(gone / new * (t["total"] - t["done"]), 1) if new else None

@@ -14,7 +14,8 @@ def put_off(what):
     if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
         yield
         return
-    before, came = {sent: signal.getsignal(sent) for sent in STOPS}, []
+    before = {sent: signal.getsignal(sent) for sent in STOPS}
+    before, came = {sent: handler for sent, handler in before.items() if callable(handler)}, []  # not what is ignored, or ends the process
 
     def later(sent, frame):
         came.append((sent, frame))
@@ -25,12 +26,11 @@ def put_off(what):
         for sent, handler in before.items():
             signal.signal(sent, handler)
 
-    for sent, handler in before.items():
-        if callable(handler):  # not what is ignored, or ends the process
-            signal.signal(sent, later)
+    for sent in before:
+        signal.signal(sent, later)
     try:
         yield
     finally:
         back()
-    if came:
-        before[came[0][0]](*came[0])
+        if came:
+            before[came[0][0]](*came[0])

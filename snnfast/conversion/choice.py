@@ -16,7 +16,8 @@ class Trial:
     """One way to convert a network, and what was measured of it on images that set no threshold.
 
     method: its name. options: of `convert`, beside it. agreement: images with the network's answer. images: those it was measured on.
-    energy_ratio: E_SNN/E_ANN at the asked T. refused: why it could not be converted, else None.
+    energy_ratio: E_SNN/E_ANN at the asked T. answers: how many different ones the network gave them. refused: why it could not be converted or run,
+    else None.
     """
 
     method: str
@@ -24,6 +25,7 @@ class Trial:
     agreement: int = 0
     images: int = 0
     energy_ratio: float | None = None
+    answers: int = 0
     refused: str | None = None
 
     @property
@@ -70,7 +72,8 @@ class Choice:
     def expected(self) -> str:
         """What to expect on other images, one sentence."""
         low, high = self.taken.interval()
-        return f"on other images of the kind expect {low:.0f} to {high:.0f} % (95 %, from {self.taken.images} images)"
+        one = ", which all have one answer and so say little" if self.taken.answers == 1 else ""
+        return f"on other images of the kind expect {low:.0f} to {high:.0f} % (95 %, from {self.taken.images} images{one})"
 
     def __str__(self) -> str:
         lines = [f"{'':<2}{'tried':<44}{'agreement':>12}{'E_SNN/E_ANN':>13}"]
@@ -83,13 +86,17 @@ class Choice:
         return "\n".join([*lines, self.why(), self.expected(), *([self.loss] if self.loss else [])])
 
 
+def refuse_fields(options: dict) -> None:
+    """Refuses fields of methods beside what chooses one."""
+    fields = sorted(set(options) & options_of_methods())
+    if fields:
+        raise ValueError(f"T and energy choose a method: give no fields of one with them, got {', '.join(fields)}")
+
+
 def chosen(net: Any, method: Any, T: int | None, energy: float | None, calibrate: Any, **options: Any) -> Any:
     """What `convert` gives for `T` and `energy`."""
     if method is not None or options.get("neuron") is not None:
         raise ValueError("T and energy choose a method: give no method or neuron with them")
-    fields = sorted(set(options) & options_of_methods())
-    if fields:
-        raise ValueError(f"T and energy choose a method: give no fields of one with them, got {', '.join(fields)}")
     if T is None:
         raise ValueError("energy is of a number of steps: give T")
     if calibrate is None:

@@ -55,7 +55,7 @@ def choose(
         T: steps that the network will run.
         energy: the most that it may take of the energy of `net` (E_SNN/E_ANN, by the convention of the reports), > 0; None: anything.
         target: share of the images with the network's answer that ends the search, in (0, 1].
-        most: images on which a trial is measured.
+        most: images on which a trial is measured; 256 are there at most.
         on_trial: called with every `Trial` as soon as it is measured.
 
     Returns:
@@ -76,7 +76,9 @@ def choose(
         raise ValueError(f"target must be in (0, 1], got {target}")
     checks.integer("most", most)
     given = calibrate if isinstance(calibrate, Percentile) else None
-    setting, measured = _halves(calibrate.images if isinstance(calibrate, Percentile) else calibrate, most)
+    choice.refuse_fields(options)
+    kept = Images(calibrate.images if isinstance(calibrate, Percentile) else calibrate)  # of a generator all
+    setting, measured = _halves(kept, most)
     thresholds = lambda images: Percentile(images, given.q, given.per, given.levels) if given else images  # noqa: E731
     trials: list[Trial] = []
 
@@ -93,7 +95,7 @@ def choose(
         return trial
 
     with captured_once():
-        differential = _is_differential(net, thresholds(setting), options)
+        differential = _is_differential(net, thresholds(setting), options, measured[:1])
         options |= {"mode": "differential"} if differential else {}
         taken = _search(tried, DIFFERENTIAL if differential else CANDIDATES, energy, target)
         free = given is None and not {"percentile", "per_channel"} & set(options)
@@ -102,7 +104,7 @@ def choose(
             taken = _best([t for t in (taken, _search(tried, again, energy, target)) if t], energy)
     if taken is None:
         raise ValueError(_none(trials, energy))
-    snn = convert(net, taken.method, calibrate=calibrate, **options, **taken.options)
+    snn = convert(net, taken.method, calibrate=thresholds(kept.data), **options, **taken.options)
     worst, *_ = diagnose(snn, measured, T).advice()
     snn.choice = Choice(trials, taken, T, energy, target, worst)
     return snn
@@ -111,7 +113,7 @@ def choose(
 def _halves(images, most):
     """(images that set thresholds, images to measure on), every second each."""
     kept: list[torch.Tensor] = []
-    for batch in Images(images):
+    for batch in images:
         kept.append(batch[: MOST_KEPT - sum(map(len, kept))])
         if sum(map(len, kept)) == MOST_KEPT:
             break
@@ -130,9 +132,16 @@ def _quietly(net, method=None, **options):
         return convert(net, method, **options)
 
 
-def _is_differential(net, calibrate, options):
-    """The mode that `convert` takes by itself, or the one that is asked for."""
-    return _quietly(net, calibrate=calibrate, **options).clock.differential
+def _is_differential(net, calibrate, options, x):
+    """The mode that `convert` takes by itself, or the one that is asked for. Outputs for the image x must be classes."""
+    snn = _quietly(net, calibrate=calibrate, **options)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = snn(x, T=1)
+    if not isinstance(y, torch.Tensor) or y.dim() != 2 or y.size(1) < 2:
+        told = f"shape {list(y.shape)} of one image" if isinstance(y, torch.Tensor) else "several outputs, of which read= takes one"
+        raise ValueError(f"a method is chosen by the agreement of classes, so net must give [B, classes], two at least; got {told}")
+    return snn.clock.differential
 
 
 def _measure(trial, snn, net, images, T):
@@ -141,7 +150,7 @@ def _measure(trial, snn, net, images, T):
     batches = [(images[i : i + 16], labels[i : i + 16]) for i in range(0, len(images), 16)]
     report = evaluate(snn, batches, T, [T], ann=net, device=images.device, statistics=True)
     trial.images, trial.agreement = len(images), round(report.agreement[-1] * len(images) / 100)
-    trial.energy_ratio = report.totals["energy_ratio"]
+    trial.energy_ratio, trial.answers = report.totals["energy_ratio"], len(set(report.record["ann"].tolist()))
 
 
 def _search(tried, candidates, energy, target):

@@ -56,7 +56,8 @@ class EarlyReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.accuracy:.2f} % of {self.images} images after {self.mean_steps:.1f} of {self.rule.T} steps, {self.images_per_second:.1f} images/s; "
+            f"{self.accuracy:.2f} % of {self.images} images after {self.mean_steps:.1f} of {self.rule.T} steps, "
+            f"{self.images_per_second:.1f} images/s; "
             f"{100 * self.rule.error:.2f} % of {self.rule.images} other images left with another answer than at T"
         )
 

@@ -11,12 +11,16 @@ from snnfast.runtime.run import Run
 
 def wanted(gm, x):
     """Whether a caller asks for gradients: by images, weights or thresholds that require one."""
-    asks = x.requires_grad or any(t.requires_grad for t in (*gm.parameters(), *gm.buffers()))
-    return asks and torch.is_grad_enabled()
+    tensors = x, *gm.parameters(), *gm.buffers()
+    asks = any(t.requires_grad for t in tensors) and torch.is_grad_enabled()
+    if asks and any(torch._C._functorch.is_gradtrackingtensor(t) for t in tensors):
+        raise ValueError("torch.func.grad and its kin do not go through a converted network: use loss.backward() or torch.autograd.grad")
+    return asks
 
 
-def outputs(snn, x, T, chunk=None):
-    """Yields the outputs of successive chunks of T steps, [t, B, ...] each; all steps at once by default."""
+def outputs(snn, x, T, chunk, on_bad):
+    """Yields the outputs of successive chunks of T steps, [t, B, ...] each; all steps at once where chunk is None. on_bad: as in
+    `SpikingNetwork.chunks`."""
     if snn.clock.poisson and x.requires_grad:
         raise ValueError("x requires a gradient, and Poisson spikes have none: use inputs='constant'")
     with torch.autocast(x.device.type, enabled=False):
@@ -29,6 +33,9 @@ def outputs(snn, x, T, chunk=None):
         with torch.autocast(x.device.type, enabled=False):
             yield run.chunk(steps)
         done += steps
+    bad = run.not_finite() if x.device.type == "cpu" else {}  # on a GPU asking would wait
+    if bad:
+        on_bad(bad)
 
 
 class DifferentiableRun(Run):

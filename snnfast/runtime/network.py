@@ -123,6 +123,8 @@ class SpikingNetwork(torch.nn.Module):
         inputs.check_shape(self.gm, x)
         inputs.check_like_weights(self.gm, x)
         for name, neuron in self.neurons():
+            if neuron.theta.requires_grad and neuron.number is not None:
+                raise ValueError(f"threshold of {name} requires a gradient, and parity=True holds it as a number: convert without parity")
             if neuron.theta.requires_grad:  # an optimiser may have changed it
                 checks.positive(f"threshold of {name}", neuron.theta.detach())
 
@@ -130,7 +132,8 @@ class SpikingNetwork(torch.nn.Module):
         """Outputs [t, B, ...] of successive chunks, through which gradients go where one is asked for."""
         self.check(x, T, chunk)
         if gradients.wanted(self.gm, x):
-            return gradients.outputs(self, x, T, chunk)
+            with _passes(x):
+                return list(gradients.outputs(self, x, T, chunk, _warn_of))  # which are all kept anyway
         return (y for y, _ in self.run(x, T, chunk))
 
     @torch.no_grad()

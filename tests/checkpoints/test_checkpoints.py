@@ -300,6 +300,33 @@ def test_holders_inside_one_another(tmp_path, key):
     assert torch.equal(snnfast.load_weights(torch.nn.Linear(3, 2), tmp_path / "m.pth", key).weight, linear.weight)
 
 
+def test_entries_inside_others_are_told_and_chosen_by_their_path(tmp_path):
+    a, b, path = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), tmp_path / "m.pth"
+    load = lambda key=None: snnfast.load_weights(torch.nn.Linear(3, 2), path, key).weight
+    for file, key in (
+        ({"model": {"state_dict": a.state_dict(), "ema": b.state_dict()}}, "model.ema"),
+        ({"model": {"state_dict": a.state_dict()}, "model_ema": {"state_dict": b.state_dict()}}, "model_ema.state_dict"),
+    ):
+        torch.save(file, path)
+        with pytest.warns(UserWarning, match=f"'model.state_dict' are taken; key='{key}' takes others"):
+            assert torch.equal(load(), a.weight)
+        assert torch.equal(load(key), b.weight)
+    torch.save({"model": {"arch": "linear", "depth": 3}, "weights": a.state_dict()}, path)  # a configuration in front of them
+    assert torch.equal(load(), a.weight)
+    with pytest.raises(ValueError, match="no weights under key='ema'; it holds some under weights"):
+        load("ema")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.module.", "student."])
+def test_a_parameter_beside_the_layers_loses_the_prefix_too(prefix):
+    from snnfast.checkpoints.holders import unprefixed
+
+    names = {"cls_token", "head.weight", "blocks.0.attn.qkv.weight"}
+    assert set(unprefixed({prefix + name: torch.ones(1) for name in names})) == names
+    assert set(unprefixed({"module.weight": torch.ones(1), "module.bias": torch.ones(1)})) == {"weight", "bias"}
+    assert set(unprefixed({"fc.weight": torch.ones(1), "fc.bias": torch.ones(1)})) == {"fc.weight", "fc.bias"}
+
+
 def test_entries_of_a_file_are_told_and_chosen(tmp_path):
     nets = [snnfast.models.vgg11(activation="qcfs", width=0.05) for _ in range(3)]
     torch.save(

@@ -95,10 +95,17 @@ def test_a_second_signal_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_is_not_lost_where_writing_fails():
+    with pytest.raises(KeyboardInterrupt), put_off("it"):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise OSError("the disk is full")
+
+
 def test_a_log_that_cannot_be_written_is_told(tmp_path, capsys):
     line = ["eval", str(_checkpoint(tmp_path)), "--T", "2", "--images", "5", "--out", str(tmp_path / "out")]
     assert main([*line, "--log-json", str(tmp_path / "none" / "log.jsonl")]) == 2
     assert "log.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def _checkpoint(folder):

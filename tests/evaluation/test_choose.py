@@ -108,6 +108,23 @@ def test_a_transformer_is_chosen_for_in_mode_differential():
     assert snn.choice.taken.share == 1
 
 
+def test_images_of_a_generator_and_of_batches(trained):
+    net, x = trained
+    expected = snnfast.convert(net, calibrate=x[:40], T=4)
+    for images in ((x[i : i + 8] for i in range(0, 40, 8)), [(x[:16], None), (x[16:40], None)]):
+        snn = snnfast.convert(net, calibrate=images, T=4)
+        assert str(snn.choice) == str(expected.choice)
+        for (_, a), (_, b) in zip(snn.neurons(), expected.neurons()):
+            assert torch.equal(a.theta, b.theta)
+
+
+def test_one_answer_says_little():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        net[2].weight.zero_()
+    assert "which all have one answer and so say little" in str(snnfast.convert(net, calibrate=torch.rand(20, 4), T=1).choice)
+
+
 def test_it_is_told(trained):
     net, x = trained
     choice = snnfast.convert(net, calibrate=x[:200], T=4).choice
@@ -134,6 +151,8 @@ def test_wilson():
         ("T must be >= 1, got 0", dict(T=0)),
         ("energy must be > 0, a share of the network's energy, got -1", dict(T=4, energy=-1)),
         ("calibrate must be at least 4 images", dict(T=4, calibrate=torch.rand(3, 1, 8, 8))),
+        ("chosen by the agreement of classes.*two at least", dict(T=4, net=nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(64, 1)))),
+        ("chosen by the agreement of classes", dict(T=4, net=nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1)))),
         ("net has no quantised activation", dict(T=4, net=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))),
     ],
 )
@@ -150,7 +169,7 @@ def test_on_the_command_line(tmp_path, capsys, digits):
     line = ["convert", str(tmp_path / "net.pt"), "--T", "8", "--images", "20", "--out", str(tmp_path / "out" / "snn.pt")]
     assert main(line) == 0
     told = capsys.readouterr().out
-    assert "> " in told and "on other images of the kind expect" in told
+    assert "> " in told and "on other images of the kind expect" in told and "these are training images" in told
     snn = snnfast.load_checkpoint(tmp_path / "out/snn.pt")
     assert snn.saved["T"] == 8 and snn.saved["chosen"] in told and snn.saved["data"] == "digits"
     assert snn(torch.rand(2, 1, 32, 32), T=8).shape == (2, 10)
@@ -158,6 +177,10 @@ def test_on_the_command_line(tmp_path, capsys, digits):
     assert "is there already: --overwrite replaces it" in capsys.readouterr().err
     assert main([*line, "--overwrite", "--method", "srp"]) == 0
     assert snnfast.load_checkpoint(tmp_path / "out/snn.pt").method.name == "srp"
+    assert main([*line, "--overwrite", "--method", "cos", "--rho", "9"]) == 2
+    assert "T must be >= rho = 9" in capsys.readouterr().err
+    assert main([*line, "--overwrite", "--tau", "2"]) == 2
+    assert "give no fields of one with them, got tau" in capsys.readouterr().err
     assert main([*line, "--overwrite", "--method", "srp", "--energy", "1"]) == 2
     assert "--energy chooses a method" in capsys.readouterr().err
 

@@ -189,3 +189,19 @@ def test_a_threshold_that_training_made_negative_is_refused_by_name():
         with pytest.raises(ValueError, match=f"threshold of {name} must be > 0"):
             call()
     del optimiser
+
+
+def test_what_no_gradient_goes_through_is_told_as_any_run_tells_it():
+    snn = snnfast.convert(net()).requires_grad_()
+    with pytest.raises(ValueError, match="torch.func.grad and its kin do not go through a converted network"):
+        torch.func.grad(lambda x: snn(x, T=2).sum())(X)
+    with pytest.raises(ValueError, match=r"x of shape \(4, 3, 13, 13\) does not pass through the network"):
+        snn(torch.rand(4, 3, 13, 13), T=2)
+    bad = X.clone()
+    bad[0, 0, 0, 0] = float("nan")
+    with pytest.warns(UserWarning, match="currents were NaN or infinite in 1"):
+        snn(bad, T=2)
+    snn = snnfast.convert(net(), "cos", rho=3, parity=True)
+    snn.neurons()[0][1].theta.requires_grad_()
+    with pytest.raises(ValueError, match="parity=True holds it as a number"):
+        snn(X, T=4)
