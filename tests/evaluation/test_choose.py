@@ -111,8 +111,8 @@ def test_a_transformer_is_chosen_for_in_mode_differential():
 def test_images_of_a_generator_and_of_batches(trained):
     net, x = trained
     expected = snnfast.convert(net, calibrate=x[:40], T=4)
-    for images in ((x[i : i + 8] for i in range(0, 40, 8)), [(x[:16], None), (x[16:40], None)]):
-        snn = snnfast.convert(net, calibrate=images, T=4)
+    for given in ((x[i : i + 8] for i in range(0, 40, 8)), [(x[:16], None), (x[16:40], None)]):
+        snn = snnfast.convert(net, calibrate=given, T=4)
         assert str(snn.choice) == str(expected.choice)
         for (_, a), (_, b) in zip(snn.neurons(), expected.neurons()):
             assert torch.equal(a.theta, b.theta)
