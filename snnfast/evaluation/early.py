@@ -34,6 +34,11 @@ class ExitRule:
     mean_steps: float
     images: int
 
+    def __post_init__(self):
+        if not self.at:
+            raise ValueError("at must be increasing steps, the last of which is T; got none")
+        check_at(list(self.at), self.at[-1])
+
     @property
     def T(self) -> int:
         return self.at[-1]
@@ -148,6 +153,7 @@ def answer_early(snn: SpikingNetwork, x: torch.Tensor, rule: ExitRule, first: in
     if not isinstance(rule, ExitRule):
         raise TypeError(f"rule must be what snnfast.calibrate_exit returned, got {type(rule).__name__}")
     snn.check(x, rule.T)
+    snn.method.check_T(rule.at[0])  # before its least number of steps nobody may leave
     with torch.autocast(x.device.type, enabled=False):
         return _leaving(snn, x, rule, Run(snn.gm, x, snn.method, snn.clock, first))
 

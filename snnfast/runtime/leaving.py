@@ -14,7 +14,9 @@ def without(run, kept):
     new.t = run.t
     new.states = {node: type(state)(*map(of, state)) for node, state in run.states.items()}
     new.layouts = {node: layout_of(state.v) for node, state in new.states.items()}  # in which the state lies
-    new.options = {node: {key: of(value) for key, value in options.items()} for node, options in run.options.items()}
+    for node, options in run.options.items():
+        shape = run.states[node].v.shape  # what a method says of each neuron, such as SRP's mask, has it
+        new.options[node] = {key: of(value) if getattr(value, "shape", None) == shape else value for key, value in options.items()}
     for node, state in run.sums.items():
         new.sums[node] = run.gm.get_submodule(node.target).of_images(state, of)
     return new

@@ -140,6 +140,11 @@ def _cpu(call):
         ("rule must be what snnfast.calibrate_exit returned", lambda snn: snnfast.answer_early(snn, X, None)),
         ("an accuracy needs labels", lambda snn: snnfast.evaluate_early(snn, [X], snnfast.calibrate_exit(snn, X, 2))),
         ("loader gave no images", lambda snn: snnfast.evaluate_early(snn, [], snnfast.calibrate_exit(snn, X, 2))),
+        ("at must be increasing steps", lambda snn: snnfast.ExitRule((4, 2), 0.9, 0.0, 2.0, 1)),
+        (
+            "T must be >= rho = 4",
+            lambda snn: snnfast.answer_early(snnfast.convert(net(), "cos", rho=4), X, snnfast.ExitRule((2, 8), 0.9, 0.0, 2.0, 1)),
+        ),
         ("x must be a batch of images", lambda snn: snnfast.answer_early(snn, X[:, :1], snnfast.calibrate_exit(snn, X, 2))),
         ("one output of classes", lambda snn: snnfast.calibrate_exit(snnfast.convert(net()[:5]), X, 2)),
     ],
