@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import signal
 from pathlib import Path
 
 import torch
@@ -57,6 +58,14 @@ def poisoned_memory():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def heeds_interrupts():
+    """Ctrl-C interrupts, also where the tests are a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def test_a_terminal_has_a_bar_and_a_file_its_lines(tmp_path, clock):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_report_is_whole_whenever_it_is_stopped(tmp_path, monkeypatch, capsys, sent):
+def test_a_report_is_whole_whenever_it_is_stopped(tmp_path, monkeypatch, capsys, heeds_interrupts, sent):
     """The signal comes while the first file is written; all files are there, and the exit code tells it."""
     from snnfast.reports import report
 
@@ -85,7 +85,7 @@ def test_a_report_is_whole_whenever_it_is_stopped(tmp_path, monkeypatch, capsys,
     assert "stops when the report is written; once more stops at once\nsnnfast: stopped\n" in capsys.readouterr().err
 
 
-def test_a_second_signal_acts_at_once():
+def test_a_second_signal_acts_at_once(heeds_interrupts):
     with pytest.raises(KeyboardInterrupt), put_off("it"):
         os.kill(os.getpid(), signal.SIGINT)
         reached = True
@@ -95,7 +95,7 @@ def test_a_second_signal_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_signal_is_not_lost_where_writing_fails():
+def test_a_signal_is_not_lost_where_writing_fails(heeds_interrupts):
     with pytest.raises(KeyboardInterrupt), put_off("it"):
         os.kill(os.getpid(), signal.SIGINT)
         raise OSError("the disk is full")

@@ -185,7 +185,7 @@ def test_on_the_command_line(tmp_path, capsys, digits):
     assert "--energy chooses a method" in capsys.readouterr().err
 
 
-def test_stopped_it_leaves_no_file(tmp_path, monkeypatch, digits):
+def test_stopped_it_leaves_no_file(tmp_path, monkeypatch, digits, heeds_interrupts):
     net = snnfast.models.vgg11(width=0.05, num_classes=10, in_channels=1)
     snnfast.save_checkpoint(tmp_path / "net.pt", net, data="digits")
     from snnfast.cli import convert
