@@ -4,18 +4,20 @@ Sure is the largest softmax probability of the mean output (in mode "differentia
 threshold comes from images of its own: the lowest with which no more than a share of them leaves with another answer than the one after T steps.
 """
 
+import collections
 import dataclasses
 import time
+import warnings
 from collections.abc import Iterable
 
 import torch
 
 from snnfast import checks
 from snnfast.conversion.calibration import Images
-from snnfast.data.batches import parts_of
+from snnfast.evaluation.images import pair
 from snnfast.nn.masking import rows_are
 from snnfast.runtime.leaving import without
-from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
+from snnfast.runtime.network import SpikingNetwork, check_at, not_finite_note, powers_of_two
 from snnfast.runtime.run import Run
 from snnfast.system import heap
 
@@ -38,6 +40,8 @@ class ExitRule:
         if not self.at:
             raise ValueError("at must be increasing steps, the last of which is T; got none")
         check_at(list(self.at), self.at[-1])
+        if self.threshold != self.threshold:
+            raise ValueError("threshold must be a number, got nan")
 
     @property
     def T(self) -> int:
@@ -100,35 +104,38 @@ def calibrate_exit(
     if not 0 <= checks.number("error", error) < 1:
         raise ValueError(f"error must be in [0, 1), got {error}")
     steps = sorted({t for t in (powers_of_two(T) if at is None else check_at(at, T)) if t >= snn.method.least_T} | {T})
-    answers, sure = [], []
+    answers, sure, seen = [], [], 0
     for x in Images(images):
-        found = [_sure(snn, total, t, dtype)[1:] for t, total, dtype in snn.sums(x, T, steps)]
+        with rows_are(torch.arange(seen, seen + len(x))):
+            found = [_sure(snn, total, t, dtype)[1:] for t, total, dtype in snn.sums(x, T, steps, first=seen)]
         answers.append(torch.stack([a for a, _ in found], 1))
         sure.append(torch.stack([p for _, p in found], 1))
+        seen += len(x)
     return _lowest(torch.cat(answers).cpu(), torch.cat(sure).cpu(), tuple(steps), error)
 
 
 def _lowest(answers, sure, at, error):
-    """The rule with the lowest threshold that keeps to the error. answers, sure: [n, steps]."""
-    n, steps = len(answers), torch.tensor(at)
-    # Thresholds are values that occur; above all of them everybody stays.
-    values = sure[:, :-1].flatten().unique()
-    low, high = 0, len(values)
-
-    def at_threshold(i):
-        leaves = sure >= values[i] if i < len(values) else torch.zeros_like(sure, dtype=torch.bool)
-        leaves[:, -1] = True
-        first = leaves.int().argmax(1, keepdim=True)
-        wrong = answers.gather(1, first)[:, 0] != answers[:, -1]
-        return float(wrong.double().mean()), float(steps[first[:, 0]].double().mean())
-
-    # The error need not fall with the threshold: the lowest is that above which all keep to it.
-    for i in range(high, -1, -max(1, high // 1000)):
-        if at_threshold(i)[0] > error:
+    """The rule with the lowest threshold above which all keep to the error, of those that occur. answers, sure: [n, steps]."""
+    n, last = sure.size(0), len(at) - 1
+    values, places = sure[:, :-1].flatten().sort(descending=True, stable=True)
+    values, places = values.tolist(), places.tolist()
+    other = (answers != answers[:, -1:]).tolist()  # whether leaving there is an error
+    first, wrong, steps = [last] * n, 0, at[-1] * n  # above all thresholds everybody stays
+    best, i = (float("inf"), 0, steps), 0
+    while i < len(values):  # one threshold after the other, from above
+        value = values[i]
+        while i < len(values) and values[i] == value:
+            image, k = divmod(places[i], last)
+            if k < first[image]:
+                wrong += other[image][k] - other[image][first[image]]
+                steps += at[k] - at[first[image]]
+                first[image] = k
+            i += 1
+        if wrong > error * n:
             break
-        low = i
-    wrong, mean = at_threshold(low)
-    return ExitRule(at, float(values[low]) if low < len(values) else float("inf"), wrong, mean, n)
+        best = value, wrong, steps
+    threshold, wrong, steps = best
+    return ExitRule(at, threshold, wrong / n, steps / n, n)
 
 
 @torch.no_grad()
@@ -153,6 +160,7 @@ def answer_early(snn: SpikingNetwork, x: torch.Tensor, rule: ExitRule, first: in
     if not isinstance(rule, ExitRule):
         raise TypeError(f"rule must be what snnfast.calibrate_exit returned, got {type(rule).__name__}")
     snn.check(x, rule.T)
+    snn.check_first(x, first)
     snn.method.check_T(rule.at[0])  # before its least number of steps nobody may leave
     with torch.autocast(x.device.type, enabled=False):
         return _leaving(snn, x, rule, Run(snn.gm, x, snn.method, snn.clock, first))
@@ -161,7 +169,7 @@ def answer_early(snn: SpikingNetwork, x: torch.Tensor, rule: ExitRule, first: in
 def _leaving(snn, x, rule, run):
     snn.method.before(run, run.default_chunk())
     there, total, done = torch.arange(len(x), device=x.device), None, 0
-    outputs, steps = None, torch.full((len(x),), rule.T, device=x.device)
+    outputs, steps, bad = None, torch.full((len(x),), rule.T, device=x.device), collections.Counter()
     for t in rule.at:
         while done < t:
             chunk = run.execution.chunk(run, snn.steps_of_chunk(done, t, run.default_chunk()))
@@ -175,10 +183,14 @@ def _leaving(snn, x, rule, run):
         outputs = output.new_empty((len(x), output.size(1))) if outputs is None else outputs
         outputs[there[leaves]], steps[there[leaves]] = output[leaves], t
         stay = (~leaves).nonzero()[:, 0]
+        if x.device.type == "cpu" and len(stay) < len(leaves):  # on a GPU asking would wait
+            bad.update(run.not_finite())
         if not len(stay):
             break
         if len(stay) < len(leaves):
             run, total, there = without(run, stay), total[stay], there[stay]
+    if bad:
+        warnings.warn(not_finite_note(bad), stacklevel=3)
     return outputs, steps
 
 
@@ -201,9 +213,7 @@ def evaluate_early(snn: SpikingNetwork, loader: Iterable, rule: ExitRule) -> Ear
         raise TypeError(f"rule must be what snnfast.calibrate_exit returned, got {type(rule).__name__}")
     right, taken, seen, began = 0, [], 0, time.perf_counter()
     for batch in loader:
-        x, y = parts_of(batch, "loader")
-        if not isinstance(y, torch.Tensor):
-            raise TypeError(f"loader must give (images, labels), got {type(batch).__name__}: an accuracy needs labels")
+        x, y = pair(batch)
         with rows_are(torch.arange(seen, seen + len(x))):
             outputs, steps = answer_early(snn, x, rule, seen)
         right += int((outputs.argmax(1) == y.to(outputs.device)).sum())

@@ -2,14 +2,21 @@
 
 import torch
 
+from snnfast.graph.rows import rows_of
+from snnfast.nn.masking import rows_are
 from snnfast.ops.layout import layout_of
 from snnfast.runtime.run import Run
 
 
 def without(run, kept):
     """The run of the images `kept` [n], places in the batch, at the step that `run` has reached. `run` is not used after that."""
-    numbers = run.first if isinstance(run.first, torch.Tensor) else run.first + torch.arange(run.B, device=run.image.device)
-    new = Run(run.gm, run.image[kept], run.method, run.clock, numbers[kept], run.execution)
+    numbers = (run.first if isinstance(run.first, torch.Tensor) else run.first + torch.arange(run.B, device=run.image.device))[kept]
+    with rows_are(numbers):
+        new = Run(run.gm, run.image[kept], run.method, run.clock, numbers, run.execution)  # which knows the sizes of the smaller batch
+    for node, value in run.fixed.items():  # what was computed of all images together
+        rows = rows_of(node)
+        if isinstance(value, torch.Tensor) and node in run.plan.from_image and rows is not None and rows.fits(value, run.B):
+            new.fixed[node] = rows.back(rows.by_image(value)[kept])
     of = lambda part: _of(part, kept, run.B)  # noqa: E731
     new.t = run.t
     new.states = {node: type(state)(*map(of, state)) for node, state in run.states.items()}

@@ -103,12 +103,7 @@ class SpikingNetwork(torch.nn.Module):
                 "x, a weight or a threshold requires a gradient, which does not go through chunks of a run: call it under torch.no_grad(), or take "
                 "snn(x, T) or snn.logits(x, T), which keep all steps"
             )
-        if isinstance(first, torch.Tensor):
-            checks.tensor("first", first, (torch.int64,))
-            if first.shape != x.shape[:1]:
-                raise ValueError(f"first must have a number for each of {x.size(0)} images, got shape {tuple(first.shape)}")
-        else:
-            checks.integer("first", first, 0)
+        self.check_first(x, first)
         if statistics is not None and statistics.gm is not self.gm:
             raise ValueError("statistics are of another network: make them of this one")
         return self._run(x, T, chunk, first, statistics, **how)
@@ -127,6 +122,15 @@ class SpikingNetwork(torch.nn.Module):
                 raise ValueError(f"threshold of {name} requires a gradient, and parity=True holds it as a number: convert without parity")
             if neuron.theta.requires_grad:  # an optimiser may have changed it
                 checks.positive(f"threshold of {name}", neuron.theta.detach())
+
+    def check_first(self, x, first):
+        """Refuses what does not number images."""
+        if isinstance(first, torch.Tensor):
+            checks.tensor("first", first, (torch.int64,))
+            if first.shape != x.shape[:1]:
+                raise ValueError(f"first must have a number for each of {x.size(0)} images, got shape {tuple(first.shape)}")
+        else:
+            checks.integer("first", first, 0)
 
     def _outputs(self, x, T, chunk):
         """Outputs [t, B, ...] of successive chunks, through which gradients go where one is asked for."""

@@ -69,6 +69,43 @@ def test_masks_and_poisson_numbers_go_with_the_image():
     check(snn, 3 * torch.randn(12, 6), 16)
 
 
+def test_masks_in_front_of_the_neurons_stay_those_of_the_image():
+    layers = snnfast.nn.SpikeMask(0.3), nn.Linear(6, 16), snnfast.nn.QCFS(8, 1.0), nn.Linear(16, 4)
+    snn, x, y = snnfast.convert(nn.Sequential(*layers)), 3 * torch.randn(12, 6), torch.zeros(12, dtype=torch.long)
+    check(snn, x, 16)
+    rule, at = between(snn, x, 16)
+    found = [snnfast.evaluate_early(snn, data, rule) for data in ([(x, y)], [(x[:5], y[:5]), (x[5:], y[5:])])]
+    assert found[0].left_at == found[1].left_at and found[0].accuracy == found[1].accuracy
+
+
+def test_poisson_images_keep_their_numbers_in_any_batches():
+    snn, x = snnfast.convert(net(), inputs="poisson"), torch.rand(24, 3, 10, 10)
+    rules = [snnfast.calibrate_exit(snn, data, 8, 0.1) for data in (x, x.split(5))]
+    assert rules[0] == rules[1]
+    found = snnfast.evaluate_early(snn, [(part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(7)], rules[0])
+    assert found.mean_steps == pytest.approx(rules[0].mean_steps)
+
+
+def test_every_threshold_is_tried():
+    from snnfast.evaluation.early import _lowest
+
+    answers, sure = torch.zeros(2000, 3, dtype=torch.long), torch.zeros(2000, 3, dtype=torch.float64)
+    sure[:, 0] = torch.arange(2000) * 1e-4
+    sure[:, 1] = sure[:, 0] + 0.5
+    answers[1999, 1] = 1  # who leaves there is wrong
+    rule = _lowest(answers, sure, (1, 2, 8), 0.0)
+    assert rule.threshold > float(sure[1999, 1]) and rule.error == 0 and rule.mean_steps == 8
+    assert _lowest(answers, sure, (1, 2, 8), 1 / 2000).threshold == 0
+
+
+def test_currents_that_are_not_finite_are_told():
+    snn, x = snnfast.convert(net()), X.clone()
+    x[3] = float("nan")
+    rule = snnfast.ExitRule((4, 16), 0.0, 0.0, 4.0, 1)
+    with pytest.warns(UserWarning, match="currents were NaN or infinite"):
+        snnfast.answer_early(snn, x, rule)
+
+
 def test_the_rule_by_hand():
     """Every threshold that occurs is tried: the rule's is the lowest above which all keep to the error."""
     snn = snnfast.convert(net())
@@ -138,6 +175,13 @@ def _cpu(call):
         ("snn must be what snnfast.convert returned", lambda snn: snnfast.calibrate_exit(net(), X, 4)),
         ("rule must be what snnfast.calibrate_exit returned", lambda snn: snnfast.evaluate_early(snn, [(X, X)], 0.9)),
         ("rule must be what snnfast.calibrate_exit returned", lambda snn: snnfast.answer_early(snn, X, None)),
+        (
+            r"labels must be a tensor \[B\]",
+            lambda snn: snnfast.evaluate_early(snn, [(X, X[:, :1, 0, 0].long())], snnfast.calibrate_exit(snn, X, 2)),
+        ),
+        ("labels must be whole numbers", lambda snn: snnfast.evaluate_early(snn, [(X, X[:, 0, 0, 0])], snnfast.calibrate_exit(snn, X, 2))),
+        ("first must have a number for each", lambda snn: snnfast.answer_early(snn, X, snnfast.calibrate_exit(snn, X, 2), torch.arange(4))),
+        ("threshold must be a number", lambda snn: snnfast.ExitRule((4,), float("nan"), 0.0, 2.0, 1)),
         ("an accuracy needs labels", lambda snn: snnfast.evaluate_early(snn, [X], snnfast.calibrate_exit(snn, X, 2))),
         ("loader gave no images", lambda snn: snnfast.evaluate_early(snn, [], snnfast.calibrate_exit(snn, X, 2))),
         ("at must be increasing steps", lambda snn: snnfast.ExitRule((4, 2), 0.9, 0.0, 2.0, 1)),
