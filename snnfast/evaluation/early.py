@@ -183,14 +183,16 @@ def _leaving(snn, x, rule, run):
         outputs = output.new_empty((len(x), output.size(1))) if outputs is None else outputs
         outputs[there[leaves]], steps[there[leaves]] = output[leaves], t
         stay = (~leaves).nonzero()[:, 0]
-        if x.device.type == "cpu" and len(stay) < len(leaves):  # on a GPU asking would wait
-            bad.update(run.not_finite())
+        if len(stay) == len(leaves):
+            continue
+        ask = x.device.type == "cpu"  # a GPU would have to be waited for
+        bad.update(run.not_finite() if ask else {})
         if not len(stay):
             break
-        if len(stay) < len(leaves):
-            run, total, there = without(run, stay), total[stay], there[stay]
-    if bad:
-        warnings.warn(not_finite_note(bad), stacklevel=3)
+        run, total, there = without(run, stay), total[stay], there[stay]
+        bad.subtract(run.not_finite() if ask else {})  # who stays is counted on leaving
+    if told := +bad:
+        warnings.warn(not_finite_note(told), stacklevel=3)
     return outputs, steps
 
 

@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import fx
 
-from snnfast import checks
+from snnfast import checks, nn
 from snnfast.graph import analog
 from snnfast.graph.flow import Plan
 from snnfast.graph.outputs import outputs_of
@@ -117,11 +117,12 @@ class SpikingNetwork(torch.nn.Module):
             checks.integer("chunk", chunk)
         inputs.check_shape(self.gm, x)
         inputs.check_like_weights(self.gm, x)
-        for name, neuron in self.neurons():
-            if neuron.theta.requires_grad and neuron.number is not None:
+        for name, neuron in self.gm.named_modules():
+            if not isinstance(neuron, nn.IF) or not neuron.theta.requires_grad:
+                continue
+            if neuron.number is not None:
                 raise ValueError(f"threshold of {name} requires a gradient, and parity=True holds it as a number: convert without parity")
-            if neuron.theta.requires_grad:  # an optimiser may have changed it
-                checks.positive(f"threshold of {name}", neuron.theta.detach())
+            checks.positive(f"threshold of {name}", neuron.theta.detach())  # an optimiser may have changed it
 
     def check_first(self, x, first):
         """Refuses what does not number images."""

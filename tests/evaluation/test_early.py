@@ -98,12 +98,18 @@ def test_every_threshold_is_tried():
     assert _lowest(answers, sure, (1, 2, 8), 1 / 2000).threshold == 0
 
 
-def test_currents_that_are_not_finite_are_told():
+@pytest.mark.parametrize("threshold", [0.0, None])
+def test_currents_that_are_not_finite_are_told_once(threshold):
+    """As many neurons as the whole run tells, whether the image leaves at once or others leave before it."""
     snn, x = snnfast.convert(net()), X.clone()
     x[3] = float("nan")
-    rule = snnfast.ExitRule((4, 16), 0.0, 0.0, 4.0, 1)
-    with pytest.warns(UserWarning, match="currents were NaN or infinite"):
+    rule = between(snnfast.convert(net()), X, 16)[0] if threshold is None else snnfast.ExitRule((4, 16), threshold, 0.0, 4.0, 1)
+    with pytest.warns(UserWarning, match="currents were NaN or infinite") as whole:
+        snn(x, T=16)
+    with pytest.warns(UserWarning, match="currents were NaN or infinite") as found:
         snnfast.answer_early(snn, x, rule)
+    layers = lambda told: str(told[0].message).split(", the output")[0].split(" (neurons)")[0]
+    assert layers(found) == layers(whole)
 
 
 def test_the_rule_by_hand():
