@@ -18,7 +18,7 @@ from snnfast.conversion.neurons import put_neurons, put_neurons_by_images
 from snnfast.conversion.relu_thresholds import Percentile, percentile_of
 from snnfast.graph import commutes, guard
 from snnfast.graph.flow import Plan, has_functions
-from snnfast.graph.prepare import prepared
+from snnfast.graph.prepare import doubt, prepared
 from snnfast.graph.rewrite import put_in_place, take_readout
 from snnfast.graph.vocabulary import called, module_of
 from snnfast.ops.python_neuron import PythonNeuron
@@ -82,7 +82,8 @@ def convert(
 
     Args:
         net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate` (without them torch.fx
-            records it, which knows less). Its activations are layers of `snnfast.nn`, or those of torch, with `calibrate`.
+            records it, which knows less, and is compared with `net` on an image that is drawn). Its activations are layers of `snnfast.nn`, or
+            those of torch, with `calibrate`.
         method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
             "srp+stbif", "srp+snm", "cos", "quanta", "power" or "group". Default: "if", and "stbif" in mode "differential".
         mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
@@ -150,6 +151,7 @@ def convert(
     if samples:
         guard.check_runs(net, samples[0], "calibrate" if sample is None else "sample")
     gm = prepared(net, samples, read)
+    doubted = None if samples else doubt(gm, net)  # raised at the end: what is refused before has a name
     readout = take_readout(gm)
     follows = method is None or "differential" in how.modes
     if asked is None and follows and neuron is None and inputs is None and _needs_differences(gm, batches):
@@ -172,6 +174,8 @@ def convert(
     if clock.differential:
         functions.put(gm, Plan(gm))
     _check_rates(gm, clock, asked == "per_step")
+    if doubted is not None:
+        raise doubted
     gm.delete_all_unused_submodules()
     gm.recompile()
     snn = SpikingNetwork(gm.requires_grad_(False).eval(), levels, how, clock)

@@ -112,7 +112,8 @@ def _as_batches(samples, expected):
     if len(x) < len(samples) or any(y.dim() == 0 or y.size(0) != 1 for y in expected):
         return samples, expected
     if len(x) == 1:
-        return [x[0], torch.cat([x[0], x[0].roll(1, -1).roll(1, 1)])], [expected[0]] * 2
+        other = x[0].roll(1, -1).roll(1, 1)
+        return [x[0], torch.cat([x[0], other * 0.5 if other.is_floating_point() else other])], [expected[0]] * 2  # of another mean too
     return [x[0], torch.cat(x)], [expected[0], torch.cat(expected)]
 
 
@@ -132,9 +133,9 @@ def _differs(gm, samples, expected, dtype, near, change=None):
     return None
 
 
-def check(gm, net, samples, fold):
+def check(gm, net, samples, fold=None):
     """Refuses a graph that gives something else than the network, when its batch norms are folded, which is tried on a copy; as it is, where that
-    is why. Networks that draw random masks are not compared."""
+    is why. Networks that draw random masks are not compared. fold: None where they are folded already."""
     gm.graph.lint()
     gm.recompile()
     differs, outputs = None, outputs_of(gm)

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from snnfast import checks, nn
-from snnfast.graph import guard, levels, trace
+from snnfast.graph import drawn, guard, levels, trace
 from snnfast.graph.copies import copied
 from snnfast.graph.rewrite import fold_batch_norms
 
@@ -38,7 +38,7 @@ def _prepared(net, samples, read):
     """The fx.GraphModule of a copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed.
 
     samples: images [1, ...], for each of which the graph must give what the network gives. Without them torch.fx records the forward, which then
-    may ask for no size and take no branch.  read: which of several outputs.
+    may ask for no size and take no branch, and what it recorded is to be asked about its `doubt`.  read: which of several outputs.
     """
     if not len(samples):
         if read is not None:
@@ -61,3 +61,20 @@ def _prepared(net, samples, read):
     for name, value in gm.named_buffers(recurse=False):
         checks.constant(name, value, "the captured network")
     return gm
+
+
+def doubt(gm, net):
+    """Why a graph of torch.fx may not be the network: the error that refuses it, or None. It gives something else for an image that is drawn, or
+    there is none that the network takes."""
+    net = copied(net)
+    if guard.has_masks(net):
+        return None
+    x = drawn.image(net)
+    if x is None:
+        told = "no image was found that it takes, to compare what torch.fx recorded of it"
+        return ValueError(f"net cannot be converted without images: {told}; {trace.GIVE}")
+    try:
+        guard.check(gm, net, [x])
+    except ValueError as error:
+        return error
+    return None

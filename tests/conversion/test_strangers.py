@@ -205,6 +205,9 @@ def test_what_only_a_run_can_see_is_refused_by_name():
         (lambda s, x: s.c(s.act(s.a(x)).mean(-2, keepdim=True)), r"mean \(node mean\) does not give a value per image"),
     ):
         net = Net(forward, a=linear(), act=act(), c=linear())
+        with pytest.raises(ValueError, match="captured, it gives other outputs"):
+            snnfast.convert(net)
+        net.masks = snnfast.nn.SpikeMask(0.5)  # a network that draws random masks is not compared
         with pytest.raises(ValueError, match=message):
             snnfast.convert(net).logits(X, 4, chunk=2)
     with pytest.raises(ValueError, match="activation of a parameter"):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import snnfast
+from snnfast.graph import drawn
 from snnfast.graph.prepare import prepared
 
 X = torch.randn(12, 3, 6, 6, generator=torch.Generator().manual_seed(5))
@@ -199,3 +200,44 @@ def test_a_fold_that_is_wrong_is_named(monkeypatch):
     monkeypatch.setattr(prepare, "fold_batch_norms", wrong)
     with pytest.raises(ValueError, match=r"other outputs \(.*\): a batch norm cannot be folded"):
         snnfast.convert(torch.nn.Sequential(conv(), norm(4), snnfast.nn.QCFS(4, 1.0), head()), sample=X)
+
+
+def test_without_images_what_was_recorded_is_compared_on_an_image_that_is_drawn():
+    class Counts(torch.nn.Module):
+        """What torch.fx records is the number at that moment."""
+
+        def __init__(self, first, many):
+            super().__init__()
+            self.first, self.many = first, many
+            self.act, self.last = snnfast.nn.QCFS(8, 1.0), torch.nn.Linear(many, 2)
+
+        def forward(self, x):
+            h = self.act(self.first(x)).flatten(1)
+            factor = 1.0 if isinstance(x, torch.fx.Proxy) else 2.0
+            return self.last(h[:, : self.many] * factor)
+
+    for first, many in ((torch.nn.Linear(4, 6), 6), (torch.nn.Conv2d(3, 2, 3), 2 * 26**2), (torch.nn.Conv1d(2, 3, 2), 3 * 4)):
+        net, state = Counts(first, many), torch.random.get_rng_state()
+        with pytest.raises(ValueError, match="captured, it gives other outputs"):
+            snnfast.convert(net)
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_without_images_a_network_that_takes_none_of_the_usual_is_told():
+    class Odd(torch.nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.reshape(-1, 7, 11)[:, :, :4])
+
+    net = Odd(torch.nn.Linear(4, 8), snnfast.nn.QCFS(8, 1.0), torch.nn.Linear(8, 2))
+    with pytest.raises(ValueError, match="no image was found that it takes.*; give sample="):
+        snnfast.convert(net)
+    x = torch.randn(2, 7, 11)
+    assert snnfast.convert(net, sample=x)(x, 4).shape == (2, 7, 2)
+
+
+@pytest.mark.parametrize("size", [23, 32, 224])
+def test_the_size_of_an_image_is_found_by_the_layers_behind_it(size):
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), snnfast.nn.QCFS(8, 1.0), torch.nn.Flatten(), torch.nn.Linear(2 * (size - 2) ** 2, 3)
+    )
+    assert drawn.image(net).shape == (1, 1, size, size)

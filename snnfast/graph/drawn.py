@@ -1,0 +1,44 @@
+"""An image that a network runs on, drawn where nobody gives one, so that what is captured of it can be compared with it."""
+
+import copy
+
+import torch
+
+USUAL = (32, 28, 16, 64, 8, 96, 48, 128, 224, 256, 299, 384, 512)
+SIZES = tuple(dict.fromkeys((*USUAL, *range(1, 65))))  # of images, the usual ones first
+_CONVOLUTIONS = torch.nn.modules.conv._ConvNd
+
+
+def image(net):
+    """Random images [1, ...] that the network takes, or None: of the size that it names, or of a usual one, with the channels or the features of
+    its first layer. A size that fits is as good as any: torch.fx records no size."""
+    twin = copy.deepcopy(net).eval()
+    weight = next((p for p in twin.parameters() if p.is_floating_point()), None)
+    device = torch.device("cpu") if weight is None else weight.device
+    draw = torch.Generator().manual_seed(0)
+    for shape in _shapes(twin):
+        x = torch.randn(1, *shape, generator=draw).to(device, torch.float32 if weight is None else weight.dtype)
+        try:
+            with torch.no_grad(), torch.autocast(device.type, enabled=False), torch.random.fork_rng(devices=[]):
+                twin(x)
+        except Exception:  # of any kind: a network's own, of a shape that is not its own
+            continue
+        return x
+    return None
+
+
+def _shapes(net):
+    """Shapes of an image to try."""
+    own = getattr(net, "config", None)
+    named = own.get("image_size") if isinstance(own, dict) else None
+    for layer in net.modules():
+        if isinstance(layer, _CONVOLUTIONS):
+            for size in (named, *SIZES) if isinstance(named, int) else SIZES:
+                yield (layer.in_channels, *(size,) * len(layer.kernel_size))
+            return
+        if isinstance(layer, torch.nn.Linear):
+            yield from ((layer.in_features,), (5, layer.in_features))
+            return
+        if isinstance(layer, torch.nn.modules.batchnorm._NormBase):
+            C = layer.num_features
+            yield from ((C,), (C, 8), (C, 8, 8), (C, 8, 8, 8))
