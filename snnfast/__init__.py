@@ -15,6 +15,7 @@ from snnfast.evaluation.early import EarlyReport, ExitRule, answer_early, calibr
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.interop.accelerate import Accelerated, accelerate
 from snnfast.models.channelwise import to_channelwise
+from snnfast.models.replaced import to_quantised
 from snnfast.ops import library as _library
 from snnfast.ops.conv import spike_conv2d, spike_linear
 from snnfast.ops.cos import cos_start
@@ -38,7 +39,7 @@ __all__ = [
     "answer_early", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data", "diagnose", "evaluate", "evaluate_early",
     "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint",
     "load_weights", "models", "neuron", "nn", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
-    "spike_linear", "to_channelwise", "train", "training",
+    "spike_linear", "to_channelwise", "to_quantised", "train", "training",
 ]  # fmt: skip
 
 

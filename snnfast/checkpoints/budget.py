@@ -163,3 +163,11 @@ def check_network(config: dict, state: dict, path: str | os.PathLike) -> None:
                 raise Refused(f"{path} is refused: {plain(name, NAME)} is {plain(number, NAME)}; at most 2^24")
             if name in ("depth", "depths") and whole and number > len(state):
                 raise Refused(f"{path} is refused: {name} is {plain(value, NAME)}, and it holds {len(state)} tensors")
+
+
+def check_activations(activations: dict, path: str | os.PathLike) -> None:
+    """Refuses activations with numbers beyond 2^24, before any is made."""
+    for name, given in activations.items():
+        for number in given.values():
+            if isinstance(number, int) and abs(number) > 1 << 24:
+                raise Refused(f"{path} is refused: {plain(name, NAME)} has the number {plain(number, NAME)}; at most 2^24")

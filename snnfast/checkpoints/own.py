@@ -13,10 +13,12 @@ import torch
 
 from snnfast import checks, models
 from snnfast.checkpoints import budget, convolutional, names
+from snnfast.models import replaced
 from snnfast.nn import is_quantised, threshold_of
-from snnfast.system.text import first_line
+from snnfast.system.text import first_line, plain
 
 FORMAT = "snnfast-1"
+WEIGHTS = "snnfast-weights-1"  # of a network that only its owner can build
 # Of files of other things than networks of `snnfast.models`: format -> (class, what writes it, what reads it).
 OTHERS: dict[str, tuple] = {}
 
@@ -27,8 +29,10 @@ def register(form, cls, save, load):
 
 
 def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Module, /, **facts: Any) -> None:
-    """Writes a network of `snnfast.models` with its configuration, or one that `snnfast.convert` returned, and `facts` (preprocessing, training;
-    plain values only).
+    """Writes a network and `facts` (preprocessing, training; plain values only).
+
+    One of `snnfast.models` is written with its configuration, one that `snnfast.convert` returned with its graph: `load_checkpoint` makes them again.
+    Of any other its weights are written, and which quantised activations stand where: `load_weights` puts both into a network that you build.
 
     >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
     >>> snnfast.save_checkpoint(path, snnfast.models.vgg11(width=0.05), data="digits")
@@ -42,9 +46,21 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
     for cls, save, _ in OTHERS.values():
         if isinstance(net, cls):
             return save(path, net, facts)
-    if not hasattr(net, "config"):
-        raise TypeError(f"net must be a network of snnfast.models, or one that snnfast.convert returned, got {type(net).__name__}")
-    torch.save({"format": FORMAT, "config": net.config, "state_dict": net.state_dict(), "facts": facts}, path)
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    if isinstance(net, models.Network):
+        kept = {"format": FORMAT, "config": net.config}
+    else:
+        kept = {"format": WEIGHTS, "network": type(net).__name__, "activations": replaced.described(net)}
+    torch.save(kept | {"state_dict": _plain(net.state_dict()), "facts": facts}, path)
+
+
+def _plain(state):
+    """The weights alone: what layers add beside them (`get_extra_state`) may be of any kind, which safe loading refuses."""
+    odd = [name for name, t in state.items() if not isinstance(t, torch.Tensor)]
+    if odd:
+        raise TypeError(f"net keeps what is no tensor under {', '.join(odd[:5])}, which safe loading refuses")
+    return dict(state)
 
 
 def check_plain(key, value):
@@ -105,6 +121,12 @@ def load_checkpoint(
         if wrong:
             raise ValueError(f"{path} holds a converted network, which takes no {', '.join(wrong)}")
         return OTHERS[file["format"]][2](file, path)
+    if isinstance(file, dict) and file.get("format") == WEIGHTS:
+        what = plain(str(file.get("network")), 60)
+        raise ValueError(
+            f"{path} holds the weights of a network that is none of snnfast.models ({what}): build it, then snnfast.load_weights(net, path); "
+            "on the command line give --model"
+        )
     if isinstance(file, dict) and file.get("format") == FORMAT:
         config, state, facts = _own(file, path)
         if family != "auto" or threshold is not None or signs is not None or key is not None:

@@ -1,5 +1,6 @@
 """Weights from a file into any network: names without prefixes, all of them, each with its shape."""
 
+import copy
 import json
 import os
 import warnings
@@ -8,9 +9,10 @@ from pathlib import Path
 import torch
 
 from snnfast import checks
-from snnfast.checkpoints import names
+from snnfast.checkpoints import budget, names
 from snnfast.checkpoints.holders import COUNTERS, held, unprefixed
-from snnfast.checkpoints.own import safely
+from snnfast.checkpoints.own import WEIGHTS, safely
+from snnfast.models import replaced
 from snnfast.system.text import plain
 
 
@@ -20,7 +22,8 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     Args:
         net: the network, changed in place; nothing of it where an error is raised.
         path: a file of `torch.save` or safetensors, read safely, or the `.index.json` of a file in several parts, as Hugging Face writes them.
-            A prefix that stands in front of all names of `net` ("module.", "_orig_mod.model.", "student.") and counters of profilers are taken off.
+            A file of `save_checkpoint` puts its quantised activations in place of the network's ReLUs. A prefix that stands in front of all names
+            of `net` ("module.", "_orig_mod.model.", "student.") and counters of profilers are taken off.
         key: the entry that holds the weights, such as "state_dict_ema", where a file has several.
 
     Raises:
@@ -34,8 +37,10 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     path = Path(path)
-    state = _in_parts(path) if path.name.endswith(".index.json") else held(safely(path), path, key)
-    own = net.state_dict()
+    file = None if path.name.endswith(".index.json") else safely(path)
+    state = _in_parts(path) if file is None else held(file, path, key)
+    activations = _activations(file, net, path)
+    own = (replaced.put(copy.deepcopy(net), activations) if activations else net).state_dict()
     expected = {name: t for name, t in own.items() if not _is_counter(name)}
     found = _with_shared(_without_prefix(state, expected, path), expected)
     found = {name: t for name, t in found.items() if name in own or not _is_counter(name)}
@@ -48,8 +53,25 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
             wrong.append(f"{name} has numbers that are not finite")
     if wrong:
         raise ValueError(f"{path} does not hold the weights of {type(net).__name__}: {names.told(wrong)}")
+    if activations:
+        net = replaced.put(net, activations)
     net.load_state_dict({**own, **found})
     return net
+
+
+def _activations(file, net, path):
+    """Those that `save_checkpoint` tells of a network of one's own, which then stand in place of its ReLUs."""
+    if not isinstance(file, dict) or file.get("format") != WEIGHTS:
+        return {}
+    found = file.get("activations")
+    if not isinstance(found, dict) or not all(isinstance(name, str) and isinstance(of, dict) for name, of in found.items()):
+        raise ValueError(f"{path} is damaged: it does not say what its activations are")
+    try:
+        budget.check_activations(found, path)
+        replaced.put(copy.deepcopy(net), found)
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold the weights of {type(net).__name__}: {error}") from error
+    return found
 
 
 def _is_counter(name):

@@ -82,7 +82,12 @@ def _demo(p):
 
 
 def _train(p):
-    p.add_argument("--arch", choices=tuple(models.BY_NAME), required=True, metavar="NAME", help=", ".join(models.BY_NAME))
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--arch", choices=tuple(models.BY_NAME), metavar="NAME", help=", ".join(models.BY_NAME))
+    what.add_argument(
+        "--model", metavar="M:F", help="package.module:function that returns a network of your own, whose ReLUs are quantised"
+    )
+    p.add_argument("--weights", metavar="FILE", help="of --model, to start from")
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
     p.add_argument("--recipe", choices=recipes.NAMES, default="thesis", metavar="NAME",
                    help=f"published settings, {', '.join(recipes.NAMES)} (default thesis); the options below change them")  # fmt: skip
@@ -96,9 +101,9 @@ def _train(p):
     p.add_argument("--levels", type=int, metavar="L", help="quantisation levels")
     p.add_argument("--theta", type=float, metavar="X", help="first threshold")
     p.add_argument("--batch-size", type=int, metavar="B")
-    p.add_argument("--width", type=float, default=1.0, metavar="X", help="factor on all channel counts")
-    p.add_argument("--stem", choices=STEMS, default="cifar", help="of a ResNet (default cifar)")
-    p.add_argument("--dropout", type=float, default=0.0, metavar="X", help="of a VGG")
+    p.add_argument("--width", type=float, metavar="X", help="factor on all channel counts (default 1)")
+    p.add_argument("--stem", choices=STEMS, help="of a ResNet (default cifar)")
+    p.add_argument("--dropout", type=float, metavar="X", help="of a VGG (default 0)")
     p.add_argument("--amp", choices=("fp32", "bf16", "fp16"), default="fp32", help="mixed precision")
     p.add_argument("--seed", type=int, default=0, metavar="N")
     p.add_argument("--masking", type=float, metavar="X", help="share of spikes that is masked at random, in [0, 1)")

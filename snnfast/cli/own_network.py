@@ -14,6 +14,8 @@ from snnfast import data as data_sets
 from snnfast.checkpoints.weights import load_weights
 from snnfast.conversion.convert import convert
 from snnfast.data.preprocessing import preprocessing_of
+from snnfast.graph import guard
+from snnfast.models import replaced
 from snnfast.nn import is_quantised
 
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
@@ -29,9 +31,17 @@ def network(args):
         raise ValueError(f"--{given[0]} is for a checkpoint that holds a network of snnfast.models, and --model gives another{more}")
     if args.key is not None and args.checkpoint is None:
         raise ValueError("--key names an entry of a file of weights: give CHECKPOINT")
-    module, _, function = args.model.partition(":")
+    net = made(args.model, {} if args.num_classes is None else {"num_classes": args.num_classes})
+    if args.checkpoint is not None:
+        load_weights(net, args.checkpoint, args.key)
+    return net.float().eval()
+
+
+def function_of(model):
+    """The function that `package.module:function` names."""
+    module, _, function = model.partition(":")
     if not module or not function:
-        raise ValueError(f"--model takes package.module:function, got {args.model!r}")
+        raise ValueError(f"--model takes package.module:function, got {model!r}")
     if os.getcwd() not in sys.path:  # as `python -m` has it
         sys.path.insert(0, os.getcwd())
     data_sets.declare_operators()  # before a module imports torchvision
@@ -44,26 +54,49 @@ def network(args):
     make = getattr(found, function, None)
     if not callable(make):
         raise ValueError(f"--model: {module} has no function {function}")
-    given = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    return make
+
+
+def made(model, given):
+    """The network that the function returns for these arguments."""
+    make = function_of(model)
     try:
         inspect.signature(make).bind(**given)
     except TypeError as error:
-        raise ValueError(f"--model: {args.model} is called {_call(args)}: {error}") from error
+        how = " and ".join(f"{name}={value}" for name, value in given.items())
+        raise ValueError(f"--model: {model} is called {f'with {how}' if given else 'without arguments'}: {error}") from error
     try:
         net = make(**given)
     except Exception as error:  # of any kind: it is another's program
-        raise ValueError(
-            f"--model: {args.model} fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+        told = str(error).splitlines()[0] if str(error) else ""
+        raise ValueError(f"--model: {model} fails: {type(error).__name__}: {told}") from error
     if not isinstance(net, torch.nn.Module):
-        raise ValueError(f"--model: {args.model} must return a torch.nn.Module, got {type(net).__name__}")
-    if args.checkpoint is not None:
-        load_weights(net, args.checkpoint, args.key)
-    return net.float().eval()
+        raise ValueError(f"--model: {model} must return a torch.nn.Module, got {type(net).__name__}")
+    return net
 
 
-def _call(args):
-    return "without arguments" if args.num_classes is None else f"with num_classes={args.num_classes}"
+def for_training(args, settings, data):
+    """The network that `snnfast train --model` starts with: with as many classes as the data, weights of a file, and quantised activations in place
+    of its ReLUs. It is tried on an image, and converted, before anything runs."""
+    given = inspect.signature(function_of(args.model)).parameters
+    kinds = {p.kind for p in given.values()}
+    classes = {"num_classes": data.classes} if "num_classes" in given or inspect.Parameter.VAR_KEYWORD in kinds else {}
+    torch.manual_seed(settings.seed)
+    net = made(args.model, classes).float().eval()
+    if args.weights is not None:
+        load_weights(net, args.weights)
+    x = data.test[0][0][None]
+    guard.check_runs(net, x, "--data")
+    if any(replaced.is_relu(m) for m in net.modules()) or not any(is_quantised(m) for m in net.modules()):
+        net = replaced.to_quantised(net, settings.activation, settings.levels, settings.theta, sample=x)
+    with torch.no_grad():
+        y = net(x)
+    if not isinstance(y, torch.Tensor) or y.shape != (1, data.classes):
+        got = list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+        raise ValueError(
+            f"--model: {args.model} gives {got} for an image; training takes logits [1, {data.classes}], the classes of {args.data}"
+        )
+    return net
 
 
 def data_of(args):

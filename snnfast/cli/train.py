@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snnfast import checks, models
 from snnfast import data as data_sets
+from snnfast.cli import own_network
 from snnfast.cli.console import Console
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
@@ -17,7 +18,8 @@ from snnfast.training import loop, recipes
 
 def settings_of(args):
     """The `Settings` of a command line: the recipe's, and what was given beside it."""
-    r = recipes.recipe(args.recipe, args.arch, args.data)
+    arch = args.arch or args.model
+    r = recipes.recipe(args.recipe, arch, args.data)
     epochs, lr = tuple(args.epochs or r.epochs), tuple(args.lr or r.lr)
     for name, given in (("epochs", args.epochs), ("lr", args.lr)):
         if given and len(given) > (args.stages or 2):
@@ -31,15 +33,35 @@ def settings_of(args):
     asked = dict(activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size)
     given = {key: value for key, value in asked.items() if value is not None}
     kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(loop.Settings)}}
-    own = dict(arch=args.arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
-               width=args.width, amp=args.amp, seed=args.seed, stem=args.stem, dropout=args.dropout, options=_options(args))  # fmt: skip
+    own = dict(arch=arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
+               amp=args.amp, seed=args.seed)  # fmt: skip
+    own |= _refused(args) if args.arch is None else _of_arch(args)
     return loop.Settings(**{**kept, **given, **own}), r
+
+
+OF_ARCH = ("width", "stem", "dropout")
+OPTIONS = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "drop_path", "masking")
+
+
+def _refused(args):
+    """A network of one's own takes none of these."""
+    given = [name for name in (*OF_ARCH, *OPTIONS) if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is of networks of snnfast.models: --arch")
+    return {}
+
+
+def _of_arch(args):
+    """Fields of the settings that are of the network."""
+    if args.weights is not None:
+        raise ValueError("--weights is of a network of your own: --model")
+    given = {name: getattr(args, name) for name in OF_ARCH if getattr(args, name) is not None}
+    return given | dict(options=_options(args))
 
 
 def _options(args):
     """Arguments of the network that were given."""
-    names = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "drop_path", "masking")
-    found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    found = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     stages = "depths" in inspect.signature(models.BY_NAME[args.arch]).parameters
     for name in ("depth", "heads"):
         if name in found and not stages and len(found[name]) > 1:
@@ -53,7 +75,8 @@ def train(args, device):
     console = Console()
     settings, r = settings_of(args)
     settings.check()
-    method = args.method or (r.method if models.CLASS_OF[args.arch].kind == "convolutional" else None)
+    convolutional = settings.is_own() or models.CLASS_OF[args.arch].kind == "convolutional"
+    method = args.method or (r.method if convolutional and args.mode != "differential" else None)
     if args.mode == "differential" and method not in (None, "stbif"):
         raise ValueError(f"--mode differential runs with --method stbif, got {method}")
     method_of(method or "if").check_T(checks.integer("T", args.T))
@@ -61,16 +84,20 @@ def train(args, device):
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
+    net, sample = None, None
+    if settings.is_own():
+        net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
+        convert(net, method, mode=args.mode, sample=sample)  # refused now, not after the training
     with progress(console) as bar:
-        task = bar.add_task(f"{args.arch}, {args.recipe}", total=sum(settings.epochs), note="")
+        task = bar.add_task(f"{settings.arch}, {args.recipe}", total=sum(settings.epochs), note="")
 
         def on_epoch(entry):
             low = f", {entry['negative_thresholds']} thresholds <= 0" if entry["negative_thresholds"] else ""
             done = sum(settings.epochs[: entry["stage"] - 1]) + entry["epoch"]
             bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
-        net = loop.train(settings, data, out, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
-    snn = convert(net, method, mode=args.mode)
+        net = loop.train(settings, data, out, net=net, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
+    snn = convert(net, method, mode=args.mode, sample=sample)
     with progress(console) as bar:
         task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")
         report = evaluate(snn, data.test, args.T, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))

@@ -4,6 +4,7 @@ A folder holds all of it: `last.pt` (everything that resuming needs, written aft
 best epoch and the end), `log.jsonl` (a line per epoch), `tensorboard/`, `report.json` and `accuracy.png`.
 """
 
+import copy
 import dataclasses
 import importlib.util
 import inspect
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from snnfast import checks, models, nn
 from snnfast.checkpoints.own import save_checkpoint
+from snnfast.models import replaced
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.channelwise import to_channelwise
 from snnfast.nn.masking import rows_are
@@ -31,6 +33,7 @@ AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Settings:
     """What a training is; a resumed one must have the same. epochs and lr hold a number per stage; stage two has several thresholds in a layer.
 
+    arch: a name of `snnfast.models`, or "package.module:function", what a network of one's own is made by, which `train` is given.
     optimiser: "sgd", with momentum 0.9, or "adamw"; both with a cosine schedule, after `warmup` epochs in which the rate rises.
     options: further arguments of the network, such as patch_size or dim.
     """
@@ -57,8 +60,13 @@ class Settings:
     warmup: int = 0
     options: dict = dataclasses.field(default_factory=dict)
 
+    def is_own(self):
+        """Whether the network is none of `snnfast.models`."""
+        return ":" in self.arch
+
     def check(self):
-        checks.choice("arch", self.arch, tuple(models.BY_NAME))
+        if not self.is_own():
+            self._check_arch()
         checks.choice("amp", self.amp, tuple(AMP))
         checks.choice("optimiser", self.optimiser, OPTIMISERS)
         checks.integer("warmup", self.warmup, 0)
@@ -74,6 +82,12 @@ class Settings:
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
         if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in FINE:
             raise ValueError("channel_num is of channel-wise thresholds: it needs a second stage, or a channel-wise activation")
+        finer = FINE_OF["convolutional" if self.is_own() else models.CLASS_OF[self.arch].kind]
+        if len(self.epochs) == 2 and self.activation not in finer:
+            raise ValueError(f"two stages start layer-wise ({', '.join(finer)}), got activation {self.activation!r}")
+
+    def _check_arch(self):
+        checks.choice("arch", self.arch, tuple(models.BY_NAME))
         known = inspect.signature(models.BY_NAME[self.arch]).parameters
         if self.dropout and "dropout" not in known:
             raise ValueError(f"dropout is of the VGGs, {self.arch} has none")
@@ -82,14 +96,12 @@ class Settings:
         unknown = [name for name in self.options if name not in known]
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: {self.arch} has no such argument")
-        finer = FINE_OF[models.CLASS_OF[self.arch].kind]
-        if len(self.epochs) == 2 and self.activation not in finer:
-            raise ValueError(f"two stages start layer-wise ({', '.join(finer)}), got activation {self.activation!r}")
 
 
-def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoch=None):
+def train(settings, data, out, *, net=None, device="cpu", resume=False, workers=0, on_epoch=None):
     """Trains by `settings` (a `Settings`) on `data` (a `snnfast.data.Data`) into the folder `out`.
 
+    net: a network of one's own, with quantised activations, as it is before the first epoch; it is not changed. Default: the one of `settings.arch`.
     on_epoch: called with the log entry of each epoch, a dictionary. With `resume` it goes on after the last finished epoch in `out`: nothing is lost
     but the epoch that was running, and on a CPU the result is that of a training that was never stopped.
 
@@ -97,7 +109,9 @@ def train(settings, data, out, *, device="cpu", resume=False, workers=0, on_epoc
         The network in eval mode, on the CPU.
     """
     settings.check()
-    run = Training(settings, data, Path(out), device, workers)
+    if (net is not None) != settings.is_own():
+        raise ValueError(f"net is a network of one's own, whose arch is its 'package.module:function'; got arch {settings.arch!r}")
+    run = Training(settings, data, Path(out), device, workers, net)
     run.restore() if resume else run.start()
     while run.stage < len(settings.epochs):
         while run.epoch < settings.epochs[run.stage]:
@@ -128,18 +142,28 @@ _STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler",
 class Training:
     """One training on its way."""
 
-    def __init__(self, settings, data, out, device, workers):
+    def __init__(self, settings, data, out, device, workers, net=None):
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), checks.workers(workers)
         self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
+        self.given = net
+        torch.manual_seed(settings.seed)
+        self.net = self._made() if net is None else copy.deepcopy(net)
+        self._prepare()
+
+    def _made(self):
+        """The network of `settings.arch`."""
+        settings, data = self.settings, self.data
         own = _own_arguments(settings, data.image_size)
         own |= dict(channel_num=settings.channel_num) if settings.activation in FINE else {}
-        torch.manual_seed(settings.seed)
-        self.net = models.BY_NAME[settings.arch](
+        return models.BY_NAME[settings.arch](
             num_classes=data.classes, levels=settings.levels, activation=settings.activation, theta=settings.theta, width=settings.width,
             in_channels=data.channels, **own,
         )  # fmt: skip
-        self._prepare()
+
+    def _config(self):
+        """What makes this stage's network again: of one's own, its activations."""
+        return self.net.config if self.given is None else replaced.described(self.net)
 
     def _prepare(self):
         """Optimiser and schedule of the stage at hand."""
@@ -178,8 +202,9 @@ class Training:
             told = "; ".join(f"{k} was {file['settings'].get(k)!r}, is {mine[k]!r}" for k in changed)
             raise ValueError(f"{self.out} holds another training: {told}")
         self.stage, self.epoch, self.best = file["stage"], file["epoch"], file["best"]
-        if file["config"] != self.net.config:
-            self.net = models.build(file["config"])
+        if file["config"] != self._config():
+            own = self.given is not None
+            self.net = replaced.put(copy.deepcopy(self.given), file["config"]) if own else models.build(file["config"])
         self.net.load_state_dict(file["state_dict"])
         self._prepare()
         self.optimiser.load_state_dict(file["optimiser"])
@@ -198,7 +223,7 @@ class Training:
             with whole(self.out / "best.pt") as part:
                 save_checkpoint(part, self.net, **self.facts(self.best))
         state = dict(
-            settings=self.plain, config=self.net.config, state_dict=self.net.state_dict(),
+            settings=self.plain, config=self._config(), state_dict=self.net.state_dict(),
             optimiser=self.optimiser.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), rng=torch.get_rng_state(),
             stage=self.stage, epoch=self.epoch, best=self.best, entries=self.entries,
         )  # fmt: skip
@@ -254,7 +279,7 @@ class Training:
         return dict(
             stage=self.stage + 1, epoch=self.epoch, lr=lr, loss=float(total) / seen, train_accuracy=100 * float(correct) / seen,
             test_accuracy=accuracy(self.net, self.data.test, self.device), negative_thresholds=sum(int((t <= 0).sum()) for t in thresholds),
-            theta_spread_max=max(spreads), seconds=time.perf_counter() - began,
+            theta_spread_max=max(spreads, default=0.0), seconds=time.perf_counter() - began,
         )  # fmt: skip
 
     def _step(self, x, y):
@@ -272,7 +297,7 @@ class Training:
         """Stage two starts from the function that stage one ended with."""
         self.stage, self.epoch = self.stage + 1, 0
         if self.stage < len(self.settings.epochs):
-            self.net = to_channelwise(self.net, self.settings.channel_num)
+            self.net = to_channelwise(self.net, self.settings.channel_num, self.data.test[0][0][None].to(self.device))
             self.best = -1.0  # the best of the stage that the model comes from
             self._prepare()
 

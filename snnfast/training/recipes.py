@@ -41,10 +41,11 @@ NAMES = tuple(_RECIPES)
 
 
 def recipe(name, arch, data):
-    """The recipe `name` for a network and a data set: what the programs change for them is changed here."""
+    """The recipe `name` for a network and a data set: what the programs change for them is changed here. A network of one's own has that of
+    convolutional ones."""
     checks.choice("recipe", name, NAMES)
     found = _RECIPES[name]
-    if models.CLASS_OF[arch].kind == "transformer":
+    if arch in models.CLASS_OF and models.CLASS_OF[arch].kind == "transformer":
         return _for_transformers(found, data)
     if name in ("thesis", "qcfs") and arch in ("resnet50", "resnet101"):
         found = dataclasses.replace(found, lr=tuple(lr / 10 for lr in found.lr))

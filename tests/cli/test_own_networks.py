@@ -46,6 +46,24 @@ def gives():
 class Digits(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(1024, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+class Functions(Digits):
+    def forward(self, x):
+        return super().forward(F.relu(x))
+
+
+class Gelus(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(1024, 8), nn.ReLU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 10))
+
+
+def sized(**given):
+    return nn.Sequential(nn.Conv2d(1, 4, 5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(196, given["num_classes"]))
+
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 8), nn.ReLU(), nn.Linear(8, 7))
 """
 
 
@@ -258,3 +276,58 @@ def test_weights_that_are_none_are_refused(tmp_path, spoilt, message):
     with pytest.raises(ValueError, match=message):
         snnfast.load_weights(net, tmp_path / "w.pt")
     assert torch.equal(net.model.weight, before)
+
+
+SHORT = ["--data", "digits", "--epochs", "2", "1", "--lr", "0.02", "0.002", "--T", "8"]
+
+
+def test_training_a_network_of_ones_own(here, capsys):
+    """From its weights to a checkpoint that `eval --model` takes; a second start goes on."""
+    assert main(["train", "--model", "my_nets:Digits", "--out", "run", *SHORT]) == 0, capsys.readouterr().err
+    log = [json.loads(line) for line in (here / "run/log.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in log] == [1, 1, 2] and log[-1]["loss"] < log[0]["loss"]
+    report = command.report(here / "run")
+    assert report["facts"]["training"]["arch"] == "my_nets:Digits"
+    assert main(["eval", "run/model.pt", "--model", "my_nets:Digits", "--data", "digits", "--T", "8", "--out", "e"]) == 0
+    again = command.report(here / "e")
+    assert (again["ann"], again["accuracy"]) == (report["ann"], report["accuracy"])
+    assert main(["train", "--model", "my_nets:Digits", "--out", "run", *SHORT]) == 2
+    assert "holds a training already" in capsys.readouterr().err
+    assert main(["train", "--model", "my_nets:Digits", "--out", "run", "--resume", *SHORT]) == 0
+    assert main(["eval", "run/model.pt"]) == 2
+    assert "none of snnfast.models (Digits)" in capsys.readouterr().err
+
+
+def test_training_starts_from_weights_and_knows_the_classes(here, capsys):
+    from my_nets import sized
+
+    net = sized(num_classes=10)
+    torch.save({"state_dict": net.state_dict()}, here / "start.pt")
+    given = ["train", "--model", "my_nets:sized", "--weights", "start.pt", "--out", "run", "--data", "digits", "--T", "4", "--stages", "1"]
+    assert main([*given, "--epochs", "0"]) == 0, capsys.readouterr().err  # not trained at all: the weights are those of the file
+    held = torch.load(here / "run/model.pt")["state_dict"]
+    assert all(torch.equal(held[name], t) for name, t in net.state_dict().items()) and set(held) - set(net.state_dict()) == {"1.lam"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["--model", "my_nets:Functions"],
+            "net calls ReLUs as functions, in whose place no activation can be put: relu in net (Functions)",
+        ),
+        (["--model", "my_nets:Gelus"], "(GELU) "),
+        (["--model", "my_nets:wide"], "gives [1, 7] for an image; training takes logits [1, 10]"),
+        (["--model", "my_nets:net"], "net does not run on an image of --data= ([1, 1, 32, 32]"),
+        (["--model", "my_nets:Digits", "--width", "2"], "--width is of networks of snnfast.models: --arch"),
+        (["--model", "my_nets:Digits", "--patch-size", "2"], "--patch-size is of networks of snnfast.models: --arch"),
+        (["--model", "my_nets:Digits", "--activation", "c-qcfs"], "two stages start layer-wise"),
+        (["--arch", "vgg11", "--weights", "x.pt"], "--weights is of a network of your own: --model"),
+        (["--model", "my_nets:Digits", "--weights", "none.pt"], "none.pt"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_it_begins(here, capsys, given, message):
+    assert main(["train", *given, "--out", "run", *SHORT]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert not (here / "run").exists()

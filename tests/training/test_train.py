@@ -296,3 +296,46 @@ def test_demo_with_all_methods(tmp_path):
     assert tuple(read) == METHODS and all(r["at"] == [1, 2, 4, 8] for r in read.values()) and read["if"]["accuracy"] == report.accuracy
     assert (tmp_path / "methods.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "layers.csv").exists()
     assert read["srp"]["method"]["tau"] == 4 and read["cos"]["method"]["rho"] == 4
+
+
+# ---- networks of one's own
+
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b, self.relu, self.norm = torch.nn.Conv2d(1, 6, 3), torch.nn.Conv2d(6, 6, 3), torch.nn.ReLU(), torch.nn.BatchNorm2d(6)
+        self.drop, self.head = torch.nn.Dropout(0.1), torch.nn.Linear(6, 10)
+
+    def forward(self, x):
+        return self.head(self.drop(self.relu(self.norm(self.b(self.relu(self.a(x))))).mean((2, 3))))
+
+
+OWN = dataclasses.replace(SETTINGS, arch="nets:Own", width=1.0)
+
+
+def test_a_network_of_ones_own_stopped_and_resumed(tmp_path):
+    data, net = small_data(), snnfast.to_quantised(Own(), "s-qcfs", 4, 2.0)
+    first = {name: t.clone() for name, t in net.state_dict().items()}
+    whole = loop.train(OWN, data, tmp_path / "whole", net=net)
+    assert type(whole.relu) is snnfast.nn.CSQCFS and all(torch.equal(t, first[name]) for name, t in net.state_dict().items())
+    for stop in (1, 3):
+
+        def until(entry, stop=stop, seen=[]):  # noqa: B006
+            seen.append(entry)
+            if len(seen) == stop:
+                seen.clear()
+                raise Killed
+
+        out = tmp_path / f"part{stop}"
+        with pytest.raises(Killed):
+            loop.train(OWN, data, out, net=net, on_epoch=until)
+        assert same_state(loop.train(OWN, data, out, net=net, resume=True), whole)
+    x = data.test[0][0][None]
+    assert torch.equal(snnfast.load_weights(Own().eval(), tmp_path / "whole/model.pt")(x), whole(x))
+    with pytest.raises(ValueError, match="net is a network of one's own, whose arch is its"):
+        loop.train(SETTINGS, data, tmp_path / "x", net=net)
+    with pytest.raises(ValueError, match="got arch 'nets:Own'"):
+        loop.train(OWN, data, tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,173 @@
+"""Quantised activations in place of the ReLUs of any network, and what is needed to put them there again."""
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from snnfast import checks, nn
+from snnfast.models.activation import LAYERWISE
+from snnfast.nn import Quantised
+from snnfast.system.text import first_line
+
+RELUS = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
+# Those that a file may name: one threshold, a threshold per channel, a threshold per feature.
+KINDS = {name: getattr(nn, name) for base in ("QCFS", "SQCFS", "EQCFS") for name in (base, f"C{base}", f"N{base}")}
+
+
+def to_quantised(
+    net: torch.nn.Module,
+    activation: Literal["qcfs", "s-qcfs", "e-qcfs"] = "qcfs",
+    levels: int = 4,
+    theta: float = 4.0,
+    *,
+    sample: torch.Tensor | None = None,
+) -> torch.nn.Module:
+    """A copy of any network with a quantised activation in place of each of its ReLUs, ready to be trained and converted. `net` is not changed.
+
+    ReLUs are layers here: `torch.nn.ReLU`, `ReLU6` and `Hardtanh` from 0 on. One that the network calls at several places stays one, with one
+    threshold for all of them.
+
+    Args:
+        activation: "qcfs", "s-qcfs" (theta = softplus(lam)) or "e-qcfs" (theta = exp(lam)), one threshold each; `snnfast.to_channelwise` makes
+            one per channel of it.
+        levels: quantisation levels L.  theta: first threshold > 0.
+        sample: images [1 or more, ...]. With them what would stay a ReLU (`F.relu` in a forward), or be lost (one in place, whose result nobody
+            takes), is refused by name.
+
+    Raises:
+        ValueError: there is no ReLU, or the network has one of these on `sample`.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> snnfast.to_quantised(net, levels=8, theta=2.0)[1]
+    QCFS(levels=8, thresholds=1, grad='qcfs')
+    """
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    checks.choice("activation", activation, tuple(LAYERWISE))
+    if sample is not None:
+        checks.tensor("sample", sample)
+        _check_in_place(net, sample)
+    new = copy.deepcopy(net)
+    relus = {name: m for name, m in new.named_modules() if is_relu(m)}
+    if not relus:
+        raise ValueError(f"net has no ReLU layer ({', '.join(cls.__name__ for cls in RELUS)} from 0 on) to put {activation!r} in place of")
+    for old in relus.values():
+        new = _put(new, old, LAYERWISE[activation](levels=levels, theta=theta).to(_like(net)).train(old.training))
+    if sample is not None:
+        _check_functions(new, sample)
+    return new
+
+
+def is_relu(m):
+    return isinstance(m, RELUS) and getattr(m, "min_val", 0) == 0
+
+
+def _like(net):
+    """A tensor of the network's format and device."""
+    return next((p.detach() for p in net.parameters() if p.is_floating_point()), torch.empty(0))
+
+
+def _put(net, old, layer):
+    """Puts a layer in place of another, under all its names; returns the network."""
+    if net is old:
+        return layer
+    for name in [name for name, m in net.named_modules(remove_duplicate=False) if m is old]:
+        parent, _, last = name.rpartition(".")
+        setattr(net.get_submodule(parent), last, layer)
+    return net
+
+
+# ---- what only a run shows
+
+
+def _run(net, sample):
+    try:
+        with torch.no_grad():
+            return net(sample.clone())
+    except Exception as error:  # of any kind: a network's own
+        raise ValueError(f"net does not run on sample= {list(sample.shape)}: {first_line(error)}") from error
+
+
+def _check_in_place(net, sample):
+    """Refuses a ReLU that writes in place and whose result nobody takes: an activation gives a new tensor, which would be lost."""
+    plain = copy.deepcopy(net).eval()
+    writing = [name for name, m in plain.named_modules() if is_relu(m) and m.inplace]
+    if not writing:
+        return
+    expected = _run(copy.deepcopy(plain), sample)
+    for name in writing:
+        plain.get_submodule(name).inplace = False
+    flat = lambda y: torch.utils._pytree.tree_leaves(y)  # noqa: E731
+    same = zip(flat(expected), flat(_run(plain, sample)))
+    if not all(torch.equal(a, b) for a, b in same if isinstance(a, torch.Tensor)):
+        raise ValueError(f"net takes what a ReLU wrote in place, not what it gives, at one of {', '.join(writing[:5])}: take its result")
+
+
+class _Functions(TorchFunctionMode):
+    """Finds ReLUs that are called as functions. inside: the layers whose forwards run, the innermost last."""
+
+    NAMES = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.found = [], []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        from_zero = "hardtanh" not in name or (args[1:2] or ((kwargs or {}).get("min_val", -1),))[0] == 0
+        if name in self.NAMES and from_zero:
+            self.found.append((name, self.inside[-1] if self.inside else "net"))
+        return function(*args, **(kwargs or {}))
+
+
+def _check_functions(net, sample):
+    twin, calls = copy.deepcopy(net).eval(), _Functions()
+    for name, m in twin.named_modules():
+        m.register_forward_pre_hook(lambda m, inputs, name=name: calls.inside.append(f"{name or 'net'} ({type(m).__name__})"))
+        m.register_forward_hook(lambda m, inputs, y: calls.inside.pop() and None)
+    with calls:
+        _run(twin, sample)
+    if calls.found:
+        told = ", ".join(dict.fromkeys(f"{name} in {where}" for name, where in calls.found[:5]))
+        raise ValueError(f"net calls ReLUs as functions, in whose place no activation can be put: {told}. Make them layers, torch.nn.ReLU")
+
+
+# ---- what a file says of them
+
+
+def described(net: torch.nn.Module) -> dict[str, dict[str, Any]]:
+    """The quantised activations of a network by name, of one or many thresholds in a layer, as plain values. Those of other classes are the
+    network's own, which it makes itself."""
+    kinds = {cls: name for name, cls in KINDS.items()}
+    return {
+        name: dict(kind=kinds[type(m)], levels=m.levels, grad=m.grad, many=m.shape[0] if kinds[type(m)][0] in "CN" else None)
+        for name, m in net.named_modules()
+        if type(m) in kinds
+    }
+
+
+def put(net: torch.nn.Module, activations: dict[str, dict[str, Any]]) -> torch.nn.Module:
+    """Puts what `described` gave into a network, in place; layers that are there already stay.
+
+    Raises:
+        ValueError: a layer is missing, or is neither a ReLU nor a quantised activation, or the description is no such thing.
+    """
+    made = {}
+    for name, given in activations.items():
+        try:
+            old = net.get_submodule(name)
+            kind, many = KINDS[given["kind"]], given["many"]
+            layer = kind(*([] if many is None else [many]), levels=given["levels"], grad=given["grad"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: no activation can be put there: {first_line(error)}") from error
+        if not (is_relu(old) or isinstance(old, Quantised)):
+            raise ValueError(
+                f"{name} ({type(old).__name__}) is neither a ReLU nor a quantised activation, and {given['kind']} is to stand there"
+            )
+        if type(old) is not kind or old.levels != layer.levels or old.shape != layer.shape:
+            made[name] = old, layer.to(_like(net)).train(old.training)
+    for old, layer in made.values():
+        net = _put(net, old, layer)
+    return net
