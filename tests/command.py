@@ -14,15 +14,15 @@ def heeds_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(*arguments, script=("-m", "snnfast")):
-    """A running process, its output piped."""
+def start(*arguments, script=("-m", "snnfast"), before=heeds_interrupts):
+    """A running process, its output piped. before: is called in it before it begins."""
     line = [sys.executable, *script, *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, preexec_fn=heeds_interrupts)
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, preexec_fn=before)
 
 
-def run(*arguments, script=("-m", "snnfast")):
+def run(*arguments, **options):
     """(exit code, stdout, stderr)."""
-    process = start(*arguments, script=script)
+    process = start(*arguments, **options)
     out, error = process.communicate(timeout=300)
     return process.returncode, out, error
 

@@ -184,6 +184,21 @@ def _tell(console, evaluation, args, out, facts):
     if processes.rank() > 0:
         return
     report.facts = facts
+    console.print(report.table())
+    for line in report.notes():
+        console.print(line, soft_wrap=True)
+    try:
+        wrote = _written(report, args, out)
+    except OSError as error:
+        if evaluation.finished or not (out / "report.json").exists():
+            raise OSError(f"the report cannot be written to {out}: {error}") from error
+        console.print(f"{out} cannot be written ({error.strerror}): the files of the finished run stay as they are", soft_wrap=True)
+        return
+    console.print(f"wrote {', '.join(wrote)} to {out}; cite citations.bib", soft_wrap=True)
+
+
+def _written(report, args, out):
+    """The files that were written."""
     with put_off("the report"):
         wrote = report.save(out)
         if args.save_predictions:
@@ -191,7 +206,4 @@ def _tell(console, evaluation, args, out, facts):
             with whole(out / "predictions.npz") as part:
                 np.savez_compressed(part, at=np.asarray(report.at), **kept)
             wrote.append("predictions.npz")
-    console.print(report.table())
-    for line in report.notes():
-        console.print(line, soft_wrap=True)
-    console.print(f"wrote {', '.join(wrote)} to {out}; cite citations.bib", soft_wrap=True)
+    return wrote
