@@ -13,6 +13,7 @@ from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
 from snnfast.conversion.methods import method_of
 from snnfast.evaluation.evaluate import evaluate
+from snnfast.system import memory
 from snnfast.training import loop, recipes
 
 
@@ -71,6 +72,13 @@ def _options(args):
     return {"depths" if stages and name == "depth" else name: value for name, value in found.items()}
 
 
+def _tell_plan(console, plan, device):
+    console.print(f"plan: {plan}", soft_wrap=True)
+    there = memory.used(device) + memory.free(device)
+    if plan.budget is None and plan.bytes > there:
+        console.print(f"that is more than the {memory.told(there)} there are: --memory auto tells which --batch-size fits", soft_wrap=True)
+
+
 def train(args, device):
     console = Console()
     settings, r = settings_of(args)
@@ -96,7 +104,10 @@ def train(args, device):
             done = sum(settings.epochs[: entry["stage"] - 1]) + entry["epoch"]
             bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
-        net = loop.train(settings, data, out, net=net, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch)
+        net = loop.train(
+            settings, data, out, net=net, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch, memory=args.memory,
+            on_plan=lambda plan: _tell_plan(console, plan, device),
+        )  # fmt: skip
     snn = convert(net, method, mode=args.mode, sample=sample)
     with progress(console) as bar:
         task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")

@@ -23,7 +23,9 @@ from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.channelwise import to_channelwise
 from snnfast.nn.masking import rows_are
 from snnfast.system.files import save_text, whole
+from snnfast.system.memory import budget, parse
 from snnfast.system.text import first_line
+from snnfast.training import memory_plan
 from snnfast.training.optimisers import OPTIMISERS, optimiser_of, parameter_groups, warmed_cosine
 
 AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -98,10 +100,12 @@ class Settings:
             raise ValueError(f"{', '.join(unknown)}: {self.arch} has no such argument")
 
 
-def train(settings, data, out, *, net=None, device="cpu", resume=False, workers=0, on_epoch=None):
+def train(settings, data, out, *, net=None, device="cpu", resume=False, workers=0, on_epoch=None, memory=None, on_plan=None):
     """Trains by `settings` (a `Settings`) on `data` (a `snnfast.data.Data`) into the folder `out`.
 
     net: a network of one's own, with quantised activations, as it is before the first epoch; it is not changed. Default: the one of `settings.arch`.
+    memory: what the process may take, such as "8GiB", or "auto", most of what is free; a batch that does not fit is refused, and nothing written.
+    on_plan: called with the `snnfast.training.memory_plan.TrainingPlan` before the first epoch.
     on_epoch: called with the log entry of each epoch, a dictionary. With `resume` it goes on after the last finished epoch in `out`: nothing is lost
     but the epoch that was running, and on a CPU the result is that of a training that was never stopped.
 
@@ -111,7 +115,13 @@ def train(settings, data, out, *, net=None, device="cpu", resume=False, workers=
     settings.check()
     if (net is not None) != settings.is_own():
         raise ValueError(f"net is a network of one's own, whose arch is its 'package.module:function'; got arch {settings.arch!r}")
+    memory = parse(memory)
     run = Training(settings, data, Path(out), device, workers, net)
+    if memory is not None or on_plan is not None:
+        planned = run.planned(budget(memory, run.device))
+        planned.check()
+        if on_plan is not None:
+            on_plan(planned)
     run.restore() if resume else run.start()
     while run.stage < len(settings.epochs):
         while run.epoch < settings.epochs[run.stage]:
@@ -175,6 +185,11 @@ class Training:
         self.optimiser = optimiser_of(s.optimiser, parameter_groups(self.net, s.weight_decay, s.decay_all), s.lr[stage])
         self.schedule = warmed_cosine(self.optimiser, s.epochs[stage], s.warmup)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=s.amp == "fp16")
+
+    def planned(self, most):
+        """The memory that it takes. most: bytes, or None."""
+        s, image = self.settings, self.data.test[0][0][None]
+        return memory_plan.plan(self.net, image, min(s.batch_size, len(self.data.train)), s.optimiser, AMP[s.amp], self.device, most)
 
     # ---- the folder
 
@@ -278,7 +293,8 @@ class Training:
         spreads = [float((t.max() - t.min()) / t.min()) for t in thresholds]
         return dict(
             stage=self.stage + 1, epoch=self.epoch, lr=lr, loss=float(total) / seen, train_accuracy=100 * float(correct) / seen,
-            test_accuracy=accuracy(self.net, self.data.test, self.device), negative_thresholds=sum(int((t <= 0).sum()) for t in thresholds),
+            test_accuracy=accuracy(self.net, self.data.test, self.device, min(500, self.settings.batch_size)),
+            negative_thresholds=sum(int((t <= 0).sum()) for t in thresholds),
             theta_spread_max=max(spreads, default=0.0), seconds=time.perf_counter() - began,
         )  # fmt: skip
 
@@ -304,7 +320,7 @@ class Training:
 
 @torch.no_grad()
 def accuracy(net, data, device, batch_size=500):
-    """Top-1 accuracy in %."""
+    """Top-1 accuracy in %. A training gives its own batch size, so that no more memory is taken."""
     net.eval()
     right = seen = 0
     for x, y in DataLoader(data, batch_size):

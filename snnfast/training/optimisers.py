@@ -15,7 +15,8 @@ def parameter_groups(net, weight_decay, everywhere=False):
     return [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]
 
 
-OPTIMISERS = ("sgd", "adamw")
+STATES = {"sgd": 1, "adamw": 2}  # of each weight: momentum; two moments
+OPTIMISERS = tuple(STATES)
 
 
 def optimiser_of(name, groups, lr, nesterov=False):
