@@ -8,6 +8,7 @@
 No text crosses into C++: the equation's twin in `csrc/equations` reads the numbers by their places.
 """
 
+import functools
 import typing
 
 
@@ -29,6 +30,7 @@ class Numbers:
         kinds = [kind_of(Rule, name) for name in Rule._fields]
         self._to = tuple({text: float(i) for i, text in enumerate(k)} if isinstance(k, tuple) else None for k in kinds)
         self._back = tuple(_reader(k) for k in kinds)
+        self.packed = functools.lru_cache(256)(self.pack)  # the same list for the same rule: it must not be changed
 
     def pack(self, rule):
         """A Rule -> a list of floats."""

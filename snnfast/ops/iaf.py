@@ -1,7 +1,9 @@
 """The integrate-and-fire op: the checks of its rule, and the public function `iaf`."""
 
+import functools
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from snnfast import checks
@@ -16,7 +18,7 @@ OPS = Neuron("iaf", equation, compiled=True)
 iaf_fwd, iaf_out, iaf_bwd = OPS.fwd, OPS.out, OPS.bwd
 
 
-def rule_of(
+def _rule(
     reset="soft", v_reset=0.0, negative=None, caps=None, unit="volts", strict=False, surrogate="zif", gamma=None, detach_reset=False,
     memory=False, offset=0.0, tau=None, decay_input=True, product=True,
 ):  # fmt: skip
@@ -24,10 +26,10 @@ def rule_of(
     checks.choice("reset", reset, ("soft", "hard"))
     checks.choice("unit", unit, ("volts", "normalised"))
     checks.choice("surrogate", surrogate, tuple(GAMMA))
-    v_reset = checks.number("v_reset", v_reset)
+    v_reset = checks.number("v_reset", v_reset) + 0.0  # -0 is 0
     gamma = GAMMA[surrogate] if gamma is None else checks.number("gamma", gamma, positive=True)
     n_min, p_max = caps_of(negative, caps, memory)
-    offset = checks.number("offset", offset)
+    offset = checks.number("offset", offset) + 0.0
     if tau is not None:
         if unit != "volts":
             raise ValueError("a neuron with a leak runs in volts: tau and unit='normalised' do not go together")
@@ -38,6 +40,20 @@ def rule_of(
         unit == "normalised", bool(strict), reset == "hard", v_reset, negative or "none", n_min, p_max, surrogate, gamma, bool(detach_reset),
         bool(memory), offset, 0.0 if tau is None else float(tau), bool(decay_input), bool(product),
     )  # fmt: skip
+
+
+_known_rule = functools.lru_cache(256, typed=True)(_rule)
+
+
+@functools.wraps(_rule)
+def rule_of(reset="soft", v_reset=0.0, negative=None, caps=None, *others, **named):
+    # Checked numbers of an earlier call are known to be right: a small call is mostly made of checks.
+    if caps is None and not torch.compiler.is_compiling():
+        try:
+            return _known_rule(reset, v_reset, negative, caps, *others, **named)
+        except TypeError:  # of what has no hash, or is wrong: the checks below tell
+            pass
+    return _rule(reset, v_reset, negative, caps, *others, **named)
 
 
 def caps_of(negative, caps, memory=False):

@@ -5,6 +5,7 @@ order of their strides, and flattened. Only a step with gaps is copied. Threshol
 step has theta[(i // inner) % C].
 """
 
+import functools
 import math
 
 import torch
@@ -33,6 +34,8 @@ class Layout:
 
     def rows(self, x):
         """[T, *step] -> [T, N] with contiguous rows: a view where x is dense in this layout, else a copy."""
+        if self.dense and len(self.shape) == 1:
+            return x
         if not self.dense:
             x = x.contiguous()
         if not self.identity:
@@ -41,6 +44,8 @@ class Layout:
 
     def unrows(self, s):
         """[T, N] -> [T, *step], a view in the layout of x."""
+        if len(self.shape) == 1:
+            return s
         if self.identity:
             return s.view(s.size(0), *self.shape)
         s = s.view(s.size(0), *(self.shape[d] for d in self.order))
@@ -109,14 +114,22 @@ def accumulator(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def threshold(name, theta, x, layout):
-    """A number, or a tensor that broadcasts over one step -> (theta [C] in the state's dtype on x's device, inner)."""
+def threshold(name, theta, x, layout, plain=False):
+    """A number, or a tensor that broadcasts over one step -> (theta [C] in the state's dtype on x's device, inner). plain: nothing traces it."""
     if isinstance(theta, torch.Tensor):
         checks.tensor(name, theta, device=x.device)
         t, inner = layout.pattern(name, theta)
         return t.to(accumulator(x.dtype)).contiguous(), inner
     value = checks.number(name, theta, positive=True)
+    if plain and x.is_cpu and not torch.is_inference_mode_enabled():
+        return _number(value, accumulator(x.dtype)), 1
     return torch.full((1,), value, dtype=accumulator(x.dtype), device=x.device), 1
+
+
+@functools.lru_cache(256)
+def _number(value, dtype):
+    """[1] on the CPU, made once: nothing writes a threshold. (A GPU's would belong to a stream, or to a captured graph.)"""
+    return torch.full((1,), value, dtype=dtype, device="cpu")
 
 
 def together(parameters, x, layout):

@@ -129,9 +129,9 @@ class Neuron:
         checks.choice("spikes", spikes, form.SPIKES)
         if spikes == "count" and remembers(rule):
             raise ValueError("spikes='count' needs whole counts, which memory=True replaces by a float memory")
-        layout = layout_of(x, skip=1)
+        layout, plain = layout_of(x, skip=1), library.is_plain()
         if len(self.eq.parameters) == 1:
-            th, inner = threshold(self.eq.parameters[0], theta, x, layout)
+            th, inner = threshold(self.eq.parameters[0], theta, x, layout, plain)
         else:
             th, inner = together(dict(zip(self.eq.parameters, theta, strict=True)), x, layout)
         v, count, v0 = _start(x, layout, theta, v0, state, self.eq, rule)
@@ -153,9 +153,9 @@ class Neuron:
             return out, IAFState(layout.unvector(v_end), layout.unvector(count_end)) if state_out is None else state_out
         if state_out is not None:
             raise ValueError("state_out goes with out=")
-        kind, numbers = form.SPIKES.index(spikes), self.eq.numbers.pack(rule)
+        kind, numbers = form.SPIKES.index(spikes), (self.eq.numbers.packed if plain else self.eq.numbers.pack)(rule)
         # With results allocated here a small launch takes three quarters of the time; a large one wants the op's, which lie on huge pages.
-        if not grad and T * layout.N <= SMALL and library.are_plain(rows, th, v, count, mask) and library.is_plain():
+        if not grad and T * layout.N <= SMALL and plain and library.are_plain(rows, th, v, count, mask):
             s, ends = form.allocate(rows, T, spikes, signed(rule)), (th.new_empty((layout.N,)), form.count_like(rows, th, rule))
             self.out(rows, th, v, count, mask, s, *ends, T, inner, v0, kind, numbers)
             v, count = ends

@@ -85,7 +85,7 @@ def test_the_short_way_to_a_gradient_is_the_registered_one():
 
     def short(x, theta, v):
         s, state = snnfast.iaf(x, theta, state=(v, count), negative="stbif")
-        assert "iaf_fwd_short" in s.grad_fn.next_functions[0][0].name()
+        assert "iaf_fwd_short" in s.grad_fn.name()
         return s, state.v
 
     registered = grads(
@@ -295,3 +295,37 @@ def test_a_float_memory_has_no_gradient():
     x = torch.randn(6, 5, requires_grad=True)
     s, state = snnfast.iaf(x, 0.5, negative="snm", memory=True)
     assert s.requires_grad and state.v.requires_grad and not state.count.requires_grad and state.count.is_floating_point()
+
+
+def test_numbers_that_were_checked_before_are_checked_again_where_they_differ():
+    """-0 is 0, True is no 1, and a list is told as ever; a threshold that is a number is never written."""
+    x = torch.full((3, 4), 0.4)
+    for v_reset in (0.0, -0.0, 0.0):
+        s, state = snnfast.iaf(x, 1.0, reset="hard", v_reset=v_reset)
+        assert torch.equal(torch.signbit(state.v), torch.zeros(4, dtype=torch.bool))
+    assert snnfast.iaf(x, 1.0, gamma=1, surrogate="zif")[0].shape == (3, 4)
+    for wrong in (True, [1.0], "1"):
+        with pytest.raises(TypeError, match="gamma must be a number"):
+            snnfast.iaf(x, 1.0, gamma=wrong)
+        with pytest.raises(TypeError, match="theta must be a number"):
+            snnfast.iaf(x, wrong)
+    with pytest.raises(ValueError, match=r"surrogate must be one of .*; got \['zif'\]"):
+        snnfast.iaf(x, 1.0, surrogate=["zif"])
+    with torch.inference_mode():
+        snnfast.iaf(x, 0.8125)
+    y = x.clone().requires_grad_()
+    snnfast.iaf(y, 0.8125)[0].sum().backward()
+    assert y.grad.shape == x.shape
+    with torch.device("meta"):
+        assert snnfast.iaf(x, 0.71875)[0].device.type == "cpu"
+    assert torch.equal(snnfast.iaf(x, 0.71875)[0], snnfast.iaf(x, torch.tensor(0.71875))[0])
+
+
+def test_nothing_of_a_trace_is_kept():
+    """Thresholds that are numbers are made anew where a call is traced: a fake one would be met again outside."""
+    x = torch.full((3, 4), 0.4)
+    with FakeTensorMode() as mode:
+        snnfast.iaf(mode.from_tensor(x), 0.65625)
+    assert float(snnfast.iaf(x, 0.65625)[0].sum()) == pytest.approx(0.65625 * 8)
+    torch.compile(lambda x: snnfast.iaf(x, 0.59375)[0], backend="eager", fullgraph=True)(x)
+    assert snnfast.iaf(x, 0.59375)[0].shape == (3, 4)
