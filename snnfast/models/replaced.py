@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from snnfast import checks, nn
 from snnfast.models.activation import LAYERWISE
 from snnfast.nn import Quantised
-from snnfast.system.text import first_line
+from snnfast.system.text import first_line, plain
 
 RELUS = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
 # Those that a file may name: one threshold, a threshold per channel, a threshold per feature.
@@ -46,10 +46,13 @@ def to_quantised(
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     checks.choice("activation", activation, tuple(LAYERWISE))
+    _check_plain(net)
+    if theta > torch.finfo(torch.float32).max:
+        raise ValueError(f"theta must be a number of fp32, got {theta}")
     if sample is not None:
         checks.tensor("sample", sample)
         _check_in_place(net, sample)
-    new = copy.deepcopy(net)
+    new = _copy(net)
     relus = {name: m for name, m in new.named_modules() if is_relu(m)}
     if not relus:
         raise ValueError(f"net has no ReLU layer ({', '.join(cls.__name__ for cls in RELUS)} from 0 on) to put {activation!r} in place of")
@@ -58,6 +61,26 @@ def to_quantised(
     if sample is not None:
         _check_functions(new, sample)
     return new
+
+
+def _check_plain(net):
+    """Refuses ReLUs that are more: an activation in their place would be less."""
+    for name, m in net.named_modules():
+        if not isinstance(m, RELUS) or (type(m) is torch.nn.Hardtanh and m.min_val != 0):
+            continue
+        if type(m) not in RELUS or "forward" in vars(m):
+            raise ValueError(
+                f"{name or 'net'} ({type(m).__name__}) is a ReLU with a forward of its own, which an activation would not have"
+            )
+        if m._forward_hooks or m._forward_pre_hooks:
+            raise ValueError(f"{name or 'net'} ({type(m).__name__}) has hooks, which an activation would not have: take them off")
+
+
+def _copy(net):
+    try:
+        return copy.deepcopy(net)
+    except RuntimeError as error:  # of weights that a hook computes (pruning, torch.nn.utils.weight_norm), with a gradient
+        raise ValueError(f"net cannot be copied: {first_line(error)} A forward under torch.no_grad() may help") from error
 
 
 def is_relu(m):
@@ -92,7 +115,7 @@ def _run(net, sample):
 
 def _check_in_place(net, sample):
     """Refuses a ReLU that writes in place and whose result nobody takes: an activation gives a new tensor, which would be lost."""
-    plain = copy.deepcopy(net).eval()
+    plain = _copy(net).eval()
     writing = [name for name, m in plain.named_modules() if is_relu(m) and m.inplace]
     if not writing:
         return
@@ -108,7 +131,8 @@ def _check_in_place(net, sample):
 class _Functions(TorchFunctionMode):
     """Finds ReLUs that are called as functions. inside: the layers whose forwards run, the innermost last."""
 
-    NAMES = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
+    NAMES = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "threshold", "threshold_")
+    CLIPS = ("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_")  # from 0 on
 
     def __init__(self):
         super().__init__()
@@ -116,8 +140,11 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
-        from_zero = "hardtanh" not in name or (args[1:2] or ((kwargs or {}).get("min_val", -1),))[0] == 0
-        if name in self.NAMES and from_zero:
+        least = (
+            args[1:2] or tuple((kwargs or {}).get(key) for key in ("min_val", "min", "threshold") if key in (kwargs or {})) or (None,)
+        )[0]
+        clips = name in self.CLIPS or "hardtanh" in name
+        if (clips and isinstance(least, (int, float)) and least == 0) or (name in self.NAMES and not clips):
             self.found.append((name, self.inside[-1] if self.inside else "net"))
         return function(*args, **(kwargs or {}))
 
@@ -154,18 +181,20 @@ def put(net: torch.nn.Module, activations: dict[str, dict[str, Any]]) -> torch.n
     Raises:
         ValueError: a layer is missing, or is neither a ReLU nor a quantised activation, or the description is no such thing.
     """
-    made = {}
+    made: dict[str, tuple[torch.nn.Module, torch.nn.Module]] = {}
     for name, given in activations.items():
         try:
             old = net.get_submodule(name)
             kind, many = KINDS[given["kind"]], given["many"]
             layer = kind(*([] if many is None else [many]), levels=given["levels"], grad=given["grad"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name}: no activation can be put there: {first_line(error)}") from error
+            raise ValueError(f"{plain(name, 80)}: no activation can be put there: {plain(first_line(error), 200)}") from error
         if not (is_relu(old) or isinstance(old, Quantised)):
             raise ValueError(
-                f"{name} ({type(old).__name__}) is neither a ReLU nor a quantised activation, and {given['kind']} is to stand there"
+                f"{plain(name, 80)} ({type(old).__name__}) is neither a ReLU nor a quantised activation, and {given['kind']} is to stand there"
             )
+        if any(old is other for other, _ in made.values()):
+            raise ValueError(f"{plain(name, 80)} is one layer with another in net, and in the file the two are apart")
         if type(old) is not kind or old.levels != layer.levels or old.shape != layer.shape:
             made[name] = old, layer.to(_like(net)).train(old.training)
     for old, layer in made.values():

@@ -12,7 +12,7 @@ from snnfast.equations.neurons.iaf import Rule
 from snnfast.ops.neuron import IAFState, Neuron
 
 NEGATIVE = ("stbif", "snm")
-GAMMA = {"zif": 1.0, "triangle": 1.0, "rectangle": 1.0, "atan": 2.0, "sigmoid": 4.0}
+GAMMA = {"zif": 1.0, "triangle": 1.0, "rectangle": 1.0, "box": 1.0, "atan": 2.0, "sigmoid": 4.0}
 
 OPS = Neuron("iaf", equation, compiled=True)
 iaf_fwd, iaf_out, iaf_bwd = OPS.fwd, OPS.out, OPS.bwd
@@ -96,7 +96,7 @@ def iaf(
     spikes: Literal["scaled", "unit", "int8", "bits", "count"] = "scaled",
     mask: Tensor | None = None,
     state: IAFState | None = None,
-    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif",
+    surrogate: Literal["zif", "triangle", "rectangle", "box", "atan", "sigmoid"] = "zif",
     gamma: float | None = None,
     detach_reset: bool = False,
     memory: bool = False,
@@ -133,8 +133,9 @@ def iaf(
         mask: bool, broadcasts over one step: where False nothing is emitted; potential and count go on as without it.
         state: `IAFState` of an earlier call: chunk after chunk gives bit for bit what one call gives.
         surrogate: ds/du at a = u - theta: "zif" max(gamma - |a|, 0)/gamma^2; "triangle" the same with gamma = theta;
-            "rectangle" [|a| <= gamma]/(2 gamma); "atan" (gamma/2)/(1 + (pi/2 gamma a)^2); "sigmoid" gamma sig(gamma a)(1 - sig(gamma a)).
-        gamma: width or steepness of the surrogate; default 1 (zif, rectangle), 2 (atan), 4 (sigmoid).
+            "rectangle" [|a| <= gamma]/(2 gamma); "box" [|a| < gamma]/(2 gamma); "atan" (gamma/2)/(1 + (pi/2 gamma a)^2);
+            "sigmoid" gamma sig(gamma a)(1 - sig(gamma a)).
+        gamma: width or steepness of the surrogate; default 1 (zif, rectangle, box), 2 (atan), 4 (sigmoid).
         detach_reset: no gradient through the spike in the reset.
         memory: with `negative`, gate by a floating-point sum of s theta > 0 as SNM's authors do, instead of the exact count; for comparison with
             their program. state.count then holds that sum.

@@ -19,10 +19,11 @@ def lif(
     T: int | None = None,
     reset: Literal["soft", "hard"] = "soft",
     v_reset: float = 0.0,
+    strict: bool = False,
     spikes: Literal["scaled", "unit", "int8", "bits", "count"] = "scaled",
     mask: Tensor | None = None,
     state: IAFState | None = None,
-    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif",
+    surrogate: Literal["zif", "triangle", "rectangle", "box", "atan", "sigmoid"] = "zif",
     gamma: float | None = None,
     detach_reset: bool = False,
     out: Tensor | None = None,
@@ -40,8 +41,8 @@ def lif(
             y[t] = s * theta
 
     Args:
-        x, theta, v0, T, reset, v_reset, spikes, mask, state, surrogate, gamma, detach_reset, out, state_out: as in `snnfast.iaf`. A neuron with a
-            hard reset decays towards v_reset.
+        x, theta, v0, T, reset, v_reset, strict, spikes, mask, state, surrogate, gamma, detach_reset, out, state_out: as in `snnfast.iaf`. A neuron
+            with a hard reset decays towards v_reset.
         tau: time constant in steps, >= 1.
         decay_input: whether the leak divides the input too.
         product: without decay_input and with v_reset = 0, v (1 - 1/tau) + x (True; SpikingJelly until 0.0.0.0.14) or v - v/tau + x (SpikingJelly
@@ -58,6 +59,14 @@ def lif(
     ([1.0, 1.0, 1.0], [0.0])
     """
     rule = rule_of(
-        reset, v_reset, surrogate=surrogate, gamma=gamma, detach_reset=detach_reset, tau=tau, decay_input=decay_input, product=product
+        reset,
+        v_reset,
+        strict=strict,
+        surrogate=surrogate,
+        gamma=gamma,
+        detach_reset=detach_reset,
+        tau=tau,
+        decay_input=decay_input,
+        product=product,
     )
     return OPS(x, theta, v0, rule, T=T, spikes=spikes, mask=mask, state=state, out=out, state_out=state_out)

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import torch
 
 from snnfast import checks
+from snnfast.checks import MOST_STEPS
 from snnfast.engines import backends, form, reference
 from snnfast.engines.reference import multistep
 from snnfast.equations.bind import functions, remembers, signed
 from snnfast.ops import library
 from snnfast.ops.layout import accumulator, layout_of, threshold, together
 
-MOST_STEPS = 1 << 24
 SMALL = 1 << 17  # spikes
 
 _NEURON = "Tensor x, Tensor theta, Tensor? v, Tensor? count, Tensor? mask"

@@ -38,7 +38,7 @@ def plif(
     spikes: Literal["scaled", "unit", "int8", "bits", "count"] = "scaled",
     mask: Tensor | None = None,
     state: IAFState | None = None,
-    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif",
+    surrogate: Literal["zif", "triangle", "rectangle", "box", "atan", "sigmoid"] = "zif",
     gamma: float | None = None,
     detach_reset: bool = False,
     out: Tensor | None = None,

@@ -59,7 +59,7 @@ def quanta(
     spikes: Literal["scaled", "unit", "int8", "count"] = "scaled",
     mask: Tensor | None = None,
     state: IAFState | None = None,
-    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif",
+    surrogate: Literal["zif", "triangle", "rectangle", "box", "atan", "sigmoid"] = "zif",
     gamma: float | None = None,
     detach_reset: bool = False,
     out: Tensor | None = None,

@@ -29,7 +29,7 @@ RULES = [op.rule_of(**how) for how in (
     dict(detach_reset=True, reset="hard"), dict(negative="snm", unit="normalised", reset="hard"),
     dict(tau=2.7, decay_input=False, reset="hard", v_reset=0.1), dict(tau=2.7, decay_input=False, product=False),
 )]  # fmt: skip
-SURROGATES = "zif", "triangle", "rectangle", "atan"
+SURROGATES = "zif", "triangle", "rectangle", "box", "atan"
 
 
 def columns():

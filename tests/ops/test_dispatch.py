@@ -146,7 +146,7 @@ KNOBS = [
     for n in (None, "stbif", "snm")
     for u in ("volts", "normalised")
     for r, d in (("soft", False), ("soft", True), ("hard", False), ("hard", True))
-    for s in ("zif", "triangle", "rectangle", "atan", "sigmoid")
+    for s in ("zif", "triangle", "rectangle", "box", "atan", "sigmoid")
 ]
 OTHERS = [
     dict(negative=n, unit="volts", reset=r, surrogate="atan", detach_reset=d, gamma=1.3, **more)

@@ -1,5 +1,9 @@
 """The leak, the offset and the form "unit": scalar loops written from the definitions, and what they must not be."""
 
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -97,3 +101,48 @@ def test_refused(given, message):
         snnfast.lif(torch.zeros(3, 4), **given)
     with pytest.raises(ValueError, match="tau and unit='normalised' do not go together"):
         nn.LIF(tau=2.0, unit="normalised")
+
+
+def test_the_recorded_neurons_of_the_authors():
+    """Spikes, potentials after the last step and gradients of networks that are trained directly: SpikingJelly's LIF, IF and PLIF, MS-ResNet's."""
+    data = np.load(Path(__file__).resolve().parents[1] / "golden" / "trained_neurons.npz")
+    seen = 0
+    for case, m in json.loads(bytes(data["meta"])).items():
+        kind, theta = m["kind"], m["theta"]
+        if kind == "seed4" and m["v_reset"] != 0 or "alpha a parameter" in m.get("surrogate", ""):
+            continue
+        x = torch.from_numpy(data[f"{case}/x"]).double().requires_grad_()
+        hard = dict(reset="soft") if m.get("v_reset", 0.0) is None else dict(reset="hard", v_reset=m.get("v_reset", 0.0))
+        how = hard | dict(v0=(m.get("v_reset") or 0.0) / theta, detach_reset=m.get("detach_reset", True))
+        if kind == "ms":
+            how |= dict(strict=True, surrogate="box", gamma=0.5, decay_input=False)
+            s, state = snnfast.lif(x, theta, 4 / 3, **how)
+        else:
+            how |= dict(surrogate=m["surrogate"].lower(), gamma=m["gamma"])
+            if kind == "if":
+                s, state = snnfast.iaf(x, theta, **how)
+            elif kind == "plif":
+                w = torch.tensor(-math.log(m["init_tau"] - 1), dtype=x.dtype, requires_grad=True)
+                s, state = snnfast.plif(x, theta, w, decay_input=m["decay_input"], **how)
+            elif kind == "seed4":
+                s, state = snnfast.lif(x, theta, 1 / (1 - m["beta"]), decay_input=False, **how)
+            else:
+                s, state = snnfast.lif(x, theta, m["tau"], decay_input=m["decay_input"], **how)
+        s = s / theta
+        fired = torch.from_numpy(data[f"{case}/s"]).to(s.dtype)
+        assert torch.equal(s.detach(), fired), case
+        (s * torch.from_numpy(data[f"{case}/g"])).sum().backward()
+        assert torch.allclose(x.grad, torch.from_numpy(data[f"{case}/grad_x"]), rtol=1e-9, atol=1e-12), case
+        if kind == "plif":
+            assert torch.allclose(w.grad, torch.from_numpy(np.asarray(data[f"{case}/grad_w"])).reshape(()), rtol=1e-9), case
+        seen += 1
+    assert seen == 19
+
+
+def test_a_box_is_a_rectangle_without_its_edges():
+    x = torch.tensor([[0.0, 0.5, 1.0, 1.5, 1.25]])  # u - theta: -1, -1/2, 0, 1/2, 1/4
+    for dtype in (torch.float32, torch.float64):
+        for surrogate, inside in (("rectangle", [0.0, 1.0, 1.0, 1.0, 1.0]), ("box", [0.0, 0.0, 1.0, 0.0, 1.0])):
+            y = x.detach().to(dtype).requires_grad_()
+            snnfast.lif(y, 1.0, 1.0, surrogate=surrogate, gamma=0.5)[0].sum().backward()
+            assert y.grad.tolist() == [inside]

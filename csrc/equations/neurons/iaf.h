@@ -1,6 +1,7 @@
 // Integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/iaf.py, where the equations stand.
 // V is a lane: float or double on CUDA, a vector of them on CPU. Signed: with negative spikes.
 #pragma once
+#include <cmath>
 #include <type_traits>
 
 #include "../../host_device.h"
@@ -11,7 +12,7 @@
 namespace snn::inline SNN_ISA {
 
 enum class Negative : int { none, stbif, snm };
-enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid };
+enum class Surrogate : int { zif, triangle, rectangle, atan, sigmoid, box };
 
 // The fields of class Rule in Python, in their order.
 struct IafRule {
@@ -41,14 +42,18 @@ struct IafNumbers {
   static constexpr bool plain = false, brief = false;  // brief: a step has few branches
   bool normalised, strict, hard, snm, detach_reset, memory, leaky, decay_input, product;
   Surrogate surrogate;
-  S v_reset, n_min, p_max, gamma, zif_scale, rectangle_height, atan_width, atan_half, offset, rise, tau, keep;
+  S v_reset, n_min, p_max, gamma, zif_scale, rectangle_edge, rectangle_height, atan_width, atan_half, offset, rise, tau, keep;
 
   SNN_HD explicit IafNumbers(const IafRule& r)
       : normalised(r.normalised), strict(r.strict), hard(r.hard), snm(r.negative == Negative::snm), detach_reset(r.detach_reset), memory(r.memory),
-        leaky(r.tau != 0), decay_input(r.decay_input), product(r.product), surrogate(r.surrogate), v_reset(S(r.v_reset)), n_min(S(r.n_min)),
-        p_max(S(r.p_max)), gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_height(S(0.5 / r.gamma)),
+        leaky(r.tau != 0), decay_input(r.decay_input), product(r.product), surrogate(shape(r.surrogate)), v_reset(S(r.v_reset)), n_min(S(r.n_min)),
+        p_max(S(r.p_max)), gamma(S(r.gamma)), zif_scale(S(1.0 / (r.gamma * r.gamma))), rectangle_edge(edge(r)), rectangle_height(S(0.5 / r.gamma)),
         atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)), tau(S(r.tau)),
         keep(S(1.0 - 1.0 / r.tau)) {}
+
+  // A box is a rectangle without its edges: the largest |a| inside is the number before gamma.
+  SNN_HD static Surrogate shape(Surrogate which) { return which == Surrogate::box ? Surrogate::rectangle : which; }
+  SNN_HD static S edge(const IafRule& r) { return r.surrogate == Surrogate::box ? std::nextafter(S(r.gamma), S(0)) : S(r.gamma); }
 };
 
 // The rule that nearly every launch has. A forward asks for no surrogate.
@@ -85,7 +90,8 @@ void with_surrogate(Surrogate which, F&& f) {
     switch (which) {
       case zif: return f(std::integral_constant<Surrogate, zif>{});
       case triangle: return f(std::integral_constant<Surrogate, triangle>{});
-      case rectangle: return f(std::integral_constant<Surrogate, rectangle>{});
+      case rectangle:
+      case box: return f(std::integral_constant<Surrogate, rectangle>{});
       case atan: return f(std::integral_constant<Surrogate, atan>{});
       default: return f(std::integral_constant<Surrogate, sigmoid>{});
     }
@@ -194,7 +200,7 @@ struct IAF {
     switch (k.surrogate) {
       case Surrogate::zif: m = k.gamma - m; return where(m > zero, m, zero) * k.zif_scale;
       case Surrogate::triangle: m = j - m; return where(m > zero, m, zero) / j / j;
-      case Surrogate::rectangle: return where(m <= splat<V>(k.gamma), splat<V>(k.rectangle_height), zero);
+      case Surrogate::rectangle: return where(m <= splat<V>(k.rectangle_edge), splat<V>(k.rectangle_height), zero);
       case Surrogate::atan: {
         const V w = a * k.atan_width;
         return splat<V>(k.atan_half) / (w * w + one);

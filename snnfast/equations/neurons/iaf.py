@@ -33,7 +33,7 @@ class Rule(NamedTuple):
     negative: Literal["none", "stbif", "snm"] = "none"
     n_min: float = 0.0
     p_max: float = float("inf")
-    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif"
+    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid", "box"] = "zif"
     gamma: float = 1.0
     detach_reset: bool = False
     memory: bool = False
@@ -133,6 +133,8 @@ def height(a, theta, k):
         return div(div(where(m > 0, m, zero), j), j)
     elif k.surrogate == "rectangle":
         return where(m <= k.gamma, zero + 0.5 / k.gamma, zero)
+    elif k.surrogate == "box":
+        return where(m < k.gamma, zero + 0.5 / k.gamma, zero)
     elif k.surrogate == "atan":
         w = a * (1.5707963267948966 * k.gamma)
         return div(zero + 0.5 * k.gamma, w * w + 1)

@@ -38,7 +38,7 @@ class Rule(NamedTuple):
     negative: Literal["none", "stbif"] = "none"
     n_min: float = 0.0
     p_max: float = float("inf")
-    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid"] = "zif"
+    surrogate: Literal["zif", "triangle", "rectangle", "atan", "sigmoid", "box"] = "zif"
     gamma: float = 1.0
     detach_reset: bool = False
 

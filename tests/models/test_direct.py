@@ -1,0 +1,158 @@
+"""Networks trained directly, against recordings of the authors' programs: blocks, whole networks, sizes."""
+
+import json
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+import pytest
+import torch
+
+import snnfast
+from snnfast.models import ms_resnet, sew_resnet
+from snnfast.models.direct import BY_NAME, DirectNetwork, Spikes
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+def recorded(name):
+    data = np.load(GOLDEN / f"{name}.npz")
+    return data, json.loads(bytes(data["meta"]))
+
+
+def tensor(array, dtype):
+    t = torch.from_numpy(np.asarray(array))
+    return t.to(dtype) if t.is_floating_point() or t.dtype == torch.int8 else t
+
+
+def block_of(case, state):
+    """The block that a case is of, of this many channels."""
+    if case.startswith("basic18") or case.startswith("basic104"):
+        c_out, c_in = state["residual_function.1.weight"].shape[:2]
+        return ms_resnet.Block(c_in, c_out, 2 if "down" in case else 1, "104" in case)
+    c_out, c_in = state["conv1.module.0.weight"].shape[:2]
+    connect = None if case.startswith("vanilla") else next(c for c in ("IAND", "AND", "ADD") if c in case)
+    return sew_resnet.Block(c_in, c_out, 2 if "down" in case else 1, connect, "bottleneck" in case)
+
+
+BLOCKS = [(name, case) for name in ("sew", "ms") for case in recorded(name)[1] if case != "sew_plif_block"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("name", "case"), BLOCKS)
+def test_a_block_is_the_authors(name, case, dtype):
+    data, meta = recorded(name)
+    part = lambda kind: {k.removeprefix(f"{case}/{kind}/"): data[k] for k in data.files if k.startswith(f"{case}/{kind}/")}
+    state = {k: tensor(v, dtype) for k, v in part("sd").items()}
+    block = block_of(case, state).to(dtype)
+    block.load_state_dict(state)
+    block.train(meta[case]["bn"] == "train")
+    spikes = {}
+    for layer in part("spk"):
+        block.get_submodule(layer).register_forward_hook(lambda m, x, s, layer=layer: spikes.__setitem__(layer, s.detach()))
+    x = tensor(data[f"{case}/x"], dtype).requires_grad_()
+    y = block(x)
+    (y * tensor(data[f"{case}/g"], dtype)).sum().backward()
+    assert meta[case]["fp32_flips"] == 0
+    for layer, s in part("spk").items():
+        assert torch.equal(spikes[layer], tensor(s, dtype)), layer
+    near = dict(rtol=0, atol=1e-12) if dtype == torch.float64 else dict(rtol=1e-5, atol=1e-5)  # sums of convolutions and batch norms
+    assert torch.allclose(y, tensor(data[f"{case}/y{'64' if dtype == torch.float64 else '32'}"], dtype), **near)
+    # Gradients were stored in fp32; in fp32 they are sums over all steps, images and places.
+    near = dict(rtol=1e-6, atol=1e-6) if dtype == torch.float64 else dict(rtol=1e-3, atol=1e-3)
+    for key, g in part("grad").items():
+        found = x.grad if key == "x" else block.get_parameter(key).grad
+        assert torch.allclose(found, tensor(g, dtype), **near), key
+    for key, t in part("after").items():
+        assert torch.allclose(block.get_buffer(key), tensor(t, dtype), rtol=1e-6, atol=1e-6), key
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", ["sew_resnet18", "van_resnet18", "ms_resnet18"])
+def test_a_whole_network_is_the_authors(case, dtype):
+    data, meta = recorded("direct")
+    m = meta[case]
+    net = getattr(snnfast.models, case.replace("van_", "spiking_"))()
+    shapes = {name: tuple(t.shape) for name, t in net.state_dict().items()}
+    assert sum(p.numel() for p in net.parameters()) == m["params"] and len(shapes) == m["entries"] and net.T == m["T"]
+    state = golden_weights.state(shapes, m["gain"], m["scale"], m["shift"], m["salt"])
+    net.load_state_dict({name: torch.from_numpy(np.asarray(t)) for name, t in state.items()})
+    counts = {}
+    for name in m["neurons"]:
+        net.get_submodule(name).register_forward_hook(lambda m, x, s, name=name: counts.__setitem__(name, int(s.sum(dtype=torch.float64))))
+    with torch.no_grad():
+        y = net.to(dtype).eval()(torch.from_numpy(golden_weights.image(m["img"], m["salt"])).to(dtype))
+    assert m["fp32_count_diff"] == 0 and [counts[name] for name in m["neurons"]] == data[f"{case}/counts64"].tolist()
+    assert {name for name, layer in net.named_modules() if isinstance(layer, Spikes)} == set(m["neurons"])
+    near = 1e-12 if dtype == torch.float64 else 1e-5  # the last layer's sums, and batch norms'
+    assert torch.allclose(y, torch.from_numpy(data[f"{case}/y64"]).to(dtype), rtol=0, atol=near)
+
+
+PUBLISHED = {  # parameters, entries of a checkpoint
+    "sew_resnet18": (11_689_512, 122), "sew_resnet34": (21_797_672, 218), "sew_resnet50": (25_557_032, 320), "sew_resnet101": (44_549_160, 626),
+    "sew_resnet152": (60_192_808, 932), "spiking_resnet18": (11_689_512, 122), "spiking_resnet34": (21_797_672, 218),
+    "spiking_resnet50": (25_557_032, 320), "spiking_resnet101": (44_549_160, 626), "spiking_resnet152": (60_192_808, 932),
+    "ms_resnet18": (11_693_736, 128), "ms_resnet34": (21_801_896, 224), "ms_resnet104": (77_350_504, 649),
+}  # fmt: skip
+
+
+def test_sizes_of_the_published_networks():
+    assert set(PUBLISHED) == set(BY_NAME)
+    for name, (parameters, entries) in PUBLISHED.items():
+        with torch.device("meta"):
+            net = BY_NAME[name]()
+        assert (sum(p.numel() for p in net.parameters()), len(net.state_dict())) == (parameters, entries), name
+        assert isinstance(net, DirectNetwork) and net.config["arch"] == name
+
+
+@pytest.mark.parametrize("name", ["sew_resnet18", "spiking_resnet18", "ms_resnet18"])
+def test_three_epochs_of_digits_improve_it(name):
+    from snnfast.data import load
+
+    data = load("digits")
+    x, y = (torch.stack([torch.as_tensor(data.train[i][k]) for i in range(96)]) for k in (0, 1))
+    torch.manual_seed(0)
+    net = getattr(snnfast.models, name)(num_classes=10, in_channels=1, T=2)
+    losses = snnfast.training.fit(net, [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)], 3, 0.05)
+    assert losses[-1] < losses[0] - 0.04
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
+
+
+@pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
+def test_blocks_that_are_the_identity_at_first(connect):
+    block = sew_resnet.SEWResNet("x", 18, connect, 2, 10, 3, True).layer1[0].eval()
+    x = (torch.rand(2, 3, 64, 4, 4) < 0.3).float()
+    assert torch.equal(block(x), x)
+
+
+def test_a_checkpoint_as_its_program_leaves_it(tmp_path):
+    """SEW's: under "model", beside an argparse.Namespace, which alone is no program; under DDP's prefix."""
+    import argparse
+
+    net = snnfast.models.sew_resnet18(num_classes=10, T=2).eval()
+    held = {"module." + name: t for name, t in net.state_dict().items()}
+    torch.save({"model": held, "epoch": 3, "args": argparse.Namespace(lr=0.1, T=4)}, tmp_path / "sew.pth")
+    again = snnfast.load_weights(snnfast.models.sew_resnet18(num_classes=10, T=2).eval(), tmp_path / "sew.pth")
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(again(x), net(x))
+    with pytest.raises(ValueError, match="fc.weight has shape"):
+        snnfast.load_weights(snnfast.models.sew_resnet18(num_classes=7), tmp_path / "sew.pth")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: snnfast.models.sew_resnet18("OR"), "connect must be one of"),
+        (lambda: snnfast.models.sew_resnet18(T=0), "T must be >= 1, got 0"),
+        (lambda: snnfast.models.ms_resnet18(num_classes=0), "num_classes must be >= 1"),
+        (lambda: Spikes(0.3), "theta must be a power of two"),
+        (
+            lambda: snnfast.models.ms_resnet18(num_classes=2)(torch.zeros(3, 8, 8)),
+            r"x must be images \[B, 3, H, W\], got shape \(3, 8, 8\)",
+        ),
+        (lambda: snnfast.models.ms_resnet18(num_classes=2)(torch.zeros(1, 1, 8, 8)), r"x must be images \[B, 3, H, W\]"),
+    ],
+)
+def test_wrong_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
