@@ -50,6 +50,25 @@ def integer(name, value, least=1):
     return value
 
 
+MOST_STEPS = 1 << 24  # up to which fp32 counts exactly
+
+
+def steps(name, value):
+    """A number of time steps of a run."""
+    if integer(name, value) > MOST_STEPS:
+        raise ValueError(f"{name} must be <= 2^24 = {MOST_STEPS}, up to which counts are exact, got {value}")
+    return value
+
+
+SEEDS = 1 << 63
+
+
+def seed(name, value):
+    if integer(name, value, 0) >= SEEDS:
+        raise ValueError(f"{name} must be < 2^63, got {value}")
+    return value
+
+
 def yes_or_no(name, value):
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__}")

@@ -14,6 +14,7 @@ import os
 import pickletools
 import zipfile
 
+from snnfast.system.files import check_regular
 from snnfast.system.memory import told
 from snnfast.system.text import plain
 
@@ -39,6 +40,7 @@ def check_archive(path: str | os.PathLike) -> None:
     Raises:
         Refused: what it asks for, and what is allowed.
     """
+    check_regular(path)
     with open(path, "rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"  # as torch decides
         file.seek(0)

@@ -33,7 +33,9 @@ def weights_in(file, path, key=None):
 def check_tensors(state, path):
     """Weights are dense, real and floating; counters are whole numbers; none is empty."""
     for key, t in state.items():
-        dense = t.layout == torch.strided and not t.is_quantized and not t.is_complex() and not t.is_meta and not t.is_nested
+        if t.is_nested:
+            raise ValueError(f"{path}: {key} is no weight: a nested tensor; expected dense floating-point numbers")
+        dense = t.layout == torch.strided and not t.is_quantized and not t.is_complex() and not t.is_meta
         number = key.endswith("num_batches_tracked") or (t.is_floating_point() and t.numel())
         if not dense or not number:
             raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from snnfast.checkpoints import budget
-from snnfast.system.files import whole
+from snnfast.system.files import check_regular, save, whole
 from snnfast.system.text import first_line
 
 _REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
@@ -100,6 +100,8 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     left: list[str] = []
     if Path(out).is_dir():
         raise ValueError(f"{out} is a folder: name the file to write")
+    for name in (path, out):
+        check_regular(name)
     try:
         _check_format(path)
         budget.check_archive(path)
@@ -115,7 +117,7 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     if not Path(out).parent.is_dir():
         raise ValueError(f"the folder of {out} is not there")
     with whole(out) as part:
-        torch.save(kept, part)
+        save(kept, part)
     return many, left
 
 

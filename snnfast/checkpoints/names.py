@@ -9,7 +9,7 @@ def differing(expected, state, of):
     """What is wrong with the weights `state`, a line each. expected: the network's.  of: what the network is called."""
     wrong = [f"{key} is missing" for key in expected if key not in state]
     wrong += [f"{plain(key, 80)} is not of {of}" for key in state if key not in expected]
-    shapes = [(key, state[key].shape, t.shape) for key, t in expected.items() if key in state]
+    shapes = [(key, state[key].shape, t.shape) for key, t in expected.items() if key in state and not state[key].is_nested]
     return wrong + [f"{key} has shape {tuple(found)}, not {tuple(asked)}" for key, found, asked in shapes if found != asked]
 
 

@@ -3,6 +3,7 @@
 Only safe loading (`weights_only=True`); the network is built without memory first, so that a file with wrong shapes costs nothing.
 """
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -15,6 +16,7 @@ from snnfast import checks, models
 from snnfast.checkpoints import budget, convolutional, names
 from snnfast.models import replaced
 from snnfast.nn import is_quantised, threshold_of
+from snnfast.system import files
 from snnfast.system.text import first_line, plain
 
 FORMAT = "snnfast-1"
@@ -41,6 +43,7 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
     """
     for key, value in facts.items():
         check_plain(key, value)
+    files.check_regular(path)
     if not Path(path).absolute().parent.is_dir():
         raise FileNotFoundError(f"path {path}: there is no folder {Path(path).parent}")
     for cls, save, _ in OTHERS.values():
@@ -52,7 +55,7 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
         kept = {"format": FORMAT, "config": net.config}
     else:
         kept = {"format": WEIGHTS, "network": type(net).__name__, "activations": replaced.described(net)}
-    torch.save(kept | {"state_dict": _plain(net.state_dict()), "facts": facts}, path)
+    files.save(kept | {"state_dict": _plain(net.state_dict()), "facts": facts}, path)
 
 
 def _plain(state):
@@ -115,6 +118,8 @@ def load_checkpoint(
     'vgg11'
     """
     file = safely(path)
+    if isinstance(file, dict) and not isinstance(file.get("format", ""), str):
+        raise ValueError(f"{path} is damaged: its format is a {type(file['format']).__name__}")
     if isinstance(file, dict) and file.get("format") in OTHERS:
         given = dict(arch=arch, num_classes=num_classes, levels=levels, threshold=threshold, signs=signs, key=key, **options)
         wrong = [name for name, value in given.items() if value is not None] + (["family"] if family != "auto" else [])
@@ -176,7 +181,9 @@ def safely(path):
         budget.check_archive(path)
         found = _damage(path)
         if found is None:
-            file = torch.load(path, map_location="cpu", weights_only=True)
+            # What trainers keep beside weights, their arguments: an object of attributes, which runs nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                file = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, budget.Refused):
         raise
     except pickle.UnpicklingError as error:

@@ -47,7 +47,11 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     wrong = names.differing(expected, {name: t for name, t in found.items() if name in expected or name not in own}, "net")
     for name, like in expected.items():
         t = found.get(name, like)
-        if like.is_floating_point() != t.is_floating_point():
+        if t.layout != torch.strided or t.is_meta or t.is_nested or t.is_quantized:
+            wrong.append(f"{name} is no dense tensor")
+        elif name.endswith("running_var") and bool((t < 0).any()):
+            wrong.append(f"{name} has numbers below 0")
+        elif like.is_floating_point() != t.is_floating_point():
             wrong.append(f"{name} has dtype {checks.dtype_name(t.dtype)}, not {checks.dtype_name(like.dtype)}")
         elif t.is_floating_point() and not bool(torch.isfinite(t).all()):
             wrong.append(f"{name} has numbers that are not finite")

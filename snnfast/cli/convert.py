@@ -12,7 +12,7 @@ from snnfast.evaluation.choose import choose
 
 def run(args, device):
     console = plain_console()
-    checks.integer("T", args.T)
+    checks.steps("T", args.T)
     out = _file_of(args)
     out.parent.mkdir(parents=True, exist_ok=True)
     net, name, data = load(args, train=args.method is None)

@@ -74,7 +74,7 @@ def demo(out=None, device="cpu", T=None, epochs=None, seed=0, methods=None, arch
     methods = METHODS if methods == "all" else tuple(methods or small.methods)
     for method in methods:
         checks.choice("methods", method, METHODS)
-    T = checks.integer("T", small.T[len(methods) > 1] if T is None else T)
+    T = checks.steps("T", small.T[len(methods) > 1] if T is None else T)
     for method in methods:
         method_of(method).check_T(T)
     console, epochs = console or Console(), epochs or small.epochs

@@ -12,7 +12,7 @@ from snnfast.evaluation.diagnosis import diagnose
 
 def run(args, device):
     console = plain_console()
-    checks.integer("T", args.T)
+    checks.steps("T", args.T)
     checks.integer("images", args.images)
     net, _, data = load(args)
     snn = converted(args, net, data).to(device)

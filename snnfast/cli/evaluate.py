@@ -74,7 +74,7 @@ def steps_of(args):
     if args.at is None:
         return None
     if args.at == ["all"]:
-        if checks.integer("--T", args.T) > MOST_READ:
+        if checks.steps("--T", args.T) > MOST_READ:
             raise ValueError(f"--at all reads every step, at most {MOST_READ}; --T is {args.T}: name the steps, as --at 1 10 100")
         return list(range(1, args.T + 1))
     try:
@@ -109,7 +109,7 @@ def run(args, device):
 
 def _run(args, device):
     console = plain_console(quiet=processes.rank() > 0)
-    checks.integer("T", args.T)
+    checks.steps("T", args.T)
     at = steps_of(args)
     out = folder_of(args)
     if args.log_json is not None:

@@ -17,6 +17,7 @@ from snnfast.data.preprocessing import preprocessing_of
 from snnfast.graph import guard
 from snnfast.models import replaced
 from snnfast.nn import is_quantised
+from snnfast.system.text import first_line
 
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
 FLAGS = ("calibrate", "percentile", "per_channel", "neuron_levels", "read")
@@ -40,7 +41,7 @@ def network(args):
 def function_of(model):
     """The function that `package.module:function` names."""
     module, _, function = model.partition(":")
-    if not module or not function:
+    if not module or not function or module.startswith("."):
         raise ValueError(f"--model takes package.module:function, got {model!r}")
     if os.getcwd() not in sys.path:  # as `python -m` has it
         sys.path.insert(0, os.getcwd())
@@ -51,6 +52,8 @@ def function_of(model):
         if error.name and not module.startswith(error.name):
             raise ValueError(f"--model: {module} needs {error.name}, which is not installed") from error
         raise ValueError(f"--model: there is no module {error.name}, neither installed nor in {os.getcwd()}") from error
+    except (Exception, SystemExit) as error:  # of any kind: it is another's program
+        raise ValueError(f"--model: {module} fails when it is imported: {type(error).__name__}: {first_line(error)}") from error
     make = getattr(found, function, None)
     if not callable(make):
         raise ValueError(f"--model: {module} has no function {function}")
@@ -67,9 +70,8 @@ def made(model, given):
         raise ValueError(f"--model: {model} is called {f'with {how}' if given else 'without arguments'}: {error}") from error
     try:
         net = make(**given)
-    except Exception as error:  # of any kind: it is another's program
-        told = str(error).splitlines()[0] if str(error) else ""
-        raise ValueError(f"--model: {model} fails: {type(error).__name__}: {told}") from error
+    except (Exception, SystemExit) as error:  # of any kind: it is another's program
+        raise ValueError(f"--model: {model} fails: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(net, torch.nn.Module):
         raise ValueError(f"--model: {model} must return a torch.nn.Module, got {type(net).__name__}")
     return net

@@ -13,7 +13,7 @@ from snnfast.reports import raster
 
 def run(args, device):
     console = plain_console()
-    checks.integer("T", args.T)
+    checks.steps("T", args.T)
     net, _, data = load(args)
     for i in args.images:
         if not 0 <= i < len(data.test):

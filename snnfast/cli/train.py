@@ -1,6 +1,7 @@
 """`snnfast train`: a network by a recipe, its checkpoints, its log and its spiking accuracy."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import inspect
 from pathlib import Path
@@ -14,6 +15,7 @@ from snnfast.conversion.convert import convert
 from snnfast.conversion.methods import method_of
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.system import memory
+from snnfast.system.files import check_regular
 from snnfast.training import loop, recipes
 
 
@@ -45,11 +47,23 @@ OPTIONS = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "d
 
 
 def _refused(args):
-    """A network of one's own takes none of these."""
+    """A network of one's own takes none of these; the field of the settings that says what it starts from."""
     given = [name for name in (*OF_ARCH, *OPTIONS) if getattr(args, name) is not None]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is of networks of snnfast.models: --arch")
-    return {}
+    if args.weights is None:
+        return {}
+    check_regular(args.weights)
+    with open(args.weights, "rb") as file:
+        return dict(weights=hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file))
+
+
+def _digest(file):
+    """Of Python before 3.11."""
+    found = hashlib.sha256()
+    while part := file.read(1 << 20):
+        found.update(part)
+    return found.hexdigest()
 
 
 def _of_arch(args):
@@ -87,7 +101,7 @@ def train(args, device):
     method = args.method or (r.method if convolutional and args.mode != "differential" else None)
     if args.mode == "differential" and method not in (None, "stbif"):
         raise ValueError(f"--mode differential runs with --method stbif, got {method}")
-    method_of(method or "if").check_T(checks.integer("T", args.T))
+    method_of(method or "if").check_T(checks.steps("T", args.T))
     data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")

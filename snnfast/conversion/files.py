@@ -12,6 +12,7 @@ from snnfast.conversion import codec
 from snnfast.conversion.method import REGISTRY
 from snnfast.runtime.clock import Clock
 from snnfast.runtime.network import SpikingNetwork
+from snnfast.system import files
 
 FORMAT = "snnfast-spiking-1"
 
@@ -33,7 +34,7 @@ def save(path: str | os.PathLike, snn: SpikingNetwork, facts: dict) -> None:
         tensors=[name for name, _ in snn.gm.named_parameters(recurse=False)], method=[snn.method.name, fields],
         clock=clock | {"readout": clock["readout"] and list(clock["readout"])}, facts=facts,
     )  # fmt: skip
-    torch.save(content, path)
+    files.save(content, path)
 
 
 def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:

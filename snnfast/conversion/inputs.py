@@ -51,7 +51,7 @@ class Poisson(Inputs):
     seed: int = 0
 
     def __post_init__(self):
-        checks.integer("seed", self.seed, 0)
+        checks.seed("seed", self.seed)
         if self.amplitude is not None:
             checks.number("amplitude", self.amplitude, positive=True)
 
@@ -82,7 +82,7 @@ class Rate(Inputs):
 
     def __post_init__(self):
         if self.steps is not None:
-            checks.integer("steps", self.steps)
+            checks.steps("steps", self.steps)
 
     def clock(self, net, batches):
         first = next((m for m in net.modules() if nn.is_quantised(m)), None)
@@ -105,7 +105,7 @@ def inputs_of(inputs: str | Inputs | None, **given) -> Inputs | None:
         if OPTIONS[option][0] != name:
             raise ValueError(f"{option} is of inputs={OPTIONS[option][0]!r}")
     if "input_steps" in given:
-        checks.integer("input_steps", given["input_steps"])
+        checks.steps("input_steps", given["input_steps"])
     fields = {OPTIONS[option][1]: value for option, value in given.items()}
     if isinstance(inputs, Inputs):
         if fields:

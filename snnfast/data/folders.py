@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from torchvision import datasets, transforms
 
 from snnfast.data import Cutout
+from snnfast.system.files import check_regular
 from snnfast.system.text import first_line, plain
 
 SIDES = 100  # times that one side of a picture may be the other
@@ -41,29 +42,41 @@ def read(name, root, cutout, download, preprocessing, train=True):
 def opened(path):
     """A picture in RGB; an error with its name where it cannot be read, asks for more than Pillow allows, or is too long to resize."""
     try:
-        with Image.open(path) as file:
-            image = _of_eight_bits(file, path).convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"image {plain(path)}: {error}") from None
-    except OSError as error:  # no picture, or half of one
-        raise ValueError(f"image {plain(path)} cannot be read: {error}") from None
-    if max(image.size) > SIDES * min(image.size):
-        raise ValueError(
-            f"image {plain(path)} is {image.size[0]} x {image.size[1]}: its sides differ by more than {SIDES} times, so resized it would be huge"
-        )
-    return image
+        check_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                _check_sides(file.size)
+                return _of_eight_bits(file).convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, Unfit) as error:
+        raise ValueError(f"image {plain(path)} {error}") from None
+    except Exception as error:  # Pillow raises many kinds: no picture, half of one, a broken one
+        raise ValueError(f"image {plain(path)} cannot be read: {first_line(error)}") from None
 
 
-def _of_eight_bits(image, path):
+class Unfit(ValueError):
+    """A picture that is whole, and yet none that can be used; the message goes on after its name."""
+
+
+def _check_sides(size):
+    if max(size) > SIDES * min(size):
+        raise Unfit(f"is {size[0]} x {size[1]}: its sides differ by more than {SIDES} times, so resized it would be huge")
+
+
+def _of_eight_bits(image):
     """Grey values of 16 bits as 8: Pillow's conversion makes all above 255 white. Those of 32 bits are as they are up to 255, and of 16 bits beyond,
     as older Pillows open such files."""
-    if not image.mode.startswith("I"):
+    if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise Unfit("has values that are not finite")
+    if image.mode.startswith("F"):
+        return image
     if image.mode == "I" and values.max() <= 0xFF:
         return image
     if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError(f"image {plain(path)} has grey values from {values.min()} to {values.max()}: up to 65535, of 16 bits, can be read")
+        raise Unfit(f"has grey values from {values.min()} to {values.max()}: up to 65535, of 16 bits, can be read")
     return Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 255
 
 

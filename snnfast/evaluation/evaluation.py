@@ -13,7 +13,7 @@ import torch
 from snnfast import checks
 from snnfast.evaluation import fingerprint, memory_plan, per_image
 from snnfast.evaluation.images import prefetched, source_of
-from snnfast.evaluation.progress_file import Store, compare, file_of, files_in, read, remove
+from snnfast.evaluation.progress_file import Store, compare, damaged, file_of, files_in, read, remove
 from snnfast.evaluation.settings import EvaluationSettings
 from snnfast.evaluation.statistics import Statistics
 from snnfast.nn.masking import rows_are
@@ -27,6 +27,8 @@ from snnfast.system import heap, memory, processes
 from snnfast.system.memory import parse
 from snnfast.system.text import first_line
 from snnfast.version import __version__
+
+FACTS = {"statistics", "start_stop", "profile", "peak", "not_idle", "not_finite"}  # what is kept of a batch beside its record
 
 
 def _summed(counts):
@@ -115,6 +117,8 @@ class Evaluation:
             raise ValueError(f"{self.progress} holds a run already: resume goes on with it, overwrite replaces it")
         for path in files if resume else ():
             known, batches = read(path)
+            if not all(FACTS <= set(of) for _, of, _ in batches):
+                raise damaged(path, f"the facts of a batch in it are not {', '.join(sorted(FACTS))}")
             if known is not None:
                 compare(known, facts, path)
             self.earlier += batches

@@ -43,12 +43,12 @@ class Store:
             with _told(self.path):
                 known = self._begin(json.dumps(identity), json.dumps(machine))
             compare(_identity(known, self.path), identity, self.path)
+            self.machine = _machine(known[1], self.path)
         except BaseException:
             self.db.close()
             if new and self.path.exists() and self.path.stat().st_size == 0:
                 self.path.unlink()
             raise
-        self.machine = json.loads(known[1])
 
     def _begin(self, identity, machine):
         self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -58,6 +58,8 @@ class Store:
             self.db.execute("CREATE TABLE IF NOT EXISTS run (identity TEXT, machine TEXT)")
             self.db.execute("CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, record BLOB, facts TEXT, seconds REAL)")
             if self.db.execute("SELECT 1 FROM run").fetchone() is None:
+                if self.db.execute("SELECT 1 FROM batches").fetchone() is not None:
+                    raise damaged(self.path, "it holds batches and does not say what run they are of")
                 self.db.execute("INSERT INTO run VALUES (?, ?)", (identity, machine))
             return self.db.execute("SELECT identity, machine FROM run").fetchone()
 
@@ -93,7 +95,7 @@ def _batches(db, path):
     try:
         return [_batch(*row) for row in rows]
     except (ValueError, RecursionError) as error:  # of JSON too
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _batch(record, facts, seconds):
@@ -110,13 +112,24 @@ def _identity(row, path):
     try:
         found = row and json.loads(row[0])
     except (ValueError, TypeError, RecursionError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if row and not isinstance(found, dict):
-        raise _damaged(path, "it does not say what run it is of")
+        raise damaged(path, "it does not say what run it is of")
     return found
 
 
-def _damaged(path, what):
+def _machine(text, path):
+    """What a file says of the machine that began it."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, error) from None
+    if found is not None and not isinstance(found, dict):
+        raise damaged(path, "it does not say what machine it is of")
+    return found
+
+
+def damaged(path, what):
     return ValueError(f"{path} is damaged: {str(what).splitlines()[0][:200]}; --overwrite starts anew")
 
 
@@ -124,7 +137,7 @@ def _check_tables(db, path):
     """Only the two tables as we make them: a view may never end, a trigger may do anything."""
     for kind, name in db.execute("SELECT type, name FROM sqlite_master"):
         if (kind, name) not in (("table", "run"), ("table", "batches")):
-            raise _damaged(path, f"it holds a {kind}, {name!r:.40}")
+            raise damaged(path, f"it holds a {kind}, {name!r:.40}")
 
 
 def read(path):
@@ -136,7 +149,10 @@ def read(path):
         _check_tables(db, path)
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():
             return None, []
-        return _identity(db.execute("SELECT identity FROM run").fetchone(), path), _batches(db, path)
+        known, batches = _identity(db.execute("SELECT identity FROM run").fetchone(), path), _batches(db, path)
+        if known is None and batches:
+            raise damaged(path, "it holds batches and does not say what run they are of")
+        return known, batches
 
 
 def records_in(folder):

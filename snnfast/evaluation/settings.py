@@ -7,7 +7,6 @@ import torch
 
 from snnfast import checks
 from snnfast.evaluation.statistics import Statistics
-from snnfast.ops.neuron import MOST_STEPS
 from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
 from snnfast.runtime.number_formats import check_dtype
 
@@ -37,8 +36,7 @@ class EvaluationSettings:
         cls, snn: SpikingNetwork, T, at, dtype, deterministic, start_stop, statistics, device: torch.device
     ) -> "EvaluationSettings":
         """Refuses by name what is no setting of a run of `snn`."""
-        if checks.integer("T", T) > MOST_STEPS:
-            raise ValueError(f"T must be <= 2^24 = {MOST_STEPS}, up to which counts are exact, got {T}")
+        checks.steps("T", T)
         snn.method.check_T(T)
         for name, value in (("deterministic", deterministic), ("start_stop", start_stop)):
             checks.yes_or_no(name, value)

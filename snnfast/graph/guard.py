@@ -6,6 +6,7 @@ import torch
 
 from snnfast import checks, nn
 from snnfast.graph import levels
+from snnfast.graph.copies import copied
 from snnfast.graph.outputs import outputs_of
 from snnfast.system.text import first_line
 
@@ -95,9 +96,10 @@ def _outputs(net, samples, dtype, outputs):
 
 def check_runs(net, sample, name):
     """Refuses a sample that the network does not run on. name: of the argument that gave it."""
+    net = copied(net)
     try:
         with torch.no_grad():
-            copy.deepcopy(net).eval()(sample.clone())
+            net(sample.clone())
     except Exception as error:
         about = f"{list(sample.shape)}, {checks.dtype_name(sample.dtype)}, on {sample.device}"
         raise ValueError(f"net does not run on an image of {name}= ({about}): {first_line(error)}") from error
@@ -135,17 +137,21 @@ def _differs(gm, samples, expected, dtype, near, change=None):
 
 def check(gm, net, samples, fold=None):
     """Refuses a graph that gives something else than the network, when its batch norms are folded, which is tried on a copy; as it is, where that
-    is why. Networks that draw random masks are not compared. fold: None where they are folded already."""
+    is why. Networks that draw random masks are not compared. fold: None where they are folded already.
+
+    Returns:
+        Whether they were compared: a network that gives what is not finite, or no tensors, is not.
+    """
     gm.graph.lint()
     gm.recompile()
-    differs, outputs = None, outputs_of(gm)
+    differs, outputs, compared = None, outputs_of(gm), has_masks(net)
     for dtype, near in () if has_masks(net) else formats_of(net):
         expected = _outputs(net, samples, dtype, outputs)
         if expected is None:
             continue
-        differs = _differs(gm, samples, expected, dtype, near, fold)
+        differs, compared = _differs(gm, samples, expected, dtype, near, fold), True
         if differs is None:
-            return
+            return True
         last = samples, expected, dtype, near
     if differs is not None:
         captured = _differs(gm, *last)
@@ -154,3 +160,4 @@ def check(gm, net, samples, fold=None):
             why = "a batch norm cannot be folded, since its layer is used elsewhere too"
         off = differs if captured is None else captured
         raise ValueError(f"net cannot be converted: captured, it gives other outputs (relative difference {off:.2g}): {why}")
+    return compared

@@ -74,7 +74,8 @@ def doubt(gm, net):
         told = "no image was found that it takes, to compare what torch.fx recorded of it"
         return ValueError(f"net cannot be converted without images: {told}; {trace.GIVE}")
     try:
-        guard.check(gm, net, [x])
+        compared = guard.check(gm, net, [x])
     except ValueError as error:
         return error
-    return None
+    told = "what it gives for an image that was drawn is not finite, and cannot be compared with what torch.fx recorded of it"
+    return None if compared else ValueError(f"net cannot be converted without images: {told}; {trace.GIVE}")

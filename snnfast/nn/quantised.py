@@ -79,7 +79,8 @@ class Quantised(nn.Module):
         super().__init__()
         self.levels = checks.integer("levels", levels)
         self.grad = checks.choice("grad", grad, ("qcfs", "srp", "paper"))
-        checks.number("theta", theta, positive=True)
+        if checks.number("theta", theta, positive=True) > torch.finfo(torch.float32).max:
+            raise ValueError(f"theta must be a number of fp32, got {theta}")
         self.shape = (1,) if many is None else (checks.integer(name, many),)
         self.mask = None
 

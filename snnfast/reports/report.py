@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 import typing
 from pathlib import Path
 
 from snnfast.reports import citations, plots
 from snnfast.runtime.network import not_finite_note, not_idle_note
-from snnfast.system.files import save_rows, save_text, whole
+from snnfast.system.files import check_regular, save_rows, save_text, whole
 from snnfast.system.memory import told
 from snnfast.system.text import plain
 
@@ -174,10 +175,14 @@ FILES = ("report.json", "report.csv", "accuracy.png", "citations.bib", "early_ex
          "energy.png", "predictions.npz")  # fmt: skip
 
 
+LARGEST = 1 << 1000  # below what fp64 holds
+
+
 def load_report(path):
     """A `Report` from report.json, or from a folder that holds it."""
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
+    check_regular(path)
     try:
         file = json.loads(path.read_text())
     except FileNotFoundError:
@@ -191,11 +196,30 @@ def load_report(path):
     for name, value in found.items():
         _check_field(path, name, value, known[name])
     _check_steps(path, found)
-    return Report(**found)
+    report = Report(**found)
+    _check_inside(path, report)
+    return report
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A number that a table may show; JSON knows whole ones of any length."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= LARGEST if isinstance(value, int) else True
+
+
+def _check_inside(path, report):
+    """What lies inside the fields is what tables, notes and pictures read."""
+    try:
+        report.columns(), report.notes(), report.bibtex()
+        numbers = [row[key] for row in report.energy for key in ("t", "energy_pJ")]
+        numbers += [report.totals[key] for key in ("energy_ac_pJ", "energy_mac_pJ") if report.energy]
+        if not all(_is_number(value) and math.isfinite(value) for value in numbers):
+            raise ValueError("energy must be rows with numbers t and energy_pJ")
+    except KeyError as error:
+        raise ValueError(f"{path}: a field lacks its {plain(str(error), 80)}") from None
+    except (TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path}: what lies in a field does not fit: {plain(str(error), 200)}") from None
 
 
 def _check_field(path, name, value, kind):
@@ -212,11 +236,15 @@ def _check_steps(path, found):
     at = found["at"]
     if not at or not all(type(t) is int and t >= 1 for t in at) or sorted(set(at)) != at:
         raise ValueError(f"{path}: at must be increasing steps >= 1, got {plain(at)}")
+    if not all(math.isfinite(found[name]) for name in ("ann", "seconds") if found.get(name) is not None):
+        raise ValueError(f"{path}: ann and seconds must be finite")
     if found["images"] < 1:
         raise ValueError(f"{path}: images must be >= 1, got {found['images']}")
     for name in ("accuracy", "error", "top5", "loss", "distance", "agreement"):
         column = found.get(name, [])
-        if (column or name == "accuracy") and (len(column) != len(at) or not all(v is None or _is_number(v) for v in column)):
+        needed = name == "accuracy"
+        fits = all(_is_number(v) and (math.isfinite(v) or not needed) if v is not None else not needed for v in column)
+        if (column or needed) and (len(column) != len(at) or not fits):
             raise ValueError(f"{path}: {name} must have a number for each of {len(at)} steps, got {plain(column)}")
     for name in ("energy", "layers", "profile", "early_exit"):
         if not all(isinstance(row, dict) for row in found.get(name, [])):

@@ -5,6 +5,8 @@ import csv
 import os
 from pathlib import Path
 
+import torch
+
 from snnfast.system.text import cell
 
 
@@ -20,9 +22,26 @@ def whole(path):
         part.unlink(missing_ok=True)
 
 
+def check_regular(path):
+    """Refuses devices and pipes, which never end; what is not there is told by whoever opens it."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is no regular file")
+
+
 def save_text(path, text):
     with whole(path) as part:
         part.write_text(text)
+
+
+def save(content, path):
+    """torch.save; where a file cannot be written torch raises a RuntimeError of many lines."""
+    with open(path, "wb"):
+        pass
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0][:200]}") from error
 
 
 def save_rows(path, rows):

@@ -38,6 +38,7 @@ class Settings:
     arch: a name of `snnfast.models`, or "package.module:function", what a network of one's own is made by, which `train` is given.
     optimiser: "sgd", with momentum 0.9, or "adamw"; both with a cosine schedule, after `warmup` epochs in which the rate rises.
     options: further arguments of the network, such as patch_size or dim.
+    weights: what says which a network of one's own starts from, such as a file's checksum.
     """
 
     arch: str
@@ -61,6 +62,7 @@ class Settings:
     optimiser: str = "sgd"
     warmup: int = 0
     options: dict = dataclasses.field(default_factory=dict)
+    weights: str = ""
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""
@@ -77,7 +79,9 @@ class Settings:
         for lr in self.lr:
             if checks.number("lr", lr) < 0:
                 raise ValueError(f"lr must be >= 0, got {lr}")
-        checks.integer("batch_size", self.batch_size)
+        checks.seed("seed", self.seed)
+        if checks.integer("batch_size", self.batch_size) >= 1 << 31:
+            raise ValueError(f"batch_size must be < 2^31, got {self.batch_size}")
         if self.channel_num is not None:
             checks.integer("channel_num", self.channel_num, 0)
         if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):

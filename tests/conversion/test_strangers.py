@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import snnfast
 from snnfast import nn
@@ -361,3 +362,18 @@ def test_a_hook_on_what_gets_differences_is_refused():
         layer.register_forward_hook(lambda module, inputs, y: y * 2 + 1)
     with torch.no_grad():
         assert (snnfast.convert(net).logits(x, 40, at=[40])[0] - net(x)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("computed", ["pruned", "weight_norm"])
+@pytest.mark.parametrize("given", ["calibrate", "sample", "neither"])
+def test_weights_that_a_hook_computes(computed, given):
+    """torch keeps such a weight as the result of a calculation with a gradient, which deepcopy refuses."""
+    net = torch.nn.Sequential(linear(), torch.nn.ReLU() if given == "calibrate" else act(), linear())
+    if computed == "pruned":
+        prune.l1_unstructured(net[0], "weight", 0.5)
+    else:
+        with pytest.warns(FutureWarning, match="weight_norm"):
+            torch.nn.utils.weight_norm(net[0])
+    options = dict(calibrate=X) if given == "calibrate" else dict(mode="differential") | ({} if given == "neither" else dict(sample=X))
+    y = net.eval()(X)
+    assert float((snnfast.convert(net, **options)(X, 2048) - y).norm() / y.norm()) < 0.02

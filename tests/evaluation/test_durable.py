@@ -1,6 +1,5 @@
 """The real command, killed, interrupted, starved of disk, in two processes: the result is that of an undisturbed run."""
 
-import ctypes
 import os
 import random
 import re
@@ -293,12 +292,6 @@ def test_a_batch_is_in_the_file_as_a_whole_or_not_at_all(tmp_path):
     assert sqlite3.connect(tmp_path / "progress.sqlite").execute("SELECT count(*) FROM batches").fetchone() == (1,)
 
 
-def _cannot_write_what_is_read_only():
-    """Takes from a child of the superuser what lets it write files that nobody may write (CAP_DAC_OVERRIDE)."""
-    if os.geteuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux's rights of files")
 def test_a_finished_run_in_a_folder_that_nobody_may_write(checkpoint, tmp_path):
     line = ("eval", checkpoint, "--T", 4, "--images", 20, "--out", tmp_path / "run", "--resume")
@@ -306,13 +299,13 @@ def test_a_finished_run_in_a_folder_that_nobody_may_write(checkpoint, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     for path in (*before, tmp_path / "run"):
         path.chmod(0o555)
-    code, told, error = command.run(*line, before=_cannot_write_what_is_read_only)
+    code, told, error = command.run(*line, before=command.cannot_write_what_is_read_only)
     assert code == 0, error
     assert "T = 4" in told and "the files of the finished run stay as they are" in told
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     (tmp_path / "run").chmod(0o755)
     (tmp_path / "run/report.json").unlink()
     (tmp_path / "run").chmod(0o555)
-    code, told, error = command.run(*line, before=_cannot_write_what_is_read_only)
+    code, told, error = command.run(*line, before=command.cannot_write_what_is_read_only)
     assert code == 2 and "the report cannot be written to" in error and "T = 4" in told
     (tmp_path / "run").chmod(0o755)

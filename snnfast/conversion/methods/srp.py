@@ -45,7 +45,7 @@ class SRP(Method):
 }"""
 
     def __post_init__(self):
-        checks.integer("tau", self.tau)
+        checks.steps("tau", self.tau)
         checks.choice("mask", self.mask, MASKS)
         checks.choice("negative", self.negative, (None, "stbif", "snm"))
         if self.caps is not None and self.negative is None:
