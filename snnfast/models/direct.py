@@ -10,6 +10,7 @@ from torch import nn
 from snnfast import checks
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
+from snnfast.ops.plif import plif
 
 BY_NAME: dict[str, Callable] = {}  # name -> the function that builds it
 
@@ -44,6 +45,26 @@ class Spikes(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in told.items())
 
 
+class LearntSpikes(nn.Module):
+    """A leaky neuron layer whose time constant is learnt, with theta = 1 and spikes of 0 or 1: x [T, ...] -> s [T, ...], from rest in every call.
+
+    Its parameter `w`, 1/tau = sigmoid(w), is one number, in `shape`: [] or [1], as in a checkpoint.
+    init_tau: time constant in steps before the first epoch, > 1.  options: those of `snnfast.plif`.
+    """
+
+    def __init__(self, init_tau: float = 2.0, shape: tuple[int, ...] = (), **options: Any):
+        super().__init__()
+        if checks.number("init_tau", init_tau) <= 1:
+            raise ValueError(f"init_tau must be > 1 time step, got {init_tau}")
+        self.w, self.options = nn.Parameter(torch.full(shape, -math.log(init_tau - 1.0))), options
+
+    def forward(self, x):
+        return plif(x, 1.0, self.w, **self.options)[0]
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
 class EachStep(nn.Module):
     """Layers without a state, on all steps at once: x [T, B, ...] -> [T, B, ...]. Batch statistics are over time, images and places together."""
 
@@ -53,6 +74,30 @@ class EachStep(nn.Module):
 
     def forward(self, x):
         return each_step(self.module, x)
+
+
+class EachLayer(nn.Sequential):
+    """Layers one after the other, those with a state or of a step's own on [T, B, ...], the others on all steps at once."""
+
+    def forward(self, x):
+        for layer in self:
+            x = layer(x) if isinstance(layer, (Spikes, LearntSpikes, EachStep, OnSteps)) else each_step(layer, x)
+        return x
+
+
+class OnSteps(nn.Module):
+    """What takes [T, B, ...] itself."""
+
+
+class SharedDropout(OnSteps):
+    """Dropout with one mask for all steps of a batch: x [T, B, ...] -> [T, B, ...]."""
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = checks.share("p", p)
+
+    def forward(self, x):
+        return x * nn.functional.dropout(torch.ones_like(x[0]), self.p, self.training) if self.training and self.p else x
 
 
 def each_step(function, x):
@@ -69,11 +114,13 @@ class DirectNetwork(nn.Module):
     """A network that is trained directly. `config` holds all its arguments.
 
     Attributes:
-        T: for how many steps an image is shown; it may be set.
+        T: for how many steps an image is shown; it may be set. With `frames` it is the number of them, and not asked for.
+        frames: whether it takes event data, a frame for each step, in place of images.
         fc: the last layer.
     """
 
     fc: nn.Module
+    frames = False
 
     def __init__(self, arch: str, T: int, num_classes: int, in_channels: int, **own: Any):
         super().__init__()
@@ -83,11 +130,19 @@ class DirectNetwork(nn.Module):
         self.config = dict(arch=arch, T=T, num_classes=num_classes, in_channels=in_channels, **own)
 
     def features(self, x: torch.Tensor, T: int) -> torch.Tensor:
-        """x [B, in_channels, H, W] -> what the last layer sees, [T, B, features]."""
+        """Images x [B, in_channels, H, W], shown at T steps, or with `frames` x [T, B, in_channels, H, W] -> what the last layer sees, [T, B, ...]."""
         raise TypeError(f"{type(self).__name__} has no features(x, T): it gives what its last layer sees, [T, B, features]")
 
+    def answer(self, features: torch.Tensor) -> torch.Tensor:
+        """[T, B, ...] -> logits [B, num_classes]: the last layer of the mean over the steps."""
+        return self.fc(features.mean(0))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: images [B, in_channels, H, W] -> logits [B, num_classes]."""
-        if x.dim() != 4 or x.size(1) != self.config["in_channels"] or not x.size(0):
-            raise ValueError(f"x must be images [B, {self.config['in_channels']}, H, W], got shape {tuple(x.shape)}")
-        return self.fc(self.features(x, checks.integer("T", self.T)).mean(0))
+        """x: images [B, in_channels, H, W], or with `frames` [B, T, in_channels, H, W], a frame for each step -> logits [B, num_classes]."""
+        C, dims = self.config["in_channels"], 5 if self.frames else 4
+        if x.dim() != dims or x.size(-3) != C or not x.size(0) or not x.size(1):
+            told = f"frames [B, T, {C}, H, W]" if self.frames else f"images [B, {C}, H, W]"
+            raise ValueError(f"x must be {told}, got shape {tuple(x.shape)}")
+        if self.frames:
+            return self.answer(self.features(x.transpose(0, 1), x.size(1)))
+        return self.answer(self.features(x, checks.integer("T", self.T)))

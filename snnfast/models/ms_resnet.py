@@ -9,7 +9,7 @@ Neurons: v <- v/4 + x, a spike where v > 1/2, then v = 0; the derivative of a sp
 
 from torch import nn
 
-from snnfast.models.direct import DirectNetwork, Spikes, each_step, over_time, register
+from snnfast.models.direct import DirectNetwork, EachLayer, Spikes, each_step, over_time, register
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 104: (3, 8, 32, 8)}
 
@@ -28,15 +28,6 @@ class Norm(nn.Module):
 
     def forward(self, x):
         return self.bn(x)
-
-
-class EachLayer(nn.Sequential):
-    """Layers one after the other, the neurons on [T, B, ...], the others on all steps at once."""
-
-    def forward(self, x):
-        for layer in self:
-            x = layer(x) if isinstance(layer, Spikes) else each_step(layer, x)
-        return x
 
 
 class Block(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from snnfast import checks
-from snnfast.models.direct import DirectNetwork, EachStep, Spikes, each_step, over_time, register
+from snnfast.models.direct import DirectNetwork, EachStep, LearntSpikes, Spikes, each_step, over_time, register
 
 CONNECT = {"ADD": torch.add, "AND": torch.mul, "IAND": lambda o, shortcut: shortcut * (1 - o)}
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -95,6 +95,81 @@ class SEWResNet(DirectNetwork):
         x = each_step(self.maxpool, x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return each_step(self.avgpool, x).flatten(2)
+
+
+# ---- event data
+
+
+def learnt_neuron():
+    return LearntSpikes(2.0, (1,), reset="hard", surrogate="atan", gamma=2.0, detach_reset=True)
+
+
+class EventBlock(nn.Module):
+    """Two 3x3 convolutions with neurons whose time constant is learnt, and the shortcut. x, y: [T, B, C, H, W]."""
+
+    def __init__(self, channels: int, connect: str):
+        super().__init__()
+        self.connect = connect
+        shape = channels, channels, 3
+        self.conv = nn.Sequential(*(nn.Sequential(EachStep(*conv_norm(*shape)), learnt_neuron()) for _ in range(2)))
+
+    def forward(self, x):
+        return CONNECT[self.connect](self.conv(x), x)
+
+
+class SEWEvents(DirectNetwork):
+    """See `sew_cifar10dvs`. channels: of each of seven blocks, behind each of which a pooling halves the sides."""
+
+    frames = True
+
+    def __init__(self, arch: str, channels: tuple[int, ...], connect: str, num_classes: int, in_channels: int):
+        super().__init__(arch, 1, num_classes, in_channels, connect=connect)
+        checks.choice("connect", connect, tuple(CONNECT))
+        layers, c_in = [], in_channels
+        for c in channels:
+            if c != c_in:
+                layers.append(nn.Sequential(EachStep(*conv_norm(c_in, c, 1)), learnt_neuron()))
+            layers += [EventBlock(c, connect), EachStep(nn.MaxPool2d(2))]
+            c_in = c
+        self.conv, self.out = nn.Sequential(*layers), nn.Linear(c_in, num_classes)
+
+    def features(self, x, T):
+        return self.conv(x).flatten(2)
+
+    def answer(self, features):
+        if features.size(2) != self.out.in_features:
+            raise ValueError(
+                f"x must be frames of 128 to 255 pixels a side, which seven poolings leave at 1, got {features.size(2)} features"
+            )
+        return self.out(features.mean(0))
+
+
+@register
+def sew_cifar10dvs(connect: Literal["ADD", "AND", "IAND"] = "ADD", num_classes: int = 10, in_channels: int = 2) -> SEWEvents:
+    """SEW-ResNet for CIFAR10-DVS (Fang et al., NeurIPS 2021): x [B, T, 2, 128, 128], T frames of events -> logits [B, num_classes].
+
+    Args:
+        connect: how a block's spikes meet its shortcut: "ADD" (sums are spike counts), "AND" or "IAND".
+        num_classes, in_channels: the size of the logits, the channels of a frame.
+
+    >>> net = snnfast.models.sew_cifar10dvs().eval()
+    >>> net(torch.rand(1, 4, 2, 128, 128)).shape
+    torch.Size([1, 10])
+    """
+    return SEWEvents("sew_cifar10dvs", (64,) * 4 + (128,) * 3, connect, num_classes, in_channels)
+
+
+@register
+def sew_dvs_gesture(connect: Literal["ADD", "AND", "IAND"] = "ADD", num_classes: int = 11, in_channels: int = 2) -> SEWEvents:
+    """SEW-ResNet for DVS-Gesture (Fang et al., NeurIPS 2021): x [B, T, 2, 128, 128], T frames of events -> logits [B, num_classes].
+
+    Args: as `sew_cifar10dvs`.
+
+    >>> net = snnfast.models.sew_dvs_gesture().eval()
+    >>> net(torch.rand(1, 4, 2, 128, 128)).shape
+    torch.Size([1, 11])
+    """
+    return SEWEvents("sew_dvs_gesture", (32,) * 7, connect, num_classes, in_channels)
 
 
 def _sew(layers):

