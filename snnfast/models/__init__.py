@@ -14,11 +14,14 @@ from snnfast.models.sew_resnet import spiking_resnet18, spiking_resnet34, spikin
 from snnfast.models.sew_resnet import SEWEvents, sew_cifar10dvs, sew_dvs_gesture
 from snnfast.models.plif_net import PLIFNet, plif_cifar10, plif_mnist
 from snnfast.models.ms_resnet import MSResNet, ms_resnet18, ms_resnet34, ms_resnet104
+from snnfast.models.spikformer_net import Spikformer, spikformer, spikformer_cifar
+from snnfast.models.spikingformer_net import Spikingformer, spikingformer, spikingformer_cifar
 
 __all__ = [
-    "BY_NAME", "CLASS_OF", "DirectNetwork", "MSResNet", "Network", "PLIFNet", "ResNet", "SEWEvents", "SEWResNet", "Swin", "VGG", "ViT", "build",
-    "ms_resnet104", "ms_resnet18", "ms_resnet34", "plif_cifar10", "plif_mnist", "register", "resnet101", "resnet18", "resnet20", "resnet34",
-    "resnet50", "sew_cifar10dvs", "sew_dvs_gesture", "sew_resnet101", "sew_resnet152", "sew_resnet18", "sew_resnet34", "sew_resnet50",
-    "spiking_resnet101", "spiking_resnet152", "spiking_resnet18", "spiking_resnet34", "spiking_resnet50", "swin_tiny", "vgg11", "vgg13", "vgg16",
-    "vgg19", "vit_base", "vit_small", "vit_tiny",
+    "BY_NAME", "CLASS_OF", "DirectNetwork", "MSResNet", "Network", "PLIFNet", "ResNet", "SEWEvents", "SEWResNet", "Spikformer", "Spikingformer",
+    "Swin", "VGG", "ViT", "build", "ms_resnet104", "ms_resnet18", "ms_resnet34", "plif_cifar10", "plif_mnist", "register", "resnet101",
+    "resnet18", "resnet20", "resnet34", "resnet50", "sew_cifar10dvs", "sew_dvs_gesture", "sew_resnet101", "sew_resnet152", "sew_resnet18",
+    "sew_resnet34", "sew_resnet50", "spikformer", "spikformer_cifar", "spiking_resnet101", "spiking_resnet152", "spiking_resnet18",
+    "spiking_resnet34", "spiking_resnet50", "spikingformer", "spikingformer_cifar", "swin_tiny", "vgg11", "vgg13", "vgg16", "vgg19", "vit_base",
+    "vit_small", "vit_tiny",
 ]  # fmt: skip

@@ -130,7 +130,7 @@ class DirectNetwork(nn.Module):
         self.config = dict(arch=arch, T=T, num_classes=num_classes, in_channels=in_channels, **own)
 
     def features(self, x: torch.Tensor, T: int) -> torch.Tensor:
-        """Images x [B, in_channels, H, W], shown at T steps, or with `frames` x [T, B, in_channels, H, W] -> what the last layer sees, [T, B, ...]."""
+        """Images x [B, in_channels, H, W], shown at T steps, or `frames` x [T, B, in_channels, H, W] -> what the last layer sees, [T, B, ...]."""
         raise TypeError(f"{type(self).__name__} has no features(x, T): it gives what its last layer sees, [T, B, features]")
 
     def answer(self, features: torch.Tensor) -> torch.Tensor:

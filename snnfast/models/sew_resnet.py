@@ -125,7 +125,8 @@ class SEWEvents(DirectNetwork):
     def __init__(self, arch: str, channels: tuple[int, ...], connect: str, num_classes: int, in_channels: int):
         super().__init__(arch, 1, num_classes, in_channels, connect=connect)
         checks.choice("connect", connect, tuple(CONNECT))
-        layers, c_in = [], in_channels
+        layers: list[nn.Module] = []
+        c_in = in_channels
         for c in channels:
             if c != c_in:
                 layers.append(nn.Sequential(EachStep(*conv_norm(c_in, c, 1)), learnt_neuron()))

@@ -1,0 +1,57 @@
+"""What Spikformer and Spikingformer share: spiking self attention, and convolutions and linear layers over tokens. Tokens are x [T, B, C, N].
+
+q, k and v are spikes; with h heads of d = C/h channels, for each of them
+
+    y = q k^T v / 8        a sum of whole numbers, whatever d is, in whichever order; a neuron with theta = 1/2 follows
+"""
+
+import torch
+from torch import nn
+
+from snnfast import checks
+from snnfast.models.direct import Spikes
+
+SCALE = 0.125
+
+
+def neuron(theta: float = 1.0) -> Spikes:
+    """tau = 2, reset to 0, "sigmoid" with alpha = 4, no gradient through the reset."""
+    return Spikes(theta, 2.0, reset="hard", surrogate="sigmoid", gamma=4.0, detach_reset=True)
+
+
+def attention(q, k, v, heads):
+    """q, k, v: spikes [T, B, C, N] -> y [T, B, C, N]. Sums are whole numbers, which half precision would round: they are taken in fp32 at least."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v = (x.to(wide).unflatten(2, (heads, -1)) for x in (q, k, v))  # [T, B, h, d, N]
+        d, N = q.shape[-2:]
+        y = (v @ k.mT) @ q if N > d else v @ (k.mT @ q)  # the shorter way
+        return y.flatten(2, 3) * SCALE
+
+
+def check_heads(dim, heads):
+    if checks.integer("dim", dim) % checks.integer("heads", heads) or dim % 8:
+        raise ValueError(f"dim must be a multiple of heads and of 8, got dim {dim} and heads {heads}")
+
+
+class Projection(nn.Module):
+    """The layers `<name>_conv`, or `<name>_linear`, and `<name>_bn`, which the authors' modules hold beside others: functions of x [T, B, C, N]."""
+
+    def _add(self, name, c_in, c_out, kind):
+        """kind: "conv1d", "conv2d" or "linear"; a bias, but for q, k and v of convolutions."""
+        if kind == "linear":
+            self.add_module(f"{name}_linear", nn.Linear(c_in, c_out))
+        else:
+            layer = nn.Conv1d if kind == "conv1d" else nn.Conv2d
+            self.add_module(f"{name}_conv", layer(c_in, c_out, 1, bias=name not in ("q", "k", "v")))
+        self.add_module(f"{name}_bn", nn.BatchNorm2d(c_out) if kind == "conv2d" else nn.BatchNorm1d(c_out))
+
+    def _project(self, name, x):
+        layer, norm, z = getattr(self, f"{name}_conv", None), getattr(self, f"{name}_bn"), x.flatten(0, 1)
+        if layer is None:
+            z = norm(getattr(self, f"{name}_linear")(z.mT).mT)
+        elif isinstance(layer, nn.Conv2d):
+            z = norm(layer(z.unsqueeze(-1))).squeeze(-1)
+        else:
+            z = norm(layer(z))
+        return z.unflatten(0, x.shape[:2])
