@@ -126,8 +126,8 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="holds a converted network, which takes no levels"):
         snnfast.save_checkpoint(tmp_path / "snn.pt", snn)
         snnfast.load_checkpoint(tmp_path / "snn.pt", levels=4)
-    with pytest.raises(TypeError, match="or one that snnfast.convert returned, got Linear"):
-        snnfast.save_checkpoint(tmp_path / "snn.pt", nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="net must be a torch.nn.Module, got list"):
+        snnfast.save_checkpoint(tmp_path / "snn.pt", [nn.Linear(2, 2)])
 
 
 def test_the_command_says_what_it_does_not_take(tmp_path, capsys):

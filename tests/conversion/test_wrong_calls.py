@@ -17,7 +17,8 @@ relu = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144,
 X, Y = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
 L = [(X, Y)]
 snn, ext = convert(net), convert(relu, calibrate=X)
-FILE = os.path.join(tempfile.gettempdir(), "never-written.pt")
+FOLDER = tempfile.TemporaryDirectory()  # of this run alone
+FILE = os.path.join(FOLDER.name, "never-written.pt")
 
 
 def spoilt():
@@ -226,8 +227,8 @@ WRONG = [
     (TypeError, "on_chunk must be a function or None, got int", lambda: evaluate(snn, L, T=4, on_chunk=3)),
     (
         TypeError,
-        "net must be a network of snnfast.models, or one that snnfast.convert returned, g",
-        lambda: snnfast.save_checkpoint(FILE, nn.Linear(2, 2)),
+        "net must be a torch.nn.Module, got dict",
+        lambda: snnfast.save_checkpoint(FILE, {"w": X}),
     ),
     (
         TypeError,
