@@ -35,6 +35,11 @@ def pytest_addoption(parser):
     parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
 
 
+def pytest_collectstart(collector):
+    """What a file of tests draws when it is imported does not go by the files before it."""
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--shuffle"):
         random.Random(config.getoption("--shuffle")).shuffle(items)
