@@ -137,6 +137,32 @@ class _Sizes:
         return stack[-1][0] if stack else 0
 
 
+def check_entries(content: object, path: str | os.PathLike) -> None:
+    """Refuses what was read where it holds more than ENTRIES, each counted as often as it is reached: lists that share lists grow without a limit.
+
+    Raises:
+        Refused: it does, or it holds itself.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value):
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set, frozenset)) else None
+        if inside is None:
+            return 1
+        if id(value) in sizes:
+            return sizes[id(value)]
+        sizes[id(value)] = ENTRIES + 1  # of one that holds itself
+        sizes[id(value)] = min(1 + sum(map(size, inside)), ENTRIES + 1)
+        return sizes[id(value)]
+
+    try:
+        many = size(content)
+    except RecursionError:
+        many = ENTRIES + 1
+    if many > ENTRIES:
+        raise Refused(f"{path} is refused: it holds more than {ENTRIES} entries, counted as often as they are reached, or lies too deep")
+
+
 def check_weights(state: dict, path: str | os.PathLike) -> None:
     """Refuses weights that would take more memory than the file's size allows when each is stored by itself, as a network stores them.
 

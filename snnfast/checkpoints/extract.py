@@ -106,6 +106,7 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
         _check_format(path)
         budget.check_archive(path)
         file = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SAFE)
+        budget.check_entries(file, path)
         kept = _kept(file, "", left)
         many = _tensors(kept)
     except (FileNotFoundError, PermissionError, IsADirectoryError, budget.Refused):

@@ -6,6 +6,7 @@ Only safe loading (`weights_only=True`); the network is built without memory fir
 import argparse
 import os
 import pickle
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -165,6 +166,9 @@ def load_checkpoint(
     return net.eval()
 
 
+_ONE_AT_A_TIME = threading.Lock()  # what safe loading allows is one list for all threads
+
+
 def _damage(path):
     """The first entry of an archive in which a byte has changed since it was written, or None."""
     if not zipfile.is_zipfile(path):
@@ -182,8 +186,9 @@ def safely(path):
         found = _damage(path)
         if found is None:
             # What trainers keep beside weights, their arguments: an object of attributes, which runs nothing.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with _ONE_AT_A_TIME, torch.serialization.safe_globals([argparse.Namespace]):
                 file = torch.load(path, map_location="cpu", weights_only=True)
+            budget.check_entries(file, path)
     except (FileNotFoundError, budget.Refused):
         raise
     except pickle.UnpicklingError as error:
@@ -193,7 +198,8 @@ def safely(path):
                 f"{path} holds {what}, which safe loading refuses, because such a file can run any code. `snnfast extract {path} NEW` (or "
                 f"snnfast.extract) takes the weights out without running anything; then load NEW"
             ) from None
-        raise ValueError(f"{path} is not a readable checkpoint: {first_line(error)}") from error
+        told = "safe loading refuses what it does" if "weights_only" in str(error) else first_line(error)
+        raise ValueError(f"{path} is not a readable checkpoint: {told}") from error
     except Exception as error:  # torch.load raises many kinds: truncated, not a zip file, a folder
         raise ValueError(f"{path} is not a readable checkpoint: {first_line(error)}") from error
     if found is not None:

@@ -13,6 +13,8 @@ from snnfast.checkpoints import budget, names
 from snnfast.checkpoints.holders import COUNTERS, held, unprefixed
 from snnfast.checkpoints.own import WEIGHTS, safely
 from snnfast.models import replaced
+from snnfast.nn import QCFS
+from snnfast.system.files import check_regular
 from snnfast.system.text import plain
 
 
@@ -40,7 +42,8 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     file = None if path.name.endswith(".index.json") else safely(path)
     state = _in_parts(path) if file is None else held(file, path, key)
     activations = _activations(file, net, path)
-    own = (replaced.put(copy.deepcopy(net), activations) if activations else net).state_dict()
+    like = replaced.put(copy.deepcopy(net), activations) if activations else net
+    own, thresholds = like.state_dict(), {f"{name}.thresh".lstrip(".") for name, m in like.named_modules() if isinstance(m, QCFS)}
     expected = {name: t for name, t in own.items() if not _is_counter(name)}
     found = _with_shared(_without_prefix(state, expected, path), expected)
     found = {name: t for name, t in found.items() if name in own or not _is_counter(name)}
@@ -51,9 +54,13 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
             wrong.append(f"{name} is no dense tensor")
         elif name.endswith("running_var") and bool((t < 0).any()):
             wrong.append(f"{name} has numbers below 0")
+        elif name in thresholds and not bool((t.to(like.dtype) > 0).all()):
+            wrong.append(f"{name} has thresholds that are not > 0")
         elif like.is_floating_point() != t.is_floating_point():
             wrong.append(f"{name} has dtype {checks.dtype_name(t.dtype)}, not {checks.dtype_name(like.dtype)}")
-        elif t.is_floating_point() and not bool(torch.isfinite(t).all()):
+        elif t.is_floating_point() and t.element_size() == 1:
+            wrong.append(f"{name} has dtype {checks.dtype_name(t.dtype)}")
+        elif t.is_floating_point() and not bool(torch.isfinite(t.to(like.dtype)).all()):
             wrong.append(f"{name} has numbers that are not finite")
     if wrong:
         raise ValueError(f"{path} does not hold the weights of {type(net).__name__}: {names.told(wrong)}")
@@ -119,11 +126,12 @@ def _with_shared(state, expected):
 
 def _in_parts(path):
     """The weights of all files that an index names."""
+    check_regular(path)
     try:
         parts = json.loads(path.read_text())["weight_map"].values()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no index of a file in several parts, which has weight_map") from error
     state = {}
     for name in dict.fromkeys(parts):

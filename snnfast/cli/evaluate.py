@@ -21,7 +21,7 @@ from snnfast.evaluation.progress_file import files_in, read
 from snnfast.reports.report import FILES
 from snnfast.runtime.network import SpikingNetwork, check_at
 from snnfast.system import processes
-from snnfast.system.files import whole
+from snnfast.system.files import check_regular, whole
 
 MOST_READ = 1_000_000  # steps that --at all reads
 
@@ -113,6 +113,7 @@ def _run(args, device):
     at = steps_of(args)
     out = folder_of(args)
     if args.log_json is not None:
+        check_regular(args.log_json)
         open(args.log_json, "a").close()  # told before anything runs
     net, name, data = load(args)
     images = data.test

@@ -125,7 +125,7 @@ def train(args, device):
     snn = convert(net, method, mode=args.mode, sample=sample)
     with progress(console) as bar:
         task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")
-        report = evaluate(snn, data.test, args.T, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))
+        report = evaluate(snn, data.test, args.T, memory=args.memory, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))
     report.facts = dict(training=dataclasses.asdict(settings))
     published, source = recipes.PUBLISHED.get((args.recipe, args.arch, args.data, settings.levels), (None, None))
     console.print(report.table(published))

@@ -69,7 +69,7 @@ def choose(
     >>> snn.choice.taken.images
     20
     """
-    checks.integer("T", T)
+    checks.steps("T", T)
     if energy is not None and checks.number("energy", energy) <= 0:
         raise ValueError(f"energy must be > 0, a share of the network's energy, got {energy}")
     if not 0 < checks.number("target", target) <= 1:

@@ -100,7 +100,7 @@ def calibrate_exit(
     """
     if not isinstance(snn, SpikingNetwork):
         raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
-    checks.integer("T", T)
+    checks.steps("T", T)
     if not 0 <= checks.number("error", error) < 1:
         raise ValueError(f"error must be in [0, 1), got {error}")
     steps = sorted({t for t in (powers_of_two(T) if at is None else check_at(at, T)) if t >= snn.method.least_T} | {T})

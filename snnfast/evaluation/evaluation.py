@@ -31,6 +31,19 @@ from snnfast.version import __version__
 FACTS = {"statistics", "start_stop", "profile", "peak", "not_idle", "not_finite"}  # what is kept of a batch beside its record
 
 
+def _check_batches(path, batches, images):
+    """Refuses batches that no evaluation has kept. images: how many there are, or None where a loader does not say."""
+    for record, facts, seconds in batches:
+        index = record["index"]
+        if not FACTS <= set(facts) or not isinstance(facts["profile"], dict) or type(facts["peak"]) is not int:
+            raise damaged(path, f"the facts of a batch in it are not {', '.join(sorted(FACTS))}")
+        numbers = index.ndim == 1 and index.dtype.kind in "iu" and (not index.size or int(index.min()) >= 0)
+        if not numbers or (images is not None and index.size and int(index.max()) >= images):
+            raise damaged(path, "a batch in it is of images that have no number")
+        if not 0 <= seconds < float("inf"):
+            raise damaged(path, "a batch in it took no time that is a number")
+
+
 def _summed(counts):
     """Dictionaries of numbers, added up by their keys."""
     found = collections.Counter()
@@ -117,8 +130,7 @@ class Evaluation:
             raise ValueError(f"{self.progress} holds a run already: resume goes on with it, overwrite replaces it")
         for path in files if resume else ():
             known, batches = read(path)
-            if not all(FACTS <= set(of) for _, of, _ in batches):
-                raise damaged(path, f"the facts of a batch in it are not {', '.join(sorted(FACTS))}")
+            _check_batches(path, batches, getattr(self.source, "images", None))
             if known is not None:
                 compare(known, facts, path)
             self.earlier += batches

@@ -124,7 +124,7 @@ class DirectNetwork(nn.Module):
 
     def __init__(self, arch: str, T: int, num_classes: int, in_channels: int, **own: Any):
         super().__init__()
-        self.T = checks.integer("T", T)
+        self.T = checks.steps("T", T)
         checks.integer("num_classes", num_classes)
         checks.integer("in_channels", in_channels)
         self.config = dict(arch=arch, T=T, num_classes=num_classes, in_channels=in_channels, **own)
@@ -145,4 +145,4 @@ class DirectNetwork(nn.Module):
             raise ValueError(f"x must be {told}, got shape {tuple(x.shape)}")
         if self.frames:
             return self.answer(self.features(x.transpose(0, 1), x.size(1)))
-        return self.answer(self.features(x, checks.integer("T", self.T)))
+        return self.answer(self.features(x, checks.steps("T", self.T)))

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from snnfast import checks, nn
 from snnfast.models.activation import LAYERWISE
-from snnfast.nn import Quantised
+from snnfast.nn import Quantised, threshold_of
 from snnfast.system.text import first_line, plain
 
 RELUS = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
@@ -57,7 +57,9 @@ def to_quantised(
     if not relus:
         raise ValueError(f"net has no ReLU layer ({', '.join(cls.__name__ for cls in RELUS)} from 0 on) to put {activation!r} in place of")
     for old in relus.values():
-        new = _put(new, old, LAYERWISE[activation](levels=levels, theta=theta).to(_like(net)).train(old.training))
+        layer = LAYERWISE[activation](levels=levels, theta=theta).to(_like(net)).train(old.training)
+        checks.positive(f"theta in {checks.dtype_name(_like(net).dtype)}", threshold_of(layer))
+        new = _put(new, old, layer)
     if sample is not None:
         _check_functions(new, sample)
     return new
@@ -72,7 +74,7 @@ def _check_plain(net):
             raise ValueError(
                 f"{name or 'net'} ({type(m).__name__}) is a ReLU with a forward of its own, which an activation would not have"
             )
-        if m._forward_hooks or m._forward_pre_hooks:
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
             raise ValueError(f"{name or 'net'} ({type(m).__name__}) has hooks, which an activation would not have: take them off")
 
 
@@ -131,7 +133,7 @@ def _check_in_place(net, sample):
 class _Functions(TorchFunctionMode):
     """Finds ReLUs that are called as functions. inside: the layers whose forwards run, the innermost last."""
 
-    NAMES = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "threshold", "threshold_")
+    NAMES = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "threshold", "_threshold", "threshold_")
     CLIPS = ("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_")  # from 0 on
 
     def __init__(self):

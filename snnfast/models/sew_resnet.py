@@ -178,6 +178,7 @@ def _sew(layers):
         connect: Literal["ADD", "AND", "IAND"] = "ADD", T: int = 4, num_classes: int = 1000, in_channels: int = 3,
         zero_init_residual: bool = False,
     ) -> SEWResNet:  # fmt: skip
+        checks.choice("connect", connect, tuple(CONNECT))
         return SEWResNet(f"sew_resnet{layers}", layers, connect, T, num_classes, in_channels, zero_init_residual)
 
     return _named(build, f"sew_resnet{layers}", f"""SEW-ResNet-{layers} (Fang et al., NeurIPS 2021), with the authors' names.

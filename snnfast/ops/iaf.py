@@ -14,6 +14,8 @@ from snnfast.ops.neuron import IAFState, Neuron
 NEGATIVE = ("stbif", "snm")
 GAMMA = {"zif": 1.0, "triangle": 1.0, "rectangle": 1.0, "box": 1.0, "atan": 2.0, "sigmoid": 4.0}
 
+SMALLEST = 2.0**-126  # of fp32, whose exponent is whole
+
 OPS = Neuron("iaf", equation, compiled=True)
 iaf_fwd, iaf_out, iaf_bwd = OPS.fwd, OPS.out, OPS.bwd
 
@@ -28,6 +30,8 @@ def _rule(
     checks.choice("surrogate", surrogate, tuple(GAMMA))
     v_reset = checks.number("v_reset", v_reset) + 0.0  # -0 is 0
     gamma = GAMMA[surrogate] if gamma is None else checks.number("gamma", gamma, positive=True)
+    if surrogate == "box" and gamma < SMALLEST:
+        raise ValueError(f"gamma must be >= {SMALLEST:.2g}, the smallest number of fp32, for a box, got {gamma}")
     n_min, p_max = caps_of(negative, caps, memory)
     offset = checks.number("offset", offset) + 0.0
     if tau is not None:

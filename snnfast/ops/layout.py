@@ -13,6 +13,8 @@ import torch
 from snnfast import checks
 from snnfast.engines.reference.multistep import spread
 
+SMALLEST, LARGEST = 2.0**-149, torch.finfo(torch.float32).max  # of fp32
+
 
 class Layout:
     """The order of the dimensions of one step in memory, read off x (`step`: x without its time axis, if it has one)."""
@@ -121,6 +123,8 @@ def threshold(name, theta, x, layout, plain=False):
         t, inner = layout.pattern(name, theta)
         return t.to(accumulator(x.dtype)).contiguous(), inner
     value = checks.number(name, theta, positive=True)
+    if plain and not SMALLEST <= value <= LARGEST and x.dtype != torch.float64:
+        raise ValueError(f"{name} must be a number of fp32, {SMALLEST:.2g} to {LARGEST:.2g}, got {value}")
     if plain and x.is_cpu and not torch.is_inference_mode_enabled():
         return _number(value, accumulator(x.dtype)), 1
     return torch.full((1,), value, dtype=accumulator(x.dtype), device=x.device), 1

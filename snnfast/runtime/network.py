@@ -111,7 +111,7 @@ class SpikingNetwork(torch.nn.Module):
     def check(self, x, T, chunk=None):
         """Refuses what no run takes."""
         checks.tensor("x", x)
-        checks.integer("T", T)
+        checks.steps("T", T)
         self.method.check_T(T)
         if chunk is not None:
             checks.integer("chunk", chunk)
@@ -241,7 +241,7 @@ class SpikingNetwork(torch.nn.Module):
 
     def _means(self, x, T, at, chunk):
         """What the network answers at each t, [len(at), B, ...]."""
-        checks.integer("T", T)
+        checks.steps("T", T)
         sums = self._sums(self._outputs(x, T, chunk), check_at(at, T))
         return torch.stack([y for _, y in self._answers(sums)])
 

@@ -14,6 +14,7 @@ from snnfast.system.text import cell
 def whole(path):
     """A path to write to in place of `path`, which it becomes at the end."""
     path = Path(path)
+    check_regular(path)
     part = path.with_name(f".part-{path.name}")
     try:
         yield part

@@ -22,7 +22,7 @@ from snnfast.models import replaced
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.channelwise import to_channelwise
 from snnfast.nn.masking import rows_are
-from snnfast.system.files import save_text, whole
+from snnfast.system.files import check_regular, save_text, whole
 from snnfast.system.memory import budget, parse
 from snnfast.system.text import first_line
 from snnfast.training import memory_plan
@@ -207,9 +207,12 @@ class Training:
         self.out.mkdir(parents=True, exist_ok=True)
         if not (self.out / "last.pt").exists():
             return
+        check_regular(self.out / "last.pt")
         try:
             file = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
             missing = set(_STATE) - set(file)
+            if not missing and not (isinstance(file["settings"], dict) and isinstance(file["state_dict"], dict)):
+                missing = {"settings", "state_dict"}
         except Exception as error:  # torch.load raises many kinds
             told = first_line(error)
             raise ValueError(f"{self.out / 'last.pt'} is not readable, so nothing can be resumed: {told}") from error

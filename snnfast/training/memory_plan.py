@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from snnfast.system import memory
 from snnfast.training.optimisers import STATES
 
-IDLE = 96 << 20  # libraries' own
+IDLE = 128 << 20  # libraries' own
 # Of what is kept and what is beside it: on a CPU blocks of other sizes than the freed ones, between which glibc's heap has gaps (measured on ResNets:
 # peaks of 1.3 to 1.7 times the values, 1.0 times with blocks that are mapped one by one, which takes twice the time).
 GAPS = {"cpu": 1.8, "cuda": 1.2}
@@ -56,12 +56,14 @@ def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None
     few, many = (_kept(net, image, B, amp, device) for B in FEW)
     gaps = GAPS["cuda" if torch.device(device).type == "cuda" else "cpu"]
     each, largest = (gaps * max(0, (b - a) / (FEW[1] - FEW[0])) for a, b in zip(few, many))
-    constant = max(0, few[0] - FEW[0] * each)
+    constant = max(0, gaps * few[0] - FEW[0] * each)
     trained = sum(p.nbytes for p in net.parameters() if p.requires_grad)
     fixed = dict(
         {"in use": memory.used(device), "reserve": IDLE},  # the weights are in use already
+        copies=0 if amp is None else trained // 2,  # of the weights, which autocast keeps
         gradients=trained,
-        optimiser=STATES[optimiser] * trained,
+        optimiser=STATES[optimiser] * trained
+        + min(trained, BESIDE * max((p.nbytes for p in net.parameters()), default=0)),  # its own copies too
     )
     per_image = dict(kept=each, beside=BESIDE * largest, images=ON_THEIR_WAY * image.nbytes)
     fixed["kept"] = constant

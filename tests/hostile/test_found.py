@@ -232,3 +232,113 @@ def test_a_store_of_a_run_that_kept_nothing_is_begun(tmp_path):
     Store(path, dict(a=2)).close()
     with pytest.raises(ValueError, match="holds another run: a was 2, is 3"):
         Store(path, dict(a=3))
+
+
+def shared_lists(deep):
+    """Lists that hold a list twice, that holds a list twice ...: few objects, 2^deep entries."""
+    inner = ["x"]
+    for _ in range(deep):
+        inner = [inner, inner]
+    return inner
+
+
+def test_lists_that_share_lists_are_counted_as_they_are_reached(tmp_path):
+    """Filled from the outside in, so that a reader of instructions sees each while it is empty."""
+    from snnfast.checkpoints.budget import Refused, check_entries
+
+    check_entries(shared_lists(10), "x")
+    for content in (shared_lists(40), {"a": (shared_lists(30), 1)}):
+        with pytest.raises(Refused, match="more than 1000000 entries"):
+            check_entries(content, "x")
+    itself = []
+    itself.append(itself)
+    with pytest.raises(Refused):
+        check_entries(itself, "x")
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(Refused, match="lies too deep"):
+        check_entries(deep, "x")
+    path = tmp_path / "net.pt"
+    outer = [[], []]
+    rows = [[] for _ in range(40)]
+    for a, b in zip(rows, [*rows[1:], ["x"]]):
+        a.extend((b, b))
+    outer[0] = rows[0]
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "config": outer}, path)
+    for call in (lambda: snnfast.load_checkpoint(path), lambda: snnfast.load_weights(torch.nn.Linear(1, 2), path)):
+        with pytest.raises(ValueError, match="is refused"):
+            call()
+
+
+def test_reports_do_not_replace_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "report.json").write_text(json.dumps(dict(at=[1], accuracy=[50.0], images=10, seconds=1.0)))
+    with pytest.raises(ValueError, match="no regular file"):
+        load_report(tmp_path / "report.json").save_json(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "m.index.json")
+    with pytest.raises(ValueError, match="no regular file"):
+        snnfast.load_weights(torch.nn.Linear(1, 2), tmp_path / "m.index.json")
+
+
+def test_files_with_arguments_beside_weights_in_many_threads(tmp_path):
+    """What safe loading allows is one list for all threads."""
+    import argparse
+    from concurrent.futures import ThreadPoolExecutor
+
+    net = torch.nn.Linear(2, 3)
+    torch.save({"model": net.state_dict(), "args": argparse.Namespace(lr=0.1)}, tmp_path / "net.pt")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: snnfast.load_weights(torch.nn.Linear(2, 3), tmp_path / "net.pt").weight, range(80)))
+    assert all(torch.equal(w, net.weight) for w in found)
+
+
+@pytest.mark.parametrize("change", ["index", "seconds", "profile", "peak"])
+def test_a_batch_that_no_evaluation_kept(checkpoint, tmp_path, capsys, change):
+    from snnfast.evaluation import per_image
+
+    line = ["eval", str(checkpoint), "--T", "2", "--images", "4", "--out", str(tmp_path / "run"), "--resume"]
+    assert main(line) == 0
+    with sqlite3.connect(files_in(tmp_path / "run")[0]) as db:
+        record, facts = db.execute("SELECT record, facts FROM batches").fetchone()
+        record, facts = per_image.from_bytes(record), json.loads(facts)
+        if change == "index":
+            record["index"] = record["index"] + 999
+        elif change != "seconds":
+            facts[change] = None
+        db.execute("UPDATE batches SET record = ?, facts = ?", (per_image.to_bytes(record), json.dumps(facts)))
+        if change == "seconds":
+            db.execute("UPDATE batches SET seconds = -5")
+    db.close()
+    capsys.readouterr()
+    assert main(line) == 2
+    told = capsys.readouterr().err
+    assert "progress.sqlite is damaged" in told and "--overwrite starts anew" in told
+
+
+def test_numbers_beyond_fp32_are_named():
+    x = torch.ones(2, 3)
+    for theta in (1e39, 1e-46):
+        with pytest.raises(ValueError, match="theta must be a number of fp32"):
+            snnfast.iaf(x, theta)
+        assert snnfast.iaf(x.double(), theta)[0].shape == (2, 3)
+    with pytest.raises(ValueError, match="gamma must be >= 1.2e-38"):
+        snnfast.iaf(x, 1.0, surrogate="box", gamma=1e-60)
+    with pytest.raises(ValueError, match="theta in float16 must be > 0 and finite"):
+        snnfast.to_quantised(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()).half(), theta=1e5)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), snnfast.nn.QCFS(4, 1.0), torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="T must be <= 2\\^24"):
+        snnfast.convert(net)(torch.rand(1, 2), 1 << 40)
+
+
+def test_thresholds_and_weights_that_fp32_does_not_hold(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), snnfast.nn.QCFS(4, 1.0))
+    for name, value, message in (
+        ("1.thresh", -1.0, "has thresholds that are not > 0"),
+        ("0.weight", 1e300, "has numbers that are not finite"),
+    ):
+        state = {key: t.double() for key, t in net.state_dict().items()}
+        state[name] = torch.full_like(state[name], value)
+        torch.save(state, tmp_path / "net.pt")
+        with pytest.raises(ValueError, match=f"{name} {message}"):
+            snnfast.load_weights(net, tmp_path / "net.pt")
