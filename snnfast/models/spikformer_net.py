@@ -6,12 +6,13 @@ F: a 1x1 convolution or a linear layer and its batch norm; SN: neurons with thet
 (Zhou et al., "Spikformer: when spiking neural network meets transformer", ICLR 2023.)
 """
 
-import torch
+from functools import partial
+from typing import Any
+
 from torch import nn
 
-from snnfast import checks
-from snnfast.models.direct import DirectNetwork, each_step, over_time, register
-from snnfast.models.spiking_attention import Projection, attention, check_heads, neuron
+from snnfast.models.direct import each_step, register
+from snnfast.models.spiking_attention import Projection, SpikingTransformer, attention, neuron
 
 
 class Attention(Projection):
@@ -80,27 +81,12 @@ class Tokens(nn.Module):
         return (x + self._spikes("rpe", x)).flatten(3)
 
 
-class Spikformer(DirectNetwork):
-    """See `spikformer`."""
+class Spikformer(SpikingTransformer):
+    """See `spikformer`. small: for CIFAR."""
 
-    def __init__(
-        self, arch: str, depth: int, dim: int, heads: int, mlp_ratio: float, T: int, num_classes: int, in_channels: int, small: bool
-    ):
-        super().__init__(arch, T, num_classes, in_channels, depth=depth, dim=dim, heads=heads, mlp_ratio=mlp_ratio)
-        check_heads(dim, heads)
-        hidden = int(dim * checks.number("mlp_ratio", mlp_ratio, positive=True))
-        self.patch_embed = Tokens(in_channels, dim, (2, 3) if small else (0, 1, 2, 3))
-        self.block = nn.ModuleList(Block(dim, heads, hidden, small) for _ in range(checks.integer("depth", depth)))
-        self.head = nn.Linear(dim, num_classes)
-
-    def features(self, x: torch.Tensor, T: int) -> torch.Tensor:
-        x = self.patch_embed(over_time(x, T))
-        for block in self.block:
-            x = block(x)
-        return x.mean(-1)
-
-    def answer(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(features.mean(0))
+    def __init__(self, arch: str, small: bool, *own: Any):
+        pools = (2, 3) if small else (0, 1, 2, 3)
+        super().__init__(arch, partial(Tokens, pools=pools), partial(Block, linear=small), *own)
 
 
 @register
@@ -119,7 +105,7 @@ def spikformer(
     >>> net(torch.randn(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    return Spikformer("spikformer", depth, dim, heads, mlp_ratio, T, num_classes, in_channels, small=False)
+    return Spikformer("spikformer", False, depth, dim, heads, mlp_ratio, T, num_classes, in_channels)
 
 
 @register
@@ -134,4 +120,4 @@ def spikformer_cifar(
     >>> net(torch.randn(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    return Spikformer("spikformer_cifar", depth, dim, heads, mlp_ratio, T, num_classes, in_channels, small=True)
+    return Spikformer("spikformer_cifar", True, depth, dim, heads, mlp_ratio, T, num_classes, in_channels)

@@ -5,11 +5,13 @@ q, k and v are spikes; with h heads of d = C/h channels, for each of them
     y = q k^T v / 8        a sum of whole numbers, whatever d is, in whichever order; a neuron with theta = 1/2 follows
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from snnfast import checks
-from snnfast.models.direct import Spikes
+from snnfast.models.direct import DirectNetwork, Spikes, over_time
 
 SCALE = 0.125
 
@@ -27,11 +29,6 @@ def attention(q, k, v, heads):
         d, N = q.shape[-2:]
         y = (v @ k.mT) @ q if N > d else v @ (k.mT @ q)  # the shorter way
         return y.flatten(2, 3) * SCALE
-
-
-def check_heads(dim, heads):
-    if checks.integer("dim", dim) % checks.integer("heads", heads) or dim % 8:
-        raise ValueError(f"dim must be a multiple of heads and of 8, got dim {dim} and heads {heads}")
 
 
 class Projection(nn.Module):
@@ -55,3 +52,31 @@ class Projection(nn.Module):
         else:
             z = norm(layer(z))
         return z.unflatten(0, x.shape[:2])
+
+
+class SpikingTransformer(DirectNetwork):
+    """Tokens, blocks, and a last layer of the mean over tokens and steps. tokens: [T, B, C, H, W] -> [T, B, dim, N].
+
+    block: makes one, of (dim, heads, hidden channels of its MLP).
+    """
+
+    def __init__(
+        self, arch: str, tokens: Callable, block: Callable, depth: int, dim: int, heads: int, mlp_ratio: float, T: int, num_classes: int,
+        in_channels: int,
+    ):  # fmt: skip
+        super().__init__(arch, T, num_classes, in_channels, depth=depth, dim=dim, heads=heads, mlp_ratio=mlp_ratio)
+        if checks.integer("dim", dim) % checks.integer("heads", heads) or dim % 8:
+            raise ValueError(f"dim must be a multiple of heads and of 8, got dim {dim} and heads {heads}")
+        hidden = int(dim * checks.number("mlp_ratio", mlp_ratio, positive=True))
+        self.patch_embed = tokens(in_channels, dim)
+        self.block = nn.ModuleList(block(dim, heads, hidden) for _ in range(checks.integer("depth", depth)))
+        self.head = nn.Linear(dim, num_classes)
+
+    def features(self, x, T):
+        x = self.patch_embed(over_time(x, T))
+        for block in self.block:
+            x = block(x)
+        return x.mean(-1)
+
+    def answer(self, features):
+        return self.head(features.mean(0))

