@@ -41,9 +41,9 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     path = Path(path)
     file = None if path.name.endswith(".index.json") else safely(path)
     state = _in_parts(path) if file is None else held(file, path, key)
-    activations = _activations(file, net, path)
-    like = replaced.put(copy.deepcopy(net), activations) if activations else net
-    own, thresholds = like.state_dict(), {f"{name}.thresh".lstrip(".") for name, m in like.named_modules() if isinstance(m, QCFS)}
+    activations = _activations(file, path)
+    twin = _with_activations(net, activations, path)
+    own, thresholds = twin.state_dict(), {f"{name}.thresh".lstrip(".") for name, m in twin.named_modules() if isinstance(m, QCFS)}
     expected = {name: t for name, t in own.items() if not _is_counter(name)}
     found = _with_shared(_without_prefix(state, expected, path), expected)
     found = {name: t for name, t in found.items() if name in own or not _is_counter(name)}
@@ -70,19 +70,25 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     return net
 
 
-def _activations(file, net, path):
+def _activations(file, path):
     """Those that `save_checkpoint` tells of a network of one's own, which then stand in place of its ReLUs."""
     if not isinstance(file, dict) or file.get("format") != WEIGHTS:
         return {}
     found = file.get("activations")
     if not isinstance(found, dict) or not all(isinstance(name, str) and isinstance(of, dict) for name, of in found.items()):
         raise ValueError(f"{path} is damaged: it does not say what its activations are")
+    budget.check_activations(found, path)
+    return found
+
+
+def _with_activations(net, activations, path):
+    """A copy of the network with them, on which the file is checked before the network changes; the network itself where there are none."""
+    if not activations:
+        return net
     try:
-        budget.check_activations(found, path)
-        replaced.put(copy.deepcopy(net), found)
+        return replaced.put(copy.deepcopy(net), activations)
     except ValueError as error:
         raise ValueError(f"{path} does not hold the weights of {type(net).__name__}: {error}") from error
-    return found
 
 
 def _is_counter(name):

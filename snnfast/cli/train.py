@@ -54,16 +54,11 @@ def _refused(args):
     if args.weights is None:
         return {}
     check_regular(args.weights)
-    with open(args.weights, "rb") as file:
-        return dict(weights=hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file))
-
-
-def _digest(file):
-    """Of Python before 3.11."""
     found = hashlib.sha256()
-    while part := file.read(1 << 20):
-        found.update(part)
-    return found.hexdigest()
+    with open(args.weights, "rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return dict(weights=found.hexdigest())
 
 
 def _of_arch(args):

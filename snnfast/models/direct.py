@@ -10,7 +10,7 @@ from torch import nn
 from snnfast import checks
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
-from snnfast.ops.plif import plif
+from snnfast.ops.plif import first_w, plif
 
 BY_NAME: dict[str, Callable] = {}  # name -> the function that builds it
 
@@ -21,7 +21,11 @@ def register(build):
     return build
 
 
-class Spikes(nn.Module):
+class OnSteps(nn.Module):
+    """A layer that takes [T, B, ...] itself; others are given all steps as one batch."""
+
+
+class Spikes(OnSteps):
     """A neuron layer whose spikes are 0 or 1: x [T, ...] -> s [T, ...], from rest in every call. It has no entry in a state dict, as the authors'.
 
     theta: the threshold.  tau: its time constant in steps, None without a leak.  options: those of `snnfast.iaf`, or with tau of `snnfast.lif`.
@@ -45,7 +49,7 @@ class Spikes(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in told.items())
 
 
-class LearntSpikes(nn.Module):
+class LearntSpikes(OnSteps):
     """A leaky neuron layer whose time constant is learnt, with theta = 1 and spikes of 0 or 1: x [T, ...] -> s [T, ...], from rest in every call.
 
     Its parameter `w`, 1/tau = sigmoid(w), is one number, in `shape`: [] or [1], as in a checkpoint.
@@ -54,9 +58,7 @@ class LearntSpikes(nn.Module):
 
     def __init__(self, init_tau: float = 2.0, shape: tuple[int, ...] = (), **options: Any):
         super().__init__()
-        if checks.number("init_tau", init_tau) <= 1:
-            raise ValueError(f"init_tau must be > 1 time step, got {init_tau}")
-        self.w, self.options = nn.Parameter(torch.full(shape, -math.log(init_tau - 1.0))), options
+        self.w, self.options = nn.Parameter(torch.full(shape, first_w(init_tau))), options
 
     def forward(self, x):
         return plif(x, 1.0, self.w, **self.options)[0]
@@ -65,7 +67,7 @@ class LearntSpikes(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
-class EachStep(nn.Module):
+class EachStep(OnSteps):
     """Layers without a state, on all steps at once: x [T, B, ...] -> [T, B, ...]. Batch statistics are over time, images and places together."""
 
     def __init__(self, *layers: nn.Module):
@@ -77,16 +79,12 @@ class EachStep(nn.Module):
 
 
 class EachLayer(nn.Sequential):
-    """Layers one after the other, those with a state or of a step's own on [T, B, ...], the others on all steps at once."""
+    """Layers one after the other, `OnSteps` on [T, B, ...], the others on all steps at once."""
 
     def forward(self, x):
         for layer in self:
-            x = layer(x) if isinstance(layer, (Spikes, LearntSpikes, EachStep, OnSteps)) else each_step(layer, x)
+            x = layer(x) if isinstance(layer, OnSteps) else each_step(layer, x)
         return x
-
-
-class OnSteps(nn.Module):
-    """What takes [T, B, ...] itself."""
 
 
 class SharedDropout(OnSteps):

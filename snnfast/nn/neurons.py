@@ -15,7 +15,7 @@ from snnfast.equations.bind import signed
 from snnfast.nn.quantised import Quantised, spread
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
-from snnfast.ops.plif import plif
+from snnfast.ops.plif import first_w, plif
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.ops.qcfs import qcfs
 
@@ -230,13 +230,12 @@ class PLIF(IF):
     """
 
     def __init__(self, init_tau: float = 2.0, theta: float | torch.Tensor = 1.0, *, v0: float | torch.Tensor = 0.0, **options: Any):
-        if checks.number("init_tau", init_tau) <= 1:
-            raise ValueError(f"init_tau must be > 1 time step, got {init_tau}")
+        w = first_w(init_tau)
         unknown = set(options) - {*_PLIF, "channelwise", "axis", "carry"}
         if unknown:
             raise TypeError(f"PLIF got unexpected options: {', '.join(sorted(unknown))}")
         super().__init__(theta=theta, v0=v0, **options)
-        self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
+        self.w = nn.Parameter(torch.tensor(w))
 
     def fire(self, x, T=None, **run):
         return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **self.given(run))

@@ -29,9 +29,7 @@ def _rule(
     checks.choice("unit", unit, ("volts", "normalised"))
     checks.choice("surrogate", surrogate, tuple(GAMMA))
     v_reset = checks.number("v_reset", v_reset) + 0.0  # -0 is 0
-    gamma = GAMMA[surrogate] if gamma is None else checks.number("gamma", gamma, positive=True)
-    if surrogate == "box" and gamma < SMALLEST:
-        raise ValueError(f"gamma must be >= {SMALLEST:.2g}, the smallest number of fp32, for a box, got {gamma}")
+    gamma = gamma_of(surrogate, gamma)
     n_min, p_max = caps_of(negative, caps, memory)
     offset = checks.number("offset", offset) + 0.0
     if tau is not None:
@@ -44,6 +42,16 @@ def _rule(
         unit == "normalised", bool(strict), reset == "hard", v_reset, negative or "none", n_min, p_max, surrogate, gamma, bool(detach_reset),
         bool(memory), offset, 0.0 if tau is None else float(tau), bool(decay_input), bool(product),
     )  # fmt: skip
+
+
+def gamma_of(surrogate, gamma):
+    """The width or steepness that was given, or the surrogate's own."""
+    if gamma is None:
+        return GAMMA[surrogate]
+    gamma = checks.number("gamma", gamma, positive=True)
+    if surrogate == "box" and gamma < SMALLEST:
+        raise ValueError(f"gamma must be >= {SMALLEST:.2g}, the smallest number of fp32, for a box, got {gamma}")
+    return gamma
 
 
 _known_rule = functools.lru_cache(256, typed=True)(_rule)

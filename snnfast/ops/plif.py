@@ -14,6 +14,13 @@ from snnfast.ops.neuron import IAFState, Neuron
 OPS = Neuron("plif", equation, compiled=True)
 
 
+def first_w(init_tau: float) -> float:
+    """w with 1/sigmoid(w) = init_tau."""
+    if checks.number("init_tau", init_tau) <= 1:
+        raise ValueError(f"init_tau must be > 1 time step, got {init_tau}")
+    return -math.log(init_tau - 1.0)
+
+
 def rho_of(w: float | Tensor) -> float | Tensor:
     """1/tau = sigmoid(w), by torch for a tensor, whose gradient passes."""
     if isinstance(w, Tensor):

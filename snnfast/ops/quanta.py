@@ -6,10 +6,11 @@ from typing import Literal
 from torch import Tensor
 
 from snnfast import checks
+from snnfast.checks import MOST_STEPS
 from snnfast.equations.neurons import quanta as equation
 from snnfast.equations.neurons.quanta import Rule
-from snnfast.ops.iaf import GAMMA, SMALLEST, caps_of
-from snnfast.ops.neuron import MOST_STEPS, IAFState, Neuron
+from snnfast.ops.iaf import GAMMA, caps_of, gamma_of
+from snnfast.ops.neuron import IAFState, Neuron
 
 OPS = Neuron("quanta", equation, compiled=True)
 LADDERS = ("uniform", "power")
@@ -31,9 +32,7 @@ def rule_of(m=1, ladder="uniform", unit="normalised", negative=None, caps=None, 
     for i, cap in enumerate((n_min, p_max)):
         if math.isfinite(cap) and cap != int(cap):
             raise ValueError(f"caps[{i}] must be a whole number of quanta, got {cap}")
-    gamma = GAMMA[surrogate] if gamma is None else checks.number("gamma", gamma, positive=True)
-    if surrogate == "box" and gamma < SMALLEST:
-        raise ValueError(f"gamma must be >= {SMALLEST:.2g}, the smallest number of fp32, for a box, got {gamma}")
+    gamma = gamma_of(surrogate, gamma)
     return Rule(m, ladder, unit == "normalised", negative or "none", n_min, p_max, surrogate, gamma, bool(detach_reset))
 
 

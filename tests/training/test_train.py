@@ -32,6 +32,18 @@ class Killed(Exception):
     pass
 
 
+def killed_after(epochs):
+    """For `on_epoch`."""
+    seen = []
+
+    def until(entry):
+        seen.append(entry)
+        if len(seen) == epochs:
+            raise Killed
+
+    return until
+
+
 def same_state(a, b):
     return list(a.state_dict()) == list(b.state_dict()) and all(
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values())
@@ -46,16 +58,9 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
     data = small_data()
     whole = loop.train(SETTINGS, data, tmp_path / "whole")
     for stop in range(1, 4):
-
-        def until(entry, stop=stop, seen=[]):  # noqa: B006
-            seen.append(entry)
-            if len(seen) == stop:
-                seen.clear()
-                raise Killed
-
         out = tmp_path / f"part{stop}"
         with pytest.raises(Killed):
-            loop.train(SETTINGS, data, out, on_epoch=until)
+            loop.train(SETTINGS, data, out, on_epoch=killed_after(stop))
         assert same_state(loop.train(SETTINGS, data, out, resume=True), whole)
         assert untimed(out / "log.jsonl") == untimed(tmp_path / "whole/log.jsonl")
     assert [(e["stage"], e["epoch"]) for e in untimed(out / "log.jsonl")] == [(1, 1), (1, 2), (2, 1), (2, 2)]
@@ -321,16 +326,9 @@ def test_a_network_of_ones_own_stopped_and_resumed(tmp_path):
     whole = loop.train(OWN, data, tmp_path / "whole", net=net)
     assert type(whole.relu) is snnfast.nn.CSQCFS and all(torch.equal(t, first[name]) for name, t in net.state_dict().items())
     for stop in (1, 3):
-
-        def until(entry, stop=stop, seen=[]):  # noqa: B006
-            seen.append(entry)
-            if len(seen) == stop:
-                seen.clear()
-                raise Killed
-
         out = tmp_path / f"part{stop}"
         with pytest.raises(Killed):
-            loop.train(OWN, data, out, net=net, on_epoch=until)
+            loop.train(OWN, data, out, net=net, on_epoch=killed_after(stop))
         assert same_state(loop.train(OWN, data, out, net=net, resume=True), whole)
     x = data.test[0][0][None]
     assert torch.equal(snnfast.load_weights(Own().eval(), tmp_path / "whole/model.pt")(x), whole(x))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from snnfast import nn
+from snnfast.checks import MOST_STEPS
 from snnfast.conversion.method import Method, register
 from snnfast.conversion.methods.stbif import STBIF
-from snnfast.ops.neuron import MOST_STEPS
 from snnfast.ops.quanta import rule_of
 
 POWER = """@inproceedings{huang2025differential,
