@@ -179,6 +179,8 @@ def _conversion(p):
 
 def _eval(p):
     _checkpoint(p)
+    p.set_defaults(T=None)
+    next(a for a in p._actions if a.dest == "T").help = "time steps (default 64, or those of a network trained as a spiking one)"
     p.usage, p.description = f"{p.usage}\n{p.description}", None  # a line less, so that it fits on a screen
     p.add_argument("--at", nargs="+", metavar="t", help="steps to read, or 'all' (default 1, 2, 4, ... T)")
     p.add_argument("--out", metavar="FOLDER", help="for the results (default runs/eval/CHECKPOINT-DATA-METHOD-T)")

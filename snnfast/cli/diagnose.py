@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from snnfast import checks
+from snnfast.cli import own_network
 from snnfast.cli.console import plain_console
 from snnfast.cli.evaluate import converted, load
 from snnfast.evaluation.diagnosis import diagnose
@@ -15,6 +16,7 @@ def run(args, device):
     checks.steps("T", args.T)
     checks.integer("images", args.images)
     net, _, data = load(args)
+    own_network.check_converts(args, net, "diagnose compares a spiking network with the one that it was converted from")
     snn = converted(args, net, data).to(device)
     images = torch.stack([data.test[i][0] for i in range(min(args.images, len(data.test)))]).to(device)
     found = diagnose(snn, images, args.T)

@@ -16,6 +16,7 @@ from snnfast.cli.console import plain_console
 from snnfast.cli.progress import progress
 from snnfast.cli.signals import put_off
 from snnfast.conversion.convert import convert
+from snnfast.conversion.direct import is_direct
 from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
 from snnfast.reports.report import FILES
@@ -109,19 +110,23 @@ def run(args, device):
 
 def _run(args, device):
     console = plain_console(quiet=processes.rank() > 0)
+    loaded = load(args) if args.T is None and args.model is not None else None
+    if args.T is None:
+        args.T = loaded[0].T if loaded and is_direct(loaded[0]) else 64
     checks.steps("T", args.T)
     at = steps_of(args)
     out = folder_of(args)
     if args.log_json is not None:
         check_regular(args.log_json)
         open(args.log_json, "a").close()  # told before anything runs
-    net, name, data = load(args)
+    net, name, data = loaded or load(args)
     images = data.test
     if args.images is not None:
         images = Subset(data.test, range(min(checks.integer("images", args.images), len(data.test))))
     snn = converted(args, net, data)
     evaluation = Evaluation(
-        snn, images, args.T, at, args.memory, ann=net, batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
+        snn, images, args.T, at, args.memory, ann=None if is_direct(net) else net,
+        batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
         products=args.products, deterministic=args.deterministic,
         statistics=args.statistics, start_stop=args.start_stop, workers=args.workers, graphs=args.cuda_graphs,
         progress=out, resume=args.resume, overwrite=args.overwrite,

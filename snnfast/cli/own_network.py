@@ -13,6 +13,7 @@ from snnfast import checks
 from snnfast import data as data_sets
 from snnfast.checkpoints.weights import load_weights
 from snnfast.conversion.convert import convert
+from snnfast.conversion.direct import is_direct
 from snnfast.data.preprocessing import preprocessing_of
 from snnfast.graph import guard
 from snnfast.models import replaced
@@ -101,6 +102,12 @@ def for_training(args, settings, data):
     return net
 
 
+def check_converts(args, net, why):
+    """Refuses a network that is a spiking one already."""
+    if is_direct(net):
+        raise ValueError(f"--model {args.model} is a network that was trained as a spiking one: {why}; eval runs it as it is")
+
+
 def data_of(args):
     """(name, its `Data`) for a network of one's own, which says nothing of its images."""
     if args.data is None:
@@ -154,6 +161,14 @@ def thresholds_of(args):
 def converted(args, net, data, options):
     """What `convert` makes of it. Without calibration images it is captured for an image of the test set."""
     given = thresholds_of(args)
+    if is_direct(net):
+        if args.method is not None or args.calibrate is not None or given or args.read is not None or options:
+            asked = ["--method"] * (args.method is not None) + ["--calibrate"] * (args.calibrate is not None)
+            told = next(iter([*asked, *(f"--{name.replace('_', '-')}" for name in [*given, *options]), "--read"]))
+            raise ValueError(
+                f"--model {args.model} is a network that was trained as a spiking one, whose neurons stay: {told} is for others"
+            )
+        return convert(net)
     loader = images(args, data)
     if loader is None and not any(is_quantised(m) for m in net.modules()):
         raise ValueError(

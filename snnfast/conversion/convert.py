@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 
 from snnfast import checks, nn
-from snnfast.conversion import choice, functions, max_pooling, relu_thresholds
+from snnfast.conversion import choice, direct, functions, max_pooling, relu_thresholds
 from snnfast.conversion.calibration import Images
+from snnfast.conversion.direct import is_direct
 from snnfast.conversion.inputs import OPTIONS, Constant, Inputs, default_of, inputs_of, of_mode
 from snnfast.conversion.method import REGISTRY, Method, method_of
 from snnfast.conversion.method import options as options_of_methods
@@ -83,7 +84,8 @@ def convert(
     Args:
         net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate` (without them torch.fx
             records it, which knows less, and is compared with `net` on an image that is drawn). Its activations are layers of `snnfast.nn`, or
-            those of torch, with `calibrate`.
+            those of torch, with `calibrate`. Of a network that was trained as a spiking one, a `snnfast.models.DirectNetwork`, the neurons stay,
+            and no option but `sample` is for it.
         method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
             "srp+stbif", "srp+snm", "cos", "quanta", "power" or "group". Default: "if", and "stbif" in mode "differential".
         mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
@@ -123,6 +125,13 @@ def convert(
     >>> snn.logits(torch.randn(3, 4), T=16, at=[1, 16]).shape
     torch.Size([2, 3, 2])
     """
+    if is_direct(net):
+        own = dict(options, method=method, mode=mode, inputs=inputs, calibrate=calibrate, read=read, neuron=neuron, T=T, energy=energy)
+        given = [name for name, value in own.items() if value is not None]
+        if given or (maxpool, output) != ("difference", "values"):
+            told = given[0] if given else "maxpool" if maxpool != "difference" else "output"
+            raise ValueError(f"net was trained as a spiking network, whose neurons stay: {told}= is for networks that are converted")
+        return direct.spiking(net, sample)
     if T is not None or energy is not None:
         options |= {
             name: value

@@ -9,6 +9,7 @@ from torch import fx
 from snnfast import checks
 from snnfast.checkpoints import own
 from snnfast.conversion import codec
+from snnfast.conversion.direct import Direct
 from snnfast.conversion.method import REGISTRY
 from snnfast.runtime.clock import Clock
 from snnfast.runtime.network import SpikingNetwork
@@ -23,6 +24,8 @@ def save(path: str | os.PathLike, snn: SpikingNetwork, facts: dict) -> None:
     Raises:
         ValueError: it has a layer, a function or a method that no file can hold; the message names it.
     """
+    if isinstance(snn.method, Direct):
+        raise ValueError("snn is a network that was trained directly: keep its own network, with save_checkpoint, and convert it again")
     if REGISTRY.get(snn.method.name, (None,))[0] is not type(snn.method):
         raise ValueError(
             f"snn has a method of one's own, {type(snn.method).__name__}, which a file cannot hold: save the network, and convert it again"

@@ -21,8 +21,8 @@ def unwrapped(net):
 
 
 def stays_whole(m):
-    """Whether a layer is one node of a captured network: ours, all of which keep the shape of their input."""
-    return nn.is_quantised(m) or isinstance(m, (nn.IF, nn.SpikeMask)) or hasattr(m, "over_last")
+    """Whether a layer is one node of a captured network: ours, which keep the shape of their input, and those that say so (`whole`)."""
+    return getattr(m, "whole", False) is True or nn.is_quantised(m) or isinstance(m, (nn.IF, nn.SpikeMask)) or hasattr(m, "over_last")
 
 
 def copied(net):

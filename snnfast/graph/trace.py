@@ -78,8 +78,8 @@ def _compute_weights(net):
             m.register_parameter(name, w)
 
 
-def prepared(net):
-    """A traced copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed."""
+def prepared(net, fold=True):
+    """A traced copy of `net` in eval mode: nothing in place, no dropout, no weight that is computed, and with `fold` batch norms folded."""
     net = copied(net)
     _compute_weights(net)
     inplace = {m for m in net.modules() if getattr(m, "inplace", False)}
@@ -90,7 +90,8 @@ def prepared(net):
     drop_dropout(gm)
     make_functional(gm, inplace)
     views_as_reshapes(gm)
-    fold_batch_norms(gm)
+    if fold:
+        fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
     checks.weights(gm, "the captured network")  # also what was computed
     for node in gm.graph.find_nodes(op="get_attr"):

@@ -1,5 +1,7 @@
 """Networks trained directly, with surrogate gradients: what they share. An image is shown at T steps, the mean of the outputs is the answer."""
 
+import contextvars
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +10,7 @@ import torch
 from torch import nn
 
 from snnfast import checks
+from snnfast import nn as layers
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.plif import first_w, plif
@@ -19,6 +22,13 @@ def register(build):
     """Makes a function, under its name, known as one that builds a network which is trained directly."""
     BY_NAME[build.__name__] = build
     return build
+
+
+def power_of_two(theta: float) -> float:
+    """A threshold by which spikes are divided without rounding."""
+    if math.frexp(checks.number("theta", theta, positive=True))[0] != 0.5:
+        raise ValueError(f"theta must be a power of two, by which a spike is divided without rounding, got {theta}")
+    return float(theta)
 
 
 class OnSteps(nn.Module):
@@ -33,9 +43,7 @@ class Spikes(OnSteps):
 
     def __init__(self, theta: float = 1.0, tau: float | None = None, **options: Any):
         super().__init__()
-        self.theta, self.tau, self.options = checks.number("theta", theta, positive=True), tau, options
-        if math.frexp(self.theta)[0] != 0.5:
-            raise ValueError(f"theta must be a power of two, by which a spike is divided without rounding, got {theta}")
+        self.theta, self.tau, self.options = power_of_two(theta), tau, options
 
     def forward(self, x):
         if self.tau is None:
@@ -44,27 +52,40 @@ class Spikes(OnSteps):
             s, _ = lif(x, self.theta, self.tau, **self.options)
         return s if self.theta == 1 else s / self.theta
 
+    def layer(self) -> layers.IF:
+        """The same neuron as a layer of `snnfast.nn`."""
+        if self.tau is None:
+            return layers.IF(theta=self.theta, v0=0.0, spikes="unit", **self.options)
+        return layers.LIF(self.tau, self.theta, spikes="unit", **self.options)
+
     def extra_repr(self):
         told = dict(theta=self.theta, **({} if self.tau is None else dict(tau=self.tau)), **self.options)
         return ", ".join(f"{name}={value!r}" for name, value in told.items())
 
 
 class LearntSpikes(OnSteps):
-    """A leaky neuron layer whose time constant is learnt, with theta = 1 and spikes of 0 or 1: x [T, ...] -> s [T, ...], from rest in every call.
+    """A leaky neuron layer whose time constant is learnt, with spikes of 0 or 1: x [T, ...] -> s [T, ...], from rest in every call.
 
     Its parameter `w`, 1/tau = sigmoid(w), is one number, in `shape`: [] or [1], as in a checkpoint.
-    init_tau: time constant in steps before the first epoch, > 1.  options: those of `snnfast.plif`.
+    init_tau: time constant in steps before the first epoch, > 1.  theta: the threshold.  options: those of `snnfast.plif`.
     """
 
-    def __init__(self, init_tau: float = 2.0, shape: tuple[int, ...] = (), **options: Any):
+    def __init__(self, init_tau: float = 2.0, shape: tuple[int, ...] = (), theta: float = 1.0, **options: Any):
         super().__init__()
-        self.w, self.options = nn.Parameter(torch.full(shape, first_w(init_tau))), options
+        self.w, self.theta, self.options = nn.Parameter(torch.full(shape, first_w(init_tau))), power_of_two(theta), options
 
     def forward(self, x):
-        return plif(x, 1.0, self.w, **self.options)[0]
+        s, _ = plif(x, self.theta, self.w, **self.options)
+        return s if self.theta == 1 else s / self.theta
+
+    def layer(self) -> layers.PLIF:
+        """The same neuron as a layer of `snnfast.nn`."""
+        layer = layers.PLIF(2.0, self.theta, spikes="unit", **self.options)
+        layer.w = nn.Parameter(self.w.detach().clone(), requires_grad=False)
+        return layer
 
     def extra_repr(self):
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return ", ".join(f"{name}={value!r}" for name, value in dict(theta=self.theta, **self.options).items())
 
 
 class EachStep(OnSteps):
@@ -98,14 +119,17 @@ class SharedDropout(OnSteps):
         return x * nn.functional.dropout(torch.ones_like(x[0]), self.p, self.training) if self.training and self.p else x
 
 
+_one: contextvars.ContextVar = contextvars.ContextVar("_one", default=False)  # inside, values are of one step, [B, ...]
+
+
 def each_step(function, x):
     """A function of images [T B, ...], of x [T, B, ...]."""
-    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return function(x) if _one.get() else function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def over_time(x, T):
     """x [B, ...] at each of T steps, [T, B, ...]."""
-    return x.expand(T, *x.shape)
+    return x if _one.get() else x.expand(T, *x.shape)
 
 
 class DirectNetwork(nn.Module):
@@ -113,12 +137,14 @@ class DirectNetwork(nn.Module):
 
     Attributes:
         T: for how many steps an image is shown; it may be set. With `frames` it is the number of them, and not asked for.
+        image_shape: (channels, height, width) of the images that it takes, or None, where their size is free.
         frames: whether it takes event data, a frame for each step, in place of images.
         fc: the last layer.
     """
 
     fc: nn.Module
     frames = False
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, arch: str, T: int, num_classes: int, in_channels: int, **own: Any):
         super().__init__()
@@ -131,16 +157,52 @@ class DirectNetwork(nn.Module):
         """Images x [B, in_channels, H, W], shown at T steps, or `frames` x [T, B, in_channels, H, W] -> what the last layer sees, [T, B, ...]."""
         raise TypeError(f"{type(self).__name__} has no features(x, T): it gives what its last layer sees, [T, B, features]")
 
+    def last(self, features: torch.Tensor) -> torch.Tensor:
+        """[..., features] -> logits [..., num_classes]: the last layer."""
+        return self.fc(features)
+
     def answer(self, features: torch.Tensor) -> torch.Tensor:
         """[T, B, ...] -> logits [B, num_classes]: the last layer of the mean over the steps."""
-        return self.fc(features.mean(0))
+        return self.last(features.mean(0))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: images [B, in_channels, H, W], or with `frames` [B, T, in_channels, H, W], a frame for each step -> logits [B, num_classes]."""
+    def check(self, x: torch.Tensor) -> None:
+        """Refuses what the network does not take."""
         C, dims = self.config["in_channels"], 5 if self.frames else 4
         if x.dim() != dims or x.size(-3) != C or not x.size(0) or not x.size(1):
             told = f"frames [B, T, {C}, H, W]" if self.frames else f"images [B, {C}, H, W]"
             raise ValueError(f"x must be {told}, got shape {tuple(x.shape)}")
+
+    def _features(self, x):
+        self.check(x)
+        return self.features(x.transpose(0, 1), x.size(1)) if self.frames else self.features(x, checks.steps("T", self.T))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: images [B, in_channels, H, W], or with `frames` [B, T, in_channels, H, W], a frame for each step -> logits [B, num_classes]."""
+        return self.answer(self._features(x))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """What the last layer gives at each step, [T, B, num_classes]: what a loss over time takes, such as TET's (Deng et al., ICLR 2022). x: as in
+        `forward`, which gives their mean."""
+        return self.last(self._features(x))
+
+    def one_step(self) -> nn.Module:
+        """A copy for `snnfast.convert`, in evaluation: a function of images [B, ...] whose neurons are layers of `snnfast.nn`, for one step."""
         if self.frames:
-            return self.answer(self.features(x.transpose(0, 1), x.size(1)))
-        return self.answer(self.features(x, checks.steps("T", self.T)))
+            raise ValueError("net takes a frame for each step, and a run shows one image at all steps: call it, net(frames)")
+        net = copy.deepcopy(self).eval().requires_grad_(False)
+        dtype, device = next((p.dtype, p.device) for p in self.parameters() if p.is_floating_point())
+        for module in list(net.modules()):
+            for name, layer in list(module.named_children()):
+                if isinstance(layer, (Spikes, LearntSpikes)):
+                    setattr(module, name, layer.layer().to(device, dtype))
+        cls = type(self)
+        net.__class__ = type(cls.__name__, (cls,), {"forward": _one_step, "__module__": cls.__module__})
+        return net
+
+
+def _one_step(net, x):
+    token = _one.set(True)
+    try:
+        return net.last(net.features(x, 1))
+    finally:
+        _one.reset(token)

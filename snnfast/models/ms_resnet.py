@@ -73,7 +73,7 @@ class MSResNet(DirectNetwork):
         else:
             x = over_time(self.conv1(x), T)
         x = self.conv5_x(self.conv4_x(self.conv3_x(self.conv2_x(x))))
-        return self.dropout(each_step(self.avgpool, self.mem_update(x)).flatten(2))
+        return self.dropout(each_step(self.avgpool, self.mem_update(x)).flatten(-3))
 
 
 def _build(layers):

@@ -36,10 +36,14 @@ class PLIFNet(DirectNetwork):
     def features(self, x, T):
         return self.conv(over_time(self.static_conv(x), T))  # the image is the same at every step, and so is its convolution
 
+    def last(self, features):
+        """The votes of each step."""
+        return self.fc(features).unflatten(-1, (-1, VOTES)).mean(-1)
+
     def answer(self, features):
         if features[0, 0].numel() != self.fc[2].in_features:
             raise ValueError(f"x must be images that leave {self.fc[2].in_features} features, got {features[0, 0].numel()}")
-        return self.fc(features).unflatten(-1, (-1, VOTES)).mean(-1).sum(0)
+        return self.last(features).sum(0)
 
 
 @register

@@ -94,7 +94,7 @@ class SEWResNet(DirectNetwork):
         x = self.sn1(over_time(self.bn1(self.conv1(x)), T))  # the image is the same at every step, and so is its convolution
         x = each_step(self.maxpool, x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return each_step(self.avgpool, x).flatten(2)
+        return each_step(self.avgpool, x).flatten(-3)
 
 
 # ---- event data
@@ -137,12 +137,12 @@ class SEWEvents(DirectNetwork):
     def features(self, x, T):
         return self.conv(x).flatten(2)
 
-    def answer(self, features):
-        if features.size(2) != self.out.in_features:
+    def last(self, features):
+        if features.size(-1) != self.out.in_features:
             raise ValueError(
-                f"x must be frames of 128 to 255 pixels a side, which seven poolings leave at 1, got {features.size(2)} features"
+                f"x must be frames of 128 to 255 pixels a side, which seven poolings leave at 1, got {features.size(-1)} features"
             )
-        return self.out(features.mean(0))
+        return self.out(features)
 
 
 @register

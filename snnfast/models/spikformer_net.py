@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from snnfast.models import spiking_attention
 from snnfast.models.direct import each_step, register
-from snnfast.models.spiking_attention import Projection, SpikingTransformer, attention, neuron
+from snnfast.models.spiking_attention import Projection, SpikingTransformer, neuron
 
 
 class Attention(Projection):
@@ -26,7 +27,7 @@ class Attention(Projection):
 
     def forward(self, x):
         q, k, v = (getattr(self, f"{name}_lif")(self._project(name, x)) for name in ("q", "k", "v"))
-        return self.proj_lif(self._project("proj", self.attn_lif(attention(q, k, v, self.heads))))
+        return self.proj_lif(self._project("proj", self.attn_lif(spiking_attention.attention(q, k, v, self.heads))))
 
 
 class MLP(Projection):
@@ -78,7 +79,7 @@ class Tokens(nn.Module):
         for i in range(4):
             x = self._spikes("proj", x, str(i or ""))
             x = each_step(self.maxpool, x) if i in self.pools else x
-        return (x + self._spikes("rpe", x)).flatten(3)
+        return (x + self._spikes("rpe", x)).flatten(-2)
 
 
 class Spikformer(SpikingTransformer):

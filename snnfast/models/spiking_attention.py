@@ -1,4 +1,4 @@
-"""What Spikformer and Spikingformer share: spiking self attention, and convolutions and linear layers over tokens. Tokens are x [T, B, C, N].
+"""What spiking transformers share: spiking self attention, and convolutions and linear layers over tokens. Tokens are x [T, B, C, N].
 
 q, k and v are spikes; with h heads of d = C/h channels, for each of them
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from snnfast import checks
-from snnfast.models.direct import DirectNetwork, Spikes, over_time
+from snnfast.models.direct import DirectNetwork, Spikes, each_step, over_time
 
 SCALE = 0.125
 
@@ -21,37 +21,39 @@ def neuron(theta: float = 1.0) -> Spikes:
     return Spikes(theta, 2.0, reset="hard", surrogate="sigmoid", gamma=4.0, detach_reset=True)
 
 
+@torch.fx.wrap  # one node of a graph, if it is called as spiking_attention.attention: fx replaces it in this file
 def attention(q, k, v, heads):
     """q, k, v: spikes [T, B, C, N] -> y [T, B, C, N]. Sums are whole numbers, which half precision would round: they are taken in fp32 at least."""
     wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v = (x.to(wide).unflatten(2, (heads, -1)) for x in (q, k, v))  # [T, B, h, d, N]
+        q, k, v = (x.to(wide).unflatten(-2, (heads, -1)) for x in (q, k, v))  # [T, B, h, d, N]
         d, N = q.shape[-2:]
         y = (v @ k.mT) @ q if N > d else v @ (k.mT @ q)  # the shorter way
-        return y.flatten(2, 3) * SCALE
+        return y.flatten(-3, -2) * SCALE
 
 
 class Projection(nn.Module):
-    """The layers `<name>_conv`, or `<name>_linear`, and `<name>_bn`, which the authors' modules hold beside others: functions of x [T, B, C, N]."""
+    """The layers `<name>_conv`, or `<name>_linear`, and `<name>_bn`, which the authors' modules hold beside others: functions of x [T, B, C, N],
+    or with a convolution in two dimensions of x [T, B, C, H, W]."""
 
     def _add(self, name, c_in, c_out, kind):
-        """kind: "conv1d", "conv2d" or "linear"; a bias, but for q, k and v of convolutions."""
+        """kind: "conv1d", "conv2d" or "linear", of tokens, or "maps", a convolution of maps; a bias, but for q, k and v of convolutions."""
+        self.kinds = {**getattr(self, "kinds", {}), name: kind}
         if kind == "linear":
             self.add_module(f"{name}_linear", nn.Linear(c_in, c_out))
         else:
             layer = nn.Conv1d if kind == "conv1d" else nn.Conv2d
             self.add_module(f"{name}_conv", layer(c_in, c_out, 1, bias=name not in ("q", "k", "v")))
-        self.add_module(f"{name}_bn", nn.BatchNorm2d(c_out) if kind == "conv2d" else nn.BatchNorm1d(c_out))
+        self.add_module(f"{name}_bn", nn.BatchNorm2d(c_out) if kind in ("conv2d", "maps") else nn.BatchNorm1d(c_out))
 
     def _project(self, name, x):
-        layer, norm, z = getattr(self, f"{name}_conv", None), getattr(self, f"{name}_bn"), x.flatten(0, 1)
-        if layer is None:
-            z = norm(getattr(self, f"{name}_linear")(z.mT).mT)
-        elif isinstance(layer, nn.Conv2d):
-            z = norm(layer(z.unsqueeze(-1))).squeeze(-1)
-        else:
-            z = norm(layer(z))
-        return z.unflatten(0, x.shape[:2])
+        kind, norm = self.kinds[name], getattr(self, f"{name}_bn")
+        layer = getattr(self, f"{name}_linear" if kind == "linear" else f"{name}_conv")
+        if kind == "linear":
+            return each_step(lambda z: norm(layer(z.mT).mT), x)
+        if kind == "conv2d":
+            return each_step(lambda z: norm(layer(z.unsqueeze(-1))).squeeze(-1), x)
+        return each_step(lambda z: norm(layer(z)), x)
 
 
 class SpikingTransformer(DirectNetwork):
@@ -78,5 +80,5 @@ class SpikingTransformer(DirectNetwork):
             x = block(x)
         return x.mean(-1)
 
-    def answer(self, features):
-        return self.head(features.mean(0))
+    def last(self, features):
+        return self.head(features)

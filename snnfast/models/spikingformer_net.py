@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from snnfast.models import spiking_attention
 from snnfast.models.direct import each_step, register
-from snnfast.models.spiking_attention import Projection, SpikingTransformer, attention, neuron
+from snnfast.models.spiking_attention import Projection, SpikingTransformer, neuron
 
 
 class Attention(Projection):
@@ -28,7 +29,7 @@ class Attention(Projection):
     def forward(self, x):
         s = self.proj_lif(x)
         q, k, v = (getattr(self, f"{name}_lif")(self._project(name, s)) for name in ("q", "k", "v"))
-        return self._project("proj", self.attn_lif(attention(q, k, v, self.heads)))
+        return self._project("proj", self.attn_lif(spiking_attention.attention(q, k, v, self.heads)))
 
 
 class MLP(Projection):
@@ -76,7 +77,7 @@ class Tokens(nn.Module):
             x = getattr(self, f"{name}_lif")(x) if i else x
             x = each_step(self.maxpool, x) if i in self.pools else x
             x = each_step(lambda z, name=name: getattr(self, f"{name}_bn")(getattr(self, f"{name}_conv")(z)), x)
-        return x.flatten(3)
+        return x.flatten(-2)
 
 
 class Spikingformer(SpikingTransformer):

@@ -132,7 +132,9 @@ class Report:
 
     def bibtex(self):
         """BibTeX of the methods used."""
-        return citations.bibtex(self.method.get("method", "if"), self.settings.get("quantised", True), bool(self.energy))
+        return citations.bibtex(
+            self.method.get("method", "if"), self.settings.get("quantised", True), bool(self.energy), self.method.get("arch")
+        )
 
     # ---- files
 

@@ -331,3 +331,25 @@ def test_what_cannot_be_trained_is_told_before_it_begins(here, capsys, given, me
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert not (here / "run").exists()
+
+
+def test_a_network_that_is_a_spiking_one_already(tmp_path, monkeypatch, capsys):
+    """Its T is the default, its neurons stay, and what is of a conversion is refused by name."""
+    (tmp_path / "spiking_net.py").write_text(
+        "import snnfast\ndef sdt():\n    return snnfast.models.sdt_cifar(1, 32, 4, T=3, num_classes=10, in_channels=1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = ["--model", "spiking_net:sdt", "--data", "digits", "--images", "8"]
+    assert main(["eval", *given, "--statistics"]) == 0
+    report = json.loads((tmp_path / "runs/eval/sdt-digits-T3/report.json").read_text())
+    assert report["at"] == [1, 2, 3] and report["method"]["method"] == "direct" and "yao2023spike" in report["bibtex"]
+    for flags, told in (
+        (["eval", *given, "--method", "srp"], "whose neurons stay: --method is for others"),
+        (["eval", *given, "--percentile", "9"], "whose neurons stay: --percentile is for others"),
+        (["eval", *given, "--inputs", "poisson"], "whose neurons stay: --inputs is for others"),
+        (["diagnose", *given], "diagnose compares a spiking network with the one that it was converted from; eval runs it as it is"),
+        (["convert", *given, "--method", "if"], "its neurons stay, and its own file is what save_checkpoint writes"),
+    ):
+        capsys.readouterr()
+        assert main([*flags, "--T", "5"]) == 2
+        assert told in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import golden_weights
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 import snnfast
-from snnfast.models import ms_resnet, sew_resnet, spikformer_net, spiking_attention, spikingformer_net
+from snnfast.models import ms_resnet, repconv, sdt_net, sdt_v2_net, sew_resnet, spikformer_net, spiking_attention, spikingformer_net
+from snnfast.models import spikingresformer_net as resformer
 from snnfast.models.direct import BY_NAME, DirectNetwork, LearntSpikes, SharedDropout, Spikes
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -46,8 +48,42 @@ def as_tokens(x, name, case, ours):
     return x.mT if x.dim() == 4 and name == "spikformer" else x.flatten(3)
 
 
-def block_of(name, case, state, heads):
+def spike_driven(case, state, meta):
+    """A block or a tokenizer of the spike-driven transformer."""
+    mode = meta.get("spike_mode", "lif")
+    if case.startswith("sps"):
+        return sdt_net.Tokens(3, len(state["rpe_bn.bias"]), meta["pooling_stat"], mode)
+    hidden, dim = state["mlp.fc1_conv.weight"].shape[:2]
+    return sdt_net.Block(dim, meta["heads"], hidden, mode, meta.get("dvs", False))
+
+
+def spike_driven_v2(case, state, meta):
+    first = next(t for t in state.values() if t.dim() > 1)
+    c_out, c_in = first.shape[:2]
+    if case == "convblock":
+        return sdt_v2_net.ConvBlock(c_in)
+    if case == "down":
+        return sdt_v2_net.Down(c_in, c_out, 3, 2)
+    return repconv.RepConv(c_in) if case == "repconv" else sdt_v2_net.Block(c_in, meta["heads"], len(state["mlp.fc1_bn.bias"]))
+
+
+def resformer_part(case, state, meta):
+    learnt = partial(LearntSpikes, 2.0, reset="hard", surrogate="atan", gamma=2.0, detach_reset=True)
+    if case.startswith("dssa"):
+        c, c_in, patch = state["W.weight"].shape[:3]
+        assert c == 2 * c_in
+        return resformer.Attention(c_in, meta["heads"], patch, meta.get("lenth", 16))
+    if case == "down":
+        return resformer.Down(*state["conv.weight"].shape[1::-1])
+    return resformer.FeedForward(len(state["down.2.bn.bias"]), meta["group_size"], fire=learnt if meta.get("neuron") else resformer.neuron)
+
+
+def block_of(name, case, state, meta):
     """The block that a case is of, of this many channels."""
+    parts = {"sdt": spike_driven, "sdtv2": spike_driven_v2, "spikingresformer": resformer_part}
+    if name in parts:
+        return parts[name](case, state, meta)
+    heads = meta.get("heads")
     if name in ("spikformer", "spikingformer"):
         return transformer_part(name, case, state, heads)
     if case.startswith("basic18") or case.startswith("basic104"):
@@ -74,7 +110,8 @@ def laid(s):
         yield s.mT.flatten(2, 3)
 
 
-BLOCKS = [(name, case) for name in ("sew", "ms", "spikformer", "spikingformer") for case in recorded(name)[1]]
+FAMILIES = ("sew", "ms", "spikformer", "spikingformer", "sdt", "sdtv2", "spikingresformer")
+BLOCKS = [(name, case) for name in FAMILIES for case in recorded(name)[1] if not case.startswith("net")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -83,7 +120,7 @@ def test_a_block_is_the_authors(name, case, dtype):
     data, meta = recorded(name)
     part = lambda kind: {k.removeprefix(f"{case}/{kind}/"): data[k] for k in data.files if k.startswith(f"{case}/{kind}/")}
     state = {k: tensor(v, dtype) for k, v in part("sd").items()}
-    block = block_of(name, case, state, meta[case].get("heads")).to(dtype)
+    block = block_of(name, case, state, meta[case]).to(dtype)
     block.load_state_dict(state)
     block.train(meta[case]["bn"] == "train")
     spikes = {}
@@ -114,7 +151,8 @@ def test_a_block_is_the_authors(name, case, dtype):
 def test_a_whole_network_is_the_authors(case, dtype):
     data, meta = recorded("direct")
     m = meta[case]
-    net = getattr(snnfast.models, re.sub(r"_\d+_\d+$", "", case).replace("van_", "spiking_"))()  # of its defaults' depth and width
+    name = re.sub(r"_\d+_\d+$", "", case).replace("van_", "spiking_").replace("v2", "_v2")
+    net = getattr(snnfast.models, name)(**(dict(img_size=m["img"][-1]) if "resformer" in name else {}))  # of its defaults' depth and width
     shapes = {name: tuple(t.shape) for name, t in net.state_dict().items()}
     assert sum(p.numel() for p in net.parameters()) == m["params"] and len(shapes) == m["entries"]
     net.T = m["T"]
@@ -124,11 +162,50 @@ def test_a_whole_network_is_the_authors(case, dtype):
     for name in m["neurons"]:
         net.get_submodule(name).register_forward_hook(lambda m, x, s, name=name: counts.__setitem__(name, int(s.sum(dtype=torch.float64))))
     with torch.no_grad():
-        y = net.to(dtype).eval()(torch.from_numpy(golden_weights.image(m["img"], m["salt"])).to(dtype))
+        x = torch.from_numpy(golden_weights.image(m["img"], m["salt"])).to(dtype)
+        y = net.to(dtype).eval().logits(x) if "resformer" in case else net.to(dtype).eval()(x)  # whose program gives those of every step
     assert m["fp32_count_diff"] == 0 and [counts[name] for name in m["neurons"]] == data[f"{case}/counts64"].tolist()
     assert {name for name, layer in net.named_modules() if isinstance(layer, (Spikes, LearntSpikes))} == set(m["neurons"])
     near = 1e-12 if dtype == torch.float64 else 3e-5  # the last layer's sums, and batch norms'
     assert torch.allclose(y, torch.from_numpy(data[f"{case}/y64"]).to(dtype), rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_spike_driven_transformer_of_events_is_the_authors(dtype):
+    data, meta = recorded("sdt")
+    state = {k.removeprefix("net_tet/sd/"): tensor(data[k], dtype) for k in data.files if k.startswith("net_tet/sd/")}
+    net = snnfast.models.sdt_dvs(1, 32, 8, num_classes=7).to(dtype).eval()
+    net.load_state_dict(state)
+    spikes = {}
+    for layer in (k.removeprefix("net_tet/spk/") for k in data.files if k.startswith("net_tet/spk/")):
+        net.get_submodule(layer).register_forward_hook(lambda m, x, s, layer=layer: spikes.__setitem__(layer, s.detach()))
+    y = net.logits(tensor(data["net_tet/x"], dtype))
+    assert meta["net_tet"]["fp32_flips"] == 0 and len(spikes) == 12
+    assert all(same_spikes(s, tensor(data[f"net_tet/spk/{layer}"], dtype)) for layer, s in spikes.items())
+    near = 1e-12 if dtype == torch.float64 else 1e-5  # sums of the last layer
+    assert torch.allclose(y, tensor(data["net_tet/y64"], dtype), rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("kd", [False, True])
+def test_folded_convolutions_are_the_same_function(kd):
+    torch.manual_seed(0)
+    net = snnfast.models.sdt_v2((16, 32, 64, 64), (1, 1), kd=kd, num_classes=5)
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        both = net(x)
+        assert not kd or (len(both) == 2 and both[1].shape == (4, 5))
+        net = net.double().eval()
+        folded = snnfast.models.fold_repconv(net)
+        held = folded.state_dict()
+        assert held["block3.0.attn.q_conv.weight"].shape == (64, 64, 3, 3) and not any("body" in key for key in held)
+        assert torch.allclose(folded(x.double()), net(x.double()), rtol=0, atol=1e-12)  # whose sums are in another order
+        layer = repconv.RepConv(8).double().train()
+        for _ in range(2):
+            layer(torch.randn(3, 8, 5, 5).double())
+        z = torch.randn(2, 8, 6, 5).double()
+        assert torch.allclose(layer.eval().folded()(z), layer(z), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="net must be in evaluation"):
+        snnfast.models.fold_repconv(net.train())
 
 
 PUBLISHED = {  # parameters, entries of a checkpoint
@@ -142,15 +219,20 @@ PUBLISHED = {  # parameters, entries of a checkpoint
     "spikformer_cifar 4 256 8": (4_159_274, 216), "spikformer_cifar 4 384 12": (9_330_874, 216), "spikingformer 8 384 8": (16_828_312, 376),
     "spikingformer 8 512 8": (29_705_768, 376), "spikingformer 8 768 8": (66_363_208, 376), "spikingformer_cifar 4 256 8": (4_156_202, 204),
     "spikingformer_cifar 2 384 8": (5_765_818, None), "spikingformer_cifar 4 384 12": (9_326_266, 204),
+    "sdt 8 384 8": (16_816_536, 352), "sdt 6 512 8": (23_373_736, None), "sdt 8 512 8": (29_689_896, 352), "sdt 10 512 8": (36_006_056, None),
+    "sdt 8 768 8": (66_339_144, 352), "sdt_cifar 2 256 8": (2_567_082, 112), "sdt_cifar 2 512 8": (10_233_546, 112),
+    "sdt_v2 96-192-384-480": (31_333_864, 825), "sdt_v2 128-256-512-640": (55_350_248, 825), "sdt_v2 192-384-768-960": (123_741_160, 825),
+    "spikingresformer_ti": (11_180_992, 211), "spikingresformer_s": (17_813_824, 211), "spikingresformer_m": (35_601_472, 211),
+    "spikingresformer_l": (60_375_680, 211), "spikingresformer_cifar": (10_793_152, 211),
 }  # fmt: skip
 
 
 def test_sizes_of_the_published_networks():
-    assert {name.split(" ")[0] for name in PUBLISHED} == set(BY_NAME)
+    assert {name.split(" ")[0] for name in PUBLISHED} == set(BY_NAME) - {"sdt_dvs"}  # whose size is not published
     for name, (parameters, entries) in PUBLISHED.items():
         arch, *size = name.split(" ")
         with torch.device("meta"):
-            net = BY_NAME[arch](*map(int, size))
+            net = BY_NAME[arch](*(tuple(map(int, n.split("-"))) if "-" in n else int(n) for n in size))
         assert sum(p.numel() for p in net.parameters()) == parameters and entries in (None, len(net.state_dict())), name
         assert isinstance(net, DirectNetwork) and net.config["arch"] == arch
 
@@ -169,18 +251,28 @@ def test_epochs_of_digits_improve_it(name, gain):
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
 
 
-@pytest.mark.parametrize("name", ["spikformer", "spikformer_cifar", "spikingformer", "spikingformer_cifar"])
+TRANSFORMERS = {
+    "spikformer": (1, 32, 4), "spikformer_cifar": (1, 32, 4), "spikingformer": (1, 32, 4), "spikingformer_cifar": (1, 32, 4), "sdt": (1, 32, 4),
+    "sdt_cifar": (1, 32, 4, 4.0, "plif"), "sdt_v2": ((16, 32, 32, 32), (1, 1), 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, "spikingresformer"])
 def test_three_epochs_of_digits_improve_a_transformer(name):
     from snnfast.data import load
 
     data = load("digits")
     x, y = (torch.stack([torch.as_tensor(data.train[i][k]) for i in range(96)]) for k in (0, 1))
     torch.manual_seed(0)
-    net = getattr(snnfast.models, name)(1, 32, 4, T=2, num_classes=10, in_channels=1)
+    if name == "spikingresformer":
+        x, net = x[..., ::2, ::2], resformer.SpikingResformer(name, (64, 64, 64), True, 16, 2, 10, 1)
+    else:
+        net = getattr(snnfast.models, name)(*TRANSFORMERS[name], T=2, num_classes=10, in_channels=1)
     batches = [(x[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)]
-    losses = snnfast.training.fit(net, batches, 3, 0.01, optimiser="adamw")
+    losses = snnfast.training.fit(net, batches, 3, 0.03 if name == "sdt_v2" else 0.01, optimiser="adamw")
     assert losses[-1] < losses[0] - 0.04
-    assert all(p.grad is not None for n, p in net.named_parameters() if ".norm" not in n)
+    idle = ".norm1.", ".norm2.", "talking_heads.", ".attn_lif", "rpe_lif"  # of checkpoints alone; attn_lif of SDT's "plif"
+    assert all(p.grad is not None for n, p in net.named_parameters() if name == "spikingresformer" or not any(part in n for part in idle))
 
 
 def test_attention_is_the_definition_and_exact_in_half_precision():
@@ -262,6 +354,15 @@ def test_a_checkpoint_as_its_program_leaves_it(tmp_path):
         (lambda: Spikes(0.3), "theta must be a power of two"),
         (lambda: snnfast.models.spikformer(1, 30, 4), "dim must be a multiple of heads and of 8, got dim 30 and heads 4"),
         (lambda: snnfast.models.spikingformer(0), "depth must be >= 1"),
+        (lambda: snnfast.models.sdt(1, 32, 4, spike_mode="if"), "spike_mode must be one of 'lif', 'plif'; got 'if'"),
+        (lambda: snnfast.models.sdt_dvs(1, 32, 4, pooling="11"), "pooling must be four of"),
+        (lambda: snnfast.models.sdt_v2((16, 32, 64)), r"dims must be 4 whole numbers, got \[16, 32, 64\]"),
+        (lambda: snnfast.models.sdt_v2((16, 32, 60, 64)), "dims must be even in front, and its last two multiples of heads"),
+        (lambda: snnfast.models.spikingresformer_ti(img_size=100), "img_size must be a multiple of 16, got 100"),
+        (
+            lambda: snnfast.models.spikingresformer_cifar()(torch.zeros(1, 3, 16, 16)),
+            r"x must be images of 32 x 32, .*img_size.*, got 16 x 16",
+        ),
         (lambda: LearntSpikes(1.0), "init_tau must be > 1 time step, got 1.0"),
         (lambda: snnfast.models.plif_mnist(T=1)(torch.zeros(1, 1, 32, 32)), "x must be images that leave 6272 features, got 8192"),
         (lambda: snnfast.models.sew_dvs_gesture()(torch.zeros(1, 2, 128, 128)), r"x must be frames \[B, T, 2, H, W\], got shape"),

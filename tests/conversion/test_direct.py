@@ -1,0 +1,175 @@
+"""Networks trained directly, run chunk by chunk: the same spikes as the network over all steps, memory flat in T, evaluated as converted ones are."""
+
+import functools
+
+import golden_weights
+import numpy as np
+import pytest
+import torch
+
+import snnfast
+from snnfast import nn
+from snnfast.models import spikingresformer_net
+from snnfast.models.direct import BY_NAME, DirectNetwork, LearntSpikes, Spikes, each_step, over_time
+from snnfast.runtime.execution import Execution
+
+SMALL = {
+    "sew_resnet18": {}, "spiking_resnet18": {}, "ms_resnet18": {}, "plif_mnist": {}, "spikformer": dict(depth=1, dim=64),
+    "spikformer_cifar": dict(depth=1, dim=64, heads=8), "spikingformer": dict(depth=1, dim=64), "spikingformer_cifar": dict(depth=1, dim=64, heads=4),
+    "sdt": dict(depth=1, dim=64), "sdt_cifar": dict(depth=1, dim=64, spike_mode="plif"), "spikingresformer_ti": dict(img_size=32),
+    "sdt_v2": dict(dims=(16, 32, 64, 64), depths=(1, 1), kd=True),
+}  # fmt: skip
+
+
+@functools.cache
+def trained(name, dtype=torch.float32):
+    """A network whose neurons fire in all layers."""
+    net = BY_NAME[name](num_classes=10, **SMALL[name])
+    shapes = {key: tuple(t.shape) for key, t in net.state_dict().items()}
+    gain, scale, shift = {"ms_resnet18": (4.0, 0.5, 0.1), "plif_mnist": (8.0, 1.2, 0.5), "spikingformer": (4.0, 1.0, 0.5)}.get(
+        name, (4.0, 1.0, 0.3)
+    )
+    state = golden_weights.state(shapes, gain, scale, shift)
+    net.load_state_dict({key: torch.from_numpy(np.asarray(t)) for key, t in state.items()})
+    return net.to(dtype).eval()
+
+
+def images(name, dtype):
+    shape = (3, 1, 28, 28) if name == "plif_mnist" else (3, 3, 32, 32)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float32) for name in SMALL), ("spikingresformer_ti", torch.float64)])
+def test_every_spike_is_the_networks(name, dtype):
+    net, x, T = trained(name, dtype), images(name, dtype), 5
+    net.T, theirs, ours = T, {}, {}
+    hooks = [
+        m.register_forward_hook(lambda m, x, s, name=name: theirs.__setitem__(name, s))
+        for name, m in net.named_modules()
+        if isinstance(m, (Spikes, LearntSpikes))
+    ]
+    with torch.no_grad():
+        expected = net.logits(x)
+    for hook in hooks:
+        hook.remove()
+    snn = snnfast.convert(net)
+
+    def observe(node, current, s):
+        ours.setdefault(node.target, []).append(s.clone())
+
+    execution = Execution(snn.gm, x.device, products="dense")  # torch's own products, as in the network
+    found = torch.cat(list(snn.chunks(x, T, 2, execution=execution, observe=observe)))
+    # Products of matrices of another height, in SpikingResformer, and the last layer, sum in another order.
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-5)
+    assert set(ours) == {n for n in theirs if "attn.attn_lif" not in n or "sdt" not in name or name == "sdt_v2"} and len(ours) == len(
+        snn.neurons()
+    )
+    rates = [float(s.mean()) for s in theirs.values()]
+    assert min(rates) > 0 and max(rates) <= 1
+    for layer, parts in ours.items():
+        assert torch.equal(torch.cat(parts), theirs[layer]), layer
+
+
+@pytest.mark.parametrize("name", ["sew_resnet18", "spikformer_cifar", "spikingresformer_ti"])
+def test_an_evaluation_answers_as_the_network(name, tmp_path):
+    """At every t, what the network answers with T = t; resumed, the same numbers."""
+    net, x = trained(name), images(name, torch.float32)
+    y = torch.tensor([1, 2, 3])
+    data = torch.utils.data.TensorDataset(x, y)
+    snn = snnfast.convert(net)
+    how = dict(T=6, at=[1, 2, 3, 6], products="dense", statistics=True, batch=1, chunk=2)
+    report = snnfast.evaluate(snn, data, progress=tmp_path, **how)
+    for t, loss in zip(report.at, report.loss):
+        net.T = t
+        with torch.no_grad():
+            assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(net(x).double(), y)), rel=1e-5)
+    assert report.method["method"] == "direct"
+    again = snnfast.evaluate(snn, data, progress=tmp_path, resume=True, **how)
+    assert again.loss == report.loss and again.layers == report.layers
+
+
+def test_memory_does_not_grow_with_T():
+    net, x = trained("sew_resnet18"), images("sew_resnet18", torch.float32)
+    snn = snnfast.convert(net)
+    held = []
+    for T in (8, 64):
+        seen = [y.shape for y in snn.chunks(x, T, 4)]
+        assert len(seen) == T // 4 and set(seen) == {(4, 3, 10)}
+        *_, (_, states) = snn.run(x, T, 4)
+        held.append(sum(s.v.nbytes for s in states.values()))
+    assert held[0] == held[1]
+
+
+class Averaging(DirectNetwork):
+    """Looks at several steps at once, which no run can."""
+
+    def __init__(self, over_steps):
+        super().__init__("averaging", 4, 3, 2)
+        self.conv, self.fire, self.fc, self.over_steps = (
+            torch.nn.Conv2d(2, 8, 3),
+            Spikes(1.0, 2.0, reset="hard"),
+            torch.nn.Linear(8, 3),
+            over_steps,
+        )
+
+    def features(self, x, T):
+        s = self.fire(each_step(self.conv, over_time(x, T)) * 3 + 1)
+        if self.over_steps == "mean":
+            s = s - s.mean(0, keepdim=True)
+        elif self.over_steps == "many":
+            s = s * T
+        return s.mean((-2, -1))
+
+
+def test_networks_of_ones_own_are_compared():
+    torch.manual_seed(0)
+    net = Averaging(None)
+    snn, x = snnfast.convert(net), torch.randn(2, 2, 9, 9)
+    assert torch.allclose(snn(x, T=4), net.eval()(x), atol=1e-6)
+    for over_steps, told in (
+        ("mean", "images, and with them time steps, would be mixed"),
+        ("many", "step by step it gives other outputs"),
+    ):
+        with pytest.raises(ValueError, match=f"net cannot be run step by step: .*{told}"):
+            snnfast.convert(Averaging(over_steps))
+
+
+def test_neurons_become_layers():
+    snn = snnfast.convert(trained("plif_mnist"))
+    assert all(type(layer) is nn.PLIF and layer.w.shape == () for _, layer in snn.neurons())
+    assert {type(layer) for _, layer in snnfast.convert(trained("sew_resnet18")).neurons()} == {nn.IF}
+    lif = snnfast.convert(trained("spikformer")).neurons()
+    assert {(type(layer), float(layer.theta)) for _, layer in lif} == {(nn.LIF, 1.0), (nn.LIF, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: snnfast.convert(trained("sew_resnet18"), "srp"),
+            "net was trained as a spiking network, whose neurons stay: method= is for",
+        ),
+        (lambda: snnfast.convert(trained("sew_resnet18"), T=8), "whose neurons stay: T= is for"),
+        (lambda: snnfast.convert(trained("sew_resnet18"), maxpool="gated"), "whose neurons stay: maxpool= is for"),
+        (lambda: snnfast.convert(trained("sew_resnet18"), v0=0.5), "whose neurons stay: v0= is for"),
+        (lambda: snnfast.convert(snnfast.models.sew_dvs_gesture()), "net takes a frame for each step"),
+        (
+            lambda: snnfast.convert(trained("spikingresformer_ti"))(torch.zeros(1, 3, 64, 64), T=2),
+            r"x must be a batch of images \[B, 3, 32, 32\]",
+        ),
+        (lambda: snnfast.convert(trained("sew_resnet18"))(torch.zeros(1, 1, 32, 32), T=2), r"x must be a batch of images \[B, 3, H, W\]"),
+    ],
+)
+def test_wrong_calls(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_file_of_it_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="its own network, with save_checkpoint"):
+        snnfast.save_checkpoint(tmp_path / "snn.pt", snnfast.convert(trained("sew_resnet18")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_resformer_is_made_for_a_size():
+    assert spikingresformer_net.SpikingResformer("x", (64, 64, 64), True, 16, 2, 10, 1).image_shape == (1, 16, 16)
