@@ -3,6 +3,7 @@
 import torch  # noqa: F401  (the compiled library finds torch's symbols through it)
 
 from snnfast import conversion, data, evaluation, models, nn, plots, statistics, train, training  # noqa: F401  (former names too)
+from snnfast.checkpoints import direct as _direct  # noqa: F401  (which makes files of directly trained networks known)
 from snnfast.checkpoints.extract import extract
 from snnfast.checkpoints.own import load_checkpoint, save_checkpoint
 from snnfast.checkpoints.weights import load_weights

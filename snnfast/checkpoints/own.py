@@ -24,6 +24,8 @@ FORMAT = "snnfast-1"
 WEIGHTS = "snnfast-weights-1"  # of a network that only its owner can build
 # Of files of other things than networks of `snnfast.models`: format -> (class, what writes it, what reads it).
 OTHERS: dict[str, tuple] = {}
+# Networks beside those of `models.BY_NAME`: name -> what reads a file of another program, (content, path, arch, key, options).
+ARCHS: dict[str, Any] = {}
 
 
 def register(form, cls, save, load):
@@ -55,8 +57,13 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
     if isinstance(net, models.Network):
         kept = {"format": FORMAT, "config": net.config}
     else:
-        kept = {"format": WEIGHTS, "network": type(net).__name__, "activations": replaced.described(net)}
+        kept = of_ones_own(net)
     files.save(kept | {"state_dict": _plain(net.state_dict()), "facts": facts}, path)
+
+
+def of_ones_own(net):
+    """What a file says of a network that only its owner can build, beside weights and facts."""
+    return {"format": WEIGHTS, "network": type(net).__name__, "activations": replaced.described(net)}
 
 
 def _plain(state):
@@ -104,11 +111,12 @@ def load_checkpoint(
         threshold: for "cs-qcfs", "softplus" (theta = softplus(up)) or "raw" (theta = up); a file with a value <= 0 is softplus.
         signs: for "spikezip", which levels have a sign: "authors" (all but those behind the softmax and fc1), "all" or "none".
         key: the entry of the file that holds the weights, such as "state_dict_ema", where it has several; a warning names them.
-        options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes.
+        options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes. Of a network
+            that was trained as a spiking one T, and heads or connect, are asked for where its file does not say them.
 
     Returns:
-        The network in eval mode on the CPU, or the `SpikingNetwork` that was saved; `net.facts`, of the latter `saved`, is what `save_checkpoint`
-        was given ({} for other programs' files).
+        The network in eval mode on the CPU, a `DirectNetwork` for the name of one, or the `SpikingNetwork` that was saved; `net.facts`, of the latter
+        `saved`, is what `save_checkpoint` was given ({} for other programs' files).
 
     Raises:
         FileNotFoundError; ValueError: not readable, not safe, another network, or something only you can know is missing. The message says which.
@@ -125,7 +133,7 @@ def load_checkpoint(
         given = dict(arch=arch, num_classes=num_classes, levels=levels, threshold=threshold, signs=signs, key=key, **options)
         wrong = [name for name, value in given.items() if value is not None] + (["family"] if family != "auto" else [])
         if wrong:
-            raise ValueError(f"{path} holds a converted network, which takes no {', '.join(wrong)}")
+            raise ValueError(f"{path} says itself what it holds, and takes no {', '.join(wrong)}")
         return OTHERS[file["format"]][2](file, path)
     if isinstance(file, dict) and file.get("format") == WEIGHTS:
         what = plain(str(file.get("network")), 60)
@@ -133,6 +141,11 @@ def load_checkpoint(
             f"{path} holds the weights of a network that is none of snnfast.models ({what}): build it, then snnfast.load_weights(net, path); "
             "on the command line give --model"
         )
+    if arch in ARCHS:
+        wrong = [name for name, value in dict(levels=levels, threshold=threshold, signs=signs).items() if value is not None]
+        if wrong or family != "auto":
+            raise ValueError(f"{arch} is trained as a spiking network: {(wrong or ['family'])[0]} is of quantised activations")
+        return ARCHS[arch](file, path, arch, key, dict(options, num_classes=num_classes))
     if isinstance(file, dict) and file.get("format") == FORMAT:
         config, state, facts = _own(file, path)
         if family != "auto" or threshold is not None or signs is not None or key is not None:

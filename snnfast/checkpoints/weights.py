@@ -41,7 +41,11 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     path = Path(path)
     file = None if path.name.endswith(".index.json") else safely(path)
     state = _in_parts(path) if file is None else held(file, path, key)
-    activations = _activations(file, path)
+    return put_state(net, state, path, _activations(file, path))
+
+
+def put_state(net, state, path, activations=()):
+    """Loads the weights `state` of a file into a network, and puts the quantised activations that the file tells of in place of its ReLUs."""
     twin = _with_activations(net, activations, path)
     own, thresholds = twin.state_dict(), {f"{name}.thresh".lstrip(".") for name, m in twin.named_modules() if isinstance(m, QCFS)}
     expected = {name: t for name, t in own.items() if not _is_counter(name)}

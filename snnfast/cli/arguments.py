@@ -13,6 +13,7 @@ from snnfast.conversion.method import REGISTRY, Method
 from snnfast.conversion.methods import METHODS
 from snnfast.data import NAMES as DATA
 from snnfast.data import PREPROCESSING
+from snnfast.models import direct
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.models.resnet import STEMS
 from snnfast.models.swin import WIRINGS
@@ -166,7 +167,10 @@ def _conversion(p):
     net.add_argument("--neuron-levels", type=int, metavar="N", help="differential: levels of each neuron (32)")
     net.add_argument("--read", metavar="NAME", help="of several outputs the one that is read")
     file = p.add_argument_group("what other programs' files do not say")
-    file.add_argument("--arch", choices=tuple(models.BY_NAME), metavar="NAME", help="of the network")
+    known = (*models.BY_NAME, *direct.BY_NAME)
+    file.add_argument("--arch", choices=known, metavar="NAME", help="of the network; of a spiking one --heads N, --connect NAME too")
+    file.add_argument("--heads", type=int, help=argparse.SUPPRESS)  # in the line above
+    file.add_argument("--connect", help=argparse.SUPPRESS)
     file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")
     file.add_argument("--num-classes", type=int, metavar="N")
     file.add_argument("--family", choices=convolutional.FAMILIES, default="auto", metavar="NAME", help=", ".join(convolutional.FAMILIES))

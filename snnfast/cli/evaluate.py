@@ -1,5 +1,6 @@
 """`snnfast eval`: a checkpoint's accuracy as a spiking network, at every T in one run."""
 
+import inspect
 import signal
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from snnfast.conversion.convert import convert
 from snnfast.conversion.direct import is_direct
 from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
+from snnfast.models import direct
 from snnfast.reports.report import FILES
 from snnfast.runtime.network import SpikingNetwork, check_at
 from snnfast.system import processes
@@ -36,7 +38,13 @@ def load(args, train=False):
     own = [name for name in own_network.FLAGS if getattr(args, name) is not None and getattr(args, name) is not False]
     if own:
         raise ValueError(f"--{own[0].replace('_', '-')} is for a network of your own: give --model")
-    options = {k: v for k, v in dict(image_size=args.image_size, width=args.width).items() if v is not None}
+    own = dict(image_size=args.image_size, width=args.width, heads=args.heads, connect=args.connect)
+    takes = inspect.signature(direct.BY_NAME[args.arch]).parameters if args.arch in direct.BY_NAME else {}
+    if "T" in takes:
+        own["T"] = args.T
+    if "img_size" in takes:
+        own["img_size"] = own.pop("image_size")
+    options = {k: v for k, v in own.items() if v is not None}
     thresholds = dict(family=args.family, threshold=args.threshold, signs=args.signs, key=args.key)
     net = load_checkpoint(args.checkpoint, args.arch, args.num_classes, args.levels, **thresholds, **options).float()
     if isinstance(net, SpikingNetwork):
@@ -52,7 +60,7 @@ def load(args, train=False):
         raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
     for what, theirs, own in (
         ("channels", data.channels, net.config["in_channels"]),
-        ("pixels", data.image_size, net.config.get("image_size")),
+        ("pixels", data.image_size, net.config.get("image_size") or net.config.get("img_size")),
     ):
         if own not in (None, theirs):
             raise ValueError(f"images of {name} have {theirs} {what}, but the network in {args.checkpoint} takes {own}")
@@ -67,6 +75,7 @@ def options_of(args):
 
 def converted(args, net, data):
     given = options_of(args)
+    own_network.check_stays(args, net, given)
     return convert(net, args.method, **given) if args.model is None else own_network.converted(args, net, data, given)
 
 
@@ -110,9 +119,9 @@ def run(args, device):
 
 def _run(args, device):
     console = plain_console(quiet=processes.rank() > 0)
-    loaded = load(args) if args.T is None and args.model is not None else None
-    if args.T is None:
-        args.T = loaded[0].T if loaded and is_direct(loaded[0]) else 64
+    loaded = load(args) if args.T is None else None  # a network that was trained as a spiking one has a T of its own
+    if loaded is not None:
+        args.T = loaded[0].T if is_direct(loaded[0]) else 64
     checks.steps("T", args.T)
     at = steps_of(args)
     out = folder_of(args)

@@ -22,7 +22,16 @@ from snnfast.system.text import first_line
 
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
 FLAGS = ("calibrate", "percentile", "per_channel", "neuron_levels", "read")
-NOT_OURS = ("arch", "levels", "family", "threshold", "signs", "width")  # flags of checkpoints that say what network they hold
+NOT_OURS = (
+    "arch",
+    "levels",
+    "family",
+    "threshold",
+    "signs",
+    "width",
+    "heads",
+    "connect",
+)  # flags of checkpoints that say what network they hold
 
 
 def network(args):
@@ -105,7 +114,17 @@ def for_training(args, settings, data):
 def check_converts(args, net, why):
     """Refuses a network that is a spiking one already."""
     if is_direct(net):
-        raise ValueError(f"--model {args.model} is a network that was trained as a spiking one: {why}; eval runs it as it is")
+        raise ValueError(f"{args.model or args.checkpoint} is a network that was trained as a spiking one: {why}; eval runs it as it is")
+
+
+def check_stays(args, net, options):
+    """Refuses what is of a conversion, for a network that is a spiking one already. options: of `convert`, that were given."""
+    asked = dict(method=args.method, calibrate=args.calibrate, read=args.read, **thresholds_of(args), **options)
+    wrong = [name for name, value in asked.items() if value is not None]
+    if is_direct(net) and wrong:
+        told = {"levels": "neuron-levels"}.get(wrong[0], wrong[0].replace("_", "-"))
+        what = args.model or args.checkpoint
+        raise ValueError(f"{what} is a network that was trained as a spiking one, whose neurons stay: --{told} is for others")
 
 
 def data_of(args):
@@ -162,13 +181,8 @@ def converted(args, net, data, options):
     """What `convert` makes of it. Without calibration images it is captured for an image of the test set."""
     given = thresholds_of(args)
     if is_direct(net):
-        if args.method is not None or args.calibrate is not None or given or args.read is not None or options:
-            asked = ["--method"] * (args.method is not None) + ["--calibrate"] * (args.calibrate is not None)
-            told = next(iter([*asked, *(f"--{name.replace('_', '-')}" for name in [*given, *options]), "--read"]))
-            raise ValueError(
-                f"--model {args.model} is a network that was trained as a spiking one, whose neurons stay: {told} is for others"
-            )
-        return convert(net)
+        check_stays(args, net, options)
+        return convert(net, sample=data.test[0][0][None])
     loader = images(args, data)
     if loader is None and not any(is_quantised(m) for m in net.modules()):
         raise ValueError(

@@ -353,3 +353,20 @@ def test_a_network_that_is_a_spiking_one_already(tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         assert main([*flags, "--T", "5"]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_file_of_a_network_that_is_a_spiking_one(tmp_path, monkeypatch, capsys):
+    """What the file does not say is asked for; our own file says all."""
+    monkeypatch.chdir(tmp_path)
+    net = snnfast.models.spikformer_cifar(1, 32, 4, T=3, in_channels=1)
+    torch.save({"state_dict": net.state_dict()}, "net.pth")
+    snnfast.save_checkpoint("ours.pt", net, data="digits")
+    given = ["eval", "net.pth", "--arch", "spikformer_cifar", "--data", "digits", "--images", "8"]
+    assert main(given) == 2 and "net.pth does not say heads and T of spikformer_cifar: give heads=, T=" in capsys.readouterr().err
+    assert main([*given, "--heads", "4", "--T", "3"]) == 0 and main(["eval", "ours.pt", "--images", "8"]) == 0
+    runs = [json.loads((tmp_path / "runs/eval" / run / "report.json").read_text()) for run in ("net-digits-T3", "ours-T3")]
+    assert runs[0]["loss"] == runs[1]["loss"] and runs[0]["at"] == [1, 2, 3]
+    assert main(["trace", "ours.pt", "--T", "3", "--neurons", "2", "--out", "traced"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "ours.pt", "--images", "8", "--method", "srp"]) == 2
+    assert "whose neurons stay: --method is for others" in capsys.readouterr().err

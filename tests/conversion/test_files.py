@@ -123,7 +123,7 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path):
     other.gm.add_submodule("mine", type("Mine", (nn.Module,), {"forward": lambda self, x: x})())
     with pytest.raises(ValueError, match=r"mine \(Mine\) is no layer that a file can hold"):
         snnfast.save_checkpoint(tmp_path / "snn.pt", other)
-    with pytest.raises(ValueError, match="holds a converted network, which takes no levels"):
+    with pytest.raises(ValueError, match="says itself what it holds, and takes no levels"):
         snnfast.save_checkpoint(tmp_path / "snn.pt", snn)
         snnfast.load_checkpoint(tmp_path / "snn.pt", levels=4)
     with pytest.raises(TypeError, match="net must be a torch.nn.Module, got list"):
