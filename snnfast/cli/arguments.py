@@ -21,8 +21,10 @@ from snnfast.models.tokens import NORMS
 from snnfast.models.vit import SIGNS
 from snnfast.runtime.number_formats import DTYPES
 from snnfast.runtime.sparse_products import KINDS
-from snnfast.training import recipes
+from snnfast.training import direct_recipes, recipes
 from snnfast.version import __version__
+
+EVENTS = ("sew_cifar10dvs", "sew_dvs_gesture", "sdt_dvs")  # networks that take frames, which no data set here has
 
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
 
@@ -84,14 +86,17 @@ def _demo(p):
 
 def _train(p):
     what = p.add_mutually_exclusive_group(required=True)
-    what.add_argument("--arch", choices=tuple(models.BY_NAME), metavar="NAME", help=", ".join(models.BY_NAME))
+    known = (*models.BY_NAME, *direct.BY_NAME)
+    told = ", ".join(models.BY_NAME) + "; trained as spiking ones: " + ", ".join(name for name in direct.BY_NAME if name not in EVENTS)
+    what.add_argument("--arch", choices=known, metavar="NAME", help=told)
     what.add_argument(
         "--model", metavar="M:F", help="package.module:function that returns a network of your own, whose ReLUs are quantised"
     )
     p.add_argument("--weights", metavar="FILE", help="of --model, to start from")
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
-    p.add_argument("--recipe", choices=recipes.NAMES, default="thesis", metavar="NAME",
-                   help=f"published settings, {', '.join(recipes.NAMES)} (default thesis); the options below change them")  # fmt: skip
+    p.add_argument("--recipe", choices=(*recipes.NAMES, direct_recipes.NAME), metavar="NAME",
+                   help=f"published settings, {', '.join(recipes.NAMES)} (default thesis), or {direct_recipes.NAME}, of a network trained as a "
+                        "spiking one; the options below change them")  # fmt: skip
     p.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --out")
     _data(p, "digits")
     p.add_argument("--epochs", type=int, nargs="+", metavar="N", help="of each stage")
@@ -113,7 +118,11 @@ def _train(p):
     p.add_argument("--masking", type=float, metavar="X", help="share of spikes that is masked at random, in [0, 1)")
     p.add_argument("--method", choices=METHODS, metavar="NAME", help="of the evaluation at the end")
     p.add_argument("--mode", choices=MODES, help="its mode")
-    p.add_argument("--T", type=int, default=64, help="its time steps (default 64)")
+    p.add_argument("--T", type=int, help="its time steps (default 64; of a network trained as a spiking one its own, in training too)")
+    p.add_argument("--smoothing", type=float, metavar="X", help="of labels.  --mixup X, --cutmix X: alpha of mixed images (0)")
+    p.add_argument("--mixup", type=float, help=argparse.SUPPRESS)  # in the line above
+    p.add_argument("--cutmix", type=float, help=argparse.SUPPRESS)
+    p.add_argument("--tet", type=float, metavar="X", help="the loss of every time step (TET), with this lambda; of spiking networks")
     own = p.add_argument_group("of a transformer")
     own.add_argument("--patch-size", type=int, metavar="N", help="in pixels")
     own.add_argument("--dim", type=int, metavar="N", help="features")

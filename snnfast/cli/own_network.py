@@ -99,7 +99,13 @@ def for_training(args, settings, data):
         load_weights(net, args.weights)
     x = data.test[0][0][None]
     guard.check_runs(net, x, "--data")
-    if any(replaced.is_relu(m) for m in net.modules()) or not any(is_quantised(m) for m in net.modules()):
+    if is_direct(net) != settings.is_spiking():
+        other = "a network that is trained as a spiking one: give --recipe authors"
+        other = other if is_direct(net) else "no network that is trained as a spiking one: --recipe authors is of those"
+        raise ValueError(f"--model: {args.model} returns {other}")
+    if settings.is_spiking():
+        pass
+    elif any(replaced.is_relu(m) for m in net.modules()) or not any(is_quantised(m) for m in net.modules()):
         net = replaced.to_quantised(net, settings.activation, settings.levels, settings.theta, sample=x)
     with torch.no_grad():
         y = net(x)

@@ -14,15 +14,23 @@ from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
 from snnfast.conversion.methods import method_of
 from snnfast.evaluation.evaluate import evaluate
+from snnfast.models import direct
 from snnfast.system import memory
 from snnfast.system.files import check_regular
-from snnfast.training import loop, recipes
+from snnfast.training import direct_recipes, loop, recipes
 
 
 def settings_of(args):
     """The `Settings` of a command line: the recipe's, and what was given beside it."""
     arch = args.arch or args.model
-    r = recipes.recipe(args.recipe, arch, args.data)
+    args.recipe = args.recipe or (direct_recipes.NAME if args.arch in direct.BY_NAME else "thesis")
+    spiking = args.recipe == direct_recipes.NAME
+    if args.arch is not None and spiking != (args.arch in direct.BY_NAME):
+        which = "is trained as a spiking network" if not spiking else "has quantised activations"
+        raise ValueError(f"{args.arch} {which}: --recipe {args.recipe} is of others")
+    r = direct_recipes.recipe(arch, args.data) if spiking else recipes.recipe(args.recipe, arch, args.data)
+    if spiking:
+        _check_spiking(args)
     epochs, lr = tuple(args.epochs or r.epochs), tuple(args.lr or r.lr)
     for name, given in (("epochs", args.epochs), ("lr", args.lr)):
         if given and len(given) > (args.stages or 2):
@@ -33,13 +41,26 @@ def settings_of(args):
         epochs = (epochs[0], max(1, epochs[0] // 3))
     epochs = epochs[: args.stages or 2]
     lr = lr if len(lr) >= len(epochs) else (lr[0], lr[0] / 10)
-    asked = dict(activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size)
+    asked = dict(
+        activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size, smoothing=args.smoothing, mixup=args.mixup,
+        cutmix=args.cutmix, tet=args.tet,
+    )  # fmt: skip
     given = {key: value for key, value in asked.items() if value is not None}
     kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(loop.Settings)}}
     own = dict(arch=arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
                amp=args.amp, seed=args.seed)  # fmt: skip
     own |= _refused(args) if args.arch is None else _of_arch(args)
     return loop.Settings(**{**kept, **given, **own}), r
+
+
+QUANTISED = ("activation", "levels", "theta", "stages", "channel_num", "masking", "method", "mode")
+
+
+def _check_spiking(args):
+    """Refuses what is of quantised activations and of their conversion."""
+    given = next((name.replace("_", "-") for name in QUANTISED if getattr(args, name) is not None), None)
+    if given:
+        raise ValueError(f"--{given} is of quantised activations, and {args.arch or args.model} is trained as a spiking network")
 
 
 OF_ARCH = ("width", "stem", "dropout")
@@ -66,12 +87,17 @@ def _of_arch(args):
     if args.weights is not None:
         raise ValueError("--weights is of a network of your own: --model")
     given = {name: getattr(args, name) for name in OF_ARCH if getattr(args, name) is not None}
+    if given and args.arch in direct.BY_NAME:
+        raise ValueError(f"--{next(iter(given))} is of networks with quantised activations, and {args.arch} is none")
     return given | dict(options=_options(args))
 
 
 def _options(args):
     """Arguments of the network that were given."""
     found = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    if args.arch in direct.BY_NAME:
+        found |= {} if args.T is None else dict(T=args.T)
+        return {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in found.items()}
     stages = "depths" in inspect.signature(models.BY_NAME[args.arch]).parameters
     for name in ("depth", "heads"):
         if name in found and not stages and len(found[name]) > 1:
@@ -92,11 +118,19 @@ def train(args, device):
     console = Console()
     settings, r = settings_of(args)
     settings.check()
+    if settings.is_spiking():
+        _train(args, device, console, settings, r, None)
+        return
+    args.T = args.T or 64
     convolutional = settings.is_own() or models.CLASS_OF[args.arch].kind == "convolutional"
     method = args.method or (r.method if convolutional and args.mode != "differential" else None)
     if args.mode == "differential" and method not in (None, "stbif"):
         raise ValueError(f"--mode differential runs with --method stbif, got {method}")
     method_of(method or "if").check_T(checks.steps("T", args.T))
+    _train(args, device, console, settings, r, method)
+
+
+def _train(args, device, console, settings, r, method):
     data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
@@ -104,6 +138,8 @@ def train(args, device):
     net, sample = None, None
     if settings.is_own():
         net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
+        if args.T is not None and settings.is_spiking():
+            net.T = args.T
         convert(net, method, mode=args.mode, sample=sample)  # refused now, not after the training
     with progress(console) as bar:
         task = bar.add_task(f"{settings.arch}, {args.recipe}", total=sum(settings.epochs), note="")
@@ -118,9 +154,10 @@ def train(args, device):
             on_plan=lambda plan: _tell_plan(console, plan, device),
         )  # fmt: skip
     snn = convert(net, method, mode=args.mode, sample=sample)
+    T, ann = (net.T, None) if settings.is_spiking() else (args.T, net)
     with progress(console) as bar:
-        task = bar.add_task(f"{snn.method.name}, T = {args.T}", total=len(data.test) * args.T, note="")
-        report = evaluate(snn, data.test, args.T, memory=args.memory, ann=net, device=device, on_chunk=lambda n: bar.advance(task, n))
+        task = bar.add_task(f"{snn.method.name}, T = {T}", total=len(data.test) * T, note="")
+        report = evaluate(snn, data.test, T, memory=args.memory, ann=ann, device=device, on_chunk=lambda n: bar.advance(task, n))
     report.facts = dict(training=dataclasses.asdict(settings))
     published, source = recipes.PUBLISHED.get((args.recipe, args.arch, args.data, settings.levels), (None, None))
     console.print(report.table(published))

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from snnfast import checks, models, nn
@@ -21,13 +20,16 @@ from snnfast.checkpoints.own import save_checkpoint
 from snnfast.models import replaced
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.channelwise import to_channelwise
+from snnfast.models.direct import BY_NAME
 from snnfast.nn.masking import rows_are
 from snnfast.system.files import check_regular, save_text, whole
 from snnfast.system.memory import budget, parse
 from snnfast.system.text import first_line
 from snnfast.training import memory_plan
+from snnfast.training.losses import Loss
 from snnfast.training.optimisers import OPTIMISERS, optimiser_of, parameter_groups, warmed_cosine
 
+SPIKING = "spiking"  # in place of an activation
 AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,7 +38,9 @@ class Settings:
     """What a training is; a resumed one must have the same. epochs and lr hold a number per stage; stage two has several thresholds in a layer.
 
     arch: a name of `snnfast.models`, or "package.module:function", what a network of one's own is made by, which `train` is given.
-    optimiser: "sgd", with momentum 0.9, or "adamw"; both with a cosine schedule, after `warmup` epochs in which the rate rises.
+    activation: of the network, or "spiking" for one that is trained as a spiking one (`snnfast.models.DirectNetwork`), in one stage.
+    optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
+    smoothing, mixup, cutmix, tet, votes: of the loss, a `snnfast.training.losses.Loss`.
     options: further arguments of the network, such as patch_size or dim.
     weights: what says which a network of one's own starts from, such as a file's checksum.
     """
@@ -63,13 +67,28 @@ class Settings:
     warmup: int = 0
     options: dict = dataclasses.field(default_factory=dict)
     weights: str = ""
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    tet: float | None = None
+    votes: bool = False
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""
         return ":" in self.arch
 
+    def is_spiking(self):
+        """Whether the network is trained as a spiking one, without quantised activations and with one stage."""
+        return self.activation == SPIKING
+
+    def loss(self, classes):
+        """What is made smaller."""
+        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes)
+
     def check(self):
-        if not self.is_own():
+        if self.is_spiking():
+            self._check_spiking()
+        elif not self.is_own():
             self._check_arch()
         checks.choice("amp", self.amp, tuple(AMP))
         checks.choice("optimiser", self.optimiser, OPTIMISERS)
@@ -84,6 +103,8 @@ class Settings:
             raise ValueError(f"batch_size must be < 2^31, got {self.batch_size}")
         if self.channel_num is not None:
             checks.integer("channel_num", self.channel_num, 0)
+        if self.is_spiking():
+            return
         if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
         if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in FINE:
@@ -91,6 +112,17 @@ class Settings:
         finer = FINE_OF["convolutional" if self.is_own() else models.CLASS_OF[self.arch].kind]
         if len(self.epochs) == 2 and self.activation not in finer:
             raise ValueError(f"two stages start layer-wise ({', '.join(finer)}), got activation {self.activation!r}")
+
+    def _check_spiking(self):
+        if len(self.epochs) != 1 or len(self.lr) != 1 or self.channel_num is not None:
+            raise ValueError(
+                f"a network that is trained as a spiking one has one stage, and no thresholds per channel; got epochs {self.epochs}"
+            )
+        if not self.is_own():
+            known = inspect.signature(BY_NAME[checks.choice("arch", self.arch, tuple(BY_NAME))]).parameters
+            unknown = [name for name in self.options if name not in known]
+            if unknown:
+                raise ValueError(f"{', '.join(unknown)}: {self.arch} has no such argument")
 
     def _check_arch(self):
         checks.choice("arch", self.arch, tuple(models.BY_NAME))
@@ -150,6 +182,16 @@ def _own_arguments(settings, image_size):
     return own | settings.options
 
 
+def _spiking(settings, data):
+    """The network of `settings.arch` that is trained as a spiking one."""
+    make = BY_NAME[settings.arch]
+    fits = {"img_size": data.image_size} if "img_size" in inspect.signature(make).parameters else {}
+    net = make(num_classes=data.classes, in_channels=data.channels, **fits | settings.options)
+    if net.frames:
+        raise ValueError(f"{settings.arch} takes frames of events, and the data are images")
+    return net
+
+
 _STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler", "rng", "stage", "epoch", "best", "entries")  # of last.pt
 
 
@@ -163,11 +205,15 @@ class Training:
         self.given = net
         torch.manual_seed(settings.seed)
         self.net = self._made() if net is None else copy.deepcopy(net)
+        self.loss = settings.loss(data.classes)
+        self.loss.check(self.net)
         self._prepare()
 
     def _made(self):
         """The network of `settings.arch`."""
         settings, data = self.settings, self.data
+        if settings.is_spiking():
+            return _spiking(settings, data)
         own = _own_arguments(settings, data.image_size)
         own |= dict(channel_num=settings.channel_num) if settings.activation in FINE else {}
         return models.BY_NAME[settings.arch](
@@ -177,6 +223,8 @@ class Training:
 
     def _config(self):
         """What makes this stage's network again: of one's own, its activations."""
+        if self.settings.is_spiking():
+            return {}
         return self.net.config if self.given is None else replaced.described(self.net)
 
     def _prepare(self):
@@ -219,7 +267,10 @@ class Training:
         if missing:
             raise ValueError(f"{self.out / 'last.pt'} is not the state of a training: it has no {', '.join(sorted(missing))}")
         mine = self.plain
-        changed = [k for k in mine if mine[k] != file["settings"].get(k)]
+        former = {
+            f.name: f.default for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING
+        }  # of fields that it did not have
+        changed = [k for k in mine if mine[k] != file["settings"].get(k, former.get(k))]
         if changed:
             told = "; ".join(f"{k} was {file['settings'].get(k)!r}, is {mine[k]!r}" for k in changed)
             raise ValueError(f"{self.out} holds another training: {told}")
@@ -307,9 +358,9 @@ class Training:
 
     def _step(self, x, y):
         s = self.settings
+        x, shares = self.loss.mixed(x if self.data.augment is None else self.data.augment(x), y)
         with torch.autocast(self.device.type, AMP[s.amp], enabled=AMP[s.amp] is not None):
-            logits = self.net(x if self.data.augment is None else self.data.augment(x))
-            loss = F.cross_entropy(logits, y)
+            loss, logits = self.loss(self.net, x, shares)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)

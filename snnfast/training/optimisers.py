@@ -1,28 +1,38 @@
 """Two-stage training: from a layer-wise network to the channel-wise one that starts at the same function."""
 
+import importlib.util
+
 import torch
 
 from snnfast import checks
+from snnfast.data import declare_operators
 
 
 def parameter_groups(net, weight_decay, everywhere=False):
     """Optimiser groups: weight decay on weights, none on thresholds, biases and batch norm unless `everywhere`."""
     if everywhere:
         return [{"params": list(net.parameters()), "weight_decay": weight_decay}]
-    decayed = {id(m.weight) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))}
+    decayed = {id(m.weight) for m in net.modules() if isinstance(m, (torch.nn.modules.conv._ConvNd, torch.nn.Linear))}
     yes = [p for p in net.parameters() if id(p) in decayed]
     no = [p for p in net.parameters() if id(p) not in decayed]
     return [{"params": yes, "weight_decay": weight_decay}, {"params": no, "weight_decay": 0.0}]
 
 
-STATES = {"sgd": 1, "adamw": 2}  # of each weight: momentum; two moments
+STATES = {"sgd": 1, "adamw": 2, "lamb": 2}  # of each weight: momentum; two moments
 OPTIMISERS = tuple(STATES)
 
 
 def optimiser_of(name, groups, lr, nesterov=False):
-    """The optimiser of these groups by name; "sgd" has momentum 0.9."""
+    """The optimiser of these groups by name; "sgd" has momentum 0.9, "lamb" is timm's."""
     if checks.choice("optimiser", name, OPTIMISERS) == "adamw":
         return torch.optim.AdamW(groups, lr=lr)
+    if name == "lamb":
+        if importlib.util.find_spec("timm") is None:
+            raise ModuleNotFoundError("optimiser 'lamb' is timm's: pip install --no-deps timm", name="timm")
+        declare_operators()  # before timm imports torchvision
+        from timm.optim import Lamb
+
+        return Lamb(groups, lr=lr)
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=nesterov)
 
 

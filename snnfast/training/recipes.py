@@ -29,6 +29,10 @@ class Recipe:
     grad: str = "qcfs"
     optimiser: str = "sgd"
     warmup: int = 0
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    votes: bool = False
 
 
 _RECIPES = {

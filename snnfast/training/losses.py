@@ -1,0 +1,72 @@
+"""What a step of a training makes smaller: the cross-entropy of the answer, of smoothed or mixed labels, of every time step (TET), or PLIF's votes.
+
+TET, of outputs o_t, t = 1 ... T, and labels y (Deng et al., "Temporal efficient training of spiking neural network via gradient re-weighting",
+ICLR 2022), with a target of 1 for all outputs:
+
+    (1 - lam) mean_t CE(o_t, y) + lam mean_t MSE(o_t, 1)
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from snnfast import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss, and how images are mixed before it.
+
+    classes: how many.  smoothing: what the other classes share of a label.  tet: TET's lam, or None.
+    mixup, cutmix: alpha of the Beta distribution by which pairs of images are mixed, or a part of one is put into another; with both, one of them for
+    each batch; 0 for neither.
+    votes: outputs are votes summed over the steps, whose share of the steps is compared with 0 and 1.
+    """
+
+    classes: int
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    tet: float | None = None
+    votes: bool = False
+
+    def check(self, net: torch.nn.Module) -> None:
+        """Refuses what `net` has no outputs for."""
+        for name in ("smoothing", "tet"):
+            if getattr(self, name) is not None:
+                checks.share(name, getattr(self, name))
+        for name in ("mixup", "cutmix"):
+            if checks.number(name, getattr(self, name)) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.tet is not None and not callable(getattr(net, "logits", None)):
+            raise ValueError("tet is of networks that are trained as spiking ones, which have outputs at every step")
+        if self.tet is not None and self.votes:
+            raise ValueError("tet is of outputs of a last layer, and this network's are votes")
+
+    def mixed(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels, mixed; the labels are then shares of the classes [B, classes]."""
+        kinds = [name for name in ("mixup", "cutmix") if getattr(self, name)]
+        if not kinds:
+            return x, y
+        from snnfast.data import declare_operators
+
+        declare_operators()  # before torchvision is imported
+        from torchvision.transforms import v2
+
+        kind = kinds[int(torch.randint(len(kinds), ()))]
+        make: Callable = v2.MixUp if kind == "mixup" else v2.CutMix
+        return make(alpha=float(getattr(self, kind)), num_classes=self.classes)(x, y)
+
+    def __call__(self, net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the loss, logits [B, classes]) of images and labels; y: classes [B], or their shares [B, classes]."""
+        if self.votes:
+            votes, T = net(x), checks.steps("T", net.T)
+            return F.mse_loss(votes / T, y if y.is_floating_point() else F.one_hot(y, self.classes).to(votes.dtype)), votes
+        if self.tet is None:
+            logits = net(x)
+            return F.cross_entropy(logits, y, label_smoothing=self.smoothing), logits
+        steps = net.logits(x)  # type: ignore[operator]  # [T, B, classes]
+        over = F.cross_entropy(steps.flatten(0, 1), y.repeat(len(steps), *[1] * (y.dim() - 1)), label_smoothing=self.smoothing)
+        return (1 - self.tet) * over + self.tet * F.mse_loss(steps, torch.ones_like(steps)), steps.mean(0)
