@@ -11,6 +11,7 @@ from snnfast.conversion import files as _files  # noqa: F401  (which makes files
 from snnfast.conversion.convert import convert
 from snnfast.engines import backends
 from snnfast.evaluation import choose as _choose  # noqa: F401  (which chooses methods for convert)
+from snnfast.evaluation.conventions import Operations, operations
 from snnfast.evaluation.diagnosis import Diagnosis, diagnose
 from snnfast.evaluation.early import EarlyReport, ExitRule, answer_early, calibrate_exit, evaluate_early
 from snnfast.evaluation.evaluate import evaluate
@@ -36,10 +37,10 @@ from snnfast.version import __version__  # noqa: F401
 backends.register(_library.override)
 
 __all__ = [
-    "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Report", "RowState", "SpikingNetwork", "accelerate",
-    "answer_early", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data", "diagnose", "evaluate", "evaluate_early",
+    "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Operations", "Report", "RowState", "SpikingNetwork",
+    "accelerate", "answer_early", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data", "diagnose", "evaluate", "evaluate_early",
     "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint",
-    "load_weights", "models", "neuron", "nn", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
+    "load_weights", "models", "neuron", "nn", "operations", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
     "spike_linear", "to_channelwise", "to_quantised", "train", "training",
 ]  # fmt: skip
 

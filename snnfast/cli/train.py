@@ -121,7 +121,7 @@ def train(args, device):
     if settings.is_spiking():
         _train(args, device, console, settings, r, None)
         return
-    args.T = args.T or 64
+    args.T = 64 if args.T is None else args.T
     convolutional = settings.is_own() or models.CLASS_OF[args.arch].kind == "convolutional"
     method = args.method or (r.method if convolutional and args.mode != "differential" else None)
     if args.mode == "differential" and method not in (None, "stbif"):
@@ -139,7 +139,7 @@ def _train(args, device, console, settings, r, method):
     if settings.is_own():
         net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
         if args.T is not None and settings.is_spiking():
-            net.T = args.T
+            net.T = checks.steps("T", args.T)
         convert(net, method, mode=args.mode, sample=sample)  # refused now, not after the training
     with progress(console) as bar:
         task = bar.add_task(f"{settings.arch}, {args.recipe}", total=sum(settings.epochs), note="")

@@ -107,9 +107,11 @@ class Down(nn.Module):
 
 
 class SpikingResformer(DirectNetwork):
-    """See `spikingresformer_ti`. small: for CIFAR."""
+    """See `spikingresformer_ti`. small: for CIFAR. width: channels of an attention head, and of a group of the feed forward."""
 
-    def __init__(self, arch: str, dims: tuple[int, ...], small: bool, img_size: int, T: int, num_classes: int, in_channels: int):
+    def __init__(
+        self, arch: str, dims: tuple[int, ...], small: bool, img_size: int, T: int, num_classes: int, in_channels: int, width: int = 64
+    ):
         super().__init__(arch, T, num_classes, in_channels, img_size=img_size)
         side = checks.integer("img_size", img_size) // (1 if small else 4)
         if side < 4 or side % 4 or img_size % side:
@@ -123,7 +125,7 @@ class SpikingResformer(DirectNetwork):
         for i, (dim, depth, patch) in enumerate(zip(dims, (1, 2, 3), (4, 2, 1))):
             layers: list[nn.Module] = [Down(dims[i - 1], dim)] if i else []
             for _ in range(depth):
-                layers += [Attention(dim, dim // 64, patch, (side // 2**i // patch) ** 2), FeedForward(dim)]
+                layers += [Attention(dim, dim // width, patch, (side // 2**i // patch) ** 2), FeedForward(dim, width)]
             stages.append(nn.Sequential(*layers))
         self.layers, self.avgpool, self.classifier = (
             nn.Sequential(*stages),

@@ -174,6 +174,8 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
         (["--arch", "sdt_cifar", "--width", "2"], "--width is of networks with quantised activations"),
         (["--arch", "sdt_cifar", "--depth", "1", "2"], "depth must be an int, got list"),
         (["--arch", "vgg11", "--tet", "0.1"], "tet is of networks that are trained as spiking ones"),
+        (["--arch", "sdt_cifar", "--T", "0"], "T must be >= 1, got 0"),
+        (["--model", "mine:net", "--recipe", "authors", "--T", "0"], "T must be >= 1, got 0"),
         (["--model", "mine:net"], "mine:net returns a network that is trained as a spiking one: give --recipe authors"),
     ):
         assert main(["train", *flags, "--epochs", "1", "--out", "no"]) == 2
