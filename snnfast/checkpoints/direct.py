@@ -5,6 +5,7 @@ have, nor how SEW's shortcuts meet: they are asked for.
 """
 
 import inspect
+import math
 import os
 import re
 from typing import Any
@@ -55,6 +56,8 @@ def _sizes(arch, state):
         return dict(num_classes=state["fc.4.weight"].size(0) // 10, in_channels=state["static_conv.0.weight"].size(1))
     if arch.startswith("spikingresformer"):
         return dict(num_classes=state["classifier.weight"].size(0), in_channels=state["prologue.0.weight"].size(1))
+    if arch == "csnn_cifar10":
+        return _of_csnn(state)
     of_head = dict(num_classes=state["head.weight"].size(0))
     if arch == "sdt_v2":
         dims = [state[f"downsample{n}.encode_conv.weight"].size(0) for n in ("1_2", "2", "3", "4")]
@@ -75,6 +78,15 @@ def _sizes(arch, state):
         return found
     mode = "plif" if any(key.endswith("_lif.w") for key in state) else "lif"
     return found | dict(heads=state["block.0.attn.talking_heads.weight"].size(0), spike_mode=mode)
+
+
+def _of_csnn(state):
+    convolutions = sorted((key for key in state if key.endswith(".conv.weight")), key=lambda key: int(key.split(".")[1]))
+    channels = [state[key].size(0) for key in convolutions[1::2]]
+    hidden, features = state["fc.1.weight"].shape
+    side = math.isqrt(features // channels[-1]) * 2 ** len(channels)
+    found = dict(channels=channels, hidden=hidden, image_size=side, num_classes=state["fc.3.weight"].size(0))
+    return found | dict(in_channels=state[convolutions[0]].size(1))
 
 
 def _given(arch, path, found, options):

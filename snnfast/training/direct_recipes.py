@@ -28,6 +28,7 @@ _RECIPES = {  # by the start of a network's name, the longest first
     "plif_": dataclasses.replace(_ADAM, epochs=(1024,), lr=(1e-3,), batch_size=16, warmup=0, votes=True),
     "ms_": dataclasses.replace(_BASE, epochs=(125,), weight_decay=1e-5, smoothing=0.1),
     "sew_": _BASE,
+    "csnn_": dataclasses.replace(_ADAM, epochs=(300,), lr=(1e-3,), batch_size=128, warmup=0),
 }  # fmt: skip
 
 

@@ -80,6 +80,8 @@ def resformer_part(case, state, meta):
 
 def block_of(name, case, state, meta):
     """The block that a case is of, of this many channels."""
+    if name == "classifier":
+        return snnfast.models.csnn_cifar10((8, 12, 16), 20, 16)
     parts = {"sdt": spike_driven, "sdtv2": spike_driven_v2, "spikingresformer": resformer_part}
     if name in parts:
         return parts[name](case, state, meta)
@@ -110,8 +112,8 @@ def laid(s):
         yield s.mT.flatten(2, 3)
 
 
-FAMILIES = ("sew", "ms", "spikformer", "spikingformer", "sdt", "sdtv2", "spikingresformer")
-BLOCKS = [(name, case) for name in FAMILIES for case in recorded(name)[1] if not case.startswith("net")]
+FAMILIES = ("classifier", "sew", "ms", "spikformer", "spikingformer", "sdt", "sdtv2", "spikingresformer")
+BLOCKS = [(name, case) for name in FAMILIES for case in recorded(name)[1] if case != "net_tet"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -222,6 +224,7 @@ PUBLISHED = {  # parameters, entries of a checkpoint
     "sdt 8 384 8": (16_816_536, 352), "sdt 6 512 8": (23_373_736, None), "sdt 8 512 8": (29_689_896, 352), "sdt 10 512 8": (36_006_056, None),
     "sdt 8 768 8": (66_339_144, 352), "sdt_cifar 2 256 8": (2_567_082, 112), "sdt_cifar 2 512 8": (10_233_546, 112),
     "sdt_v2 96-192-384-480": (31_333_864, 825), "sdt_v2 128-256-512-640": (55_350_248, 825), "sdt_v2 192-384-768-960": (123_741_160, 825),
+    "csnn_cifar10": (12_979_850, None),
     "spikingresformer_ti": (11_180_992, 211), "spikingresformer_s": (17_813_824, 211), "spikingresformer_m": (35_601_472, 211),
     "spikingresformer_l": (60_375_680, 211), "spikingresformer_cifar": (10_793_152, 211),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from snnfast.models.direct import BY_NAME, DirectNetwork, LearntSpikes, Spikes, 
 from snnfast.runtime.execution import Execution
 
 SMALL = {
+    "csnn_cifar10": dict(channels=(16, 16, 16), hidden=32),
     "sew_resnet18": {}, "spiking_resnet18": {}, "ms_resnet18": {}, "plif_mnist": {}, "spikformer": dict(depth=1, dim=64),
     "spikformer_cifar": dict(depth=1, dim=64, heads=8), "spikingformer": dict(depth=1, dim=64), "spikingformer_cifar": dict(depth=1, dim=64, heads=4),
     "sdt": dict(depth=1, dim=64), "sdt_cifar": dict(depth=1, dim=64, spike_mode="plif"), "spikingresformer_ti": dict(img_size=32),

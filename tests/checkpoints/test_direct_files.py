@@ -17,7 +17,7 @@ NETS = {  # arguments; what a file does not say
     "spikformer_cifar": (dict(depth=1, dim=64, heads=8, mlp_ratio=2.0), ("heads",)), "spikingformer": (dict(depth=1, dim=64, heads=4), ("heads",)),
     "spikingformer_cifar": (dict(depth=2, dim=64, heads=4, in_channels=1), ("heads",)), "sdt": (dict(depth=1, dim=64, heads=4), ()),
     "sdt_cifar": (dict(depth=1, dim=64, spike_mode="plif"), ()), "sdt_v2": (dict(dims=[16, 32, 64, 64], depths=[2, 1], heads=4, kd=True), ("heads",)),
-    "spikingresformer_ti": (dict(img_size=32), ("img_size",)),
+    "spikingresformer_ti": (dict(img_size=32), ("img_size",)), "csnn_cifar10": (dict(channels=[4, 8, 8], hidden=12), ()),
 }  # fmt: skip
 
 
