@@ -14,12 +14,19 @@ def dtype_name(dtype):
     return str(dtype).removeprefix("torch.")
 
 
+def layout_name(value):
+    """ "sparse_coo" of a tensor with the layout torch.sparse_coo."""
+    return str(value.layout).removeprefix("torch.").removeprefix("_")
+
+
 def tensor(name, value, dtypes=FLOATS, device=None):
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in dtypes:
         allowed = ", ".join(map(dtype_name, dtypes))
         raise TypeError(f"{name} has dtype {dtype_name(value.dtype)}; allowed: {allowed}")
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got a {'nested' if value.is_nested else layout_name(value)} one")
     if device is not None and value.device != device:
         raise ValueError(f"{name} is on {value.device}, but x is on {device}")
     return value

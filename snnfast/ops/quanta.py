@@ -106,5 +106,6 @@ def quanta(
     """
     rule = rule_of(m, ladder, unit, negative, caps, surrogate, gamma, detach_reset)
     if T is not None or isinstance(x, Tensor):
-        check_form(m, checks.integer("T", T) if T is not None else len(x) if x.dim() else 1, spikes)
+        steps = 1 if T is not None or x.is_nested or not x.dim() else len(x)  # a nested one is refused by its name below
+        check_form(m, steps if T is None else checks.integer("T", T), spikes)
     return OPS(x, theta, v0, rule, T=T, spikes=spikes, mask=mask, state=state, out=out, state_out=state_out)
