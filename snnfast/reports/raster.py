@@ -8,6 +8,7 @@ import torch
 
 from snnfast import checks
 from snnfast.ops.iaf import iaf
+from snnfast.system import memory
 
 
 @torch.no_grad()
@@ -40,6 +41,7 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
     def observe(node, current, spikes):
         if node.name in kept:
             if node.name not in places:
+                _check_fits(T * len(x), sum(len(p) for p in places.values()) + len(_spread(neurons, current[0, 0].numel())))
                 places[node.name] = torch.tensor(_spread(neurons, current[0, 0].numel()), device=current.device)
             kept[node.name].append(current.flatten(2)[..., places[node.name]].clone())
             steps[node.name] = current[0]
@@ -47,6 +49,23 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
     for _ in snn.chunks(x, T, first=first, observe=observe, stop=False, on_end=lambda *_: None):
         pass
     return {names[n.name]: _alone(known[n.target], torch.cat(kept[n.name]), places[n.name], steps[n.name], snn.method) for n in firing}
+
+
+BYTES = 30  # of a neuron and step: x, u, v and s, and copies of them on the way
+
+
+def _check_fits(steps, many):
+    """Refuses more neurons and steps than there is memory for."""
+    wanted = BYTES * steps * many
+    try:
+        there = memory.free("cpu")
+    except ValueError:  # a system that does not tell
+        return
+    if wanted > there:
+        raise ValueError(
+            f"neurons: {many} of them at {steps} steps of all images take about {memory.told(wanted)}, and {memory.told(there)} are free; "
+            "take fewer neurons, layers, images or steps"
+        )
 
 
 def _spread(few, many):
@@ -66,8 +85,16 @@ def _alone(layer, x, places, step, method):
     if "v0" in dict(layer.named_buffers()):
         v0 = layer.v0 = take(layer.v0)
     v0 = method.start(layer, x, False).get("v0", v0)
-    state, potentials, counts = None, [], []
+    charged = None
+    if (
+        layer.options.get("reset") == "hard"
+    ):  # the potential before it is forgotten: of the same neuron with a threshold that nothing reaches
+        charged = copy.deepcopy(layer)
+        charged.theta = torch.full_like(layer.theta, torch.finfo(layer.theta.dtype).max)
+    state, potentials, counts, before = None, [], [], []
     for t in range(len(x)):
+        if charged is not None:
+            before.append(charged.fire(x[t : t + 1], state=state, **({"v0": v0} if state is None else {}))[1].v)
         _, state = layer.fire(x[t : t + 1], state=state, **({"v0": v0} if state is None else {}))
         potentials.append(state.v.clone())
         counts.append(state.count.clone())
@@ -75,7 +102,9 @@ def _alone(layer, x, places, step, method):
     n = n / layer.theta if n.is_floating_point() else n
     s = torch.diff(n, dim=0, prepend=torch.zeros_like(n[:1])).round().to(torch.int8 if layer.most <= 127 else torch.int16)
     arrays = dict(neuron=places, theta=layer.theta, x=x.float(), v=v.float(), s=s)
-    if layer.neuron is iaf:
+    if charged is not None:
+        arrays["u"] = torch.stack(before).float()
+    elif layer.neuron is iaf:
         jump = 1.0 if layer.options.get("unit") == "normalised" else layer.theta
         arrays["u"] = (v + s * jump).float()
     return {key: np.asarray(t.cpu()) for key, t in arrays.items()}

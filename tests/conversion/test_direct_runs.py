@@ -174,3 +174,23 @@ def test_a_file_of_it_is_refused_by_name(tmp_path):
 
 def test_the_resformer_is_made_for_a_size():
     assert spikingresformer_net.SpikingResformer("x", (64, 64, 64), True, 16, 2, 10, 1).image_shape == (1, 16, 16)
+
+
+def test_a_trace_tells_the_potential_before_a_hard_reset(monkeypatch):
+    """u = v + (x - v) / 2 of the step before, in volts; where a neuron fired, v is 0 behind it, and u is not theta."""
+    from snnfast.reports import raster
+
+    net, x = trained("spikformer_cifar"), images("spikformer_cifar", torch.float32)
+    snn = snnfast.convert(net)
+    for name, layer in raster.record(snn, x, T=4, neurons=64).items():
+        if float(layer["theta"][0]) != 1:
+            continue
+        v = np.zeros_like(layer["v"][0])
+        for t in range(4):
+            u = v + (layer["x"][t] - v) / 2
+            assert np.allclose(layer["u"][t], u, atol=1e-6), name
+            assert np.array_equal(layer["s"][t], u >= 1) and np.array_equal(layer["v"][t], np.where(u >= 1, 0, layer["u"][t]))
+            v = layer["v"][t]
+    monkeypatch.setattr("snnfast.system.memory.free", lambda device: 1000)
+    with pytest.raises(ValueError, match="neurons: 64 of them at 12 steps of all images take about .*, and 1000 B are free"):
+        raster.record(snn, x, T=4, neurons=64)
