@@ -138,7 +138,7 @@ def _in_parts(path):
     """The weights of all files that an index names."""
     check_regular(path)
     try:
-        parts = json.loads(path.read_text())["weight_map"].values()
+        parts = json.loads(path.read_text("utf-8"))["weight_map"].values()
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

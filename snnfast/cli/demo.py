@@ -108,7 +108,7 @@ def demo(out=None, device="cpu", T=None, epochs=None, seed=0, methods=None, arch
     wrote.append("model.pt")
     if len(methods) > 1:
         text = json.dumps({name: dataclasses.asdict(r) for name, r in reports.items()}, indent=2)
-        (out / "methods.json").write_text(text + "\n")
+        (out / "methods.json").write_text(text + "\n", "utf-8")
         curves(reports, out / "methods.png")
         wrote += ["methods.json", "methods.png"]
     console.print(report.table() if len(methods) == 1 else methods_table(reports))

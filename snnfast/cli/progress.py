@@ -81,6 +81,6 @@ def progress(console, log_json=None, size=1, unit=""):
         else:
             several.append(Log(lambda told: console.print(line(told, size, unit), soft_wrap=True, markup=False, highlight=False)))
         if log_json is not None:
-            file = stack.enter_context(open(log_json, "a"))
+            file = stack.enter_context(open(log_json, "a", encoding="utf-8"))
             several.append(Log(lambda told: print(json.dumps(told), file=file, flush=True), min(10.0, EVERY)))
         yield _All(several)

@@ -123,6 +123,14 @@ class Pictures(Dataset):
         return self.transform(opened(str(self.files[i])))
 
 
+def _text(path):
+    """What a table of text says."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from error
+
+
 class _Annotated(Dataset):
     """Tiny-ImageNet's validation images: all in one folder, their classes in a table of text."""
 
@@ -131,7 +139,7 @@ class _Annotated(Dataset):
         if not table.is_file():
             raise ValueError(f"data folder {root} has no val/val_annotations.txt, which names the classes of the validation images")
         self.transform, self.samples = transform, []
-        for line in table.read_text().splitlines():
+        for line in _text(table).splitlines():
             name, _, rest = line.partition("\t")
             wnid = rest.partition("\t")[0]
             if not name:
@@ -158,7 +166,7 @@ def _tiny_imagenet(root, cutout, normalise, preprocessing, train):
         raise ValueError(f"data folder {root} has no folder train/ with a folder per class in it")
     if not (root / "wnids.txt").is_file():
         raise ValueError(f"data folder {root} has no wnids.txt, which names the classes of Tiny-ImageNet")
-    classes = {wnid: i for i, wnid in enumerate(sorted((root / "wnids.txt").read_text().split()))}
+    classes = {wnid: i for i, wnid in enumerate(sorted(_text(root / "wnids.txt").split()))}
     moved = [transforms.RandomCrop(64, padding=8), transforms.RandomHorizontalFlip(), *normalise, *([Cutout(cutout)] if cutout else [])]
     own = _folder(root / "train", moved) if train else None
     if own is not None and own.class_to_idx != classes:

@@ -186,7 +186,7 @@ def load_report(path):
     path = path / "report.json" if path.is_dir() else path
     check_regular(path)
     try:
-        file = json.loads(path.read_text())
+        file = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is not there: give the folder of an evaluation, or its report.json") from None
     except (ValueError, RecursionError):  # no JSON, no text, a number of 5,000 digits, 10,000 brackets

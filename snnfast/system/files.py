@@ -32,7 +32,7 @@ def check_regular(path):
 
 def save_text(path, text):
     with whole(path) as part:
-        part.write_text(text)
+        part.write_text(text, "utf-8")
 
 
 def save(content, path):
@@ -47,7 +47,7 @@ def save(content, path):
 
 def save_rows(path, rows):
     """Dictionaries with the same keys as a CSV file."""
-    with whole(path) as part, open(part, "w", newline="") as file:
+    with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows({key: cell(value) for key, value in row.items()} for row in rows)

@@ -85,6 +85,9 @@ def test_a_table_that_points_elsewhere(tiny_folder):
     table.write_text("../../wnids.txt\tn01\t0\t0\t62\t62\n")
     with pytest.raises(ValueError, match="'../../wnids.txt' is not the name of a file in"):
         load("tiny-imagenet", tiny_folder)
+    table.write_bytes(b"val_0.JPEG\tn\xff1\t0\t0\t62\t62\n")
+    with pytest.raises(ValueError, match="val_annotations.txt is no text in UTF-8: byte 12 is 0xff"):
+        load("tiny-imagenet", tiny_folder)
 
 
 @pytest.fixture
