@@ -40,6 +40,7 @@ $(VENV)/installed.stamp: Makefile
 	$(VENV)/bin/python -m pip install --quiet "$(TORCH)"
 	$(VENV)/bin/python -m pip install --quiet $(TOOLS)
 	$(VENV)/bin/python -m pip install --quiet --no-deps $(BESIDE)
+	for v in 12 14; do $(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/former/$$v spikingjelly==0.0.0.0.$$v; done
 	touch $@
 
 # The compiled library, built into the package's folder.

@@ -86,22 +86,37 @@ def accelerate(model: torch.nn.Module) -> "Accelerated":
 
 
 def _spikingjelly():
-    """The fused forms of SpikingJelly's neurons, if the model can hold any: only if SpikingJelly has been imported."""
-    if "spikingjelly.activation_based.neuron" not in sys.modules:
-        return None
-    from snnfast.interop import spikingjelly
+    """(exact class -> fused class, what leaves a node as it is, a note of it) of SpikingJelly's neurons, of each version that has been imported."""
+    found = []
+    if "spikingjelly.activation_based.neuron" in sys.modules or "spikingjelly.clock_driven.neuron" in sys.modules:
+        from snnfast.interop import spikingjelly, spikingjelly_former
 
-    return spikingjelly
+        found = [(of.known(), of.why_not, of.note) for of in (spikingjelly, spikingjelly_former)]
+    return [entry for entry in found if entry[0]]
+
+
+# What a class may say of itself and still do what the class above it does.
+_THIN = {"__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__firstlineno__", "__static_attributes__", "extra_repr"}
+
+
+def _thin(cls, known):
+    """The known class that a class is, or that it only makes with other arguments; None of others."""
+    for base in cls.__mro__:
+        if base in known:
+            return base
+        if not set(vars(base)) <= _THIN:
+            return None
+    return None
 
 
 def _candidates(module, spikingjelly):
     """(fused classes that may fit, why it is left although it is known, a note)."""
-    if spikingjelly:
-        ours = spikingjelly.known().get(type(module))
+    for known, why_not, note in spikingjelly:
+        ours = known.get(_thin(type(module), known))
         if ours:
-            why = spikingjelly.why_not(module)
-            return ([], why, "") if why else ([ours], None, spikingjelly.note(module))
-        if isinstance(module, tuple(spikingjelly.known())):
+            why = why_not(module)
+            return ([], why, "") if why else ([ours], None, note(module))
+        if isinstance(module, tuple(known)):
             return [], "a subclass of SpikingJelly's, whose own code is not known", ""
     if type(module).__module__.startswith(("snnfast", "torch.", "spikingjelly.")):
         return [], None, ""

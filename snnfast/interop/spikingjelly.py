@@ -5,6 +5,8 @@ surrogate that snnfast does not have. Inputs in half precision run as before too
 only a call can see.
 """
 
+import sys
+
 import torch
 
 from snnfast.interop.authors import _count_like, _probe
@@ -112,8 +114,9 @@ def multiple(node):
 
 def known():
     """Exact class -> fused class, for the SpikingJelly that is installed."""
-    from spikingjelly.activation_based import neuron
-
+    neuron = sys.modules.get("spikingjelly.activation_based.neuron")
+    if not hasattr(getattr(neuron, "BaseNode", None), "materialize_states"):
+        return {}  # not imported, or of an older version: `spikingjelly_former.py`
     fused = (FusedIFNode, FusedHalfThresholdIFNode, FusedLIFNode, FusedParametricLIFNode, FusedActivationAwareIFNode)
     classes = ((getattr(neuron, f.__name__.removeprefix("Fused"), None), f) for f in fused)
     return {theirs: ours for theirs, ours in classes if theirs is not None}
@@ -131,6 +134,6 @@ def why_not(node):
 def note(node):
     """What goes the old way though the node is replaced, or an empty string."""
     notes = [] if _surrogate(node) else [f"gradients go the old way: snnfast has no surrogate {type(node.surrogate_function).__name__}"]
-    if node.store_v_seq:
+    if getattr(node, "store_v_seq", False):
         notes.append("store_v_seq is set, so every call goes the old way")
     return "; ".join(notes)

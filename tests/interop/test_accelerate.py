@@ -362,13 +362,14 @@ def test_spikingjelly_between_its_scalers_and_what_is_left():
         scaler(1 / 1.7, "m"), neuron.ActivationAwareIFNode(torch.tensor(1.0), torch.tensor(0.5), v_reset=None, step_mode="m"), scaler(1.7, "m"),
         neuron.IFNode(step_mode="s"), neuron.LIFNode(surrogate_function=surrogate.PiecewiseQuadratic(), step_mode="m"),
         neuron.ActivationAwareIFNode(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.6]), channel_dim=1, v_reset=None, step_mode="m"),
-        type("MyIFNode", (neuron.IFNode,), {})(step_mode="m"),
+        type("MyIFNode", (neuron.IFNode,), {"neuronal_charge": lambda self, x: None})(step_mode="m"),
+        type("Defaults", (neuron.IFNode,), {"__init__": lambda self: neuron.IFNode.__init__(self, step_mode="m")})(),  # the same neuron
     )  # fmt: skip
     first, x = torch.nn.Sequential(*net[:3]), images(8, 3, 4, scale=1.7)
     expected = first(x)
     first[1].reset()
     found = snnfast.accelerate(net)
-    assert [name for name, *_ in found.replaced] == ["1", "4"] and [name for name, *_ in found.left] == ["0", "2", "3", "5", "6"]
+    assert [name for name, *_ in found.replaced] == ["1", "4", "7"] and [name for name, *_ in found.left] == ["0", "2", "3", "5", "6"]
     assert "no surrogate PiecewiseQuadratic" in found.replaced[1][3]
     reasons = ("one multiplication", "one multiplication", "single-step mode", "multiple", "subclass")
     assert all(reason in why for reason, (_, _, why) in zip(reasons, found.left, strict=True))
