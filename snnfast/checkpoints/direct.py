@@ -1,7 +1,8 @@
 """Checkpoints of networks that are trained directly: ours, and those of their authors, whose sizes are read off the shapes.
 
 No author's file says for how many steps it was trained, nor how many attention heads Spikformer, Spikingformer and the spike-driven transformer V2
-have, nor how SEW's shortcuts meet: they are asked for.
+have, nor how SEW's shortcuts meet, nor which poolings the spike-driven transformer has for events: they are asked for. SpikingResformer's img_size
+is that of its training, 224 or 32, if it is not given.
 """
 
 import inspect
@@ -22,7 +23,7 @@ from snnfast.system.text import first_line
 
 FORMAT = "snnfast-direct-1"
 ASKED = {  # what a file does not say, by the start of a network's name
-    "sew_": ("connect",), "spikformer": ("heads",), "spikingformer": ("heads",), "sdt_v2": ("heads",),
+    "sew_": ("connect",), "spikformer": ("heads",), "spikingformer": ("heads",), "sdt_v2": ("heads",), "sdt_dvs": ("pooling",),
 }  # fmt: skip
 # Names of newer or older programs: (network, what is replaced, by what).
 RENAMED = (
@@ -61,7 +62,7 @@ def _sizes(arch, state):
     of_head = dict(num_classes=state["head.weight"].size(0))
     if arch == "sdt_v2":
         dims = [state[f"downsample{n}.encode_conv.weight"].size(0) for n in ("1_2", "2", "3", "4")]
-        ratio = state["block3.0.mlp.fc1_conv.weight"].size(0) / dims[2]
+        ratio = _ratio(state["block3.0.mlp.fc1_conv.weight"].size(0), dims[2])
         channels = state["downsample1_1.encode_conv.weight"].size(1)
         return of_head | dict(
             dims=dims, depths=[count("block3"), count("block4")], mlp_ratio=ratio, kd="head_kd.weight" in state, in_channels=channels
@@ -72,12 +73,17 @@ def _sizes(arch, state):
     )
     dim = state["head.weight"].size(1)
     found = of_head | dict(
-        depth=count("block"), dim=dim, mlp_ratio=hidden.size(0) / dim, in_channels=state[f"patch_embed.{first}.weight"].size(1)
+        depth=count("block"), dim=dim, mlp_ratio=_ratio(hidden.size(0), dim), in_channels=state[f"patch_embed.{first}.weight"].size(1)
     )
     if not arch.startswith("sdt"):
         return found
     mode = "plif" if any(key.endswith("_lif.w") for key in state) else "lif"
     return found | dict(heads=state["block.0.attn.talking_heads.weight"].size(0), spike_mode=mode)
+
+
+def _ratio(hidden, dim):
+    """hidden = int(dim ratio)."""
+    return hidden / dim if int(dim * (hidden / dim)) == hidden else (hidden + 0.5) / dim
 
 
 def _of_csnn(state):
@@ -92,7 +98,10 @@ def _of_csnn(state):
 def _given(arch, path, found, options):
     """Arguments of the network: what the file says, and what was given, which must agree."""
     takes = inspect.signature(BY_NAME[arch]).parameters
-    options = {name: value for name, value in options.items() if value is not None}
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items() if value is not None}
+    if {"image_size"} <= options.keys() & found.keys():  # poolings may leave the same of both
+        part = 2 ** len(found["channels"])
+        found = found if options["image_size"] // part * part != found["image_size"] else found | {"image_size": options["image_size"]}
     for name in options:
         if name not in takes:
             raise ValueError(f"{name} is no option of {arch}, which takes {', '.join(takes)}")
@@ -114,8 +123,8 @@ def load(file: Any, path: str | os.PathLike, arch: str, key: str | None, options
     state = {renamed(arch, name): t for name, t in unprefixed(held(file, path, key)).items()}
     try:
         found = _sizes(arch, state)
-    except (KeyError, StopIteration, IndexError, ZeroDivisionError) as error:
-        missing = f"no {error.args[0]}" if isinstance(error, KeyError) else "not its names"
+    except Exception as error:  # of any kind: what is read are another program's names and shapes
+        missing = f"no {error.args[0]}" if isinstance(error, KeyError) else "not its names and shapes"
         raise ValueError(f"{path} is not a checkpoint of {arch}: it has {missing}") from error
     return _built(arch, _given(arch, path, found, options), state, path)
 
@@ -127,8 +136,7 @@ def _built(arch, config, state, path):
             expected = BY_NAME[arch](**config).state_dict()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: no network can be built: {first_line(error)}") from error
-    wrong = names.differing({n: t for n, t in expected.items() if not n.endswith("num_batches_tracked")}, state, arch)
-    wrong = [line for line in wrong if not any(line.startswith(n) for n in expected if n.endswith("num_batches_tracked"))]
+    wrong = names.differing({n: t for n, t in expected.items() if n in state or not n.endswith("num_batches_tracked")}, state, arch)
     if wrong:
         raise ValueError(f"{path} is not a checkpoint of {arch}: {names.told(wrong)}")
     net = BY_NAME[arch](**config)
@@ -137,20 +145,31 @@ def _built(arch, config, state, path):
     return net.eval()
 
 
+def _made_again(net):
+    """Whether its `config` makes the same network: the same layers, neurons among them."""
+    arch = net.config.get("arch")
+    if arch not in BY_NAME:
+        return False
+    takes = inspect.signature(BY_NAME[arch]).parameters
+    with torch.device("meta"):
+        again = BY_NAME[arch](**{name: value for name, value in net.config.items() if name in takes})
+    return type(again) is type(net) and repr(again) == repr(net)
+
+
 def _save(path, net, facts):
-    known = net.config["arch"] in BY_NAME
+    known = _made_again(net)
     kept = {"format": FORMAT, "config": net.config, "T": net.T} if known else own.of_ones_own(net)
     files.save(kept | {"state_dict": dict(net.state_dict()), "facts": facts}, path)
 
 
 def _load(file, path):
     config, state, facts = (file.get(name) for name in ("config", "state_dict", "facts"))
-    if not all(isinstance(part, dict) for part in (config, state, facts)) or config.get("arch") not in BY_NAME:
+    if not all(isinstance(part, dict) for part in (config, state, facts)) or config.get("arch") not in list(BY_NAME):
         raise ValueError(f"{path} is damaged: a checkpoint of a directly trained network has config, state_dict and facts")
     takes = inspect.signature(BY_NAME[config["arch"]]).parameters
     net = _built(config["arch"], {name: value for name, value in config.items() if name in takes}, held(state, path), path)
     if "T" in takes:
-        net.T = checks.steps("T", file.get("T"))
+        net.T = checks.steps(f"T in {path}", file.get("T"))
     net.facts = facts
     return net
 

@@ -126,6 +126,8 @@ def load_checkpoint(
     >>> snnfast.load_checkpoint(path, levels=4, width=0.05).config["arch"]
     'vgg11'
     """
+    if arch is not None:
+        checks.choice("arch", arch, (*models.BY_NAME, *ARCHS))
     file = safely(path)
     if isinstance(file, dict) and not isinstance(file.get("format", ""), str):
         raise ValueError(f"{path} is damaged: its format is a {type(file['format']).__name__}")

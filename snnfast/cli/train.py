@@ -32,9 +32,11 @@ def settings_of(args):
     if spiking:
         _check_spiking(args)
     epochs, lr = tuple(args.epochs or r.epochs), tuple(args.lr or r.lr)
+    stages = 1 if spiking else args.stages
     for name, given in (("epochs", args.epochs), ("lr", args.lr)):
-        if given and len(given) > (args.stages or 2):
-            raise ValueError(f"--{name} takes a number for each of {args.stages or 'one or two'} stages, got {len(given)}")
+        if given and len(given) > (stages or 2):
+            of = "one stage" if stages == 1 else f"{stages or 'one or two'} stages"
+            raise ValueError(f"--{name} takes a number for each of {of}, got {len(given)}")
     if args.stages == 2 and len(epochs) == 1:
         if args.epochs:
             raise ValueError(f"--stages 2 needs two numbers of --epochs, got {epochs[0]}")
@@ -72,14 +74,15 @@ def _refused(args):
     given = [name for name in (*OF_ARCH, *OPTIONS) if getattr(args, name) is not None]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is of networks of snnfast.models: --arch")
+    own = dict(options=dict(T=args.T)) if args.recipe == direct_recipes.NAME and args.T is not None else {}
     if args.weights is None:
-        return {}
+        return own
     check_regular(args.weights)
     found = hashlib.sha256()
     with open(args.weights, "rb") as file:
         while part := file.read(1 << 20):
             found.update(part)
-    return dict(weights=found.hexdigest())
+    return own | dict(weights=found.hexdigest())
 
 
 def _of_arch(args):

@@ -1,7 +1,7 @@
 """Networks that are spiking already, trained as such: their neurons stay, and the run is chunk by chunk in time, as of a converted one.
 
-A network says so by a method `one_step`, as `snnfast.models.DirectNetwork` has it: a module of images [B, ...], for one step, whose neurons are
-layers of `snnfast.nn`. All else in it must be a function of one step's values.
+They are `snnfast.models.DirectNetwork`, whose `one_step` is a module of images [B, ...], for one step, with layers of `snnfast.nn` as its neurons.
+All else in it must be a function of one step's values.
 """
 
 import copy
@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 
-from snnfast import nn
+from snnfast import checks, nn
 from snnfast.conversion.method import Method
 from snnfast.graph import drawn, trace
+from snnfast.graph.copies import unwrapped
+from snnfast.models.direct import DirectNetwork
 from snnfast.runtime.clock import Clock
+from snnfast.runtime.execution import Execution
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.system.text import first_line
 
 NEAR = 1e-6  # in fp64, where rounding moves no spike
+STEPS = 2  # of the comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,51 +41,71 @@ class Direct(Method):
         return {} if self.arch is None else {"arch": self.arch}
 
 
-def is_direct(net: torch.nn.Module) -> bool:
+def is_direct(net: Any) -> bool:
     """Whether its neurons are its own."""
-    return callable(getattr(net, "one_step", None))
+    return isinstance(unwrapped(net), DirectNetwork)
 
 
 def spiking(net: Any, sample: torch.Tensor | None = None) -> SpikingNetwork:
-    """The network as one that runs chunk by chunk. A class that is not of `snnfast.models` is compared on `sample`, or on an image that is drawn.
+    """The network as one that runs chunk by chunk. The two are compared on `sample`, or on an image that is drawn.
 
     Raises:
-        ValueError: it gives something else, step by step, than the network over all steps.
+        ValueError: step by step it gives something else than over all steps, or its answer is not the mean over them (their sum, with `sums`).
     """
+    net = unwrapped(net)
+    if sample is not None and checks.tensor("sample", sample).dim() < 2:
+        raise ValueError(f"sample must be images [1 or more, ...], got shape {tuple(sample.shape)}")
     gm = trace.prepared(net.one_step(), fold=False)
     image = next(n for n in gm.graph.nodes if n.op == "placeholder")
-    if getattr(net, "image_shape", None) is not None:
+    if net.image_shape is not None:
         image.meta["shape"] = torch.Size(net.image_shape)
     gm.delete_all_unused_submodules()
     gm.recompile()
     if not any(isinstance(m, nn.IF) for m in gm.modules()):
         raise ValueError("net.one_step() has no neuron, a layer of snnfast.nn: there is nothing to spike")
-    if not type(net).__module__.startswith("snnfast.models."):
-        _compare(net, gm, sample)
-    arch = getattr(net, "config", {}).get("arch")
-    return SpikingNetwork(gm.requires_grad_(False).eval(), {}, Direct(arch=arch), Clock()).eval()
+    snn = SpikingNetwork(gm.requires_grad_(False).eval(), {}, Direct(arch=net.config.get("arch")), Clock()).eval()
+    _compare(net, snn, sample)
+    return snn
 
 
-def _compare(net, gm, sample):
-    twin = copy.deepcopy(net).double().eval()
-    x = drawn.image(twin) if sample is None else sample[:1].double()
+def _compare(net, snn, sample):
+    """In the network's own format, which is fast; where they differ there in fp64, in which rounding moves no spike."""
+    x = None if sample is None else sample[:1]
+    if x is None and net.image_shape is not None:
+        p = next(p for p in net.parameters() if p.is_floating_point())
+        x = torch.randn(1, *net.image_shape, generator=torch.Generator().manual_seed(0)).to(p.device, p.dtype)
+    x = drawn.image(net) if x is None else x
     if x is None:
         raise ValueError(
             "net cannot be compared with its own steps: no image was found that it takes; give sample=, images [1 or more, ...]"
         )
-    twin.T, snn = 3, SpikingNetwork(copy.deepcopy(gm).double().eval(), {}, Direct(), Clock())
-    with torch.no_grad():
+    for dtype, near in ((x.dtype, 1e-4), (torch.float64, NEAR)):
+        twin, steps = (copy.deepcopy(module).to(dtype).eval() for module in (net, snn))
+        twin.T = STEPS
+        told = _difference(twin, steps, x.to(dtype), near)
+        if told is None:
+            return
+    raise ValueError(f"net cannot be run step by step: {told}")
+
+
+def _difference(net, snn, x, near):
+    """What is different, or None."""
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         try:
-            expected = twin.logits(x)
+            every, answer = net.logits(x), net(x)
         except Exception as error:  # of any kind: a network's own
-            raise ValueError(f"net.logits(x) must give the outputs of every step, [T, B, classes]: {first_line(error)}") from error
+            return f"net does not run on an image {list(x.shape)}: {first_line(error)}"
         try:
-            found = snn.logits(x, 3)
+            dense = Execution(snn.gm, x.device, products="dense")
+            found = torch.cat(list(snn.chunks(x, STEPS, STEPS, execution=dense)))
         except ValueError as error:
-            raise ValueError(f"net cannot be run step by step: {first_line(error)}") from error
-    off = float((found - expected).norm() / expected.norm().clamp(min=1e-300)) if found.shape == expected.shape else float("inf")
-    if not off <= NEAR:
-        raise ValueError(
-            f"net cannot be run step by step: step by step it gives other outputs (relative difference {off:.2g}), so something "
-            "in it but its neurons depends on several steps"
-        )
+            return first_line(error)
+    mean = every.double().sum(0) / (1 if net.sums else STEPS)
+    for given, of, why in (
+        (found, every, "step by step it gives other outputs, so that a part of it depends on several steps, or a neuron in it is changed"),
+        (mean, answer, "net(x) is not the mean of net.logits(x) over the steps"),
+    ):
+        off = float((given.double() - of).norm() / of.double().norm().clamp(min=1e-300)) if given.shape == of.shape else float("inf")
+        if not off <= near:
+            return f"{why} (relative difference {off:.2g})"
+    return None

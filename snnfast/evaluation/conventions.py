@@ -3,15 +3,18 @@
 0.9 pJ for an accumulate (AC), 4.6 pJ for a multiplication with an accumulate (MAC), 45 nm (Horowitz, ISSCC 2014): a convention, not a measurement.
 Max poolings, batch norms, neurons and shortcuts are free in all of them.
 
-    spikingformer   of each convolution and linear layer the MACs of all T steps, with its biases; they are ACs times the rate of its input where that
-                    is 0 or 1, the stem's at every step included; and for attention, h heads of d channels, T h N d^2 (min(r_k, r_v) + r_q) ACs, r the
-                    rates (Zhou et al., arXiv 2304.11954; by syops-counter)
-    resformer       of each convolution but the stem, and of both products of attention, every spike times the weights that it meets, borders told
-                    apart; no MACs (Shi et al., CVPR 2024)
+    spikingformer   of each convolution and linear layer the MACs of all its calls, with its biases; they are ACs times the rate of its input where
+                    that is 0 or 1, but not everywhere 1; of attention, h heads of d channels, T h N d^2 (min(r_k, r_v) + r_q) ACs, r the rates. A
+                    stem that runs at every step is counted at every step (Zhou et al., arXiv 2304.11954; by syops-counter)
+    resformer       of each convolution and linear layer but the first and the last, and of both products of attention, every spike times the weights
+                    that it meets, borders told apart; no MACs (Shi et al., CVPR 2024)
     sdt             the first convolution's MACs T times; of each other layer its MACs times T times the rate of its input; the mask N D times T
                     times the rate of k (Yao et al., NeurIPS 2023, who give formulas and no program)
-    own             every spike that enters a layer times the weights that it meets, borders told apart, ACs; values other than 0 and 1 MACs; what
-                    is the same at every step, the stem, once; of attention each pair of values that are not 0, ACs where both are 1, else MACs
+    own             every value that is 1 and enters a layer times the weights that it meets, borders told apart, ACs; other values that are not 0
+                    MACs; what is the same at every step, the stem, once; of attention each pair of values that are not 0, ACs where both are 1 or
+                    one is a spike, else MACs
+
+Where a layer's input is no spikes but real values, its rate is the share of them that are not 0.
 """
 
 import dataclasses
@@ -73,12 +76,17 @@ def operations(net: DirectNetwork, loader: Iterable, convention: Literal["own", 
             f"net must be a network that is trained directly, a DirectNetwork, got {type(net).__name__}; of others evaluate(statistics=True) counts"
         )
     checks.choice("convention", convention, NAMES)
+    if not isinstance(loader, Iterable):
+        raise TypeError(f"loader must be batches (images, labels), got {type(loader).__name__}")
     count = _Count(net, convention)
-    was, hooks = net.training, count.hooks()
+    modes, hooks = {m: m.training for m in net.modules()}, count.hooks()
     try:
         with torch.no_grad():
             net.eval()
-            for x, _ in loader:
+            for batch in loader:
+                if not isinstance(batch, (tuple, list)) or not batch or not isinstance(batch[0], torch.Tensor):
+                    raise TypeError(f"loader must give batches (images, labels), got {type(batch).__name__}")
+                x = batch[0]
                 count.images += len(x)
                 count.B, count.T = len(x), x.size(1) if net.frames else net.T
                 net(x)
@@ -86,7 +94,8 @@ def operations(net: DirectNetwork, loader: Iterable, convention: Literal["own", 
     finally:
         for hook in hooks:
             hook.remove()
-        net.train(was)
+        for m, mode in modes.items():
+            m.training = mode
     if not count.images:
         raise ValueError("loader gave no images")
     return Operations(
@@ -102,6 +111,7 @@ class _Count:
         self.found: dict[str, tuple[float, float]] = {}
         self.fires: dict[tuple[str, str], torch.Tensor] = {}  # (attention, its neuron): spikes of this batch
         self.layers = [(name, m) for name, m in net.named_modules() if isinstance(m, _LAYERS) and not name.endswith("talking_heads")]
+        self.last = {self.layers[-1][0], "head"} if hasattr(net, "head_kd") else {self.layers[-1][0]}
         self.attentions = [(name, m) for name, m in net.named_modules() if _kind(m)]
 
     def hooks(self):
@@ -128,21 +138,19 @@ class _Count:
             if bool((x.unflatten(0, (steps, -1)) == x[: len(x) // steps]).all()):  # what is the same at every step is computed once
                 x = x[: len(x) // steps]
             fan, ones = fan_out(layer, x), (x == 1).sum(0, dtype=torch.float64)
-            whole = bool((x == x.round()).all()) and bool(
-                (x >= 0).all()
-            )  # spikes and counts of them; of real values every one is multiplied
-            rest = (x != 0).sum(0, dtype=torch.float64) - ones if whole else torch.full_like(ones, len(x))
-            self._add(name, float((ones * fan).sum()) if whole else 0.0, float((rest * fan).sum()))
+            self._add(name, float((ones * fan).sum()), float((((x != 0).sum(0, dtype=torch.float64) - ones) * fan).sum()))
         elif self.convention == "resformer":
-            if not first and not (isinstance(layer, nn.Linear) and name in ("classifier", "head", "fc")):
-                self._add(name, float((x.sum(0, dtype=torch.float64) * fan_out(layer, x)).sum()))
+            if not first and name not in self.last:
+                whole = bool(((x >= 0) & (x == x.round())).all())  # spikes, or sums of them
+                spikes = x.sum(0, dtype=torch.float64) if whole else (x != 0).sum(0, dtype=torch.float64)
+                self._add(name, float((spikes * fan_out(layer, x)).sum()))
+        elif self.convention == "sdt":
+            macs = _macs(layer, y) * (self.T if x.size(0) == self.B else 1)  # what runs on a mean, or once, at every step
+            self._add(name, *((0.0, float(macs)) if first else (macs * float((x != 0).double().mean()), 0.0)))
         else:
-            macs = _macs(layer, y) + (y.numel() if layer.bias is not None and self.convention == "spikingformer" else 0)
-            spikes = bool(((x == 0) | (x == 1)).all())
-            rate = float(x.mean(dtype=torch.float64))
-            if self.convention == "sdt":
-                spikes = not first
-            self._add(name, macs * rate if spikes and rate != 1 else 0.0, 0.0 if spikes and rate != 1 else float(macs))
+            macs = _macs(layer, y) + (y.numel() if layer.bias is not None else 0)
+            spikes, rate = bool(((x == 0) | (x == 1)).all()), float(x.mean(dtype=torch.float64))
+            self._add(name, *((macs * rate, 0.0) if spikes and rate != 1 else (0.0, float(macs))))
 
     def batch_done(self):
         """Products of attention, of what its neurons sent in this batch."""

@@ -130,6 +130,8 @@ def diagnose(snn: SpikingNetwork, images: torch.Tensor, T: int) -> Diagnosis:
     """
     if not isinstance(snn, SpikingNetwork):
         raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
+    if snn.method.name == "direct":
+        raise ValueError("snn was trained as a spiking network: it was converted from none that it could be compared with")
     checks.tensor("images", images)
     currents: dict = {}
     outputs: dict = {}

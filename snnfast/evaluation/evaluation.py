@@ -72,6 +72,8 @@ class Evaluation:
         for name, value in (("on_chunk", on_chunk), ("on_plan", on_plan), ("on_note", on_note)):
             if value is not None and not callable(value):
                 raise TypeError(f"{name} must be a function or None, got {type(value).__name__}")
+        if ann is not None and getattr(ann, "sums", False):
+            raise ValueError("ann gives sums over the steps, which are no outputs of a network to compare means with: leave it out")
         self.statistics = Statistics(snn) if statistics is True else statistics or None
         if self.statistics is not None:
             self.statistics.marks(T)  # which knows whether this T fits

@@ -168,9 +168,11 @@ class Statistics:
     def sources(self):
         """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
         nothing where the image is a constant current."""
-        carried = {}
+        carried, (sizes, _) = {}, self.plan.without_values
         for node in self.gm.graph.nodes:
-            if node in self.plan.firing:
+            if node in sizes:
+                carried[node] = set()
+            elif node in self.plan.firing:
                 carried[node] = {node}
             elif node in self.work:
                 carried[node] = {"layer"} if node in self.plan.spiking else set()

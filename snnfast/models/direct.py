@@ -137,13 +137,14 @@ class DirectNetwork(nn.Module):
 
     Attributes:
         T: for how many steps an image is shown; it may be set. With `frames` it is the number of them, and not asked for.
+        sums: whether the answer is the sum over the steps, not the mean.
         image_shape: (channels, height, width) of the images that it takes, or None, where their size is free.
         frames: whether it takes event data, a frame for each step, in place of images.
         fc: the last layer.
     """
 
     fc: nn.Module
-    frames = False
+    frames = sums = False
     image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, arch: str, T: int, num_classes: int, in_channels: int, **own: Any):
@@ -191,10 +192,13 @@ class DirectNetwork(nn.Module):
             raise ValueError("net takes a frame for each step, and a run shows one image at all steps: call it, net(frames)")
         net = copy.deepcopy(self).eval().requires_grad_(False)
         dtype, device = next((p.dtype, p.device) for p in self.parameters() if p.is_floating_point())
+        made: dict[nn.Module, nn.Module] = {}  # one for each layer, also where it has several names
         for module in list(net.modules()):
-            for name, layer in list(module.named_children()):
-                if isinstance(layer, (Spikes, LearntSpikes)):
-                    setattr(module, name, layer.layer().to(device, dtype))
+            for name, layer in list(module._modules.items()):
+                make: Any = getattr(layer, "layer", None)
+                if layer is not None and make is not None:
+                    made[layer] = made[layer] if layer in made else make().to(device, dtype)
+                    setattr(module, name, made[layer])
         cls = type(self)
         net.__class__ = type(cls.__name__, (cls,), {"forward": _one_step, "__module__": cls.__module__})
         return net

@@ -17,6 +17,8 @@ def neuron(init_tau):
 class PLIFNet(DirectNetwork):
     """See `plif_cifar10`. stages: how many convolutions stand between two poolings."""
 
+    sums = True
+
     def __init__(
         self, arch: str, channels: int, stages: tuple[int, ...], features: int, T: int, num_classes: int, in_channels: int, init_tau: float
     ):

@@ -24,12 +24,12 @@ def neuron(theta: float = 1.0) -> Spikes:
 @torch.fx.wrap  # one node of a graph, if it is called as spiking_attention.attention: fx replaces it in this file
 def attention(q, k, v, heads):
     """q, k, v: spikes [T, B, C, N] -> y [T, B, C, N]. Sums are whole numbers, which half precision would round: they are taken in fp32 at least."""
-    wide = torch.promote_types(q.dtype, torch.float32)
+    own, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         q, k, v = (x.to(wide).unflatten(-2, (heads, -1)) for x in (q, k, v))  # [T, B, h, d, N]
         d, N = q.shape[-2:]
         y = (v @ k.mT) @ q if N > d else v @ (k.mT @ q)  # the shorter way
-        return y.flatten(-3, -2) * SCALE
+        return (y.flatten(-3, -2) * SCALE).to(own)  # half precision rounds sums above 256 only, with which neurons fire in any case
 
 
 class Projection(nn.Module):

@@ -77,6 +77,12 @@ class Conv(OnSteps, nn.Conv2d):
     def forward(self, x):
         return each_step(super().forward, x)
 
+    def layer(self):
+        """The same convolution of one step."""
+        found = nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, groups=self.groups, bias=False)
+        found.weight = self.weight
+        return found
+
 
 class FeedForward(nn.Module):
     """x, y: real values [T, B, C, H, W]. group: channels of a group."""

@@ -1,5 +1,7 @@
 """Recipes of the authors of directly trained networks: optimiser, rate, schedule, mixing, loss. Single images are augmented as the data set is.
 
+What is not here: RandAugment and erasing, a mixing that ends before the last epoch, layer-wise rates, distillation.
+
 SEW   Fang et al., NeurIPS 2021       MS             Hu et al., TNNLS 2024               PLIF   Fang et al., ICCV 2021
 SDT   Yao et al., NeurIPS 2023, 2024  Spikformer     Zhou et al., ICLR 2023              SpikingResformer   Shi et al., CVPR 2024
                                       Spikingformer  Zhou et al., arXiv 2304.11954
@@ -13,18 +15,19 @@ from snnfast.training.recipes import Recipe
 NAME = "authors"
 _BASE = Recipe(NAME, "spiking", 0, 0.0, (320,), (0.1,), 256, 0, method="direct", weight_decay=0.0)
 _ADAM = dataclasses.replace(_BASE, epochs=(300,), lr=(5e-4,), batch_size=64, optimiser="adamw", warmup=20)
+_CIFAR = dataclasses.replace(_ADAM, batch_size=128, weight_decay=0.06, mixup=0.5, smoothing=0.1)
 _RECIPES = {  # by the start of a network's name, the longest first
     "spikingresformer_cifar": dataclasses.replace(_ADAM, lr=(1e-3,), weight_decay=0.01, warmup=3, mixup=0.2, cutmix=1.0, smoothing=0.1),
     "spikingresformer": dataclasses.replace(_ADAM, epochs=(320,), lr=(1e-3,), batch_size=256, weight_decay=0.01, warmup=3, mixup=0.2, cutmix=1.0,
                                             smoothing=0.1),
-    "spikingformer_cifar": dataclasses.replace(_ADAM, weight_decay=0.06, mixup=0.5),
-    "spikformer_cifar": dataclasses.replace(_ADAM, weight_decay=0.06, mixup=0.5),
+    "spikingformer_cifar": dataclasses.replace(_ADAM, epochs=(400,), weight_decay=0.06, mixup=0.5, smoothing=0.1),
+    "spikformer_cifar": _CIFAR,
     "spiking_resnet": _BASE,
     "spikingformer": dataclasses.replace(_ADAM, batch_size=256, weight_decay=0.05, mixup=0.8, cutmix=1.0, smoothing=0.1),
     "spikformer": dataclasses.replace(_ADAM, batch_size=256, weight_decay=0.05, mixup=0.8, cutmix=1.0, smoothing=0.1),
-    "sdt_cifar": dataclasses.replace(_ADAM, lr=(3e-4,), weight_decay=0.06, mixup=0.5),
-    "sdt_v2": dataclasses.replace(_ADAM, epochs=(200,), lr=(6e-4,), batch_size=1024, weight_decay=0.05, optimiser="lamb", warmup=10),
-    "sdt": dataclasses.replace(_ADAM, lr=(1e-3,), batch_size=288, weight_decay=0.01, optimiser="lamb", mixup=0.2, cutmix=1.0),
+    "sdt_cifar": dataclasses.replace(_ADAM, lr=(3e-4,), weight_decay=0.06, mixup=0.5, smoothing=0.1),
+    "sdt_v2": dataclasses.replace(_ADAM, epochs=(200,), lr=(2.4e-3,), batch_size=1024, weight_decay=0.05, optimiser="lamb", warmup=10, smoothing=0.1),
+    "sdt": dataclasses.replace(_ADAM, lr=(1e-3,), batch_size=288, weight_decay=0.01, optimiser="lamb", mixup=0.2, cutmix=1.0, smoothing=0.1),
     "plif_": dataclasses.replace(_ADAM, epochs=(1024,), lr=(1e-3,), batch_size=16, warmup=0, votes=True),
     "ms_": dataclasses.replace(_BASE, epochs=(125,), weight_decay=1e-5, smoothing=0.1),
     "sew_": _BASE,
@@ -34,7 +37,7 @@ _RECIPES = {  # by the start of a network's name, the longest first
 
 def recipe(arch: str, data: str) -> Recipe:
     """The recipe of a network's authors; one of one's own has that of the spiking transformers for CIFAR."""
-    found = next((r for start, r in _RECIPES.items() if arch.startswith(start)), _RECIPES["spikformer_cifar"]) if arch in BY_NAME else _ADAM
+    found = next((r for start, r in _RECIPES.items() if arch.startswith(start)), _CIFAR) if arch in BY_NAME else _CIFAR
     if data == "digits":  # 1,437 small images, from the first weights on: larger steps, fewer epochs, nothing mixed
         lr = 0.05 if found.optimiser == "sgd" else 5e-3
         optimiser = "adamw" if found.optimiser == "lamb" else found.optimiser

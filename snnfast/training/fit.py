@@ -49,6 +49,8 @@ def fit(
         for x, y in loader:
             x, y = x.to(device), y.to(device)
             logits = net(x if augment is None else augment(x))
+            if not isinstance(logits, torch.Tensor):
+                raise ValueError(f"net must give logits [B, classes], got {type(logits).__name__}: it wants a loss of its own")
             loss = F.cross_entropy(logits, y)
             descent.zero_grad(set_to_none=True)
             loss.backward()

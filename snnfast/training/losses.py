@@ -40,6 +40,12 @@ class Loss:
         for name in ("mixup", "cutmix"):
             if checks.number(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.votes and self.smoothing:
+            raise ValueError("smoothing is of a cross-entropy, and this network's outputs are votes")
+        if getattr(net, "config", {}).get("kd"):
+            raise ValueError(
+                "net has a second last layer (kd=True), which learns from a teacher: train it with a loss of your own, or without kd"
+            )
         if self.tet is not None and not callable(getattr(net, "logits", None)):
             raise ValueError("tet is of networks that are trained as spiking ones, which have outputs at every step")
         if self.tet is not None and self.votes:

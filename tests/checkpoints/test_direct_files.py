@@ -98,6 +98,15 @@ def test_other_files_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=told):
             snnfast.load_checkpoint(tmp_path / "net.pth", name, **how)
+    with pytest.raises(ValueError, match="arch must be one of .*'spikformer'.*; got 'nosuch'"):
+        snnfast.load_checkpoint(tmp_path / "net.pth", "nosuch")
+    odd = {
+        "sew_resnet18": {"bn1.num_batches_tracked": torch.zeros(5)}, "csnn_cifar10": {"a.conv.weight": torch.zeros(1), "head.weight": torch.zeros(1)},
+    }  # fmt: skip
+    for name, wrong in odd.items():
+        torch.save(net.state_dict() | wrong, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match=f"odd.pth is not a checkpoint of {name}"):
+            snnfast.load_checkpoint(tmp_path / "odd.pth", name, T=2, **(dict(connect="ADD") if name.startswith("sew") else {}))
     state = net.state_dict()
     state["fc.bias"] = state["fc.bias"] * torch.nan
     torch.save(state, tmp_path / "nan.pth")
@@ -120,3 +129,33 @@ def test_a_class_of_ones_own_is_kept_as_weights(tmp_path):
     with pytest.raises(ValueError, match="holds the weights of a network that is none of snnfast.models"):
         snnfast.load_checkpoint(tmp_path / "net.pt")
     assert torch.equal(snnfast.load_weights(Mine(), tmp_path / "net.pt")(x), net(x))
+
+
+def test_networks_that_their_configuration_does_not_make_are_kept_as_weights(tmp_path):
+    """Another neuron, a folded convolution, another last layer: the file says what it is not."""
+    changed = BY_NAME["spikformer_cifar"](1, 32, 4)
+    changed.patch_embed.proj_lif1 = Spikes(2.0, 4.0, reset="hard")
+    folded = snnfast.models.fold_repconv(BY_NAME["sdt_v2"]((16, 32, 32, 32), (1, 1), 4).eval())
+    other = BY_NAME["spikformer_cifar"](1, 32, 4)
+    other.head = torch.nn.Linear(32, 3)
+    for net in (changed, folded, other):
+        snnfast.save_checkpoint(tmp_path / "net.pt", net)
+        with pytest.raises(ValueError, match="holds the weights of a network that is none of snnfast.models"):
+            snnfast.load_checkpoint(tmp_path / "net.pt")
+        snnfast.load_weights(net, tmp_path / "net.pt")
+
+
+def test_sizes_that_a_file_does_not_say_quite(tmp_path):
+    net = BY_NAME["csnn_cifar10"]((4, 8, 8), 12, 30)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    assert snnfast.load_checkpoint(tmp_path / "net.pth", "csnn_cifar10", T=2, image_size=30, channels=(4, 8, 8)).image_shape == (3, 30, 30)
+    with pytest.raises(ValueError, match="holds a network with image_size=24, not 40"):
+        snnfast.load_checkpoint(tmp_path / "net.pth", "csnn_cifar10", T=2, image_size=40)
+    net = BY_NAME["spikformer_cifar"](1, 56, 7, mlp_ratio=61.5 / 56)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    again = snnfast.load_checkpoint(tmp_path / "net.pth", "spikformer_cifar", T=2, heads=7)
+    assert again.block[0].mlp.fc1_linear.out_features == 61
+    torch.save(BY_NAME["sdt_dvs"](1, 32, 4, pooling="0111").state_dict(), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="does not say pooling and T of sdt_dvs"):
+        snnfast.load_checkpoint(tmp_path / "net.pth", "sdt_dvs")
+    assert snnfast.load_checkpoint(tmp_path / "net.pth", "sdt_dvs", T=2, pooling="0111").patch_embed.pools == "0111"

@@ -1,5 +1,6 @@
 """Networks trained directly, run chunk by chunk: the same spikes as the network over all steps, memory flat in T, evaluated as converted ones are."""
 
+import copy
 import functools
 
 import golden_weights
@@ -101,38 +102,95 @@ def test_memory_does_not_grow_with_T():
     assert held[0] == held[1]
 
 
-class Averaging(DirectNetwork):
-    """Looks at several steps at once, which no run can."""
+class Own(DirectNetwork):
+    """Of one's own; kind: what it does that no run can do step by step."""
 
-    def __init__(self, over_steps):
-        super().__init__("averaging", 4, 3, 2)
-        self.conv, self.fire, self.fc, self.over_steps = (
-            torch.nn.Conv2d(2, 8, 3),
-            Spikes(1.0, 2.0, reset="hard"),
-            torch.nn.Linear(8, 3),
-            over_steps,
-        )
+    def __init__(self, kind=None):
+        super().__init__("own", 4, 3, 2)
+        self.conv, self.fire, self.fc, self.kind = torch.nn.Conv2d(2, 8, 3), Spikes(1.0, 2.0, reset="hard"), torch.nn.Linear(8, 3), kind
 
     def features(self, x, T):
         s = self.fire(each_step(self.conv, over_time(x, T)) * 3 + 1)
-        if self.over_steps == "mean":
+        if self.kind == "mean":
             s = s - s.mean(0, keepdim=True)
-        elif self.over_steps == "many":
-            s = s * T
-        return s.mean((-2, -1))
+        return (s * T if self.kind == "many" else s).mean((-2, -1))
+
+    def answer(self, features):
+        return self.last(features).max(0).values if self.kind == "max" else super().answer(features)
+
+    def forward(self, x):
+        return super().forward(x * 0.5 if self.kind == "outside" else x)
 
 
-def test_networks_of_ones_own_are_compared():
+def test_networks_are_compared_with_their_own_steps():
+    """Whatever else was done to them: classes of one's own, and ours with other layers in them."""
     torch.manual_seed(0)
-    net = Averaging(None)
+    net = Own()
     snn, x = snnfast.convert(net), torch.randn(2, 2, 9, 9)
     assert torch.allclose(snn(x, T=4), net.eval()(x), atol=1e-6)
-    for over_steps, told in (
-        ("mean", "images, and with them time steps, would be mixed"),
-        ("many", "step by step it gives other outputs"),
-    ):
+    for kind, told in (
+        ("mean", "images, and with them time steps, would be mixed"), ("many", "step by step it gives other outputs"),
+        ("max", r"net\(x\) is not the mean of net.logits\(x\)"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=f"net cannot be run step by step: .*{told}"):
-            snnfast.convert(Averaging(over_steps))
+            snnfast.convert(Own(kind))
+    net = copy.deepcopy(trained("spikformer_cifar"))
+    net.patch_embed.proj_lif1.register_forward_hook(lambda m, x, s: s * 0.3)
+    with pytest.raises(ValueError, match="net cannot be run step by step: step by step it gives other outputs"):
+        snnfast.convert(net)
+    net = torch.nn.DataParallel(trained("spikformer_cifar"))
+    assert snnfast.convert(net).method.name == "direct"
+
+
+class OneStep(torch.nn.Module):
+    """No network of ours, though it has a method of that name."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), nn.QCFS(levels=4), torch.nn.Linear(8, 2))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def one_step(self, x):
+        return x
+
+
+def test_a_method_of_that_name_is_no_sign():
+    assert snnfast.convert(OneStep()).method.name == "if"
+
+
+@pytest.mark.parametrize("name", ["csnn_cifar10", "spikformer_cifar", "ms_resnet18", "sdt_cifar"])
+def test_gradients_through_it_are_the_networks(name):
+    net, x, y = copy.deepcopy(trained(name, torch.float64)), images(name, torch.float64), torch.tensor([1, 2, 3])
+    net.T = 3
+    snn = snnfast.convert(net).requires_grad_()
+    torch.nn.functional.cross_entropy(snn(x, T=3), y).backward()
+    torch.nn.functional.cross_entropy(net(x), y).backward()
+    found, theirs = dict(snn.gm.named_parameters()), dict(net.named_parameters())
+    with_one = {key for key, p in theirs.items() if p.grad is not None}
+    assert with_one == {key for key, p in found.items() if p.grad is not None} and len(with_one) > 20
+    assert any(float(theirs[key].grad.abs().max()) > 0 for key in with_one if "0.conv" in key or "conv1" in key or "proj_conv" in key)
+    for key in with_one:
+        assert torch.allclose(found[key].grad, theirs[key].grad, rtol=1e-6, atol=1e-9), key
+
+
+@pytest.mark.parametrize("name", ["sdt_cifar", "sdt_v2", "spikingresformer_ti", "csnn_cifar10"])
+def test_statistics_count_as_operations_do(name):
+    """SOPs and MACs of layers with weights, borders told apart; `operations` counts by hooks on the network itself."""
+    net, x = trained(name), images(name, torch.float32)
+    net.T = 4
+    report = snnfast.evaluate(snnfast.convert(net), [(x, torch.zeros(3, dtype=torch.long))], T=4, statistics=True, products="dense")
+    layers = {k: v for k, v in snnfast.operations(net, [(x, None)]).layers.items() if not k.endswith((".products", ".mask"))}
+    acs = sum(acs for acs, _ in layers.values())
+    # Statistics count the last layer at every step, of spikes; `operations` of the mean of the features, as the network has it.
+    if name in ("sdt_cifar", "csnn_cifar10"):
+        macs_of_real_spikes = sum(macs for key, (_, macs) in layers.items() if key in ("head", "fc.3"))
+        stem = next(iter(layers.values()))[1]
+        assert report.totals["MACs"] == stem and macs_of_real_spikes > 0
+        assert report.totals["SOPs"] == pytest.approx(acs, rel=0.03)  # by the mean fan-out of a layer, not by each place's
+    else:
+        assert report.totals["MACs"] > 0 and report.totals["SOPs"] > 0
 
 
 def test_neurons_become_layers():
@@ -153,6 +211,16 @@ def test_neurons_become_layers():
         (lambda: snnfast.convert(trained("sew_resnet18"), T=8), "whose neurons stay: T= is for"),
         (lambda: snnfast.convert(trained("sew_resnet18"), maxpool="gated"), "whose neurons stay: maxpool= is for"),
         (lambda: snnfast.convert(trained("sew_resnet18"), v0=0.5), "whose neurons stay: v0= is for"),
+        (
+            lambda: snnfast.evaluate(
+                snnfast.convert(trained("plif_mnist")),
+                [(images("plif_mnist", torch.float32), torch.zeros(3).long())],
+                T=2,
+                ann=trained("plif_mnist"),
+            ),
+            "ann gives sums over the steps",
+        ),
+        (lambda: snnfast.diagnose(snnfast.convert(trained("sdt")), torch.zeros(1, 3, 32, 32), 2), "snn was trained as a spiking network"),
         (lambda: snnfast.convert(snnfast.models.sew_dvs_gesture()), "net takes a frame for each step"),
         (
             lambda: snnfast.convert(trained("spikingresformer_ti"))(torch.zeros(1, 3, 64, 64), T=2),

@@ -93,7 +93,7 @@ def test_each_operation_is_counted_once():
     assert found.layers["conv"] == (0, by_hand / 2)  # counts of 2 multiply
     assert found.layers["stem"] == (0, 32)  # once, not at every step
     of_head = features.mean(0)
-    assert found.layers["fc"][1] in (24.0, float((of_head != 0).sum() * 2 / 2))  # the mean over the steps, once
+    assert found.layers["fc"][1] + found.layers["fc"][0] == float((of_head != 0).sum() * 2 / 2)  # the mean over the steps, once
     assert not net.fire._forward_hooks and not net.conv._forward_hooks
 
 
@@ -137,6 +137,34 @@ def test_every_family_in_every_convention(name, convention):
     )
 
 
+def test_counts_do_not_depend_on_batches_and_modes_stay():
+    torch.manual_seed(0)
+    net = snnfast.models.sdt_v2((16, 32, 32, 32), (1, 1), 4, T=2).train()
+    net.downsample1_1.encode_bn.eval()
+    modes = [m.training for m in net.modules()]
+    x = torch.cat([(torch.rand(1, 3, 32, 32) < 0.5).float(), torch.randn(1, 3, 32, 32)])
+    for convention in NAMES:
+        whole, parts = (snnfast.operations(net, loader, convention) for loader in ([(x, None)], [(x[:1], None), (x[1:], None)]))
+        assert min(acs for acs, _ in whole.layers.values()) >= 0
+        if convention in ("own", "resformer"):
+            assert whole.ACs == pytest.approx(parts.ACs, rel=1e-9) and whole.MACs == pytest.approx(parts.MACs, rel=1e-9)
+    assert [m.training for m in net.modules()] == modes
+
+
+def test_sdts_formula_counts_every_step():
+    """A stem that runs once, and a last layer that sees the mean, count T times; a rate of 1 is one of spikes."""
+    torch.manual_seed(0)
+    net, x = snnfast.models.sew_resnet18(num_classes=10, T=3), torch.randn(1, 3, 32, 32)
+    found = snnfast.operations(net, [(x, None)], "sdt")
+    assert found.layers["conv1"] == (0.0, 3 * 64 * 16 * 16 * 3 * 49)
+    assert found.layers["fc"][0] == pytest.approx(3 * 5120 * share_of_features(net, x)) and found.layers["fc"][1] == 0
+
+
+def share_of_features(net, x):
+    with torch.no_grad():
+        return float((net.eval().features(x, net.T).mean(0) != 0).double().mean())
+
+
 def test_fans():
     layer = torch.nn.Conv1d(4, 6, 3, groups=2, padding=1)
     assert fan_out(layer, torch.zeros(1, 4, 5)).tolist() == [[6, 9, 9, 9, 6]] * 4
@@ -149,5 +177,8 @@ def test_wrong_calls():
         snnfast.operations(snnfast.models.vgg11(width=0.1), [])
     with pytest.raises(ValueError, match="convention must be one of 'own', 'spikingformer', 'resformer', 'sdt'; got 'x'"):
         snnfast.operations(net, [], "x")
+    for loader in ([torch.zeros(1, 3, 32, 32)], 3):
+        with pytest.raises(TypeError, match="loader must"):
+            snnfast.operations(net, loader)
     with pytest.raises(ValueError, match="loader gave no images"):
         snnfast.operations(net, [])

@@ -71,6 +71,7 @@ def test_every_network_has_a_recipe():
         full, digits = direct_recipes.recipe(arch, "cifar10"), direct_recipes.recipe(arch, "digits")
         assert full.epochs[0] >= 125 and digits.epochs == (20,) and full.activation == digits.activation == "spiking"
     assert direct_recipes.recipe("spikformer_cifar", "cifar10").weight_decay == 0.06
+    assert direct_recipes.recipe("mine:net", "cifar10") == direct_recipes.recipe("spikformer_cifar", "cifar10")
     assert (
         direct_recipes.recipe("sdt", "imagefolder").optimiser == "lamb"
         and direct_recipes.recipe("sdt_cifar", "cifar10").optimiser == "adamw"
@@ -141,6 +142,7 @@ def test_a_training_that_was_stopped_is_the_same(tmp_path):
         (dict(mixup=-1.0), "mixup must be >= 0, got -1.0"),
         (dict(smoothing=2.0), "smoothing must be"),
         (dict(arch="sew_dvs_gesture", options={}), "sew_dvs_gesture takes frames of events, and the data are images"),
+        (dict(arch="plif_cifar10", options={}, votes=True, tet=None, smoothing=0.1), "smoothing is of a cross-entropy"),
         (dict(arch="plif_cifar10", options={}, votes=True), "tet is of outputs of a last layer, and this network's are votes"),
     ],
 )
@@ -163,13 +165,17 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert report["accuracy"][-1] == log[-1]["test_accuracy"]  # run by chunks, the network answers as it did
     (tmp_path / "mine.py").write_text(
         "import snnfast\ndef net(num_classes):\n    return snnfast.models.sdt_cifar(1, 32, 4, in_channels=1)\n"
+        "def kd():\n    return snnfast.models.sdt_v2((16, 32, 32, 32), (1, 1), 4, kd=True, num_classes=10, in_channels=1)\n"
     )
     assert main(["train", "--model", "mine:net", "--recipe", "authors", "--T", "3", "--epochs", "1", "--out", "own"]) == 0
     assert json.loads((tmp_path / "own/report.json").read_text())["at"] == [1, 2, 3]
-    capsys.readouterr()
+    assert main(["train", "--model", "mine:net", "--recipe", "authors", "--T", "2", "--epochs", "1", "--out", "own", "--resume"]) == 2
+    assert "own holds another training: options was {'T': 3}, is {'T': 2}" in capsys.readouterr().err
     for flags, told in (
         (["--arch", "sdt_cifar", "--levels", "4"], "--levels is of quantised activations, and sdt_cifar is trained as a spiking network"),
         (["--arch", "sdt_cifar", "--recipe", "qcfs"], "sdt_cifar is trained as a spiking network: --recipe qcfs is of others"),
+        (["--arch", "sdt_cifar", "--lr", "0.1", "0.2"], "--lr takes a number for each of one stage, got 2"),
+        (["--model", "mine:kd", "--recipe", "authors"], "net has a second last layer (kd=True), which learns from a teacher"),
         (["--arch", "vgg11", "--recipe", "authors"], "vgg11 has quantised activations: --recipe authors is of others"),
         (["--arch", "sdt_cifar", "--width", "2"], "--width is of networks with quantised activations"),
         (["--arch", "sdt_cifar", "--depth", "1", "2"], "depth must be an int, got list"),
