@@ -1,11 +1,11 @@
 """Two-stage training: from a layer-wise network to the channel-wise one that starts at the same function."""
 
-import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from snnfast import checks
-from snnfast.data import declare_operators
 
 
 def parameter_groups(net, weight_decay, everywhere=False):
@@ -20,19 +20,15 @@ def parameter_groups(net, weight_decay, everywhere=False):
 
 STATES = {"sgd": 1, "adamw": 2, "lamb": 2}  # of each weight: momentum; two moments
 OPTIMISERS = tuple(STATES)
+MORE: dict[str, Callable[[Any, float], torch.optim.Optimizer]] = {}  # of other packages: `lamb.py`
 
 
 def optimiser_of(name, groups, lr, nesterov=False):
     """The optimiser of these groups by name; "sgd" has momentum 0.9, "lamb" is timm's."""
     if checks.choice("optimiser", name, OPTIMISERS) == "adamw":
         return torch.optim.AdamW(groups, lr=lr)
-    if name == "lamb":
-        if importlib.util.find_spec("timm") is None:
-            raise ModuleNotFoundError("optimiser 'lamb' is timm's: pip install --no-deps timm", name="timm")
-        declare_operators()  # before timm imports torchvision
-        from timm.optim import Lamb
-
-        return Lamb(groups, lr=lr)
+    if name in MORE:
+        return MORE[name](groups, lr)
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=nesterov)
 
 
