@@ -88,9 +88,7 @@ def bibtex(method, levels=True, energy=False, arch=None):
     """Entries for a method's name ("srp+stbif"); levels: whether it stands on QCFS activations, else on ReLUs; energy: whether energies are told.
     arch: the name of a network that was trained as a spiking one, with method "direct"."""
     if method == "direct":
-        found = (
-            [next(entry for start, entry in NETWORKS.items() if arch.startswith(start))] if str(arch).startswith(tuple(NETWORKS)) else []
-        )
+        found = [entry for start, entry in NETWORKS.items() if arch is not None and arch.startswith(start)][:1]
     else:
         found = [QCFS if levels else RELU, *(method_of(method).citations() if method in methods.REGISTRY else ())]
     return "\n\n".join(found + ([ENERGY] if energy else []))

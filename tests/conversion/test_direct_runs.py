@@ -28,7 +28,7 @@ def trained(name, dtype=torch.float32):
     """A network whose neurons fire in all layers."""
     net = BY_NAME[name](num_classes=10, **SMALL[name])
     shapes = {key: tuple(t.shape) for key, t in net.state_dict().items()}
-    gain, scale, shift = {"ms_resnet18": (4.0, 0.5, 0.1), "plif_mnist": (8.0, 1.2, 0.5), "spikingformer": (4.0, 1.0, 0.5)}.get(
+    gain, scale, shift = {"ms_resnet18": (4.0, 0.5, 0.1), "plif_mnist": (8.0, 1.2, 0.5), "spikingformer": (8.0, 1.5, 0.8)}.get(
         name, (4.0, 1.0, 0.3)
     )
     state = golden_weights.state(shapes, gain, scale, shift)
