@@ -145,14 +145,19 @@ def _built(arch, config, state, path):
     return net.eval()
 
 
+def _arguments(config):
+    """Those of the function that builds the network, of a `config`, which has the others too."""
+    takes = inspect.signature(BY_NAME[config["arch"]]).parameters
+    return {name: value for name, value in config.items() if name in takes}
+
+
 def _made_again(net):
     """Whether its `config` makes the same network: the same layers, neurons among them."""
     arch = net.config.get("arch")
     if arch not in BY_NAME:
         return False
-    takes = inspect.signature(BY_NAME[arch]).parameters
     with torch.device("meta"):
-        again = BY_NAME[arch](**{name: value for name, value in net.config.items() if name in takes})
+        again = BY_NAME[arch](**_arguments(net.config))
     return type(again) is type(net) and repr(again) == repr(net)
 
 
@@ -166,9 +171,9 @@ def _load(file, path):
     config, state, facts = (file.get(name) for name in ("config", "state_dict", "facts"))
     if not all(isinstance(part, dict) for part in (config, state, facts)) or config.get("arch") not in list(BY_NAME):
         raise ValueError(f"{path} is damaged: a checkpoint of a directly trained network has config, state_dict and facts")
-    takes = inspect.signature(BY_NAME[config["arch"]]).parameters
-    net = _built(config["arch"], {name: value for name, value in config.items() if name in takes}, held(state, path), path)
-    if "T" in takes:
+    given = _arguments(config)
+    net = _built(config["arch"], given, held(state, path), path)
+    if "T" in given:
         net.T = checks.steps(f"T in {path}", file.get("T"))
     net.facts = facts
     return net

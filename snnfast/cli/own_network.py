@@ -22,16 +22,8 @@ from snnfast.system.text import first_line
 
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
 FLAGS = ("calibrate", "percentile", "per_channel", "neuron_levels", "read")
-NOT_OURS = (
-    "arch",
-    "levels",
-    "family",
-    "threshold",
-    "signs",
-    "width",
-    "heads",
-    "connect",
-)  # flags of checkpoints that say what network they hold
+# Flags of checkpoints that say what network they hold.
+NOT_OURS = ("arch", "levels", "family", "threshold", "signs", "width", "heads", "connect")
 
 
 def network(args):
@@ -103,9 +95,8 @@ def for_training(args, settings, data):
         other = "a network that is trained as a spiking one: give --recipe authors"
         other = other if is_direct(net) else "no network that is trained as a spiking one: --recipe authors is of those"
         raise ValueError(f"--model: {args.model} returns {other}")
-    if settings.is_spiking():
-        pass
-    elif any(replaced.is_relu(m) for m in net.modules()) or not any(is_quantised(m) for m in net.modules()):
+    relus, quantised = (any(map(kind, net.modules())) for kind in (replaced.is_relu, is_quantised))
+    if not settings.is_spiking() and (relus or not quantised):
         net = replaced.to_quantised(net, settings.activation, settings.levels, settings.theta, sample=x)
     with torch.no_grad():
         y = net(x)

@@ -127,10 +127,10 @@ def convert(
     """
     if is_direct(net):
         own = dict(options, method=method, mode=mode, inputs=inputs, calibrate=calibrate, read=read, neuron=neuron, T=T, energy=energy)
-        given = [name for name, value in own.items() if value is not None]
-        if given or (maxpool, output) != ("difference", "values"):
-            told = given[0] if given else "maxpool" if maxpool != "difference" else "output"
-            raise ValueError(f"net was trained as a spiking network, whose neurons stay: {told}= is for networks that are converted")
+        own |= dict(maxpool=None if maxpool == "difference" else maxpool, output=None if output == "values" else output)
+        given = next((name for name, value in own.items() if value is not None), None)
+        if given is not None:
+            raise ValueError(f"net was trained as a spiking network, whose neurons stay: {given}= is for networks that are converted")
         return direct.spiking(net, sample)
     if T is not None or energy is not None:
         options |= {

@@ -5,6 +5,7 @@ surrogate that snnfast does not have. Inputs in half precision run as before too
 only a call can see.
 """
 
+import functools
 import sys
 
 import torch
@@ -32,18 +33,18 @@ def _options(node):
     return options
 
 
-class _Fused:
-    """What the nodes share: the membrane is the module's own memory `v`."""
+class FusedSteps:
+    """What the nodes of every version share: the membrane is the module's own memory `v`."""
 
     differentiable = False  # their surrogates are compared by name
 
-    def multi_step_forward(self, x_seq, *args, **kwargs):
-        (v,) = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
+    def steps(self, v, x_seq, theirs, left):
+        """All steps from the potentials v, or what `theirs` gives. left: whether the module's own settings leave nothing to fuse."""
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_seq, v, *self.parameters()))
         # set_spiking_mode(False): no spikes, but the surrogate's own function.
-        unusual = self.store_v_seq or not getattr(self.surrogate_function, "spiking", True)
-        if why_not(self) or unusual or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
-            return super().multi_step_forward(x_seq, *args, **kwargs)
+        unusual = getattr(self, "store_v_seq", False) or not getattr(self.surrogate_function, "spiking", True)
+        if left or unusual or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
+            return theirs()
         self._fused_count = _count_like(getattr(self, "_fused_count", None), v)
         theta, state = self.fused_theta(x_seq), IAFState(v, self._fused_count)
         s, end = self.fused(x_seq, theta, state, "scaled" if grad else "unit")
@@ -55,6 +56,12 @@ class _Fused:
 
     def fused(self, x_seq, theta, state, spikes):
         return iaf(x_seq, theta, state=state, spikes=spikes, **_options(self))
+
+
+class _Fused(FusedSteps):
+    def multi_step_forward(self, x_seq, *args, **kwargs):
+        (v,) = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
+        return self.steps(v, x_seq, functools.partial(super().multi_step_forward, x_seq, *args, **kwargs), why_not(self))
 
     @staticmethod
     def probes(m):

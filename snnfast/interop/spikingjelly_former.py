@@ -6,40 +6,26 @@ Each class keeps the module's memories and reset. `v_seq`, the potentials of all
 Inputs in half precision, and `store_v_seq` of 0.0.0.0.14, run as before.
 """
 
+import functools
 import math
 import sys
 
 import torch
 
-from snnfast.interop.authors import _count_like, _probe
-from snnfast.interop.spikingjelly import _options, _surrogate, note
-from snnfast.ops.iaf import iaf
+from snnfast.interop.authors import _probe
+from snnfast.interop.spikingjelly import FusedSteps, _options, note
 from snnfast.ops.lif import lif
-from snnfast.ops.neuron import IAFState
 from snnfast.ops.plif import plif
 
 CLOCK_DRIVEN, ACTIVATION_BASED = "spikingjelly.clock_driven.neuron", "spikingjelly.activation_based.neuron"
 
 
-class _Former:
-    """What the nodes of both versions share: the membrane is the module's own memory `v`, a number before the first step."""
-
-    differentiable = False  # their surrogates are compared by name
+class _Former(FusedSteps):
+    """What both versions share: v is a number before the first step."""
 
     def _steps(self, x_seq, theirs):
         v = self.v if isinstance(self.v, torch.Tensor) else torch.full_like(x_seq[0], self.v)
-        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x_seq, v, *self.parameters()))
-        unusual = getattr(self, "store_v_seq", False) or not getattr(self.surrogate_function, "spiking", True)
-        if why_not(self) or unusual or x_seq.dtype not in (torch.float32, torch.float64) or (grad and _surrogate(self) is None):
-            return theirs(x_seq)
-        self._fused_count = _count_like(getattr(self, "_fused_count", None), v)
-        theta, state = float(self.v_threshold), IAFState(v, self._fused_count)
-        s, end = self.fused(x_seq, theta, state, "scaled" if grad else "unit")
-        self.v = end.v
-        return s / theta if grad else s
-
-    def fused(self, x_seq, theta, state, spikes):
-        return iaf(x_seq, theta, state=state, spikes=spikes, **_options(self))
+        return self.steps(v, x_seq, functools.partial(theirs, x_seq), why_not(self))
 
     @staticmethod
     def probes(m):

@@ -41,11 +41,6 @@ class CSNN(DirectNetwork):
             nn.Flatten(), nn.Linear(features, checks.integer("hidden", hidden)), neuron(), nn.Linear(hidden, num_classes)
         )
 
-    def check(self, x):
-        super().check(x)
-        if tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"x must be images {list(self.image_shape)}, for which the network was made, got {list(x.shape[1:])}")
-
     def features(self, x, T):
         x = over_time(x, T)
         for layer in self.conv:

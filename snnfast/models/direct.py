@@ -172,6 +172,9 @@ class DirectNetwork(nn.Module):
         if x.dim() != dims or x.size(-3) != C or not x.size(0) or not x.size(1):
             told = f"frames [B, T, {C}, H, W]" if self.frames else f"images [B, {C}, H, W]"
             raise ValueError(f"x must be {told}, got shape {tuple(x.shape)}")
+        if self.image_shape is not None and x.shape[-2:] != self.image_shape[1:]:
+            (h, w), asked = self.image_shape[1:], next((name for name in ("img_size", "image_size") if name in self.config), "image_shape")
+            raise ValueError(f"x must be images of {h} x {w}, for which the network was made ({asked}), got {x.size(-2)} x {x.size(-1)}")
 
     def _features(self, x):
         self.check(x)

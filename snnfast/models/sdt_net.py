@@ -10,7 +10,7 @@ from torch import nn
 
 from snnfast import checks
 from snnfast.models.direct import DirectNetwork, LearntSpikes, each_step, over_time, register
-from snnfast.models.spiking_attention import Projection, neuron
+from snnfast.models.spiking_attention import Projection, hidden_of, neuron
 
 MODES = ("lif", "plif")
 
@@ -120,9 +120,7 @@ class SDT(DirectNetwork):
     ):  # fmt: skip
         super().__init__(arch, T, num_classes, in_channels, depth=depth, dim=dim, heads=heads, mlp_ratio=mlp_ratio, spike_mode=spike_mode)
         checks.choice("spike_mode", spike_mode, MODES)
-        if checks.integer("dim", dim) % checks.integer("heads", heads) or dim % 8:
-            raise ValueError(f"dim must be a multiple of heads and of 8, got dim {dim} and heads {heads}")
-        hidden = int(dim * checks.number("mlp_ratio", mlp_ratio, positive=True))
+        hidden = hidden_of(dim, heads, mlp_ratio)
         self.frames, self.patch_embed = frames, Tokens(in_channels, dim, pools, spike_mode)
         self.block = nn.ModuleList(Block(dim, heads, hidden, spike_mode, frames) for _ in range(checks.integer("depth", depth)))
         self.head_lif, self.head = spikes(spike_mode), nn.Linear(dim, num_classes)

@@ -56,6 +56,13 @@ class Projection(nn.Module):
         return each_step(lambda z: norm(layer(z)), x)
 
 
+def hidden_of(dim: int, heads: int, mlp_ratio: float) -> int:
+    """Hidden channels of a block's MLP, of sizes that fit."""
+    if checks.integer("dim", dim) % checks.integer("heads", heads) or dim % 8:
+        raise ValueError(f"dim must be a multiple of heads and of 8, got dim {dim} and heads {heads}")
+    return int(dim * checks.number("mlp_ratio", mlp_ratio, positive=True))
+
+
 class SpikingTransformer(DirectNetwork):
     """Tokens, blocks, and a last layer of the mean over tokens and steps. tokens: [T, B, C, H, W] -> [T, B, dim, N].
 
@@ -67,9 +74,7 @@ class SpikingTransformer(DirectNetwork):
         in_channels: int,
     ):  # fmt: skip
         super().__init__(arch, T, num_classes, in_channels, depth=depth, dim=dim, heads=heads, mlp_ratio=mlp_ratio)
-        if checks.integer("dim", dim) % checks.integer("heads", heads) or dim % 8:
-            raise ValueError(f"dim must be a multiple of heads and of 8, got dim {dim} and heads {heads}")
-        hidden = int(dim * checks.number("mlp_ratio", mlp_ratio, positive=True))
+        hidden = hidden_of(dim, heads, mlp_ratio)
         self.patch_embed = tokens(in_channels, dim)
         self.block = nn.ModuleList(block(dim, heads, hidden) for _ in range(checks.integer("depth", depth)))
         self.head = nn.Linear(dim, num_classes)

@@ -139,13 +139,6 @@ class SpikingResformer(DirectNetwork):
             nn.Linear(dims[-1], num_classes, bias=False),
         )
 
-    def check(self, x):
-        super().check(x)
-        size = self.config["img_size"]
-        if x.shape[-2:] != (size, size):
-            told = f"{x.size(-2)} x {x.size(-1)}"
-            raise ValueError(f"x must be images of {size} x {size}, for which the network was made (img_size), got {told}")
-
     def features(self, x, T):
         return self.layers(self.prologue(over_time(x, T))).mean((-2, -1))
 

@@ -41,8 +41,8 @@ def record(snn, x, T, layers=None, neurons=32, first=0):
     def observe(node, current, spikes):
         if node.name in kept:
             if node.name not in places:
-                _check_fits(T * len(x), sum(len(p) for p in places.values()) + len(_spread(neurons, current[0, 0].numel())))
                 places[node.name] = torch.tensor(_spread(neurons, current[0, 0].numel()), device=current.device)
+                _check_fits(T * len(x), sum(map(len, places.values())))
             kept[node.name].append(current.flatten(2)[..., places[node.name]].clone())
             steps[node.name] = current[0]
 
@@ -86,9 +86,8 @@ def _alone(layer, x, places, step, method):
         v0 = layer.v0 = take(layer.v0)
     v0 = method.start(layer, x, False).get("v0", v0)
     charged = None
-    if (
-        layer.options.get("reset") == "hard"
-    ):  # the potential before it is forgotten: of the same neuron with a threshold that nothing reaches
+    if layer.options.get("reset") == "hard":
+        # the potential before it is forgotten: of the same neuron with a threshold that nothing reaches
         charged = copy.deepcopy(layer)
         charged.theta = torch.full_like(layer.theta, torch.finfo(layer.theta.dtype).max)
     state, potentials, counts, before = None, [], [], []
