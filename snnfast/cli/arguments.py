@@ -24,10 +24,14 @@ from snnfast.runtime.sparse_products import KINDS
 from snnfast.training import direct_recipes, recipes
 from snnfast.version import __version__
 
-NETWORKS = (*models.BY_NAME, *direct.BY_NAME)
 EVENTS = ("sew_cifar10dvs", "sew_dvs_gesture", "sdt_dvs")  # networks that take frames, which no data set here has
 
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
+
+
+def networks():
+    """The names that --arch takes, those registered since the start too."""
+    return (*models.BY_NAME, *direct.BY_NAME)
 
 
 def parser(commands):
@@ -88,7 +92,7 @@ def _demo(p):
 def _train(p):
     what = p.add_mutually_exclusive_group(required=True)
     told = ", ".join(models.BY_NAME) + "; trained as spiking ones: " + ", ".join(name for name in direct.BY_NAME if name not in EVENTS)
-    what.add_argument("--arch", choices=NETWORKS, metavar="NAME", help=told)
+    what.add_argument("--arch", choices=networks(), metavar="NAME", help=told)
     what.add_argument(
         "--model", metavar="M:F", help="package.module:function that returns a network of your own, whose ReLUs are quantised"
     )
@@ -176,7 +180,7 @@ def _conversion(p):
     net.add_argument("--neuron-levels", type=int, metavar="N", help="differential: levels of each neuron (32)")
     net.add_argument("--read", metavar="NAME", help="of several outputs the one that is read")
     file = p.add_argument_group("what other programs' files do not say")
-    file.add_argument("--arch", choices=NETWORKS, metavar="NAME", help="of the network; of a spiking one --heads N, --connect NAME too")
+    file.add_argument("--arch", choices=networks(), metavar="NAME", help="of the network; of a spiking one --heads N, --connect NAME too")
     file.add_argument("--heads", type=int, help=argparse.SUPPRESS)  # in the line above
     file.add_argument("--connect", help=argparse.SUPPRESS)
     file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")
