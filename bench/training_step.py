@@ -1,10 +1,15 @@
-"""A training step of directly trained networks, with our neurons and with SpikingJelly's in their place: `python bench/training_step.py`.
+"""Training: a step of directly trained networks, and what stands between two of their products, with our layers and with SpikingJelly's in
+their place: `python bench/training_step.py [networks] [layers]`.
 
-Everything but the neurons is the same: convolutions, batch norms, products of attention. Batches of 8 images of 32 x 32, T = 4, fp32, SGD. Losses
-are compared before anything is timed. Both take turns in one process; medians of CPU seconds are told, which other programs on the machine move less.
+networks: everything but neurons, batch norms and poolings is the same. "ours" has our neurons alone, "ours, fused" is accelerate(net,
+fuse=True). Batches of 8 images of 32 x 32, T = 4, fp32, SGD. Losses are compared before anything is timed.
+layers: batch norm, LIF and max pooling (2 x 2), forward and backward, of 2^22 neuron-steps in fp32: SpikingJelly's, the same in torch under
+torch.compile, and ours.
+All take turns in one process; medians of CPU seconds are told, which other programs on the machine move less.
 """
 
 import copy
+import functools
 import importlib.util
 import json
 import statistics
@@ -26,6 +31,7 @@ NETS = {
     "sew_resnet18": lambda: snnfast.models.sew_resnet18(num_classes=10),
 }
 ROUNDS, SKIPPED = 7, 1
+HOW = dict(tau=2.0, reset="hard", surrogate="atan", detach_reset=True)
 
 
 class Theirs(nn.Module):
@@ -69,32 +75,112 @@ def stepper(net, x, y):
     return step
 
 
+def timed(steps, rounds):
+    """Medians of CPU seconds of steps that take turns."""
+    seconds = {who: [] for who in steps}
+    for i in range(rounds + SKIPPED):
+        for who, step in steps.items():
+            began = time.process_time()
+            step()
+            if i >= SKIPPED:
+                seconds[who].append(time.process_time() - began)
+    return {who: statistics.median(found) for who, found in seconds.items()}
+
+
+def networks():
+    for name, make in NETS.items():
+        torch.manual_seed(0)
+        ours, x, y = make().train(), torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+        fused = copy.deepcopy(ours)
+        snnfast.accelerate(fused, fuse=True)
+        theirs = with_theirs(ours).train()
+        steps = {"ours": stepper(ours, x, y), "ours, fused": stepper(fused, x, y), "SpikingJelly": stepper(theirs, x, y)}
+        losses = {who: [step() for _ in range(2)] for who, step in steps.items()}
+        assert losses["ours"][0] == losses["SpikingJelly"][0], losses
+        # Normalised currents round otherwise where they are fused, so that a few spikes differ.
+        assert abs(losses["ours"][0] - losses["ours, fused"][0]) < 1e-2, losses
+        seconds = timed(steps, ROUNDS)
+        yield dict(network=name, T=4, batch=8, size=32, threads=2, seconds=seconds, ratio=seconds["SpikingJelly"] / seconds["ours, fused"],
+                   unfused=seconds["SpikingJelly"] / seconds["ours"], clock="cpu")  # fmt: skip
+
+
+class Loop(nn.Module):
+    """The same neuron in torch: a loop over time."""
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            ctx.save_for_backward(a)
+            return (a >= 0).to(a.dtype)
+
+        @staticmethod
+        def backward(ctx, g):
+            (a,) = ctx.saved_tensors
+            return g / (1 + (torch.pi * a) ** 2)
+
+    def forward(self, x):
+        v, out = torch.zeros_like(x[0]), []
+        for current in x:
+            v = v + (current - v) / 2.0
+            s = self.Spike.apply(v - 1.0)
+            v = (1 - s.detach()) * v
+            out.append(s)
+        return torch.stack(out)
+
+
+def layers(size=16, channels=64):
+    from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+    for T in (4, 32):
+        x = torch.randn(T, 2**22 // (T * channels * size * size), channels, size, size, requires_grad=True)
+        node = neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m")
+        theirs = nn.Sequential(layer.BatchNorm2d(channels, step_mode="m"), node, layer.MaxPool2d(2, step_mode="m"))
+        norm, loop, ours = nn.BatchNorm2d(channels), Loop(), nn.BatchNorm2d(channels)
+        unfused_norm = copy.deepcopy(norm)
+
+        def compiled_of(x, norm=norm, loop=loop):
+            return F.max_pool2d(loop(norm(x.flatten(0, 1)).view(x.shape)).flatten(0, 1), 2).unflatten(0, x.shape[:2])
+
+        def jelly(x, theirs=theirs):
+            functional.reset_net(theirs)
+            return theirs(x)
+
+        def fused(x, n=ours):
+            s, _ = snnfast.norm_neuron(x, n.weight, n.bias, n.running_mean, n.running_var, training=True, **HOW)
+            return snnfast.max_pool2d(s, 2)
+
+        def unfused(x, norm=unfused_norm):
+            s, _ = snnfast.lif(norm(x.flatten(0, 1)).view(x.shape), 1.0, **HOW)
+            return F.max_pool2d(s.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+
+        forwards = {"SpikingJelly": jelly, "torch.compile": torch.compile(compiled_of), "ours, unfused": unfused, "ours": fused}
+        g = torch.randn(*x.shape[:3], size // 2, size // 2)
+
+        def step(forward, x=x, g=g):
+            s = forward(x)
+            (dx,) = torch.autograd.grad(s, x, g)
+            return s.detach(), dx
+
+        found = {who: step(forward) for who, forward in forwards.items()}
+        for who, (s, dx) in found.items():  # but for spikes of currents that round otherwise
+            s0, dx0 = found["SpikingJelly"]
+            assert (s != s0).float().mean() < 1e-4 and (dx - dx0).norm() < 1e-2 * dx0.norm(), who
+        seconds = timed({who: functools.partial(step, forward) for who, forward in forwards.items()}, 2 * ROUNDS + 1)
+        yield dict(layers="batch norm, LIF, max pooling", T=T, neuron_steps=2**22, threads=2, seconds=seconds, clock="cpu",
+                   **{f"{who} / ours": seconds[who] / seconds["ours"] for who in ("SpikingJelly", "torch.compile", "ours, unfused")})  # fmt: skip
+
+
 def main():
     if importlib.util.find_spec("spikingjelly") is None:
         sys.exit("spikingjelly is not installed: make peers")
     keep_pages()
     torch.set_num_threads(2)
-    rows = []
-    for name, make in NETS.items():
-        torch.manual_seed(0)
-        ours, x, y = make().train(), torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
-        steps = {"snnfast": stepper(ours, x, y), "SpikingJelly": stepper(with_theirs(ours).train(), x, y)}
-        losses = {who: [step() for _ in range(2)] for who, step in steps.items()}
-        assert losses["snnfast"][0] == losses["SpikingJelly"][0], losses
-        assert abs(losses["snnfast"][1] - losses["SpikingJelly"][1]) < 1e-3, losses
-        seconds = {who: [] for who in steps}
-        for i in range(ROUNDS + SKIPPED):
-            for who, step in steps.items():
-                began = time.process_time()
-                step()
-                if i >= SKIPPED:
-                    seconds[who].append(time.process_time() - began)
-        medians = {who: statistics.median(found) for who, found in seconds.items()}
-        row = dict(network=name, T=4, batch=8, size=32, threads=2, seconds=medians,
-                   ratio=medians["SpikingJelly"] / medians["snnfast"], clock="cpu")  # fmt: skip
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    stored.append("training step", stored.facts(), rows)
+    for part in sys.argv[1:] or ("networks", "layers"):
+        rows = []
+        for row in {"networks": networks, "layers": layers}[part]():
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+        stored.append("training step" if part == "networks" else "between products", stored.facts(), rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ constexpr int kEvery = 16;  // the forward may keep the state before every 16th 
 
 // The numbers of an equation: the fields of its class Rule in Python, in their order. A flag is 0 or 1, a choice its place among the choices.
 // Only the equation knows what they mean.
-constexpr int kMostNumbers = 16;
+constexpr int kMostNumbers = 20;
 struct Rule { double of[kMostNumbers]; };
 
 // Per neuron: neuron i has theta[q, (i / inner) % C], q-th of its equation's parameters. A null v starts at v0, a null count at 0, a null mask emits everything.
@@ -48,7 +48,8 @@ struct MultistepBwd : Multistep {
   const void* kept;  // as in MultistepFwd; the CPU computes the states again
   void* dx;          // [T, N], or [1, N] for a constant current
   void* dv_start;    // acc [N]
-  void* dtheta;      // acc [K, N], per neuron
+  void* dtheta;      // acc [asked, N], per neuron: of the last `asked` of K parameters
+  int asked;
 };
 
 struct Calibrate {
@@ -108,6 +109,48 @@ struct Rows {
   int64_t T, R, C;
   Rule rule;
 };
+
+// Element i is of channel (i / inner) % C: x is [outer, C, inner] in memory.
+struct Channels {
+  Dtype dtype;    // of x and y
+  const void* x;  // [N]
+  int64_t N, C, inner;
+};
+
+struct ChannelSums : Channels {
+  const double* pivot;  // [C]
+  double* partial;      // [as many as backend::partials says]: stage one
+  double* sums;         // [2, C]: of x - pivot, of its squares
+};
+
+struct ChannelAdd : Channels {
+  const void* line;  // acc [2, C]: q, p
+  void* y;           // [N]: y + (x q + p)
+};
+
+// The numbers of a pooling: snnfast/equations/functions/max_pool.py, class Rule.
+struct PoolRule { int64_t size_y, size_x, stride_y, stride_x, padding_y, padding_x; };
+
+// Images x [P, H, W, C] and windows [P, Ho, Wo, C]; C is 1 where each channel is an image of its own.
+struct Pool {
+  Dtype dtype;  // of x, y, dy, dx
+  int64_t P, H, W, C, Ho, Wo;
+  PoolRule rule;
+};
+
+struct PoolFwd : Pool {
+  const void* x;
+  void* y;
+  uint8_t* at;  // which of a window's numbers it is, row by row
+};
+
+struct PoolBwd : Pool {
+  const void* dy;
+  const uint8_t* at;
+  void* dx;
+};
+
+constexpr int kMostWindow = 255;  // numbers of a window
 
 constexpr int kMostColumns = 4096;  // MOST_COLUMNS in snnfast/ops/rows.py
 

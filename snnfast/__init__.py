@@ -25,7 +25,9 @@ from snnfast.ops.exact import ExactWeights, exact_conv2d, exact_linear, exact_we
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.neuron import IAFState
+from snnfast.ops.norm_neuron import norm_neuron
 from snnfast.ops.plif import plif
+from snnfast.ops.pool import max_pool2d
 from snnfast.ops.python_neuron import neuron
 from snnfast.ops.qcfs import cs_qcfs, qcfs
 from snnfast.ops.quanta import quanta
@@ -40,8 +42,8 @@ __all__ = [
     "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Operations", "Report", "RowState", "SpikingNetwork",
     "accelerate", "answer_early", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data", "diagnose", "evaluate", "evaluate_early",
     "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time", "lif", "load_checkpoint",
-    "load_weights", "models", "neuron", "nn", "operations", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
-    "spike_linear", "to_channelwise", "to_quantised", "train", "training",
+    "load_weights", "max_pool2d", "models", "neuron", "nn", "norm_neuron", "operations", "plif", "qcfs", "quanta", "save_checkpoint",
+    "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "to_quantised", "train", "training",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 from snnfast.engines.form import SPIKES
 from snnfast.equations.neurons.iaf import Rule
 from snnfast.ops import iaf as op
-from snnfast.ops import plif, quanta
+from snnfast.ops import norm_neuron, plif, quanta
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 # T and N: whole and ragged units of 32, whole and ragged groups of steps, more than one block.
@@ -38,6 +38,8 @@ KNOBS = dict(
 
 # Of the neuron with a learnt leak: no negative spikes, always a leak.
 PLIF_KNOBS = KNOBS | dict(negative=["none"], unit=["volts"], memory=[False], offset=[0.0], leak=["input", "product", "quotient"])
+# Of batch norm and the neuron behind it: any leak, or none.
+NORM_KNOBS = KNOBS | dict(negative=["none"], unit=["volts"], memory=[False], offset=[0.0], learnt=[False, True], asked=[2, 3, 4])
 # Of the neuron with several quanta a step: its ladders for strict, hard and so on.
 QUANTA_KNOBS = {k: v for k, v in KNOBS.items() if k not in ("reset", "strict", "memory", "offset", "leak")}
 QUANTA_KNOBS |= dict(negative=["none", "stbif"], ladder=[("uniform", 1), ("uniform", 3), ("uniform", 32), ("power", 1), ("power", 8)])
@@ -67,6 +69,7 @@ def name(row):
     words += [f"offset{row['offset']}"] if row.get("offset") else []
     words += [f"leak-{row['leak']}"] if row.get("leak") else []
     words += ["{}{}".format(*row["ladder"])] if "ladder" in row else []
+    words += [f"learnt{row['learnt']}-{row['asked']}"] if "asked" in row else []
     words += [k for k in ("strict", "constant", "masked", "carried", "detach", "memory") if row.get(k)]
     return "-".join(words)
 
@@ -139,6 +142,21 @@ class PlifCase(Case):
     def parameters(self, theta):
         rho = torch.rand(theta.shape, generator=torch.Generator().manual_seed(theta.numel()), dtype=torch.float64) * 0.8 + 0.1
         return torch.stack((theta, rho.to(theta)))
+
+
+class NormCase(Case):
+    """The same of batch norm and the neuron behind it: beside theta and rho, scale and shift."""
+
+    OPS = norm_neuron.OPS
+
+    def rule_of(self, row, caps):
+        rule = super().rule_of(row, caps)
+        return norm_neuron.equation.Rule(*rule._replace(tau=0.0 if row["learnt"] else rule.tau), row["learnt"], row["asked"])
+
+    def parameters(self, theta):
+        g = torch.Generator().manual_seed(theta.numel())
+        rho, scale, shift = (torch.rand(3, *theta.shape, generator=g, dtype=torch.float64) * 0.8 + 0.1).to(theta)
+        return torch.stack((theta, rho, scale + 0.4, shift - 0.5))
 
 
 class QuantaCase(Case):

@@ -18,6 +18,7 @@ from snnfast.engines.triton import (
     OPTIONS,
     bound,
     calibrate,
+    channels,
     conv,
     cos,
     elementwise,
@@ -27,19 +28,24 @@ from snnfast.engines.triton import (
     kernel,
     launch,
     layer_norm,
+    max_pool,
+    moments,
     multistep,
+    pool,
     qcfs,
     rows,
     softmax,
 )
 from snnfast.equations.bind import signed
+from snnfast.equations.neurons import norm_neuron as norm_equation
 from snnfast.equations.neurons import plif as plif_equation
 from snnfast.equations.neurons import quanta as quanta_equation
 
 POINTERS = {
     "x": None, "y": None, "w": None, "bias": None, "b": None, "before": None, "last": None, "out": None,
     "dy": None, "dx": None, "ds": None, "theta": "acc", "v_in": "acc", "v_end": "acc", "dv": "acc", "dv_start": "acc",
-    "dtheta": "acc", "kept": "acc", "partial": "acc", "v0_out": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
+    "dtheta": "acc", "kept": "acc", "partial": "acc",
+    "line": "acc", "pivot": "fp64", "at": "u8", "v0_out": "acc", "count_in": "i32", "count_end": "i32", "mask": "i1",
 }  # fmt: skip
 CUOBJDUMP = Path(nvidia.__file__).parent / "bin/cuobjdump"
 WIDE = r"(?:v4\.b32|v2\.b64)"  # 16 bytes
@@ -49,10 +55,10 @@ FORMS = {
     "one": dict(one=True, small=True, aligned=True), "words": dict(one=False, small=True, aligned=True),
     "any": dict(one=False, small=False, aligned=False),
 }  # fmt: skip
-NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", *gather.RUN_TIME, *rows.RUN_TIME}
+NUMBERS = {"x_stride", "ds_stride", "T", "N", "W", "C", "inner", "outer", *gather.RUN_TIME, *rows.RUN_TIME, *pool.RUN_TIME}
 
 
-plif, quanta = bound(plif_equation), bound(quanta_equation)
+plif, quanta, norm_neuron = bound(plif_equation), bound(quanta_equation), bound(norm_equation)
 
 
 def build(function, equation, run_time, dtype, constants):
@@ -122,7 +128,7 @@ def compiled():
                 constants = dict(base, k=rule, signed=signed(rule), gates=signed(rule), kind=kind, BLOCK=256)
                 found[f"fwd {name} {dtype} {kind}"] = facts(build(multistep.fwd_kernel, iaf, multistep.RUN_TIME, dtype, constants))
             constants = dict(
-                v0=0.3, k=rule, many=1, has_ds=True, has_dv=True, has_v=False, has_count=False, gates=signed(rule), constant=False, every=16
+                v0=0.3, k=rule, many=1, has_ds=True, has_dv=True, has_v=False, has_count=False, gates=signed(rule), constant=False, every=16, asked=1
             )  # fmt: skip
             for form, has_mask, N in (("", False, 1 << 10), (" masked", True, 1 << 10), (" pairs", False, 1 << 20)):
                 shape = launch.backward_shape(N, BYTES[dtype], signed(rule), aligned=True)
@@ -147,8 +153,25 @@ def compiled():
             build(multistep.fwd_kernel, plif, multistep.RUN_TIME, dtype, {**base, **how, "signed": False, "kind": "unit", "BLOCK": 256})
         )
         shape = launch.backward_shape(1 << 10, BYTES[dtype], False, aligned=True)
-        how |= dict(v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, **shape)
+        how |= dict(
+            v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, asked=2, **shape
+        )
         found[f"bwd plif {dtype}"] = facts(build(multistep.bwd_kernel, plif, multistep.RUN_TIME, dtype, how), look=True)
+        k = norm_equation.Rule(hard=True, surrogate="atan", gamma=2.0, tau=2.0, asked=2)  # four, of which two have a gradient
+        found[f"fwd norm_neuron {dtype}"] = facts(
+            build(multistep.fwd_kernel, norm_neuron, multistep.RUN_TIME, dtype,
+                  {**base, **how, "k": k, "many": 4, "signed": False, "kind": "unit", "BLOCK": 256})
+        )  # fmt: skip
+        found[f"bwd norm_neuron {dtype}"] = facts(
+            build(multistep.bwd_kernel, norm_neuron, multistep.RUN_TIME, dtype, how | dict(k=k, many=4, asked=2)), look=True
+        )
+        found[f"channel_sums {dtype}"] = facts(
+            build(channels.sums_kernel, moments, channels.RUN_TIME, dtype, dict(TILE=launch.TILE, BLOCK=1024))
+        )
+        found[f"channel_add {dtype}"] = facts(build(channels.add_kernel, moments, channels.RUN_TIME, dtype, dict(BLOCK=1024)))
+        window = dict(KY=3, KX=3, SY=2, SX=2, PY=1, PX=1, BLOCK=512)
+        for way in ("fwd", "bwd"):
+            found[f"pool_{way} {dtype}"] = facts(build(getattr(pool, f"{way}_kernel"), max_pool, pool.RUN_TIME, dtype, window))
     for ladder, dtype in (("uniform", "fp32"), ("power", "bf16")):  # several quanta a step
         how = dict(k=quanta.Rule(8, ladder, negative="stbif"), signed=True, gates=True)
         found[f"fwd quanta {dtype}"] = facts(
@@ -156,7 +179,17 @@ def compiled():
         )
         shape = launch.backward_shape(1 << 10, BYTES[dtype], True, aligned=True)
         how |= dict(
-            v0=0.3, has_ds=True, has_dv=False, has_v=False, has_count=False, has_mask=False, constant=False, every=16, many=1, **shape
+            v0=0.3,
+            has_ds=True,
+            has_dv=False,
+            has_v=False,
+            has_count=False,
+            has_mask=False,
+            constant=False,
+            every=16,
+            many=1,
+            asked=1,
+            **shape,
         )
         how.pop("signed")
         found[f"bwd quanta {dtype}"] = facts(build(multistep.bwd_kernel, quanta, multistep.RUN_TIME, dtype, how), look=True)

@@ -13,11 +13,13 @@ import torch
 sys.path.append(str(Path(__file__).parent / "engines"))
 
 from test_backends import QCFS, check_cos, check_qcfs, check_row
+from test_channels import CHANNELS, check_channels
 from test_conv import check_conv
+from test_pool import POOLS, check_pool
 from test_rows import ROWS, check_rows
 
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, plif, quanta, rows
+from snnfast.ops import channels, conv, cos, norm_neuron, plif, pool, quanta, rows
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -38,6 +40,8 @@ def main():
     iaf = k(op.iaf_fwd), k(op.iaf_out), k(op.iaf_bwd)
     learnt = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.PLIF_KNOBS)[:4]
     plifs = k(plif.OPS.fwd), k(plif.OPS.out), k(plif.OPS.bwd)
+    normed = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.NORM_KNOBS)[:4]
+    norms = k(norm_neuron.OPS.fwd), k(norm_neuron.OPS.out), k(norm_neuron.OPS.bwd)
     several = cases.sample(1, seed=5, sizes=[(18, 300)], knobs=cases.QUANTA_KNOBS)[:4]
     quanta_of = k(quanta.OPS.fwd), k(quanta.OPS.out), k(quanta.OPS.bwd)
     checks = [
@@ -47,6 +51,9 @@ def main():
         ),
         *((f"iaf {cases.name(row)}", lambda row=row: check_row(row, *iaf, device, EVERY)) for row in neurons),
         *((f"plif {cases.name(row)}", lambda row=row: check_row(row, *plifs, device, EVERY, make=cases.PlifCase)) for row in learnt),
+        *((f"norm_neuron {cases.name(row)}", lambda row=row: check_row(row, *norms, device, EVERY, make=cases.NormCase)) for row in normed),
+        ("channels", lambda: check_channels(CHANNELS[8], k(channels.channel_sums), k(channels.channel_add), device)),
+        ("pool", lambda: check_pool(POOLS[1], k(pool.pool_fwd), k(pool.pool_bwd), device)),
         ("cos", lambda: check_cos(cases.COS[0], k(cos.cos_fwd), device)),
         ("qcfs", lambda: check_qcfs(*QCFS[0], k(qop.qcfs_fwd), k(qop.qcfs_bwd), device)),
         ("conv", lambda: check_conv(cases.CONV[0], k(conv.conv_fwd), k(conv.conv_out), device)),

@@ -11,7 +11,7 @@ import torch
 
 import snnfast
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import conv, cos, plif, quanta
+from snnfast.ops import channels, conv, cos, norm_neuron, plif, pool, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -42,8 +42,19 @@ def neurons():
         numbers = quanta.OPS.eq.numbers.pack(quanta.rule_of(8, "power", negative="stbif"))
         *_, kept = quanta.OPS.fwd(x, theta / 4, None, None, None, T, 1, 0.5, 0, EVERY, numbers)
         quanta.OPS.bwd(x, None, x, theta / 4, None, None, None, kept, T, 1, 0.5, numbers)
+        own = torch.stack((theta, theta / 2, theta, theta / 4))
+        numbers = norm_neuron.OPS.eq.numbers.pack(norm_neuron.equation.Rule(tau=2.0, asked=2))
+        *_, kept = norm_neuron.OPS.fwd(x, own, None, None, None, T, 1, 0.5, 0, EVERY, numbers)
+        norm_neuron.OPS.bwd(x, None, x, own, None, None, None, kept, T, 1, 0.5, numbers)
+        flat = x.reshape(-1)
+        for C, inner in ((N, 1), (2, N // 2)):
+            channels.channel_sums(flat, torch.zeros(C, device="cuda", dtype=torch.float64), inner)
+            channels.channel_add(flat.clone(), flat, torch.zeros(2, C, device="cuda", dtype=theta.dtype), inner)
+        for images in (x.view(T, 2, N // 2, 1), x.view(T, 2, 1, N // 2)):
+            _, at = pool.pool_fwd(images.contiguous(), [2, 2, 1, 1, 1, 1])
+            pool.pool_bwd(torch.ones_like(at, dtype=dtype), at.view(-1), *images.shape[1:3], [2, 2, 1, 1, 1, 1])
         cos.cos_fwd(x, theta, T, 1, 0.5, [0.0, 2.0])
-        launches += 6
+        launches += 6 + 2 + 4 + 4
     return launches
 
 

@@ -36,6 +36,7 @@ inline int32_t shim_dtype(ScalarType dtype) {
     case ScalarType::Double: return aoti_torch_dtype_float64();
     case ScalarType::Int: return aoti_torch_dtype_int32();
     case ScalarType::Char: return aoti_torch_dtype_int8();
+    case ScalarType::Byte: return aoti_torch_dtype_uint8();
     default: STD_TORCH_CHECK(false, "snnfast: unsupported dtype");
   }
 }

@@ -135,7 +135,10 @@ std::tuple<Tensor, Tensor, Tensor> neuron_bwd(Maybe ds, Maybe dv, const Tensor& 
   p.constant = x.size(0) == 1 && T > 1;
   const Tensor dx = empty(x, {x.size(0), p.N}, x.scalar_type());
   constexpr int K = Op::Equation::parameters;
-  const Tensor dv_start = empty(x, {p.N}, accumulator(x)), dtheta = K == 1 ? empty(x, {p.N}, accumulator(x)) : empty(x, {K, p.N}, accumulator(x));
+  p.asked = Op::Equation::asked(p.rule);
+  STD_TORCH_CHECK(p.asked >= 1 && p.asked <= K, "snnfast: a gradient of ", p.asked, " of ", K, " parameters was asked for");
+  const Tensor dv_start = empty(x, {p.N}, accumulator(x)),
+               dtheta = K == 1 ? empty(x, {p.N}, accumulator(x)) : empty(x, {p.asked, p.N}, accumulator(x));
   p.dx = dx.data_ptr();
   p.dv_start = dv_start.data_ptr();
   p.dtheta = dtheta.data_ptr();

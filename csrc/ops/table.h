@@ -3,16 +3,22 @@
 // (engines/cuda; CMake reads the rows here), and the launches of the tests' CUDA column on the host.
 #pragma once
 
-#define SNN_OPS(X)                                   \
-  X(iaf_fwd, MultistepFwd, multistep_fwd, IAF)       \
-  X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)       \
-  X(plif_fwd, MultistepFwd, multistep_fwd, PLIF)     \
-  X(plif_bwd, MultistepBwd, multistep_bwd, PLIF)     \
-  X(quanta_fwd, MultistepFwd, multistep_fwd, Quanta) \
-  X(quanta_bwd, MultistepBwd, multistep_bwd, Quanta) \
-  X(cos_fwd, Calibrate, calibrate, COS)              \
-  X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS) \
-  X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS) \
-  X(conv_fwd, Gather, gather, Conv)                  \
-  X(softmax_out, Rows, rows, Softmax)                \
-  X(layer_norm_out, Rows, rows, LayerNorm)
+#define SNN_OPS(X)                                        \
+  X(iaf_fwd, MultistepFwd, multistep_fwd, IAF)            \
+  X(iaf_bwd, MultistepBwd, multistep_bwd, IAF)            \
+  X(plif_fwd, MultistepFwd, multistep_fwd, PLIF)          \
+  X(plif_bwd, MultistepBwd, multistep_bwd, PLIF)          \
+  X(quanta_fwd, MultistepFwd, multistep_fwd, Quanta)      \
+  X(quanta_bwd, MultistepBwd, multistep_bwd, Quanta)      \
+  X(norm_neuron_fwd, MultistepFwd, multistep_fwd, Normed) \
+  X(norm_neuron_bwd, MultistepBwd, multistep_bwd, Normed) \
+  X(cos_fwd, Calibrate, calibrate, COS)                   \
+  X(qcfs_fwd, ElementwiseFwd, elementwise_fwd, QCFS)      \
+  X(qcfs_bwd, ElementwiseBwd, elementwise_bwd, QCFS)      \
+  X(conv_fwd, Gather, gather, Conv)                       \
+  X(softmax_out, Rows, rows, Softmax)                     \
+  X(layer_norm_out, Rows, rows, LayerNorm)                \
+  X(channel_sums, ChannelSums, channel_sums, Moments)     \
+  X(channel_add, ChannelAdd, channel_add, Correction)     \
+  X(pool_fwd, PoolFwd, pool_fwd, MaxPool)                 \
+  X(pool_bwd, PoolBwd, pool_bwd, MaxPool)

@@ -28,7 +28,10 @@ def _load(name):
 
 _C, _why = _load("snnfast._C")
 _warned: set[tuple[str, str]] = set()
-_BESIDE_NEURONS = "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out"
+_BESIDE_NEURONS = (
+    *("cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out"),
+    *("channel_sums", "channel_add", "pool_fwd", "pool_bwd"),
+)
 _TENSOR_CORES = "exact_fwd", "exact_out"  # in Triton alone: on CUDA wherever that is
 COMPILED = [*_BESIDE_NEURONS]  # the ops that have C++ kernels; those of neurons add themselves
 has_triton = importlib.util.find_spec("triton") is not None

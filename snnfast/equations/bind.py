@@ -31,7 +31,7 @@ def bind(module, wrap=lambda f: f, **names):
 
     A neuron (it has `step`) without `start` or `start_bwd` gets those of `snnfast.equations.neurons.defaults`.
     """
-    own = {name: f for name, f in {**_shared(vars(module)), **functions(module)}.items() if name != "gates"}
+    own = {name: f for name, f in {**_shared(vars(module)), **functions(module)}.items() if name not in ("gates", "asked")}
     if "step" in own:
         own = {**functions(defaults), **own}
     scope = {**vars(module), **names}
@@ -43,8 +43,10 @@ def bind(module, wrap=lambda f: f, **names):
     gates = getattr(module, "gates", lambda rule: True)
     # The names of its per-neuron numbers: theta, and what an equation that says so has beside it.
     parameters = getattr(module, "parameters", ("theta",))
+    # How many of the last of them have a gradient: all, but for an equation that says otherwise.
+    asked = getattr(module, "asked", lambda rule: len(parameters))
     return types.SimpleNamespace(
-        **{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates, parameters=parameters
+        **{n: scope[n] for n in own}, Rule=module.Rule, numbers=Numbers(module.Rule), gates=gates, parameters=parameters, asked=asked
     )
 
 

@@ -5,7 +5,11 @@ import sys
 
 import torch
 
+from snnfast import checks
 from snnfast.interop import authors
+from snnfast.models.direct import LearntSpikes, Spikes
+from snnfast.nn.deferred import BytePool, WaitingNorm
+from snnfast.nn.neurons import IF
 
 _NEURON_LIKE = ("neuron", "node", "lif", "spik", "mplayer", "qcfs", "scaler")
 
@@ -31,7 +35,7 @@ class Accelerated:
     __repr__ = __str__
 
 
-def accelerate(model: torch.nn.Module) -> "Accelerated":
+def accelerate(model: torch.nn.Module, fuse: bool = False) -> "Accelerated":
     """Replaces, in place, the neurons and activations in a model that was built with the QCFS, SRP or COS authors' code or with SpikingJelly.
 
     Outputs stay the same bit for bit in fp32 on a CPU; parameters, buffers and the keys of the state dict stay, and so do `set_T`, `set_L`,
@@ -40,6 +44,10 @@ def accelerate(model: torch.nn.Module) -> "Accelerated":
 
     Args:
         model: a torch.nn.Module. SpikingJelly's neurons must be in multi-step mode.
+        fuse: whether max poolings keep a byte for each window (`snnfast.max_pool2d`), and a batch norm (torch.nn.BatchNorm1d, 2d, 3d, and
+            SpikingJelly's) and the neuron that takes its output run in one pass, as `snnfast.norm_neuron`, wherever the model's own code leads
+            one to the other; also in front of neurons of `snnfast.nn` and `snnfast.models`. Sums and normalised currents then round in another
+            order, so that outputs are no longer the same bits.
 
     Returns:
         `Accelerated`: what was replaced and what was left, with the reason; `undo()` takes all of it back. A model can be copied and its state dict
@@ -50,6 +58,7 @@ def accelerate(model: torch.nn.Module) -> "Accelerated":
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    checks.yes_or_no("fuse", fuse)
     changed, replaced, left, inside = [], [], [], set()
     spikingjelly = _spikingjelly()
     for name, module in model.named_modules():
@@ -82,7 +91,37 @@ def accelerate(model: torch.nn.Module) -> "Accelerated":
             left.append(
                 (name, cls.__name__, "not a module of the QCFS, SRP or COS programs, nor one of SpikingJelly's that has a fused form")
             )
+    if fuse:
+        _fuse(model, changed, replaced, left)
     return Accelerated(changed, replaced, left)
+
+
+def _fuse(model, changed, replaced, left):
+    """Lets batch norms wait for the neuron behind them; max poolings of torch's class, and of SpikingJelly's, keep less."""
+    takes = any(isinstance(m, (IF, Spikes, LearntSpikes)) or hasattr(m, "fused_over") for m in model.modules())
+    for name, module in model.named_modules():
+        cls = type(module)
+        known = cls in _PLAIN or (cls.__module__.startswith("spikingjelly.") and cls.__name__ in {plain.__name__ for plain in _PLAIN})
+        is_pool = isinstance(module, torch.nn.MaxPool2d)
+        if not (is_pool or isinstance(module, torch.nn.modules.batchnorm._BatchNorm)) or hasattr(module, "fused_over"):
+            continue
+        if known and (BytePool.fits(module) if is_pool else takes):
+            over = BytePool if is_pool else WaitingNorm
+            module.__class__ = _over(cls, over)
+            changed.append((module, cls))
+            replaced.append((name, cls.__name__, over.kind, ""))
+        elif is_pool:
+            left.append((name, cls.__name__, "it has dilation, ceil_mode or return_indices, or code of its own"))
+        else:
+            why = (
+                "no neuron of the model takes it"
+                if known
+                else "its statistics, or its code, are not those of torch.nn.BatchNorm1d, 2d or 3d"
+            )
+            left.append((name, cls.__name__, why))
+
+
+_PLAIN = torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.MaxPool2d
 
 
 def _spikingjelly():

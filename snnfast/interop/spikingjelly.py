@@ -11,10 +11,8 @@ import sys
 import torch
 
 from snnfast.interop.authors import _count_like, _probe
-from snnfast.ops.iaf import iaf
-from snnfast.ops.lif import lif
+from snnfast.nn.deferred import fire, likeness
 from snnfast.ops.neuron import IAFState
-from snnfast.ops.plif import plif
 
 
 def _surrogate(node):
@@ -55,12 +53,12 @@ class FusedSteps:
         return float(self.v_threshold)
 
     def fused(self, x_seq, theta, state, spikes):
-        return iaf(x_seq, theta, state=state, spikes=spikes, **_options(self))
+        return fire(x_seq, theta, state=state, spikes=spikes, **_options(self))
 
 
 class _Fused(FusedSteps):
     def multi_step_forward(self, x_seq, *args, **kwargs):
-        (v,) = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
+        (v,) = self.materialize_states((likeness(x_seq), *args), tuple(self._memories.values()), "m")
         return self.steps(v, x_seq, functools.partial(super().multi_step_forward, x_seq, *args, **kwargs), why_not(self))
 
     @staticmethod
@@ -80,7 +78,9 @@ class FusedLIFNode(_Fused):
     kind = "SpikingJelly LIFNode"
 
     def fused(self, x_seq, theta, state, spikes):
-        return lif(x_seq, theta, float(self.tau), decay_input=self.decay_input, product=False, state=state, spikes=spikes, **_options(self))
+        return fire(
+            x_seq, theta, tau=float(self.tau), decay_input=self.decay_input, product=False, state=state, spikes=spikes, **_options(self)
+        )
 
 
 class FusedParametricLIFNode(_Fused):
@@ -90,7 +90,7 @@ class FusedParametricLIFNode(_Fused):
 
     def fused(self, x_seq, theta, state, spikes):
         how = dict(decay_input=self.decay_input, product=False, state=state, spikes=spikes)
-        return plif(x_seq, theta, self.w.to(x_seq.dtype), **how, **_options(self))
+        return fire(x_seq, theta, w=self.w.to(x_seq.dtype), **how, **_options(self))
 
 
 class FusedActivationAwareIFNode(_Fused):
@@ -99,10 +99,10 @@ class FusedActivationAwareIFNode(_Fused):
     kind = "SpikingJelly ActivationAwareIFNode"
 
     def fused_theta(self, x_seq):
-        return self._broadcast_parameter(self.v_threshold, x_seq[0], "v_threshold")
+        return self._broadcast_parameter(self.v_threshold, likeness(x_seq)[0], "v_threshold")
 
     def fused(self, x_seq, theta, state, spikes):
-        return iaf(x_seq, theta, state=state, spikes=spikes, offset=multiple(self), **_options(self))
+        return fire(x_seq, theta, state=state, spikes=spikes, offset=multiple(self), **_options(self))
 
     @staticmethod
     def probes(m):

@@ -14,8 +14,7 @@ import torch
 
 from snnfast.interop.authors import _probe
 from snnfast.interop.spikingjelly import FusedSteps, _options, note
-from snnfast.ops.lif import lif
-from snnfast.ops.plif import plif
+from snnfast.nn.deferred import fire, likeness
 
 CLOCK_DRIVEN, ACTIVATION_BASED = "spikingjelly.clock_driven.neuron", "spikingjelly.activation_based.neuron"
 
@@ -24,7 +23,7 @@ class _Former(FusedSteps):
     """What both versions share: v is a number before the first step."""
 
     def _steps(self, x_seq, theirs):
-        v = self.v if isinstance(self.v, torch.Tensor) else torch.full_like(x_seq[0], self.v)
+        v = self.v if isinstance(self.v, torch.Tensor) else torch.full_like(likeness(x_seq)[0], self.v)
         return self.steps(v, x_seq, functools.partial(theirs, x_seq), why_not(self))
 
     @staticmethod
@@ -56,7 +55,7 @@ class _ActivationBased(_Former):
 class _Leaky:
     def fused(self, x_seq, theta, state, spikes):
         how = dict(decay_input=self.decay_input, product=self.in_products(), state=state, spikes=spikes)
-        return lif(x_seq, theta, float(self.tau), **how, **_options(self))
+        return fire(x_seq, theta, tau=float(self.tau), **how, **_options(self))
 
     def in_products(self):
         """Whether a leak without the input's is v (1 - 1/tau), or v - v/tau."""
@@ -66,7 +65,7 @@ class _Leaky:
 class _Learnt:
     def fused(self, x_seq, theta, state, spikes):
         how = dict(decay_input=self.decay_input, product=True, state=state, spikes=spikes)
-        return plif(x_seq, theta, self.w.to(x_seq.dtype), **how, **_options(self))
+        return fire(x_seq, theta, w=self.w.to(x_seq.dtype), **how, **_options(self))
 
 
 class FusedMultiStepIFNode(_ClockDriven):

@@ -11,9 +11,8 @@ from torch import nn
 
 from snnfast import checks
 from snnfast import nn as layers
-from snnfast.ops.iaf import iaf
-from snnfast.ops.lif import lif
-from snnfast.ops.plif import first_w, plif
+from snnfast.nn.deferred import fire
+from snnfast.ops.plif import first_w
 
 BY_NAME: dict[str, Callable] = {}  # name -> the function that builds it
 
@@ -46,10 +45,7 @@ class Spikes(OnSteps):
         self.theta, self.tau, self.options = power_of_two(theta), tau, options
 
     def forward(self, x):
-        if self.tau is None:
-            s, _ = iaf(x, self.theta, v0=0.0, **self.options)
-        else:
-            s, _ = lif(x, self.theta, self.tau, **self.options)
+        s, _ = fire(x, self.theta, tau=self.tau, **self.options)
         return s if self.theta == 1 else s / self.theta
 
     def layer(self) -> layers.IF:
@@ -75,7 +71,7 @@ class LearntSpikes(OnSteps):
         self.w, self.theta, self.options = nn.Parameter(torch.full(shape, first_w(init_tau))), power_of_two(theta), options
 
     def forward(self, x):
-        s, _ = plif(x, self.theta, self.w, **self.options)
+        s, _ = fire(x, self.theta, w=self.w, **self.options)
         return s if self.theta == 1 else s / self.theta
 
     def layer(self) -> layers.PLIF:

@@ -12,6 +12,7 @@ from torch import nn
 from snnfast import checks
 from snnfast.engines.form import SPIKES
 from snnfast.equations.bind import signed
+from snnfast.nn.deferred import Deferred, computed, fire, likeness
 from snnfast.nn.quantised import Quantised, spread
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
@@ -152,6 +153,9 @@ class IF(nn.Module):
         """The neuron with the layer's threshold and options: T steps of a constant current x [...], or the steps of x [T, ...] (T = None);
         `run`: state, out, state_out, and options that differ in this call."""
         options = self.given(run)
+        if type(x) is Deferred and T is None and self.neuron is iaf and self.number is None:
+            return fire(x, self.theta_for(likeness(x)[0]), **{"v0": 0.5, **options})
+        x = computed(x)
         if self.neuron is not iaf:
             return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **options)
         rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
@@ -238,6 +242,8 @@ class PLIF(IF):
         self.w = nn.Parameter(torch.tensor(w))
 
     def fire(self, x, T=None, **run):
+        if type(x) is Deferred and T is None:
+            return fire(x, self.theta_for(likeness(x)[0]), w=self.w, **self.given(run))
         return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **self.given(run))
 
 

@@ -47,6 +47,11 @@ def is_plain():
     return not watched and forward_ad._current_level < 0
 
 
+def is_transformed():
+    """Whether one of torch.func's transforms is at work."""
+    return _transformed() and not torch.compiler.is_compiling()
+
+
 def are_plain(*tensors):
     """Whether these are torch's own tensors, or None: a subclass may stand for several."""
     return all(t is None or type(t) in _PLAIN for t in tensors)
@@ -90,8 +95,7 @@ def autograd(name, backward, setup):
         if forward_ad._current_level >= 0:
             _check_no_tangent(name, args)
         if not is_plain():
-            transformed = _transformed() and not torch.compiler.is_compiling()
-            return composed.apply(*args) if transformed else op(*args)
+            return composed.apply(*args) if is_transformed() else op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
 
     return call

@@ -10,6 +10,7 @@ from snnfast.engines import backends, form, reference
 from snnfast.engines.reference import multistep
 from snnfast.equations.bind import functions, remembers, signed
 from snnfast.ops import library
+from snnfast.ops.channels import totals
 from snnfast.ops.layout import accumulator, layout_of, threshold, together
 
 SMALL = 1 << 17  # spikes
@@ -87,9 +88,10 @@ class Neuron:
         s = form.allocate(x, T, form.SPIKES[spikes], signed(k))
         return s, theta.new_empty((x.size(1),)), form.count_like(x, theta, k), kept
 
-    @staticmethod
-    def _fake_bwd(ds, dv, x, theta, *rest):
-        return x.new_empty(x.shape), theta.new_empty((x.size(1),)), theta.new_empty((*theta.shape[:-1], x.size(1)))
+    def _fake_bwd(self, ds, dv, x, theta, *rest):
+        N = x.size(1)
+        shape = (N,) if theta.dim() == 1 else (self.eq.asked(self.eq.numbers.unpack(rest[-1])), N)
+        return x.new_empty(x.shape), theta.new_empty((N,)), theta.new_empty(shape)
 
     @staticmethod
     def _setup(ctx, inputs, output):
@@ -113,10 +115,10 @@ class Neuron:
             dv = dv.contiguous()
         dx, dv_start, dtheta = self.call_bwd(ds, dv, x, theta, v, count, mask, kept, *ctx.launch)
         if ctx.needs_input_grad[1]:
-            C, N = theta.size(-1), x.size(1)
-            # [N] or [K, N] -> [C] or [K, C]
-            shape = (1, 1, N) if C == 1 else (N // (C * inner), C, inner)
-            dtheta = dtheta.view(*theta.shape[:-1], *shape).sum((-3, -1))
+            C = theta.size(-1)
+            shares = [totals(share, C, inner) for share in (dtheta[None] if dtheta.dim() == 1 else dtheta)]
+            shares = [torch.zeros_like(shares[0])] * (len(self.eq.parameters) - len(shares)) + shares
+            dtheta = torch.stack(shares).view(theta.shape).to(theta.dtype)
         else:
             dtheta = None
         return dx, dtheta, (None if v is None else dv_start), *(None,) * (len(ctx.launch) + 4)

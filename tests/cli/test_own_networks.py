@@ -298,7 +298,8 @@ def test_training_a_network_of_ones_own(here, capsys):
     assert "none of snnfast.models (Digits)" in capsys.readouterr().err
 
 
-def test_training_starts_from_weights_and_knows_the_classes(here, capsys):
+def test_training_starts_from_weights_and_knows_the_classes(here, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(here)
     from my_nets import sized
 
     net = sized(num_classes=10)

@@ -16,6 +16,7 @@ constexpr bool keeps = true;
 
 inline void prepare(void*, int64_t) {}
 inline int64_t partials(const Elementwise& p) { return cuda::Reduction::numbers_of(p); }
+inline int64_t partials(const ChannelSums& p) { return cuda::ChannelStripes(p).numbers(p.C); }
 
 #define SNN_LAUNCH_OF(op, params, engine, equation) \
   inline void op(const params& p, const Tensor&) { cuda::op(p, nullptr); }

@@ -7,7 +7,7 @@ from conftest import DEVICE, isas, threads
 
 from snnfast.engines import reference
 from snnfast.engines.form import EVERY, SPIKES
-from snnfast.ops import cos, plif, quanta
+from snnfast.ops import cos, norm_neuron, plif, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 
@@ -96,6 +96,23 @@ def test_plif_triton(case):
 
     k = launch.multistep_of(plif.equation)
     check_row(case[0], k.fwd, k.out, k.bwd, DEVICE, case[1], make=cases.PlifCase, kinds=case[2])
+
+
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("row", cases.sample(60, seed=19, knobs=cases.NORM_KNOBS), ids=cases.name)
+def test_norm_neuron_cpu(isa, row):
+    check_row(row, norm_neuron.OPS.fwd, norm_neuron.OPS.out, norm_neuron.OPS.bwd, make=cases.NormCase)
+
+
+TRITON_NORM = cases.sample(6, seed=20, sizes=[(1, 5), (7, 37), (18, 70)], knobs=cases.NORM_KNOBS)
+
+
+@pytest.mark.parametrize("case", interpreted(TRITON_NORM), ids=name_of)
+def test_norm_neuron_triton(case):
+    from snnfast.engines.triton import launch
+
+    k = launch.multistep_of(norm_neuron.equation)
+    check_row(case[0], k.fwd, k.out, k.bwd, DEVICE, case[1], make=cases.NormCase, kinds=case[2])
 
 
 @pytest.mark.parametrize("isa", isas(), indirect=True)

@@ -12,8 +12,21 @@ DTYPES = ("f32", "f16", "bf16", "f64")
 FORWARD, BACKWARD = ([f"iaf_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd"))
 PLIF = {way: [f"plif_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd")}
 QUANTA = {way: [f"quanta_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd")}
-NEURONS = (*FORWARD, *BACKWARD, *PLIF["fwd"], *PLIF["bwd"], *QUANTA["fwd"], *QUANTA["bwd"])
-UNITS = (*NEURONS, "cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "softmax_out", "layer_norm_out")
+NORM = {way: [f"norm_neuron_{way}_{dtype}" for dtype in DTYPES] for way in ("fwd", "bwd")}
+NEURONS = (*FORWARD, *BACKWARD, *PLIF["fwd"], *PLIF["bwd"], *NORM["fwd"], *NORM["bwd"], *QUANTA["fwd"], *QUANTA["bwd"])
+BESIDE = (
+    "cos_fwd",
+    "qcfs_fwd",
+    "qcfs_bwd",
+    "conv_fwd",
+    "softmax_out",
+    "layer_norm_out",
+    "channel_sums",
+    "channel_add",
+    "pool_fwd",
+    "pool_bwd",
+)
+UNITS = (*NEURONS, *BESIDE)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +62,7 @@ def test_no_spills_and_no_local_memory(objects, unit):
     archs = {arch for _, arch, *_ in found}
     # (outputs x widths) x signs x (plain, any rule), and for few neurons two outputs and two signs; "scaled" also without negative spikes in
     # training, with a leak and without. The backward: widths x signs of the plain rule, signs of any rule, and five surrogates, with a leak
-    # and without, x widths. PLIF has one sign and no plain rule; Quanta has a plain rule in the forward. One
+    # and without, x widths. PLIF and batch norm with its neuron have one sign and no plain rule; Quanta has a plain rule in the forward. One
     # width in the backward of floats; doubles have one width and one rule.
     expected = (
         dict.fromkeys(FORWARD, 4 * 2 * 2 * 2 + 2 * 2 + 2 * 2)
@@ -57,10 +70,14 @@ def test_no_spills_and_no_local_memory(objects, unit):
         | dict(iaf_fwd_f64=4 * 2, iaf_bwd_f32=2 + 2 + 5 * 2, iaf_bwd_f64=2)
         | dict.fromkeys(PLIF["fwd"], 4 * 2 + 2)
         | dict.fromkeys(PLIF["bwd"], 1 + 5 * 2)
+        | dict.fromkeys(NORM["fwd"], 4 * 2 + 2)
+        | dict.fromkeys(NORM["bwd"], 1 + 5 * 2)
         | dict.fromkeys(QUANTA["fwd"], 4 * 2 * 2 * 2 + 2 * 2)
         | dict.fromkeys(QUANTA["bwd"], 2)
         | dict(quanta_fwd_f64=4 * 2)
         | dict(plif_fwd_f64=4, plif_bwd_f32=1 + 5, plif_bwd_f64=1)
+        | dict(norm_neuron_fwd_f64=4, norm_neuron_bwd_f32=1 + 5, norm_neuron_bwd_f64=1)
+        | dict(channel_sums=4 * 2 + 4 + 2, channel_add=4 * 2, pool_fwd=4, pool_bwd=4)
         | dict(cos_fwd=4, qcfs_fwd=4 * 2, qcfs_bwd=4 * 2 * 2 + 4, conv_fwd=2 * 2, softmax_out=2 * 8, layer_norm_out=2 * 8)
     )
     expected = expected[unit]
@@ -128,13 +145,13 @@ def test_no_contraction_and_true_division(objects, cuobjdump, unit):
         fma = len(re.findall(r"\b(?:fma|mad)\.rn\.f(?:32|64)", ptx)) - resets(ptx) - quotients(ptx)
         approximate, exps = len(re.findall(r"\.approx", ptx)), len(re.findall(r"ex2\.approx\.ftz\.f32", ptx))
         if (
-            unit in (*BACKWARD, *PLIF["bwd"], *QUANTA["bwd"])
-            and re.search("PlainIafNumbers|TrainedIafNumbers.*SurrogateE[0-3]|TrainedPlifNumbers.*SurrogateE[0-3]", name) is None
+            unit in (*BACKWARD, *PLIF["bwd"], *NORM["bwd"], *QUANTA["bwd"])
+            and re.search("PlainIafNumbers|Trained(?:Iaf|Plif|Norm)Numbers.*SurrogateE[0-3]", name) is None
         ):
             # exps of a segment, for brief rules of a whole and of a ragged one: one per threshold of the spike
             steps = 2 * 16 * (3 if "IAFILb1E" in name else 1)
             assert approximate == exps, name
-            assert fma <= 15 * steps if re.search("(Iaf|Plif|Quanta)NumbersIdE", name) else fma == 3 * exps > 0, (name, fma, exps)
+            assert fma <= 15 * steps if re.search("(Iaf|Plif|Norm|Quanta)NumbersIdE", name) else fma == 3 * exps > 0, (name, fma, exps)
         else:
             assert fma == 0 and approximate == 0, (name, fma, approximate)
         if "multistep" in name and "quanta" not in unit:  # whose product with the spike is rounded

@@ -8,12 +8,14 @@ import cases
 import pytest
 from on_host import BUILD, host_kernels, on_host_library
 from test_backends import QCFS, check_cos, check_qcfs, check_row, check_whole_quotients
+from test_channels import CHANNELS, check_channels
 from test_conv import check_conv
+from test_pool import POOLS, check_pool
 from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
 
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, plif, quanta
+from snnfast.ops import channels, conv, cos, norm_neuron, plif, pool, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
@@ -53,6 +55,23 @@ def test_iaf_of_few_neurons(on_host, row):
 @pytest.mark.parametrize("row", ROWS[::4], ids=cases.name)
 def test_iaf_that_kept_nothing(on_host, row):
     check_row(row, on_host(op.iaf_fwd), on_host(op.iaf_out), on_host(op.iaf_bwd), every=0)
+
+
+@pytest.mark.parametrize("every", [0, EVERY])
+@pytest.mark.parametrize("row", cases.sample(20, seed=21, sizes=[*cases.SIZES, (5, 2048)], knobs=cases.NORM_KNOBS), ids=cases.name)
+def test_norm_neuron(on_host, row, every):
+    ops = norm_neuron.OPS
+    check_row(row, on_host(ops.fwd), on_host(ops.out), on_host(ops.bwd), every=every, make=cases.NormCase)
+
+
+@pytest.mark.parametrize("row", POOLS, ids=str)
+def test_pool(on_host, row):
+    check_pool(row, on_host(pool.pool_fwd), on_host(pool.pool_bwd))
+
+
+@pytest.mark.parametrize("row", CHANNELS, ids=str)
+def test_channels(on_host, row):
+    check_channels(row, on_host(channels.channel_sums), on_host(channels.channel_add))
 
 
 @pytest.mark.parametrize("every", [0, EVERY])

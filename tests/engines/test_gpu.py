@@ -9,14 +9,16 @@ import test_exact as exact
 import torch
 from conftest import HAS_CUDA
 from test_backends import QCFS, check_cos, check_qcfs, check_row, check_whole_quotients
+from test_channels import CHANNELS, check_channels
 from test_conv import check_conv
+from test_pool import POOLS, check_pool
 from test_rows import ROWS as LENGTHS
 from test_rows import check_rows
 
 import snnfast
 from snnfast.engines import backends
 from snnfast.engines.form import EVERY
-from snnfast.ops import conv, cos, info, plif, quanta
+from snnfast.ops import channels, conv, cos, info, norm_neuron, plif, pool, quanta
 from snnfast.ops import iaf as op
 from snnfast.ops import qcfs as qop
 from snnfast.ops import rows as rop
@@ -59,6 +61,23 @@ def test_iaf_that_kept_nothing(row):
 )
 def test_plif(row):
     check_row(row, plif.OPS.fwd, plif.OPS.out, plif.OPS.bwd, "cuda", EVERY, make=cases.PlifCase)
+
+
+@pytest.mark.parametrize(
+    "row", cases.sample(60, seed=21, sizes=[*cases.SIZES, (5, 2048), (19, 270336)], knobs=cases.NORM_KNOBS), ids=cases.name
+)
+def test_norm_neuron(row):
+    check_row(row, norm_neuron.OPS.fwd, norm_neuron.OPS.out, norm_neuron.OPS.bwd, "cuda", EVERY, make=cases.NormCase)
+
+
+@pytest.mark.parametrize("row", CHANNELS, ids=str)
+def test_channels(row):
+    check_channels(row, channels.channel_sums, channels.channel_add, "cuda")
+
+
+@pytest.mark.parametrize("row", POOLS, ids=str)
+def test_pool(row):
+    check_pool(row, pool.pool_fwd, pool.pool_bwd, "cuda")
 
 
 @pytest.mark.parametrize(

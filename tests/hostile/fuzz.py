@@ -29,7 +29,7 @@ from test_backends import check_row  # noqa: E402
 import snnfast  # noqa: E402
 from snnfast.engines import backends  # noqa: E402
 from snnfast.ops import iaf as op  # noqa: E402
-from snnfast.ops import plif, quanta  # noqa: E402
+from snnfast.ops import norm_neuron, plif, quanta  # noqa: E402
 from snnfast.reports.report import load_report  # noqa: E402
 
 FOUND = ROOT / "build/hostile"
@@ -46,6 +46,7 @@ def an_op(seed):
     rng = random.Random(seed)
     make, knobs, ops = rng.choice((
         (cases.Case, cases.KNOBS, op.OPS), (cases.PlifCase, cases.PLIF_KNOBS, plif.OPS), (cases.QuantaCase, cases.QUANTA_KNOBS, quanta.OPS),
+        (cases.NormCase, cases.NORM_KNOBS, norm_neuron.OPS),
     ))  # fmt: skip
     row = {name: rng.choice(values) for name, values in knobs.items()}
     row["size"] = rng.choice((1, 2, 3, 5, 16, 17, 40, 140)), rng.choice((1, 2, 31, 32, 33, rng.randrange(1, 5000)))

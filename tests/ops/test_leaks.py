@@ -41,6 +41,8 @@ def calls():
         "iaf_bwd": lambda: backward(lambda: snnfast.lif(grown, theta, 2.0)[0]),
         "plif_bwd": lambda: backward(lambda: snnfast.plif(grown, theta, theta)[0]),
         "quanta_bwd": lambda: backward(lambda: snnfast.quanta(grown, theta, m=4, negative="stbif")[0]),
+        "norm_neuron_bwd": lambda: backward(lambda: snnfast.norm_neuron(grown.view(4, 2, 8, 4), theta[:8], theta[:8], training=True)[0]),
+        "pool_bwd": lambda: backward(lambda: snnfast.max_pool2d(grown.view(4, 1, 8, 8), 2)),
         "cos_fwd": lambda: snnfast.cos_start(x, theta, unit="normalised"),
         "qcfs_fwd": lambda: snnfast.qcfs(x, theta, 4, "paper"),
         "qcfs_bwd": lambda: backward(lambda: snnfast.qcfs(grown, theta, 4, "srp")),

@@ -84,6 +84,25 @@ inline void run(KernelOf<ElementwiseBwd>::type kernel, const ElementwiseBwd& p) 
   else join(static_cast<float*>(p.dtheta), static_cast<const float*>(p.partial), p.C, tiles.numbers / p.C);
 }
 
+inline int64_t partials(const ChannelSums& p) { return Stripes(p).numbers; }
+
+inline void run(KernelOf<ChannelSums>::type kernel, const ChannelSums& p) {
+  const Stripes stripes(p);
+  parallel(stripes.many, stripes.rows * p.C * p.inner, [&](int64_t first, int64_t end) { kernel(p, first, end); });
+  join(p.sums, p.partial, 2 * p.C, stripes.many);
+}
+
+inline void run(KernelOf<ChannelAdd>::type kernel, const ChannelAdd& p) {
+  parallel((p.N + kTile - 1) / kTile, kTile, [&](int64_t first, int64_t end) { kernel(p, first * kTile, std::min(p.N, end * kTile)); });
+}
+
+inline void run(KernelOf<PoolFwd>::type kernel, const PoolFwd& p) {
+  parallel(p.P, p.H * p.W * p.C, [&](int64_t first, int64_t end) { kernel(p, first, end); });
+}
+inline void run(KernelOf<PoolBwd>::type kernel, const PoolBwd& p) {
+  parallel(p.P, p.H * p.W * p.C, [&](int64_t first, int64_t end) { kernel(p, first, end); });
+}
+
 // ---- the launches; the tensor tells the device
 
 #define SNN_LAUNCH_OF(op, params, engine, equation) \

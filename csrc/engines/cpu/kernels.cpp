@@ -5,10 +5,12 @@
 // simd.h comes first: the equations use them on types that have no namespace of their own.
 #include "equations.h"  // all of csrc/equations; CMake writes it
 #include "calibrate.h"
+#include "channels.h"
 #include "elementwise.h"
 #include "gather.h"
 #include "multistep.h"
 #include "multistep_bwd.h"
+#include "pool.h"
 #include "rows.h"
 
 namespace snn {

@@ -80,32 +80,49 @@ SNN_HD void recompute_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<
   }
 }
 
-// One step backward of one unit, of the neurons from `at` on. v, n: the block's state before the step; x, ds: [32] of the unit;
-// dx: [32] to write, or null for a constant current, whose dx is summed.
+// R <= kSteps steps backward of one unit, the last first, its gradients in registers. at: the unit's first neuron; r: the first step's row of the states
+// before; x, ds: [R, 32]; dx: [R, 32] to write, or null for a constant current, whose dx is summed.
 template <class E, class X, class K>
-SNN_HD void adjoint_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int at, const Acc<X>* v, const Acc<X>* n, const X* x,
-                         const X* ds, X* dx, bool stream) {
+SNN_HD void adjoint_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int at, int r, int R, const X* x, int64_t xs, const X* ds,
+                         int64_t dss, X* dx, int64_t dxs, bool stream) {
   using V = Lane<Acc<X>>;
   using I = typename LaneOf<Acc<X>>::I;
-  constexpr int W = kWidth<Acc<X>>, J = kUnit / W;
+  constexpr int W = kWidth<Acc<X>>, J = kUnit / W, each = 2;
+#pragma GCC unroll 1
+  for (int first = 0; first < J; first += each) {
+    V c[each];
+    Own<E, V> share[each], own[each];
 #pragma GCC unroll 2
-  for (int j = 0; j < J; ++j) {
-    const int o = j * W, i = at + o;
-    V dy = load(ds + o), c = load(a.c + i);
-    Own<E, V> share;
+    for (int j = 0; j < each; ++j) {
+      const int i = at + (first + j) * W;
+      c[j] = load(a.c + i), own[j] = own_at<E>(b, i);
 #pragma GCC unroll 4
-    for (int q = 0; q < E::parameters; ++q) part(share, q) = load(a.dtheta + q * a.size + i);
-    if (b.masked) dy = reinterpret_cast<V>(reinterpret_cast<I>(dy) & b.mask[at / W + j]);
-    const V d = E::step_bwd(c, share, dy, load(v + i), E::counts ? load(n + i) : V{}, load(x + o), own_at<E>(b, i), k);
-    store(a.c + i, c, false);
+      for (int q = 0; q < E::parameters; ++q) part(share[j], q) = load(a.dtheta + q * a.size + i);
+    }
+#pragma GCC unroll 1
+    for (int step = R - 1; step >= 0; --step)
+#pragma GCC unroll 2
+      for (int j = 0; j < each; ++j) {
+        const int o = (first + j) * W, i = at + o;
+        const Acc<X>* v = a.before_v + (r + step) * a.size + i;
+        V dy = load(ds + step * dss + o), n{};
+        if constexpr (E::counts) n = load(a.before_n + (r + step) * a.size + i);
+        if (b.masked) dy = reinterpret_cast<V>(reinterpret_cast<I>(dy) & b.mask[i / W]);
+        const V d = E::step_bwd(c[j], share[j], dy, load(v), n, load(x + step * xs + o), own[j], k);
+        if (dx) store(dx + step * dxs + o, d, stream);
+        else store(a.dx + i, load(a.dx + i) + d, false);
+      }
+#pragma GCC unroll 2
+    for (int j = 0; j < each; ++j) {
+      const int i = at + (first + j) * W;
+      store(a.c + i, c[j], false);
 #pragma GCC unroll 4
-    for (int q = 0; q < E::parameters; ++q) store(a.dtheta + q * a.size + i, part(share, q), false);
-    if (dx) store(dx + o, d, stream);
-    else store(a.dx + i, load(a.dx + i) + d, false);
+      for (int q = 0; q < E::parameters; ++q) store(a.dtheta + q * a.size + i, part(share[j], q), false);
+    }
   }
 }
 
-// A segment of the block: forward, then backward row by row, because rows of dx are written past the cache.
+// A segment of the block: forward, then backward by a few rows, because rows of dx are written past the cache.
 template <class E, class X, class K>
 void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int64_t segment, int64_t first, int count,
                    bool stream) {
@@ -115,9 +132,9 @@ void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>, E::parameter
   const X* ds = p.ds ? static_cast<const X*>(p.ds) + t * dss + first : reinterpret_cast<const X*>(a.zeros);
   X* dx = p.constant ? nullptr : static_cast<X*>(p.dx) + t * p.N + first;
   const int rest = count % kUnit, units = (count + kUnit - 1) / kUnit, whole = rest ? units - 1 : units, o = whole * kUnit;
-  X xb[kSegment * kUnit], db[kUnit];  // padded copies for the ragged last unit
-  alignas(64) X yb[kUnit];
-  if (rest) std::fill(xb, xb + R * kUnit, X(0)), std::fill(db, db + kUnit, X(0));
+  X xb[kSegment * kUnit], db[kSteps * kUnit];  // padded copies for the ragged last unit
+  alignas(64) X yb[kSteps * kUnit];
+  if (rest) std::fill(xb, xb + R * kUnit, X(0)), std::fill(db, db + kSteps * kUnit, X(0));
   const int padded = units * kUnit;
   std::memcpy(b.v, a.v + segment * a.size, sizeof(Acc<X>) * padded);
   if (E::counts) std::memcpy(b.n, a.n + segment * a.size, sizeof(Acc<X>) * padded);
@@ -130,18 +147,19 @@ void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>, E::parameter
           for (int line = 0; line < kUnit * int(sizeof(X)); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + i * xs) + line);
       recompute_unit<E>(k, b, a, unit, r, std::min(kSteps, R - r), from, unit == whole ? kUnit : xs);
     }
-  using S = Acc<X>;
-  for (int r = R - 1; r >= 0; --r) {
+  const int steps = stream ? steps_per_load(Spikes::scaled) : kSteps;
+  for (int r = R, many; r > 0;) {
+    many = std::min(steps, r), r -= many;
     const X *xr = x + r * xs, *dr = ds + r * dss;
-    const S *v = a.before_v + r * a.size, *n = E::counts ? a.before_n + r * a.size : nullptr;
     X* to = dx ? dx + r * p.N : nullptr;
-    for (int unit = 0; unit < units; ++unit) {
+    for (int unit = 0; unit < whole; ++unit) {
       const int at = unit * kUnit;
-      const bool ragged = unit == whole;
-      if (ragged) std::memcpy(db, dr + at, sizeof(X) * rest);
-      adjoint_unit<E>(k, b, a, at, v, n, ragged ? xb + r * kUnit : xr + at, ragged ? db : dr + at, !to ? nullptr : ragged ? yb : to + at, stream);
-      if (ragged && to) std::memcpy(to + at, yb, sizeof(X) * rest);
+      adjoint_unit<E>(k, b, a, at, r, many, xr + at, xs, dr + at, dss, to ? to + at : nullptr, p.N, stream);
     }
+    if (!rest) continue;
+    for (int i = 0; i < many; ++i) std::memcpy(db + i * kUnit, dr + i * dss + o, sizeof(X) * rest);
+    adjoint_unit<E>(k, b, a, o, r, many, xb + r * kUnit, kUnit, db, kUnit, to ? yb : nullptr, kUnit, false);
+    for (int i = 0; to && i < many; ++i) std::memcpy(to + i * p.N + o, yb + i * kUnit, sizeof(X) * rest);
   }
 }
 
@@ -184,7 +202,8 @@ inline void run_block_bwd(const MultistepBwd& p, const K& k, Adjoint<Acc<X>>& a,
   if (!p.v)
     for (int i = 0; i < padded; i += W) store(a.dtheta + i, load(a.dtheta + i) + E::start_bwd(load(a.c + i), S(p.v0), k), false);
   std::memcpy(static_cast<S*>(p.dv_start) + first, a.c, sizeof(S) * count);
-  for (int q = 0; q < P; ++q) std::memcpy(static_cast<S*>(p.dtheta) + q * p.N + first, a.dtheta + q * a.size, sizeof(S) * count);
+  for (int q = P - p.asked, row = 0; q < P; ++q, ++row)
+    std::memcpy(static_cast<S*>(p.dtheta) + row * p.N + first, a.dtheta + q * a.size, sizeof(S) * count);
   if (p.constant) store_sum(static_cast<X*>(p.dx) + first, a.dx, count);
 }
 

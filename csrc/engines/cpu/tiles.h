@@ -1,4 +1,4 @@
-// How stage one of dtheta is cut on the CPU: the engine, the op's allocation and the tests read it here.
+// How stage one of sums is cut on the CPU: the engine, the op's allocation and the tests read it here.
 #pragma once
 #include <algorithm>
 
@@ -21,6 +21,18 @@ struct Tiles {
     size = one ? kTile : runs ? p.inner : rows * p.C * p.inner;
     many = (p.N + size - 1) / size;
     numbers = runs ? many : many * p.C;
+  }
+};
+
+// The sums of channels: a stripe is `rows` rows of [C, inner], about four tiles, and leaves two numbers for each channel.
+struct Stripes {
+  int64_t rows, many, numbers;
+
+  SNN_HD explicit Stripes(const Channels& p) {
+    const int64_t row = p.C * p.inner, outer = p.N / row;
+    rows = std::max<int64_t>(1, 4 * kTile / row);
+    many = (outer + rows - 1) / rows;
+    numbers = many * 2 * p.C;
   }
 };
 

@@ -41,5 +41,6 @@ SNN_OPS(SNN_LAUNCH_OF)
 
 // How many numbers `partial` holds.
 inline int64_t partials(const Elementwise& p) { return cuda::Reduction::numbers_of(p); }
+inline int64_t partials(const ChannelSums& p) { return cuda::ChannelStripes(p).numbers(p.C); }
 
 }  // namespace snn::backend

@@ -99,10 +99,12 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
   store_lanes(static_cast<S*>(p.dv_start) + i, c);
 #pragma unroll
   for (int q = 0; q < E::parameters; ++q) {
+    const int row = q + p.asked - E::parameters;
+    if (row < 0) continue;
     Lanes<S, many> of;
 #pragma unroll
     for (int j = 0; j < many; ++j) of.e[j] = part(share[j], q);
-    store_lanes(static_cast<S*>(p.dtheta) + q * p.N + i, of);
+    store_lanes(static_cast<S*>(p.dtheta) + row * p.N + i, of);
   }
   if (!p.constant) return;
 #pragma unroll

@@ -1,4 +1,4 @@
-// How the backward of an activation sums dtheta on CUDA: the engine and the op's allocation read it here.
+// How sums are cut on CUDA, dtheta of an activation and those of channels: the engines and the ops' allocations read it here.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -36,6 +36,23 @@ struct Reduction {
     const Reduction r(p);
     return r.outer * p.C * r.inner;
   }
+};
+
+// The sums of channels, x as [outer, C, inner]. Stage one leaves [stripes, 2, C, inner]: where runs are long, of a warp that takes a channel's runs in
+// `rows` rows, and inner is 1; where they are short, of a thread that goes down `rows` rows of a column.
+struct ChannelStripes {
+  bool runs;
+  int64_t outer, rows, stripes, inner;
+
+  explicit ChannelStripes(const Channels& p) {
+    const int64_t row = p.C * p.inner;
+    outer = p.N / row;
+    runs = p.inner >= 32;
+    rows = runs ? std::max<int64_t>(1, 2 * kSpan / p.inner) : std::max<int64_t>(64, p.N >> 19);
+    stripes = (outer + rows - 1) / rows;
+    inner = runs ? 1 : p.inner;
+  }
+  int64_t numbers(int64_t C) const { return stripes * 2 * C * inner; }
 };
 
 }  // namespace snn::cuda

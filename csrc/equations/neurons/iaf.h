@@ -107,6 +107,7 @@ struct IAF {
 
   static bool is_signed(const Rule& r) { return IafRule(r).negative != Negative::none; }
   static bool remembers(const Rule& r) { return IafRule(r).memory; }  // the count is a float memory
+  static int asked(const Rule&) { return parameters; }                // how many of the last parameters have a gradient
 
   // Calls f with the numbers of the rule, in the narrowest type that `narrow` allows and that holds them.
   template <class S, Narrow narrow, bool forward, class F>

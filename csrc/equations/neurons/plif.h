@@ -29,6 +29,7 @@ struct PlifNeuron {
 
   static bool is_signed(const Rule&) { return false; }
   static bool remembers(const Rule&) { return false; }
+  static int asked(const Rule&) { return parameters; }  // how many of the last parameters have a gradient
 
   template <class S, Narrow narrow, bool forward, class F>
   static void with_numbers(const Rule& rule, F&& f) {

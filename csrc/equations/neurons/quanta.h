@@ -46,6 +46,7 @@ struct Quanta {
 
   static bool is_signed(const Rule& r) { return QuantaRule(r).negative != Negative::none; }
   static bool remembers(const Rule&) { return false; }
+  static int asked(const Rule&) { return parameters; }  // how many of the last parameters have a gradient
 
   template <class S, Narrow narrow, bool forward, class F>
   static void with_numbers(const Rule& rule, F&& f) {

@@ -6,6 +6,8 @@ from snnfast.engines.reference.rows import largest, root, total
 from snnfast.equations.activations import qcfs as _qcfs
 from snnfast.equations.bind import bind
 from snnfast.equations.functions import layer_norm as _layer_norm
+from snnfast.equations.functions import max_pool as _max_pool
+from snnfast.equations.functions import moments as _moments
 from snnfast.equations.functions import softmax as _softmax
 from snnfast.equations.neurons import cos as _cos
 from snnfast.equations.neurons import iaf as _iaf
@@ -50,4 +52,4 @@ def bound(module):
 
 
 iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
-softmax, layer_norm = bound(_softmax), bound(_layer_norm)
+softmax, layer_norm, moments, max_pool = bound(_softmax), bound(_layer_norm), bound(_moments), bound(_max_pool)

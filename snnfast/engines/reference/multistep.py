@@ -74,7 +74,8 @@ def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
 
 
 def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=EVERY):
-    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N], or of K parameters [K, N].
+    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N], or of K parameters [K, N], of which the
+    equation may ask for the last only.
 
     `kept` is what `fwd` kept; where that is nothing, the states are computed again.
     """
@@ -105,4 +106,4 @@ def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=EVERY
                 dx = dx + dx_t
     if started:
         shares[0] = shares[0] + eq.start_bwd(c, v0, own, k)
-    return dx.reshape(x.shape).to(x.dtype), c, shares[0] if theta.dim() == 1 else torch.stack(shares)
+    return dx.reshape(x.shape).to(x.dtype), c, shares[0] if theta.dim() == 1 else torch.stack(shares[len(shares) - eq.asked(k) :])

@@ -6,6 +6,8 @@ import triton.language as tl
 from snnfast.equations.activations import qcfs as _qcfs
 from snnfast.equations.bind import bind
 from snnfast.equations.functions import layer_norm as _layer_norm
+from snnfast.equations.functions import max_pool as _max_pool
+from snnfast.equations.functions import moments as _moments
 from snnfast.equations.functions import softmax as _softmax
 from snnfast.equations.neurons import cos as _cos
 from snnfast.equations.neurons import iaf as _iaf
@@ -86,12 +88,12 @@ def bound(module):
 
 
 iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
-softmax, layer_norm = bound(_softmax), bound(_layer_norm)
+softmax, layer_norm, moments, max_pool = bound(_softmax), bound(_layer_norm), bound(_moments), bound(_max_pool)
 
 # Numbers are specified: Triton would contract a * b + c by default.
 OPTIONS = dict(enable_fp_fusion=False)
 
-CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted", "add", "apply")
+CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted", "add", "apply", "corrected", "better")
 
 
 def kernel(function, equation, run_time):

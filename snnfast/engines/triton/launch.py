@@ -9,10 +9,12 @@ import triton
 from snnfast.engines import form
 from snnfast.engines.reference import gather as product
 from snnfast.engines.reference import integer as integers
+from snnfast.engines.reference import pool as pooling
 from snnfast.engines.triton import (
     OPTIONS,
     bound,
     calibrate,
+    channels,
     conv,
     cos,
     elementwise,
@@ -20,7 +22,10 @@ from snnfast.engines.triton import (
     integer,
     kernel,
     layer_norm,
+    max_pool,
+    moments,
     multistep,
+    pool,
     qcfs,
     rows,
     softmax,
@@ -35,6 +40,10 @@ _conv_fwd = kernel(gather.fwd_kernel, conv, gather.RUN_TIME)
 _exact_fwd = triton.jit(integer.fwd_kernel, do_not_specialize=integer.RUN_TIME)
 _softmax = kernel(rows.run_kernel, softmax, rows.RUN_TIME)
 _layer_norm = kernel(rows.run_kernel, layer_norm, rows.RUN_TIME)
+_channel_sums = kernel(channels.sums_kernel, moments, channels.RUN_TIME)
+_channel_add = kernel(channels.add_kernel, moments, channels.RUN_TIME)
+_pool_fwd = kernel(pool.fwd_kernel, max_pool, pool.RUN_TIME)
+_pool_bwd = kernel(pool.bwd_kernel, max_pool, pool.RUN_TIME)
 
 EVERY = form.EVERY
 
@@ -91,7 +100,7 @@ class Multistep:
     """fwd, out and bwd of a neuron whose equation is bound to Triton (`snnfast.engines.triton.bound`)."""
 
     def __init__(self, equation):
-        self.numbers, self.gates, self.many = equation.numbers, equation.gates, len(equation.parameters)
+        self.numbers, self.gates, self.asked, self.many = equation.numbers, equation.gates, equation.asked, len(equation.parameters)
         self.fwd_kernel = kernel(multistep.fwd_kernel, equation, multistep.RUN_TIME)
         self.bwd_kernel = kernel(multistep.bwd_kernel, equation, multistep.RUN_TIME) if hasattr(equation, "step_bwd") else None
 
@@ -126,7 +135,7 @@ class Multistep:
             net = form.allocate(x, T, "count", signed(k))
             kept = self._launch(net, *_new_state(x, theta, k), x, theta, v, count, None, T, inner, v0, "count", EVERY, k)
         dx = x.new_empty(x.shape)
-        dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((*theta.shape[:-1], N))
+        dv_start, dtheta = theta.new_empty((N,)), theta.new_empty((N,) if self.many == 1 else (self.asked(k), N))
         if N:
             ds_stride, x_stride = ds.stride(0) if ds is not None and T > 1 else 0, x.stride(0) if x.size(0) > 1 else 0
             aligned = N % 16 == 0 and x_stride % 16 == 0 and ds_stride % 16 == 0
@@ -135,7 +144,7 @@ class Multistep:
                 self.bwd_kernel[_blocks(N, shape["BLOCK"])](
                     ds, dv, x, theta, v, count, mask, kept, to, dv_start, dtheta, ds_stride, x_stride, T, N, theta.size(-1), inner,
                     v0=v0, k=k, many=self.many, has_ds=ds is not None, has_dv=dv is not None, has_v=v is not None, has_count=count is not None,
-                    has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY,
+                    has_mask=mask is not None, gates=self.gates(k), constant=x.size(0) == 1 and T > 1, every=EVERY, asked=self.asked(k),
                     **shape, **OPTIONS,
                 )  # fmt: skip
         return dx, dv_start, dtheta
@@ -267,3 +276,43 @@ def softmax_out(x, total, last, out):
 
 def layer_norm_out(x, weight, bias, total, last, out, eps):
     _rows(_layer_norm, x, weight, bias, total, last, out, layer_norm.Rule(x.dtype == torch.float64, eps))
+
+
+def channel_sums(x, pivot, inner):
+    C = pivot.numel()
+    outer = x.numel() // (C * inner)
+    tiles = -(-outer * inner // TILE)
+    partial = pivot.new_empty((tiles, 2, C))
+    if tiles:
+        with _on(x):
+            _channel_sums[(tiles * C,)](x, pivot, partial, C, inner, outer, TILE=TILE, BLOCK=1024, **OPTIONS)
+    return partial.sum(0)
+
+
+def channel_add(y, x, line, inner, BLOCK=1024):
+    if y.numel():
+        with _on(x), _rounded(y) as (to,):
+            _channel_add[_blocks(y.numel(), BLOCK)](to, x, line, y.numel(), line.size(1), inner, BLOCK=BLOCK, **OPTIONS)
+
+
+def _windows(rule):
+    return dict(zip(("KY", "KX", "SY", "SX", "PY", "PX"), rule))
+
+
+def pool_fwd(x, rule, BLOCK=512):
+    P, H, W, C = x.shape
+    y = x.new_empty((P, *pooling.spec(H, W, max_pool.Rule(*rule)), C))
+    at = torch.empty_like(y, dtype=torch.uint8)
+    if y.numel():
+        with _on(x), _rounded(y) as (to,):
+            _pool_fwd[_blocks(y.numel(), BLOCK)](x, to, at, y.numel(), H, W, C, *y.shape[1:3], **_windows(rule), BLOCK=BLOCK, **OPTIONS)
+    return y, at
+
+
+def pool_bwd(dy, at, H, W, rule, BLOCK=512):
+    P, Ho, Wo, C = dy.shape
+    dx = dy.new_empty((P, H, W, C))
+    if dx.numel():
+        with _on(dy), _rounded(dx) as (to,):
+            _pool_bwd[_blocks(dx.numel(), BLOCK)](dy, at, to, dx.numel(), H, W, C, Ho, Wo, **_windows(rule), BLOCK=BLOCK, **OPTIONS)
+    return dx

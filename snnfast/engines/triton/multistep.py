@@ -68,23 +68,23 @@ def _first(own, many: tl.constexpr):
 
 
 @triton.jit
-def _zeros(th, many: tl.constexpr):
-    """A tuple of `many` blocks of zeros."""
+def _zeros(th, asked: tl.constexpr):
+    """A tuple of `asked` blocks of zeros."""
     zeros = ()
-    for _ in tl.static_range(many):
+    for _ in tl.static_range(asked):
         zeros = zeros + (tl.zeros_like(th),)
     return zeros
 
 
 @triton.jit
-def _added(shares, share, live, many: tl.constexpr):
-    """`shares` with a step's share of each parameter added where the step is live."""
+def _added(shares, share, live, many: tl.constexpr, asked: tl.constexpr):
+    """`shares` with a step's share of each of the last `asked` parameters added where the step is live."""
     if many == 1:
         return (tl.where(live, shares[0] + share, shares[0]),)
     else:
         added = ()
-        for q in tl.static_range(many):
-            added = added + (tl.where(live, shares[q] + share[q], shares[q]),)
+        for q in tl.static_range(asked):
+            added = added + (tl.where(live, shares[q] + share[many - asked + q], shares[q]),)
         return added
 
 
@@ -152,7 +152,8 @@ def bwd_kernel(
     ds, dv, x, theta, v_in, count_in, mask, kept, dx, dv_start, dtheta,
     ds_stride, x_stride, T, N, C, inner,
     v0: tl.constexpr, k: tl.constexpr, many: tl.constexpr, has_ds: tl.constexpr, has_dv: tl.constexpr, has_v: tl.constexpr, has_count: tl.constexpr,
-    has_mask: tl.constexpr, gates: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, aligned: tl.constexpr, BLOCK: tl.constexpr,
+    has_mask: tl.constexpr, gates: tl.constexpr, constant: tl.constexpr, every: tl.constexpr, asked: tl.constexpr,
+    aligned: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Segment by segment of `every` steps from the last: forward from the kept state, then the adjoint, all in registers.
 
@@ -173,7 +174,7 @@ def bwd_kernel(
     c = tl.zeros_like(th)
     if has_dv:
         c = tl.load(dv + at, inside, other=0.0)
-    shares = _zeros(th, many)
+    shares = _zeros(th, asked)
     total = tl.zeros_like(th)
     stride, dstride = tl.cast(x_stride, tl.int64), tl.cast(ds_stride, tl.int64)
     segments = (T + every - 1) // every
@@ -209,17 +210,17 @@ def bwd_kernel(
                     dy = dys[i].to(acc)
             before, dxi, share = step_bwd(c, dy, vs[i], ns[i], xs[i].to(acc), own, k)
             c = tl.where(live, before, c)
-            shares = _added(shares, share, live, many)
+            shares = _added(shares, share, live, many, asked)
             if constant:
                 total = tl.where(live, total + dxi, total)
             else:
                 tl.store(dx + (first + i) * N + at, dxi.to(dx.dtype.element_ty), live, eviction_policy="evict_first")
-    first_share = shares[0]
-    if not has_v:
-        first_share = first_share + start_bwd(c, v0, own, k)
     if constant:
         tl.store(dx + at, total.to(dx.dtype.element_ty), inside)
     tl.store(dv_start + at, c, inside)
+    first_share = shares[0]
+    if asked == many and not has_v:  # theta's, which the start has a share of
+        first_share = first_share + start_bwd(c, v0, own, k)
     tl.store(dtheta + at, first_share, inside)
-    for q in tl.static_range(1, many):
+    for q in tl.static_range(1, asked):
         tl.store(dtheta + q * tl.cast(N, tl.int64) + at, shares[q], inside)

@@ -42,7 +42,7 @@ def above(v, k):
         return v
 
 
-def drive(v, x, rho, k):
+def drive_learnt(v, x, rho, k):
     """u, the potential before the reset."""
     if k.decay_input:
         return v + (x - above(v, k)) * rho
@@ -54,13 +54,13 @@ def drive(v, x, rho, k):
 
 def step(v, n, x, own, k):
     theta, rho = own
-    return discharge(drive(v, x, rho, k), n, theta, k)
+    return discharge(drive_learnt(v, x, rho, k), n, theta, k)
 
 
 def step_bwd(c, dy, v, n, x, own, k):
     """One step of the adjoint, as in `iaf.py`; the share is (dtheta, drho)."""
     theta, rho = own
-    du, _, dtheta = discharge_bwd(c, dy, drive(v, x, rho, k), n, theta, k)
+    du, _, dtheta = discharge_bwd(c, dy, drive_learnt(v, x, rho, k), n, theta, k)
     if k.decay_input:
         dx = du * rho
         drho = du * (x - above(v, k))
