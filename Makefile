@@ -136,8 +136,8 @@ test-sanitizers: $(READY)
 
 # Ten minutes: files that ask for gigabytes, kills and signals, leaks, infinities, then random cases, whose seeds are printed, and guided ones, where
 # atheris is installed or has a wheel.
-HOSTILE := tests/checkpoints/test_hostile_files.py tests/engines/test_special_values.py tests/evaluation/test_durable.py tests/evaluation/test_store.py \
-	tests/ops/test_leaks.py tests/reports/test_foreign_reports.py
+HOSTILE := tests/checkpoints/test_hostile_files.py tests/engines/test_special_values.py tests/evaluation/test_durable.py tests/evaluation/test_store.py tests/evaluation/test_not_finite.py \
+	tests/hostile/test_found.py tests/ops/test_leaks.py tests/reports/test_foreign_reports.py
 test-hostile: $(READY)
 	$(PY) -m pytest -n 2 --dist loadfile --thorough $(HOSTILE)
 	PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/fuzz.py --seconds 180 $(ARGS)

@@ -44,8 +44,9 @@ def check_archive(path: str | os.PathLike) -> None:
     with open(path, "rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"  # as torch decides
         file.seek(0)
+        some = _Some(file, path)
         for _ in range(0 if zipped else 5):  # files of torch before 1.6: some pickles, then the numbers
-            if not _check_pickle(file, path, strict=False):
+            if not _check_pickle(some, path, strict=False):
                 return
     if not zipped or not zipfile.is_zipfile(path):
         return
@@ -63,6 +64,28 @@ def check_archive(path: str | os.PathLike) -> None:
                     raise Refused(f"{path} is refused: its pickle has {told(entry.file_size)}, at most {told(PICKLE)} are read")
                 with archive.open(entry) as file:
                     _check_pickle(file, path)
+
+
+class _Some:
+    """A file of which no more than a pickle may hold is read."""
+
+    def __init__(self, file, path):
+        self.file, self.path, self.left = file, path, PICKLE
+
+    def _counted(self, data, asked):
+        self.left -= len(data)
+        if self.left < 0 or asked > PICKLE:
+            raise Refused(f"{self.path} is refused: its pickles have more than {told(PICKLE)}, the most that is read")
+        return data
+
+    def read(self, many):
+        return self._counted(self.file.read(min(many, self.left + 1)), many)
+
+    def readline(self):
+        return self._counted(self.file.readline(self.left + 1), 0)
+
+    def tell(self):
+        return self.file.tell()
 
 
 def _check_pickle(file, path, strict=True):

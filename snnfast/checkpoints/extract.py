@@ -11,7 +11,7 @@ import torch
 
 from snnfast.checkpoints import budget
 from snnfast.system.files import check_regular, save, whole
-from snnfast.system.text import first_line
+from snnfast.system.text import first_line, plain
 
 _REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 
@@ -97,7 +97,7 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
     >>> snnfast.extract(os.path.join(folder, "theirs.pt"), os.path.join(folder, "weights.pt"))
     (1, ['args'])
     """
-    left: list[str] = []
+    left = Left()
     if Path(out).is_dir():
         raise ValueError(f"{out} is a folder: name the file to write")
     for name in (path, out):
@@ -107,7 +107,7 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
         budget.check_archive(path)
         file = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SAFE)
         budget.check_entries(file, path)
-        kept = _kept(file, "", left)
+        kept = _kept(file, (), left)
         many = _tensors(kept)
     except (FileNotFoundError, PermissionError, IsADirectoryError, budget.Refused):
         raise
@@ -119,22 +119,47 @@ def extract(path: str | os.PathLike, out: str | os.PathLike) -> tuple[int, list[
         raise ValueError(f"the folder of {out} is not there")
     with whole(out) as part:
         save(kept, part)
-    return many, left
+    return many, left.told()
 
 
-def _kept(value, name, left):
+class Left:
+    """Names of what is left out, a few of them, as a terminal may show them."""
+
+    MOST = 20
+
+    def __init__(self):
+        self.names, self.many = [], 0
+
+    def add(self, path):
+        self.many += 1
+        if self.many <= self.MOST:
+            self.names.append(plain("".join(path).lstrip("."), 100))
+
+    def told(self):
+        return self.names + ([f"{self.many - self.MOST} more"] if self.many > self.MOST else [])
+
+
+def _step(before, key):
+    """A name's next part, cut, so that a long key is not kept once for each that lies in it."""
+    return plain(f"{before}{key}", 100)
+
+
+def _kept(value, path, left):
+    """path: the parts of its name."""
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, dict):
-        left += [f"{name}[{key!r}]" for key in value if type(key) not in (str, int)]
-        found = {key: _kept(v, f"{name}.{key}".lstrip("."), left) for key, v in value.items() if type(key) in (str, int)}
+        for key in value:
+            if type(key) not in (str, int):
+                left.add((*path, _step("", [key])))
+        found = {key: _kept(v, (*path, _step(".", key)), left) for key, v in value.items() if type(key) in (str, int)}
         return {key: v for key, v in found.items() if v is not None}
     if isinstance(value, (list, tuple)):
-        return [v for v in (_kept(v, f"{name}[{i}]", left) for i, v in enumerate(value)) if v is not None]
+        return [v for v in (_kept(v, (*path, f"[{i}]"), left) for i, v in enumerate(value)) if v is not None]
     if type(value) in (int, float, str, bool):
         return value
     if value is not None:
-        left.append(name)
+        left.add(path)
     return None
 
 

@@ -1,19 +1,22 @@
 """Converted networks in files: graph, layers, weights, method and clock, for safe loading (`weights_only=True`)."""
 
 import dataclasses
+import json
 import os
 
 import torch
 from torch import fx
 
 from snnfast import checks
-from snnfast.checkpoints import own
+from snnfast.checkpoints import budget, own
+from snnfast.checkpoints.convolutional import check_tensors
 from snnfast.conversion import codec
 from snnfast.conversion.direct import Direct
 from snnfast.conversion.method import REGISTRY
 from snnfast.runtime.clock import Clock
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.system import files
+from snnfast.system.text import plain
 
 FORMAT = "snnfast-spiking-1"
 
@@ -50,9 +53,11 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
         root, state = torch.nn.Module(), dict(file["state"])
         for key, t in state.items():
             if not isinstance(t, torch.Tensor):
-                raise codec.Unknown(f"{key} is no tensor")
+                raise codec.Unknown(f"{plain(key, 100)} is no tensor")
             if "." not in key:
                 root.register_parameter(key, torch.nn.Parameter(t, False)) if key in file["tensors"] else root.register_buffer(key, t)
+        check_tensors({str(key): t for key, t in state.items()}, path)
+        _check_facts(file.get("facts", {}))
         codec.made(root, file["layers"], state)
         graph = codec.graph_of(file["graph"])
         gm = fx.GraphModule(root, graph).eval().requires_grad_(False)
@@ -60,6 +65,8 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
         cls, fixed = REGISTRY[name]
         clock = Clock(**file["clock"] | {"readout": file["clock"]["readout"] and tuple(file["clock"]["readout"])})
         snn = SpikingNetwork(gm, file["levels"], cls(**fixed, **fields), clock)
+    except budget.Refused:
+        raise
     except codec.Unknown as error:
         raise ValueError(f"{path} is refused: {error}") from error
     except Exception as error:  # whatever a damaged file makes of its parts
@@ -69,6 +76,16 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
         checks.positive(f"threshold of {layer} in {path}", neuron.theta)
     snn.saved = file.get("facts", {})
     return snn.eval()
+
+
+def _check_facts(facts):
+    """They go into reports, which are JSON."""
+    try:
+        known = isinstance(facts, dict) and json.dumps(facts) is not None
+    except (TypeError, ValueError, RecursionError):
+        known = False
+    if not known:
+        raise codec.Unknown("its facts are no dictionary of numbers and texts")
 
 
 own.register(FORMAT, SpikingNetwork, save, load)

@@ -60,7 +60,12 @@ def group(name, folders):
             raise ValueError(f"{folder} was stopped after {report.images} images: finish it with snnfast eval --resume first")
         reports.append(report)
         found = records_in(folder if folder.is_dir() else folder.parent)
-        record = per_image.joined(found) if found else None
+        try:
+            for one in found:
+                per_image.check_columns(one)
+            record = per_image.joined(found) if found else None
+        except ValueError as error:  # arrays of several sizes too
+            raise ValueError(f"the progress file in {folder} is damaged: {error}") from None
         right.append(_right(record, report) if found else None)
         images.append(found and (record["index"].tolist(), record["label"].tolist()))
     return Group(plain(name), reports, right, images)

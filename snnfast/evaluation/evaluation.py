@@ -31,12 +31,39 @@ from snnfast.version import __version__
 FACTS = {"statistics", "start_stop", "profile", "peak", "not_idle", "not_finite"}  # what is kept of a batch beside its record
 
 
+def _is_count(value):
+    return type(value) is int and value >= 0
+
+
+def _check_facts(path, facts):
+    """What an evaluation keeps of a batch beside its record."""
+    if not FACTS <= set(facts) or not isinstance(facts["profile"], dict) or type(facts["peak"]) is not int:
+        raise damaged(path, f"the facts of a batch in it are not {', '.join(sorted(FACTS))}")
+    times, bad, idle = facts["profile"].values(), facts["not_finite"], facts["not_idle"]
+    if not all(isinstance(t, (int, float)) and not isinstance(t, bool) for t in times):
+        raise damaged(path, "the profile of a batch in it has times that are no numbers")
+    if not (isinstance(bad, dict) and all(map(_is_count, bad.values()))):
+        raise damaged(path, "not_finite of a batch in it is no dictionary of counts")
+    if not (isinstance(idle, list) and len(idle) in (0, 2) and all(map(_is_count, idle))):
+        raise damaged(path, "not_idle of a batch in it is not two counts")
+
+
+def _check_steps(path, batches, steps):
+    """Refuses records of other numbers of steps than were asked."""
+    for record, _, _ in batches:
+        if record["predicted"].shape[1] != steps:
+            raise damaged(path, f"a batch in it is of {record['predicted'].shape[1]} steps, and its run of {steps}")
+
+
 def _check_batches(path, batches, images):
     """Refuses batches that no evaluation has kept. images: how many there are, or None where a loader does not say."""
     for record, facts, seconds in batches:
         index = record["index"]
-        if not FACTS <= set(facts) or not isinstance(facts["profile"], dict) or type(facts["peak"]) is not int:
-            raise damaged(path, f"the facts of a batch in it are not {', '.join(sorted(FACTS))}")
+        _check_facts(path, facts)
+        try:
+            per_image.check_columns(record)
+        except ValueError as error:
+            raise damaged(path, error) from None
         numbers = index.ndim == 1 and index.dtype.kind in "iu" and (not index.size or int(index.min()) >= 0)
         if not numbers or (images is not None and index.size and int(index.max()) >= images):
             raise damaged(path, "a batch in it is of images that have no number")
@@ -135,6 +162,7 @@ class Evaluation:
             _check_batches(path, batches, getattr(self.source, "images", None))
             if known is not None:
                 compare(known, facts, path)
+            _check_steps(path, batches, len(self.settings.at))
             self.earlier += batches
             self.mine += len(batches) if path == mine else 0
         processes.gathered(None)  # everybody has read before anybody writes

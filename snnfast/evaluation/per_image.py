@@ -89,15 +89,29 @@ def from_bytes(data):
     return found
 
 
-MOST_BYTES = 4 << 30  # of the arrays of one batch
+def check_columns(record):
+    """Refuses a record without a column that `Reading` writes, each of its kind: a number for each image, or one for each image and step."""
+    for key, kinds in ONE.items():
+        if key not in record or record[key].ndim != 1 or record[key].dtype.kind not in kinds:
+            raise ValueError(f"a batch in it has no number {key} for each image")
+    shapes = {record[key].shape if key in record and record[key].dtype.kind in kinds else None for key, kinds in MANY.items()}
+    if len(shapes) != 1 or None in shapes or any(len(shape) != 2 for shape in shapes):
+        raise ValueError(f"a batch in it has no numbers {', '.join(MANY)} for each image and step")
+
+
+ONE = dict(index="iu", label="i", ann="i")
+MANY = dict(predicted="i", top5="b", margin="f", confidence="f", loss="f", distance="f")
+
+
+MOST_BYTES = 1 << 30  # of the arrays of one batch
 
 
 def _declared(archive, entry):
     """(bytes that the header of an array says, bytes behind the header)."""
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        if np.lib.format.read_magic(file) != (1, 0):  # whose header has at most 64 KiB
+            raise ValueError("a batch in it has arrays in a form that was not written here")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject:
             raise ValueError("a batch in it holds Python objects")
         return math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()

@@ -91,9 +91,9 @@ def compare(known, identity, path):
 
 
 def _batches(db, path):
-    rows = db.execute("SELECT record, facts, seconds FROM batches ORDER BY id").fetchall()
     try:
-        return [_batch(*row) for row in rows]
+        with contextlib.closing(db.execute("SELECT record, facts, seconds FROM batches ORDER BY id")) as rows:
+            return [_batch(*row) for row in rows]
     except (ValueError, RecursionError) as error:  # of JSON too
         raise damaged(path, error) from None
 
@@ -133,11 +133,18 @@ def damaged(path, what):
     return ValueError(f"{path} is damaged: {str(what).splitlines()[0][:200]}; --overwrite starts anew")
 
 
+COLUMNS = dict(run=("identity", "machine"), batches=("id", "record", "facts", "seconds"))
+
+
 def _check_tables(db, path):
     """Only the two tables as we make them: a view may never end, a trigger may do anything."""
-    for kind, name in db.execute("SELECT type, name FROM sqlite_master"):
+    for kind, name in db.execute("SELECT type, name FROM sqlite_master").fetchall():
         if (kind, name) not in (("table", "run"), ("table", "batches")):
             raise damaged(path, f"it holds a {kind}, {name!r:.40}")
+        # A column that is computed, of nothing stored, may be of any size.
+        columns = [(column, hidden) for _, column, _, _, _, _, hidden in db.execute(f"PRAGMA table_xinfo({name})")]
+        if columns != [(column, 0) for column in COLUMNS[name]]:
+            raise damaged(path, f"its table {name} has other columns than {', '.join(COLUMNS[name])}")
 
 
 def read(path):

@@ -46,8 +46,8 @@ def accelerate(model: torch.nn.Module, fuse: bool = False) -> "Accelerated":
         model: a torch.nn.Module. SpikingJelly's neurons must be in multi-step mode.
         fuse: whether max poolings keep a byte for each window (`snnfast.max_pool2d`), and a batch norm (torch.nn.BatchNorm1d, 2d, 3d, and
             SpikingJelly's) and the neuron that takes its output run in one pass, as `snnfast.norm_neuron`, wherever the model's own code leads
-            one to the other; also in front of neurons of `snnfast.nn` and `snnfast.models`. Sums and normalised currents then round in another
-            order, so that outputs are no longer the same bits.
+            one to the other (in training, of at least 2^17 currents); also in front of neurons of `snnfast.nn` and `snnfast.models`. Sums and
+            normalised currents then round in another order, so that outputs are no longer the same bits.
 
     Returns:
         `Accelerated`: what was replaced and what was left, with the reason; `undo()` takes all of it back. A model can be copied and its state dict

@@ -16,6 +16,8 @@ from snnfast.ops.norm_neuron import Statistics, affine, normed_neuron, update
 from snnfast.ops.plif import plif
 from snnfast.ops.pool import max_pool2d
 
+SMALL = 1 << 17  # in training, numbers below which two passes take less than the fixed costs of one
+
 _T = torch.Tensor
 _RESHAPES = {
     _T.view,
@@ -174,7 +176,7 @@ class WaitingNorm:
         sized = isinstance(x, torch.Tensor) and type(x) in (torch.Tensor, torch.nn.Parameter) and behind is not None
         if not sized or torch.compiler.is_compiling() or torch.jit.is_tracing() or x.size(-1 - behind) != self.num_features:
             return super().forward(computed(x))
-        if not x.is_floating_point() or (_by_batch(self) and x.numel() < 2 * self.num_features):
+        if not x.is_floating_point() or (_by_batch(self) and x.numel() < max(2 * self.num_features, SMALL if self.training else 0)):
             return super().forward(x)
         return Deferred(Pending(self, x, behind, super().forward), x)
 

@@ -171,6 +171,10 @@ class IF(nn.Module):
             return self.options.get("negative") is not None
         return signed(self.neuron.rule(**{k: v for k, v in self.options.items() if k in self.neuron.Rule._fields}))
 
+    def forgets(self):
+        """Whether a potential that was infinite may be finite afterwards: after a hard reset, and in a neuron of one's own."""
+        return self.neuron is not iaf or self.options.get("reset") == "hard"
+
     def is_counted(self):
         """Whether the net count is the number of spikes: each is 1."""
         return self.most == 1 and not self.is_signed()

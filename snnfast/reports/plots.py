@@ -96,7 +96,11 @@ def energy(reports, path):
     for (name, report), marker in zip(reports.items(), MARKERS * len(reports)):
         if report.energy:
             axes.plot(
-                [r["t"] for r in report.energy], [r["energy_pJ"] / 1e6 for r in report.energy], marker=marker, markersize=4, label=name
+                [r["t"] for r in report.energy],
+                [r["energy_pJ"] / 1e6 for r in report.energy],
+                marker=marker,
+                markersize=4,
+                label=_label(name),
             )
     first = next(r for r in reports.values() if r.energy)
     if first.totals.get("ann_energy_pJ"):

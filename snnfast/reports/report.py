@@ -214,8 +214,11 @@ def _check_inside(path, report):
     """What lies inside the fields is what tables, notes and pictures read."""
     try:
         report.columns(), report.notes(), report.bibtex()
-        numbers = [row[key] for row in report.energy for key in ("t", "energy_pJ")]
+        numbers = [row["energy_pJ"] for row in report.energy]
         numbers += [report.totals[key] for key in ("energy_ac_pJ", "energy_mac_pJ") if report.energy]
+        numbers += [report.totals[key] for key in ("ann_energy_pJ",) if report.totals.get(key) is not None]
+        if not all(type(row["t"]) is int and 1 <= row["t"] < 1 << 53 for row in report.energy):
+            raise ValueError("energy must be rows of steps t >= 1")
         if not all(_is_number(value) and math.isfinite(value) for value in numbers):
             raise ValueError("energy must be rows with numbers t and energy_pJ")
     except KeyError as error:
@@ -248,6 +251,8 @@ def _check_steps(path, found):
         fits = all(_is_number(v) and (math.isfinite(v) or not needed) if v is not None else not needed for v in column)
         if (column or needed) and (len(column) != len(at) or not fits):
             raise ValueError(f"{path}: {name} must have a number for each of {len(at)} steps, got {plain(column)}")
+        if name in ("accuracy", "top5", "agreement") and not all(v is None or not math.isfinite(v) or 0 <= v <= 100 for v in column):
+            raise ValueError(f"{path}: {name} must be from 0 to 100 %, got {plain(column)}")
     for name in ("energy", "layers", "profile", "early_exit"):
         if not all(isinstance(row, dict) for row in found.get(name, [])):
             raise ValueError(f"{path}: {name} must be a list of dictionaries, got {plain(found[name])}")

@@ -65,6 +65,7 @@ class DifferentiableRun(Run):
         if state is None:
             with torch.no_grad():  # COS calibrates a number
                 options = options | self.method.start(neuron, current, constant)
+        self.watch(node, neuron, current, constant)
         unit = neuron.options.get("spikes") == "unit"  # which has no gradient: as multiples of theta they have
         options = options | {"spikes": "scaled"} if unit else options
         s, self.states[node] = neuron.fire(current, T=steps if constant else None, state=state, **options)

@@ -69,6 +69,7 @@ class Run:
         self.execution, self.observe = execution or Execution(gm, x.device), observe
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         self.states, self.arena, self.slabs, self.longest = {}, Arena(x.device), Slabs(x.device), 0
+        self.infinite = {}  # of neurons that forget: how many had an infinite current at once, a tensor []
         self.eager = 0  # chunks that ran as they are, where CUDA graphs are asked for
         self.last_use = {}
         last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
@@ -270,6 +271,7 @@ class Run:
         state, options = self.states.get(node), self.options[node]
         if state is None:
             options = options | self.method.start(neuron, current, T is not None)
+        self.watch(node, neuron, current, T is not None)
         s, new = neuron.fire(current, T=T, state=state, out=out, state_out=state, **options)
         self.states[node] = new if state is not None else type(new)(*map(self.slabs.keep, new))
         if self.counting and not neuron.is_counted():
@@ -281,12 +283,19 @@ class Run:
         value = self.fixed[source]
         return value if share == 1 else value * share if share else torch.zeros_like(value)  # 0 x inf is NaN, so nothing is scaled by 0
 
+    @torch.no_grad()
+    def watch(self, node, neuron, current, constant):
+        """Counts neurons whose current is infinite at some step, where the potential would not show it: a hard reset forgets it. Does not wait."""
+        if neuron.forgets():
+            many = torch.isposinf(current if constant else current.amax(0)).sum()
+            self.infinite[node] = torch.maximum(self.infinite.get(node, many), many)
+
     def not_finite(self):
         """{layer: how many of its neurons have a potential that is not finite} where there are any: their current was NaN or infinite at some step.
-        Waits for the device."""
+        Of neurons that forget, also those of an infinite current, as many as there were at once in a chunk. Waits for the device."""
         counts = collections.Counter()
         for node, state in self.states.items():
-            counts[node.target] += checks.count_not_finite(state.v)
+            counts[node.target] += checks.count_not_finite(state.v) + int(self.infinite.get(node, 0))
         return {layer: many for layer, many in counts.items() if many}
 
     def is_idle(self):

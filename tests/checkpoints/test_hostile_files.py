@@ -193,6 +193,62 @@ def test_refused_within_a_second_and_500_mb(tmp_path, make, reader):
     assert not (tmp_path / "new.pt").exists()
 
 
+@pytest.mark.parametrize("head", [b"\x80\x02c", b"\x80\x02I", b"\x80\x04\x8e" + struct.pack("<Q", 2 << 30)], ids=["global", "int", "bytes"])
+@pytest.mark.parametrize("reader", [snnfast.load_checkpoint, snnfast.load_weights])
+def test_no_archive_is_read_further_than_a_pickle_goes(head, reader, tmp_path):
+    """A file of 2.5 GB, nearly all of it a hole, whose first instruction asks for all of it."""
+    with open(tmp_path / "file.pt", "wb") as file:
+        file.write(head)
+        file.truncate(5 << 29)
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(budget.Refused, match="its pickles have more than 64 MiB, the most that is read"):
+        reader(tmp_path / "file.pt") if reader is snnfast.load_checkpoint else reader(torch.nn.Linear(2, 2), tmp_path / "file.pt")
+    assert time.process_time() - began < 5 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10
+
+
+def test_names_of_what_is_left_out_are_few_and_plain(tmp_path, capsys):
+    esc, long = "\x1b]0;owned\x07", "k" * 1_000_000
+    torch.save(
+        {"w": torch.zeros(2), f"{esc}\n": argparse.Namespace(), long: {i: argparse.Namespace() for i in range(3000)}}, tmp_path / "a.pt"
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    many, left = snnfast.extract(tmp_path / "a.pt", tmp_path / "b.pt")
+    assert many == 1 and len(left) == 21 and left[-1] == "2981 more" and all(len(name) <= 220 and name.isprintable() for name in left)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10
+    assert main(["extract", str(tmp_path / "a.pt"), str(tmp_path / "c.pt")]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and out.count("\n") == 1 and len(out) < 5000
+
+
+def converted(tmp_path, **changes):
+    """A file of a converted network, with other tensors or fields in it."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(4, 1.0), torch.nn.Linear(8, 2)).eval()
+    snnfast.save_checkpoint(tmp_path / "snn.pt", snnfast.convert(net))
+    file = torch.load(tmp_path / "snn.pt")
+    for name, value in changes.items():
+        (file if name in file else file["state"])[name.replace("__", ".")] = value
+    torch.save(file, tmp_path / "changed.pt")
+    return tmp_path / "changed.pt"
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict([("2__weight", torch.zeros(1).expand(10_500_000_000))]), "2.weight of shape .* takes 39 GiB, and the file holds 4 B of it"),
+    (dict([("2__weight", torch.zeros(2, 8).to_sparse())]), "2.weight is no weight: torch.float32, torch.sparse_coo"),
+    (dict([("2__weight", torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]))]), "2.weight is no weight: a nested tensor"),
+    (dict([("2__weight", torch.zeros(2, 8, dtype=torch.int64))]), "2.weight is no weight: torch.int64"),
+    (dict([("2__weight", torch.zeros(2, 8, dtype=torch.complex64))]), "2.weight is no weight: torch.complex64"),
+    (dict(facts=3), "its facts are no dictionary of numbers and texts"),
+    (dict(facts={"training": torch.zeros(2)}), "its facts are no dictionary of numbers and texts"),
+], ids=["expanded", "sparse", "nested", "whole numbers", "complex", "facts", "a fact"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_files_of_converted_networks(tmp_path, change, message, capsys):
+    path = converted(tmp_path, **change)
+    with pytest.raises(ValueError, match=message):
+        snnfast.load_checkpoint(path)
+    assert main(["eval", str(path), "--data", "digits", "--T", "2", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_what_pickle_writes_is_followed(protocol, tmp_path):
     """Objects of every kind, in every protocol: the machine with sizes on its stack does what Python's does."""

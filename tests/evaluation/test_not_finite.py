@@ -110,3 +110,17 @@ def test_an_overflow_in_an_evaluation_is_told_by_layer():
     report = snnfast.evaluate(snnfast.convert(net), torch.utils.data.TensorDataset(torch.full((3, 1, 5, 5), 2.0), zeros), T=4, batch=2)
     assert report.not_finite["2"] == 3 * 25 and report.complete  # channel 0 of three images
     assert any("currents were NaN or infinite in 2 (75)" in line for line in report.notes())
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_an_infinite_current_that_a_reset_forgets_is_told(gradients):
+    """A hard reset sets an infinite potential to 0: nothing of it is left at the end."""
+    net = snnfast.models.sew_resnet18(num_classes=3, T=2).eval()
+    with torch.no_grad():
+        net.bn1.weight[0], net.bn1.running_mean[0], net.bn1.running_var[0] = 3e38, -10.0, 1.0
+    with pytest.warns(UserWarning, match="infinite in sn1"):  # on the image that a conversion is compared on
+        snn = snnfast.convert(net)
+    snn.requires_grad_(gradients)
+    with pytest.warns(UserWarning, match="currents were NaN or infinite in sn1"):
+        logits = snn.logits(torch.ones(2, 3, 32, 32), 4, [4], chunk=2) if not gradients else snn.logits(torch.ones(2, 3, 32, 32), 4)
+    assert torch.isfinite(logits).all()

@@ -1,6 +1,7 @@
 """The file of finished batches by itself: what a kill inside a write leaves is taken back by whoever reads it next."""
 
 import io
+import json
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import command
 import numpy as np
 import pytest
 
-from snnfast.evaluation import progress_file
+from snnfast.evaluation import per_image, progress_file
 
 RECORD = {"index": np.arange(3), "label": np.array([1, 0, 2])}
 
@@ -122,6 +123,74 @@ def test_a_damaged_file_is_refused_in_one_line(damage, tmp_path):
     again.put(RECORD, {"k": 3}, 0.25)
     again.close()
     assert [facts for _, facts, _ in progress_file.read(path)[1]] == [{"k": 3}]
+
+
+def of_record(change):
+    """Damage that changes the arrays of the first record."""
+
+    def damage(path):
+        with sqlite3.connect(path) as db:
+            record = per_image.from_bytes(db.execute("SELECT record FROM batches").fetchone()[0])
+            db.execute("UPDATE batches SET record = ?", (per_image.to_bytes(change(record)),))
+        db.close()
+
+    return damage
+
+
+def of_facts(**changes):
+    def damage(path):
+        with sqlite3.connect(path) as db:
+            facts = json.loads(db.execute("SELECT facts FROM batches").fetchone()[0])
+            db.execute("UPDATE batches SET facts = ?", (json.dumps(facts | changes),))
+        db.close()
+
+    return damage
+
+
+WRONG = {
+    "the index alone": (of_record(lambda r: dict(index=r["index"])), "no number label for each image"),
+    "no answers": (of_record(lambda r: {k: v for k, v in r.items() if k != "predicted"}), "no numbers predicted, top5"),
+    "texts for labels": (of_record(lambda r: r | dict(label=r["label"].astype(str))), "no number label for each image"),
+    "another step": (
+        of_record(lambda r: {k: v[:, [0, *range(v.shape[1])]] if v.ndim == 2 else v for k, v in r.items()}),
+        "3 steps, and its run of 2",
+    ),
+    "times that are texts": (of_facts(profile={"a": "b"}), "the profile of a batch in it has times that are no numbers"),
+    "a number for counts": (of_facts(not_finite=3), "not_finite of a batch in it is no dictionary of counts"),
+    "texts for counts": (of_facts(not_idle=["a", "b"]), "not_idle of a batch in it is not two counts"),
+    "computed columns": (
+        lambda path: (changed(path, "ALTER TABLE batches ADD COLUMN more GENERATED ALWAYS AS (zeroblob(999999990))")),
+        "its table batches has other columns than id, record, facts, seconds",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_record_that_no_evaluation_wrote(checkpoint, wrong, tmp_path, capsys):
+    from snnfast.cli.main import main
+
+    line = ["eval", str(checkpoint), "--at", "1", "2", "--images", "4", "--out", str(tmp_path)]
+    assert main(line) == 0
+    damage, message = WRONG[wrong]
+    damage(progress_file.file_of(tmp_path))
+    capsys.readouterr()
+    assert main([*line, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "progress.sqlite is damaged" in error and message in error and "--overwrite starts anew" in error
+    if wrong in ("the index alone", "no answers", "texts for labels"):
+        assert main(["compare", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+        assert "is damaged" in capsys.readouterr().err
+
+
+def test_arrays_in_other_forms_are_not_read():
+    """Whose headers may have 4 GiB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        part = io.BytesIO()
+        np.lib.format.write_array(part, np.zeros(3), version=(2, 0))
+        archive.writestr("index.npy", part.getvalue())
+    with pytest.raises(ValueError, match="in a form that was not written here"):
+        per_image.from_bytes(file.getvalue())
 
 
 def test_the_command_ends_with_2(checkpoint, tmp_path, capsys):

@@ -9,7 +9,22 @@ from torch import nn
 from torch.nn import functional as F
 
 import snnfast
+from snnfast.nn import deferred
 from snnfast.nn.deferred import Deferred, Pending, computed
+
+
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch):
+    monkeypatch.setattr(deferred, "SMALL", 0)
+
+
+def test_small_ones_run_as_before(monkeypatch):
+    monkeypatch.setattr(deferred, "SMALL", 1 << 17)
+    plain, waits, x = waiting()
+    assert not isinstance(waits(x), Deferred) and torch.equal(waits(x), plain(x))
+    assert isinstance(waits.eval()(x), Deferred)  # not in training, where the batch must not decide
+    assert isinstance(waits.train()(torch.randn(600, 3, 10, 10)), Deferred)
+
 
 NETS = {
     "sew_resnet18": lambda: snnfast.models.sew_resnet18(num_classes=10),

@@ -60,6 +60,8 @@ def test_settings_of_others_stay_text(tmp_path, capsys):
         (dict(ann=[1]), "ann must be float or nothing, got list"),
         (dict(settings=[1]), "settings must be dict, got list"),
         (dict(energy=[1]), "energy must be a list of dictionaries"),
+        (dict(accuracy=[1e308, -1e308]), "accuracy must be from 0 to 100 %"),
+        (dict(accuracy=[10.0, 150.0]), "accuracy must be from 0 to 100 %"),
         (dict(complete="yes"), "complete must be bool, got str"),
     ],
 )
@@ -85,3 +87,12 @@ def test_names_of_tensors_in_errors_are_cut_and_plain(tmp_path, capsys):
     assert main(["eval", str(tmp_path / "m.pth"), "--levels", "4", "--arch", "vgg11", "--data", "digits"]) == 2
     said = capsys.readouterr().err
     assert "\x1b" not in said and len(said) < 3000
+
+
+def test_a_name_that_is_mathematics_in_a_picture(tmp_path):
+    from snnfast.reports import plots
+
+    rows = [dict(t=t, energy_pJ=10.0 * t) for t in GOOD["at"]]
+    report = Report(**GOOD, energy=rows, totals=dict(energy_ac_pJ=0.9, energy_mac_pJ=4.6, ann_energy_pJ=5.0))
+    plots.energy({"$\\frac{$": report}, tmp_path / "energy.png")
+    assert (tmp_path / "energy.png").exists()
