@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import gpu_between
 import gpu_products
 import torch
 from eager import loop, qcfs_eager
@@ -265,7 +266,8 @@ def rows(by, device, stand_in):
     if by == "products":
         return gpu_products.rows(Row, device, stand_in)
     if by == "peers":
-        found = [peer_loop(how, device, T, N) for how in ("eager", "torch.compile")]
+        found = gpu_between.rows(Row, device, stand_in)
+        found += [peer_loop(how, device, T, N) for how in ("eager", "torch.compile")]
         found += [peer_qcfs(how, device, shape) for how in ("eager", "torch.compile")]
         if not importlib.util.find_spec("spikingjelly"):
             print("SpikingJelly is not installed here: its rows are left out", flush=True)

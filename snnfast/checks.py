@@ -32,6 +32,11 @@ def tensor(name, value, dtypes=FLOATS, device=None):
     return value
 
 
+def resolved(value):
+    """A tensor that waits to be computed, as `snnfast.nn.deferred` has them, as what it stands for; anything else as it is."""
+    return value.resolve() if type(value) is not torch.Tensor and hasattr(value, "resolve") else value
+
+
 def number(name, value, positive=False):
     kind = type(value)
     if kind is not float and kind is not int and (kind is bool or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat))):

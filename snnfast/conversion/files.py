@@ -9,7 +9,6 @@ from torch import fx
 
 from snnfast import checks
 from snnfast.checkpoints import budget, own
-from snnfast.checkpoints.convolutional import check_tensors
 from snnfast.conversion import codec
 from snnfast.conversion.direct import Direct
 from snnfast.conversion.method import REGISTRY
@@ -56,7 +55,7 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
                 raise codec.Unknown(f"{plain(key, 100)} is no tensor")
             if "." not in key:
                 root.register_parameter(key, torch.nn.Parameter(t, False)) if key in file["tensors"] else root.register_buffer(key, t)
-        check_tensors({str(key): t for key, t in state.items()}, path)
+        _check_state(state, path)
         _check_facts(file.get("facts", {}))
         codec.made(root, file["layers"], state)
         graph = codec.graph_of(file["graph"])
@@ -76,6 +75,15 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
         checks.positive(f"threshold of {layer} in {path}", neuron.theta)
     snn.saved = file.get("facts", {})
     return snn.eval()
+
+
+def _check_state(state, path):
+    """Numbers, whole ones and masks, all dense, and no more than the file holds."""
+    for key, t in state.items():
+        if t.is_nested or t.layout != torch.strided or t.is_quantized or t.is_complex() or t.is_meta:
+            kind = "nested" if t.is_nested else "meta" if t.is_meta else f"{t.dtype}, {t.layout}"
+            raise codec.Unknown(f"{plain(key, 100)} is no dense tensor of numbers ({kind})")
+    budget.check_weights({str(key): t for key, t in state.items()}, path)
 
 
 def _check_facts(facts):

@@ -103,7 +103,7 @@ ONE = dict(index="iu", label="i", ann="i")
 MANY = dict(predicted="i", top5="b", margin="f", confidence="f", loss="f", distance="f")
 
 
-MOST_BYTES = 1 << 30  # of the arrays of one batch
+MOST_BYTES = 4 << 30  # of the arrays of one batch
 
 
 def _declared(archive, entry):

@@ -6,6 +6,7 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from snnfast import nn
+from snnfast.nn.deferred import apart
 from snnfast.system.text import first_line
 
 
@@ -34,6 +35,6 @@ def copied(net):
     # Tensors that layers compute in hooks before their forward, as pruning and torch.nn.utils.weight_norm do, are copied by value.
     computed = [t for m in net.modules() for t in vars(m).values() if isinstance(t, torch.Tensor) and not t.is_leaf]
     try:
-        return copy.deepcopy(net, {id(t): t.detach().clone() for t in computed}).eval()
+        return apart(copy.deepcopy(net, {id(t): t.detach().clone() for t in computed}).eval())
     except RuntimeError as error:
         raise ValueError(f"net cannot be copied: {first_line(error)}") from error

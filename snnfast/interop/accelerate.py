@@ -8,7 +8,7 @@ import torch
 from snnfast import checks
 from snnfast.interop import authors
 from snnfast.models.direct import LearntSpikes, Spikes
-from snnfast.nn.deferred import BytePool, WaitingNorm
+from snnfast.nn.deferred import BytePool, WaitingNorm, leave
 from snnfast.nn.neurons import IF
 
 _NEURON_LIKE = ("neuron", "node", "lif", "spik", "mplayer", "qcfs", "scaler")
@@ -17,14 +17,16 @@ _NEURON_LIKE = ("neuron", "node", "lif", "spik", "mplayer", "qcfs", "scaler")
 class Accelerated:
     """What `accelerate` did. replaced: (name, class, what it was known as, a note); left: (name, class, why)."""
 
-    def __init__(self, changed, replaced, left):
-        self._changed, self.replaced, self.left = changed, replaced, left
+    def __init__(self, changed, replaced, left, hook=None):
+        self._changed, self.replaced, self.left, self._hook = changed, replaced, left, hook
 
     def undo(self):
         """Gives every module its own class back."""
         for module, cls in self._changed:
             module.__class__ = cls
         self._changed = []
+        if self._hook is not None:
+            self._hook.remove()
 
     def __str__(self):
         lines = [f"replaced {len(self.replaced)}, left {len(self.left)}"]
@@ -91,9 +93,11 @@ def accelerate(model: torch.nn.Module, fuse: bool = False) -> "Accelerated":
             left.append(
                 (name, cls.__name__, "not a module of the QCFS, SRP or COS programs, nor one of SpikingJelly's that has a fused form")
             )
+    hook = None
     if fuse:
         _fuse(model, changed, replaced, left)
-    return Accelerated(changed, replaced, left)
+        hook = model.register_forward_hook(leave)
+    return Accelerated(changed, replaced, left, hook)
 
 
 def _fuse(model, changed, replaced, left):
@@ -111,7 +115,9 @@ def _fuse(model, changed, replaced, left):
             changed.append((module, cls))
             replaced.append((name, cls.__name__, over.kind, ""))
         elif is_pool:
-            left.append((name, cls.__name__, "it has dilation, ceil_mode or return_indices, or code of its own"))
+            left.append(
+                (name, cls.__name__, "it has dilation, ceil_mode, return_indices or more than 255 numbers to a window, or code of its own")
+            )
         else:
             why = (
                 "no neuron of the model takes it"

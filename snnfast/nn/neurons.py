@@ -248,6 +248,7 @@ class PLIF(IF):
     def fire(self, x, T=None, **run):
         if type(x) is Deferred and T is None:
             return fire(x, self.theta_for(likeness(x)[0]), w=self.w, **self.given(run))
+        x = computed(x)
         return plif(x, self.theta_for(x if T is not None else x[0]), self.w, T=T, **self.given(run))
 
 

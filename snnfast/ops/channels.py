@@ -24,10 +24,9 @@ library.fake("channel_add", lambda *args: None)
 def moments(x: torch.Tensor, C: int, inner: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(mean, biased variance) of each of C channels, in fp64. x: [N] in memory order, at least one number for each."""
     pivot = x[: C * inner : inner].double().contiguous()
-    n = x.numel() // C
-    total, squares = channel_sums(x, pivot, inner) / n
+    total, squares = channel_sums(x, pivot, inner).div_(x.numel() // C)
     # Rounding must not leave a variance below 0; NaN stays.
-    return pivot + total, (squares - total * total).clamp(min=0)
+    return pivot + total, squares.addcmul_(total, total, value=-1).clamp_(min=0)
 
 
 def totals(x: torch.Tensor, C: int, inner: int) -> torch.Tensor:

@@ -174,6 +174,7 @@ class Neuron:
 
 def steps_of(x, T):
     """Returns x as [T or 1, *step] and the number of steps."""
+    x = checks.resolved(x)
     checks.tensor("x", x)
     if T is not None:
         return x.unsqueeze(0), _countable(checks.integer("T", T))

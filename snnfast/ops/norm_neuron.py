@@ -1,5 +1,6 @@
 """Batch norm and the neuron behind it in one pass over the currents: its op, what flows through the statistics, and the public function."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -17,38 +18,48 @@ from snnfast.ops.plif import rho_of
 OPS = Neuron("norm_neuron", equation, compiled=True)
 
 
-class Statistics(torch.autograd.Function):
+def statistics(x, weight, bias, eps):
     """x [T, B, C, ...] -> (x, scale [C], shift [C], mean [C], var [C]) of batch norm over all but the channels, as `snnfast::norm_neuron` takes them.
 
     mean and the biased var are fp64 and have no gradient; scale and shift are in the accumulator's dtype. The backward adds to the gradient of x, in
     its place, what flows through mean and var, which is a line in x for each channel.
     """
+    return (Composed if library.is_transformed() else Statistics).apply(x, weight, bias, eps)
+
+
+def _forward(x, weight, bias, eps):
+    mean, var = moments(*_channels(layout_of(x), x))
+    scale, shift = torch.stack(affine(mean, var.add(eps).rsqrt_(), weight, bias)).to(accumulator(x.dtype)).unbind()
+    return x.view_as(x), scale, shift, mean, var
+
+
+def _setup(ctx, inputs, output):
+    x, weight, bias, ctx.eps = inputs
+    ctx.save_for_backward(x, weight, *output[3:])
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.mark_non_differentiable(*output[3:])
+
+
+class Statistics(torch.autograd.Function):
+    """`statistics` in the form that costs least."""
 
     @staticmethod
-    def forward(x, weight, bias, eps):
-        mean, var = moments(*_channels(layout_of(x), x))
-        scale, shift = affine(mean, (var + eps).rsqrt(), weight, bias)
-        acc = accumulator(x.dtype)
-        return x.view_as(x), scale.to(acc), shift.to(acc), mean, var
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, weight, bias, ctx.eps = inputs
-        ctx.save_for_backward(x, weight, *output[3:])
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.mark_non_differentiable(*output[3:])
+    def forward(ctx, *inputs):
+        output = _forward(*inputs)
+        _setup(ctx, inputs, output)
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dx, dscale, dshift, dmean, dvar):
         x, weight, mean, var = ctx.saved_tensors
-        invstd, n = (var + ctx.eps).rsqrt(), x.numel() // mean.numel()
-        S1, S2 = dshift.double(), dscale.double()
-        D = invstd * (S2 - mean * S1)  # the sum of dy (x - mean) invstd
+        invstd, n = var.add(ctx.eps).rsqrt_(), x.numel() // mean.numel()
+        S1, S2 = torch.stack((dshift, dscale)).double().unbind()
+        D = torch.addcmul(S2, mean, S1, value=-1).mul_(invstd)  # the sum of dy (x - mean) invstd
         if ctx.needs_input_grad[0]:
-            gain = invstd if weight is None else invstd * weight.double()
-            q = -gain * invstd * D / n
-            line = torch.stack((q, -gain * S1 / n - q * mean)).to(accumulator(x.dtype))
+            gain = invstd / -n if weight is None else (invstd / -n).mul_(weight)
+            q = (gain * invstd).mul_(D)
+            line = torch.stack((q, gain.mul_(S1).addcmul_(q, mean, value=-1))).to(accumulator(x.dtype))
             layout = layout_of(x)
             (flat, _, inner), to = _channels(layout, x), layout.rows(dx.unsqueeze(0))[0]
             channel_add(to, flat, line, inner)
@@ -57,18 +68,29 @@ class Statistics(torch.autograd.Function):
         return dx if ctx.needs_input_grad[0] else None, dweight, S1.to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None, None
 
 
+class Composed(torch.autograd.Function):
+    """The same in the form that torch.func's transforms take."""
+
+    forward, setup_context = staticmethod(_forward), staticmethod(_setup)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return Statistics.backward(ctx, *grads)
+
+
 def _channels(layout, x):
     """(x [N] in memory order, C, how many neighbours share a channel) of x [T, B, C, ...]."""
-    C = x.size(2)
-    _, inner = layout.pattern("channels", torch.empty((C,) + (1,) * (x.dim() - 3)))
+    C, inner = x.size(2), math.prod(x.shape[3:])
+    if not layout.identity:
+        _, inner = layout.pattern("channels", torch.empty((C,) + (1,) * (x.dim() - 3)))
     return layout.rows(x.unsqueeze(0))[0], C, inner if C > 1 else x.numel()
 
 
 def affine(mean, invstd, weight, bias):
     """(scale, shift) in fp64 of (x - mean) invstd weight + bias = x scale + shift."""
-    scale = invstd if weight is None else invstd * weight.double()
-    shift = -mean * scale
-    return scale, shift if bias is None else shift + bias.double()
+    scale = invstd if weight is None else invstd * weight
+    shift = mean * -scale
+    return scale, shift if bias is None else shift + bias
 
 
 def norm_neuron(
@@ -134,9 +156,10 @@ def norm_neuron(
     >>> snnfast.norm_neuron(x, bias=torch.tensor([1.0]), training=True, theta=0.5)[0].flatten().tolist()
     [0.0, 0.5, 0.5, 0.5]
     """
+    x = checks.resolved(x)
     C = _check(x, weight, bias, running_mean, running_var, training, momentum, eps)
     if training:
-        x, scale, shift, mean, var = Statistics.apply(x, weight, bias, float(eps))
+        x, scale, shift, mean, var = statistics(x, weight, bias, float(eps))
         update(running_mean, running_var, mean, var, x.numel() // C, momentum)
     else:
         assert running_mean is not None and running_var is not None  # _check refused it
@@ -187,6 +210,8 @@ def _check(x, weight, bias, running_mean, running_var, training, momentum, eps):
     if x.dim() < 3:
         raise ValueError(f"x must be [T, B, C, ...] with time first and channels third, got shape {tuple(x.shape)}")
     C = x.size(2)
+    if not C:
+        raise ValueError(f"x must have at least one channel, got shape {tuple(x.shape)}")
     for name, t in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
         if t is None:
             continue
@@ -208,6 +233,6 @@ def _check(x, weight, bias, running_mean, running_var, training, momentum, eps):
 
 @torch.no_grad()
 def update(running_mean, running_var, mean, var, n, momentum):
-    for running, now in ((running_mean, mean), (running_var, var * (n / (n - 1)))):
-        if running is not None:
-            running.copy_(running.double() * (1 - momentum) + now * momentum)
+    if running_mean is not None and momentum:
+        running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+        running_var.mul_(1 - momentum).add_(var, alpha=momentum * n / (n - 1))

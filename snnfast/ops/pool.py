@@ -1,5 +1,7 @@
 """Max pooling that keeps a byte for each window: its op, and the public function `max_pool2d`."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -71,6 +73,7 @@ def max_pool2d(
     >>> snnfast.max_pool2d(torch.tensor([[[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]), 2).tolist()
     [[[1.0, 0.0]]]
     """
+    x = checks.resolved(x)
     checks.tensor("x", x)
     if x.dim() < 3:
         raise ValueError(f"x must be [..., C, H, W], got shape {tuple(x.shape)}")
@@ -83,7 +86,7 @@ def max_pool2d(
         raise ValueError(f"padding must be at most half of kernel_size {kernel_size}, got {padding}")
     if H + 2 * py < ky or W + 2 * px < kx:
         raise ValueError(f"x must be images of at least kernel_size {kernel_size} with their padding {padding}, got {H} x {W}")
-    images, rule = x.reshape(-1, C, H, W), [ky, kx, sy, sx, py, px]
+    images, rule = x.reshape(math.prod(x.shape[:-3]), C, H, W), [ky, kx, sy, sx, py, px]
     beside = C > 1 and not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
     y, _ = _call_fwd(images.permute(0, 2, 3, 1) if beside else images.contiguous().view(-1, H, W, 1), rule)
     y = y.permute(0, 3, 1, 2) if beside else y.view(images.size(0), C, y.size(1), y.size(2))

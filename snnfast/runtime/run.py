@@ -295,7 +295,7 @@ class Run:
         Of neurons that forget, also those of an infinite current, as many as there were at once in a chunk. Waits for the device."""
         counts = collections.Counter()
         for node, state in self.states.items():
-            counts[node.target] += checks.count_not_finite(state.v) + int(self.infinite.get(node, 0))
+            counts[node.target] += max(checks.count_not_finite(state.v), int(self.infinite.get(node, 0)))
         return {layer: many for layer, many in counts.items() if many}
 
     def is_idle(self):

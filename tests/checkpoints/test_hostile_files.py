@@ -233,13 +233,12 @@ def converted(tmp_path, **changes):
 
 @pytest.mark.parametrize("change, message", [
     (dict([("2__weight", torch.zeros(1).expand(10_500_000_000))]), "2.weight of shape .* takes 39 GiB, and the file holds 4 B of it"),
-    (dict([("2__weight", torch.zeros(2, 8).to_sparse())]), "2.weight is no weight: torch.float32, torch.sparse_coo"),
-    (dict([("2__weight", torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]))]), "2.weight is no weight: a nested tensor"),
-    (dict([("2__weight", torch.zeros(2, 8, dtype=torch.int64))]), "2.weight is no weight: torch.int64"),
-    (dict([("2__weight", torch.zeros(2, 8, dtype=torch.complex64))]), "2.weight is no weight: torch.complex64"),
+    (dict([("2__weight", torch.zeros(2, 8).to_sparse())]), r"2.weight is no dense tensor of numbers \(torch.float32, torch.sparse_coo"),
+    (dict([("2__weight", torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]))]), r"2.weight is no dense tensor of numbers \(nested"),
+    (dict([("2__weight", torch.zeros(2, 8, dtype=torch.complex64))]), r"2.weight is no dense tensor of numbers \(torch.complex64"),
     (dict(facts=3), "its facts are no dictionary of numbers and texts"),
     (dict(facts={"training": torch.zeros(2)}), "its facts are no dictionary of numbers and texts"),
-], ids=["expanded", "sparse", "nested", "whole numbers", "complex", "facts", "a fact"])  # fmt: skip
+], ids=["expanded", "sparse", "nested", "complex", "facts", "a fact"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_files_of_converted_networks(tmp_path, change, message, capsys):
     path = converted(tmp_path, **change)
