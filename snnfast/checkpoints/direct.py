@@ -171,6 +171,7 @@ def _load(file, path):
     config, state, facts = (file.get(name) for name in ("config", "state_dict", "facts"))
     if not all(isinstance(part, dict) for part in (config, state, facts)) or config.get("arch") not in list(BY_NAME):
         raise ValueError(f"{path} is damaged: a checkpoint of a directly trained network has config, state_dict and facts")
+    own.check_facts(facts, path)
     given = _arguments(config)
     net = _built(config["arch"], given, held(state, path), path)
     if "T" in given:

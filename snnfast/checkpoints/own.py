@@ -4,6 +4,7 @@ Only safe loading (`weights_only=True`); the network is built without memory fir
 """
 
 import argparse
+import json
 import os
 import pickle
 import threading
@@ -228,7 +229,18 @@ def _own(file, path):
     if not dictionaries or not all(isinstance(key, str) and isinstance(t, torch.Tensor) for key, t in state.items()):
         raise ValueError(f"{path} is damaged: a checkpoint of snnfast has config, state_dict and facts")
     convolutional.check_tensors({str(key): t for key, t in state.items()}, path)
+    check_facts(facts, path)
     return config, state, facts
+
+
+def check_facts(facts: Any, path: str | os.PathLike) -> None:
+    """Refuses facts that a report, which is JSON, could not hold."""
+    try:
+        known = isinstance(facts, dict) and json.dumps(facts) is not None
+    except (TypeError, ValueError, RecursionError):
+        known = False
+    if not known:
+        raise ValueError(f"{path} is refused: its facts are no dictionary of numbers and texts")
 
 
 def _check_names(expected, state, path, arch):

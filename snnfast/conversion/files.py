@@ -1,7 +1,6 @@
 """Converted networks in files: graph, layers, weights, method and clock, for safe loading (`weights_only=True`)."""
 
 import dataclasses
-import json
 import os
 
 import torch
@@ -48,6 +47,7 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
     Raises:
         ValueError: the file is damaged, or holds what is not known.
     """
+    own.check_facts(file.get("facts", {}), path)
     try:
         root, state = torch.nn.Module(), dict(file["state"])
         for key, t in state.items():
@@ -56,7 +56,6 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
             if "." not in key:
                 root.register_parameter(key, torch.nn.Parameter(t, False)) if key in file["tensors"] else root.register_buffer(key, t)
         _check_state(state, path)
-        _check_facts(file.get("facts", {}))
         codec.made(root, file["layers"], state)
         graph = codec.graph_of(file["graph"])
         gm = fx.GraphModule(root, graph).eval().requires_grad_(False)
@@ -84,16 +83,6 @@ def _check_state(state, path):
             kind = "nested" if t.is_nested else "meta" if t.is_meta else f"{t.dtype}, {t.layout}"
             raise codec.Unknown(f"{plain(key, 100)} is no dense tensor of numbers ({kind})")
     budget.check_weights({str(key): t for key, t in state.items()}, path)
-
-
-def _check_facts(facts):
-    """They go into reports, which are JSON."""
-    try:
-        known = isinstance(facts, dict) and json.dumps(facts) is not None
-    except (TypeError, ValueError, RecursionError):
-        known = False
-    if not known:
-        raise codec.Unknown("its facts are no dictionary of numbers and texts")
 
 
 own.register(FORMAT, SpikingNetwork, save, load)

@@ -324,3 +324,17 @@ def test_tensors_that_are_no_weights(tmp_path, tensor, kind):
         snnfast.load_checkpoint(tmp_path / "file.pt")
     with pytest.raises(ValueError, match="holds no tensors"):
         snnfast.extract(tmp_path / "file.pt", tmp_path / "new.pt")
+
+
+@pytest.mark.parametrize("facts", [{"a": torch.zeros(2)}, {"a": b"x"}, {"a": {1}}, {(1, 2): 3}], ids=["tensor", "bytes", "set", "tuple"])
+@pytest.mark.parametrize(
+    "make", [lambda: snnfast.models.vgg11(width=0.05), lambda: snnfast.models.csnn_cifar10((2, 2, 2), 4)], ids=["vgg", "csnn"]
+)
+def test_facts_that_no_report_holds(tmp_path, make, facts):
+    """Found before an evaluation, not when it writes its report."""
+    snnfast.save_checkpoint(tmp_path / "a.pt", make())
+    torch.save(torch.load(tmp_path / "a.pt") | {"facts": {"training": facts}}, tmp_path / "b.pt")
+    with pytest.raises(
+        ValueError, match="b.pt is refused: its facts are no dictionary of numbers and texts|b.pt is not a readable checkpoint"
+    ):
+        snnfast.load_checkpoint(tmp_path / "b.pt")
