@@ -188,7 +188,6 @@ class WaitingNorm:
     """Over the class of a batch norm: its forward waits."""
 
     kind = "batch norm that waits for its neuron"
-    behind: int | None = None  # dimensions behind the channels; None where one or none may be
 
     def forward(self, x):
         x = computed(x)
