@@ -108,7 +108,7 @@ def test_that_they_run_together(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["container", "steps"])
-def test_spikingjelly(mode):
+def test_spikingjelly(mode, monkeypatch):
     pytest.importorskip("spikingjelly")
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -127,6 +127,8 @@ def test_spikingjelly(mode):
     fused = copy.deepcopy(plain)
     done = snnfast.accelerate(fused, fuse=True)
     assert len(done.replaced) == 5 and not done.left, done
+    together, own = [], Pending.parts
+    monkeypatch.setattr(Pending, "parts", lambda self: (together.append(self.norm), own(self))[1])
     for i in range(3):
         g = torch.Generator().manual_seed(i)
         found = []
@@ -137,6 +139,7 @@ def test_spikingjelly(mode):
             s = net.train(i < 2)(x)
             (s * torch.arange(s.size(-1))).sum().backward()
             found.append([s.detach(), x.grad, *(p.grad for p in net.parameters())])
+        assert len(together) == 2 * (i + 1)  # both batch norms ran with their neurons
         assert torch.equal(found[0][0], found[1][0]) and found[0][0].any()
         for a, b in zip(*found):
             assert torch.allclose(a, b, rtol=1e-7, atol=1e-9 * max(float(t.abs().max()) for t in found[0]))
