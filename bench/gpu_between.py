@@ -11,13 +11,13 @@ import snnfast
 HOW = dict(tau=2.0, reset="hard", surrogate="atan", detach_reset=True)
 
 
-def fused(x, weight, bias):
-    s, _ = snnfast.norm_neuron(x, weight, bias, training=True, **HOW)
+def fused(x, weight, bias, *running):
+    s, _ = snnfast.norm_neuron(x, weight, bias, *running, training=True, **HOW)
     return snnfast.max_pool2d(s, 2)
 
 
-def unfused(x, weight, bias):
-    y = F.batch_norm(x.flatten(0, 1), None, None, weight.to(x.dtype), bias.to(x.dtype), True).view(x.shape)
+def unfused(x, weight, bias, *running):
+    y = F.batch_norm(x.flatten(0, 1), *(running or (None, None)), weight.to(x.dtype), bias.to(x.dtype), True).view(x.shape)
     s, _ = snnfast.lif(y, 1.0, **HOW)
     return F.max_pool2d(s.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 

@@ -18,6 +18,7 @@ import time
 
 import stored
 import torch
+from gpu_between import fused, unfused
 from pages import keep_pages
 from torch import nn
 from torch.nn import functional as F
@@ -31,7 +32,6 @@ NETS = {
     "sew_resnet18": lambda: snnfast.models.sew_resnet18(num_classes=10),
 }
 ROUNDS, SKIPPED = 7, 1
-HOW = dict(tau=2.0, reset="hard", surrogate="atan", detach_reset=True)
 
 
 class Theirs(nn.Module):
@@ -128,6 +128,10 @@ class Loop(nn.Module):
         return torch.stack(out)
 
 
+def with_norm(form, norm):
+    return lambda x: form(x, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+
+
 def layers(size=16, channels=64):
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -145,15 +149,8 @@ def layers(size=16, channels=64):
             functional.reset_net(theirs)
             return theirs(x)
 
-        def fused(x, n=ours):
-            s, _ = snnfast.norm_neuron(x, n.weight, n.bias, n.running_mean, n.running_var, training=True, **HOW)
-            return snnfast.max_pool2d(s, 2)
-
-        def unfused(x, norm=unfused_norm):
-            s, _ = snnfast.lif(norm(x.flatten(0, 1)).view(x.shape), 1.0, **HOW)
-            return F.max_pool2d(s.flatten(0, 1), 2).unflatten(0, x.shape[:2])
-
-        forwards = {"SpikingJelly": jelly, "torch.compile": torch.compile(compiled_of), "ours, unfused": unfused, "ours": fused}
+        forwards = {"SpikingJelly": jelly, "torch.compile": torch.compile(compiled_of)}
+        forwards |= {"ours, unfused": with_norm(unfused, unfused_norm), "ours": with_norm(fused, ours)}
         g = torch.randn(*x.shape[:3], size // 2, size // 2)
 
         def step(forward, x=x, g=g):

@@ -34,7 +34,8 @@ def tensor(name, value, dtypes=FLOATS, device=None):
 
 def resolved(value):
     """A tensor that waits to be computed, as `snnfast.nn.deferred` has them, as what it stands for; anything else as it is."""
-    return value.resolve() if type(value) is not torch.Tensor and hasattr(value, "resolve") else value
+    waits = type(value) is not torch.Tensor and isinstance(value, torch.Tensor) and hasattr(value, "resolve")
+    return value.resolve() if waits else value
 
 
 def number(name, value, positive=False):

@@ -64,8 +64,7 @@ def _check_batches(path, batches, images):
             per_image.check_columns(record)
         except ValueError as error:
             raise damaged(path, error) from None
-        numbers = index.ndim == 1 and index.dtype.kind in "iu" and (not index.size or int(index.min()) >= 0)
-        if not numbers or (images is not None and index.size and int(index.max()) >= images):
+        if index.size and (int(index.min()) < 0 or (images is not None and int(index.max()) >= images)):
             raise damaged(path, "a batch in it is of images that have no number")
         if not 0 <= seconds < float("inf"):
             raise damaged(path, "a batch in it took no time that is a number")

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+from snnfast.checks import resolved as computed
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.norm_neuron import affine, normed_neuron, statistics, update
@@ -160,11 +161,6 @@ class Deferred(torch.Tensor):
         _refuse(func)
 
 
-def computed(value):
-    """A Deferred's value; anything else as it is."""
-    return value.resolve() if type(value) is Deferred else value
-
-
 def likeness(x):
     """A tensor of x's shape, dtype and device, for whoever asks no more of it: x itself, or of what was not computed yet the batch norm's input."""
     return x.like if type(x) is Deferred else x
@@ -176,7 +172,6 @@ def fire(x, theta, *, v0=0.0, tau=None, w=None, **options):
     if type(x) is Deferred and x.dim() > x.pending.behind + 1 and not other:
         if x.pending.value is None and not x.lost():
             current, scale, shift = x.pending.parts()
-            options = {k: v for k, v in options.items() if k not in ("negative", "caps", "memory", "offset", "unit")}
             return normed_neuron(x.changed(current), scale, shift, x.dim() - 1 - x.pending.behind, theta, v0, tau=tau, w=w, **options)
     x = computed(x)
     if w is not None:

@@ -37,10 +37,10 @@ def _rule(
             raise ValueError("a neuron with a leak runs in volts: tau and unit='normalised' do not go together")
         if checks.number("tau", tau) < 1:
             raise ValueError(f"tau must be >= 1 time step, got {tau}")
-        product = bool(product) and (reset == "soft" or v_reset == 0)
+    product = bool(product) and (reset == "soft" or v_reset == 0)  # v decays towards v_reset
     return Rule(
         unit == "normalised", bool(strict), reset == "hard", v_reset, negative or "none", n_min, p_max, surrogate, gamma, bool(detach_reset),
-        bool(memory), offset, 0.0 if tau is None else float(tau), bool(decay_input), bool(product),
+        bool(memory), offset, 0.0 if tau is None else float(tau), bool(decay_input), product,
     )  # fmt: skip
 
 

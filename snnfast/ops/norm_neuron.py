@@ -190,10 +190,9 @@ def normed_neuron(
     """The neuron of the currents x scale + shift; scale, shift: [C], of x's dimension `axis`. The rest is as in `norm_neuron`."""
     if tau is not None and w is not None:
         raise ValueError("tau and w are both a leak: give the number tau, or w, whose leak is learnt")
-    numbers: dict[str, Any] = rule_of(**rule, tau=tau)._asdict() | dict(learnt=w is not None, decay_input=bool(decay_input))
+    numbers: dict[str, Any] = rule_of(**rule, tau=tau, decay_input=decay_input, product=product)._asdict() | dict(learnt=w is not None)
     if numbers["normalised"] or numbers["negative"] != "none" or numbers["memory"] or numbers["offset"]:
         raise ValueError("the neuron behind a batch norm runs in volts, without negative spikes, memory and offset")
-    numbers["product"] = bool(product) and (not numbers["hard"] or numbers["v_reset"] == 0)
     if isinstance(w, Tensor):
         checks.tensor("w", w)
         checks.broadcasts("w", w.shape, x.shape[1:])

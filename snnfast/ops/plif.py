@@ -90,6 +90,6 @@ def plif(
         checks.tensor("w", w)
         checks.tensor("x", x)
         checks.broadcasts("w", w.shape, x.shape if T is not None else x.shape[1:])
-    rule = rule_of(reset, v_reset, strict=strict, surrogate=surrogate, gamma=gamma, detach_reset=detach_reset)
-    rule = rule._replace(decay_input=bool(decay_input), product=bool(product) and (reset == "soft" or v_reset == 0))
+    leak = dict(decay_input=decay_input, product=product)
+    rule = rule_of(reset, v_reset, strict=strict, surrogate=surrogate, gamma=gamma, detach_reset=detach_reset, **leak)
     return OPS(x, (theta, rho_of(w)), v0, rule, T=T, spikes=spikes, mask=mask, state=state, out=out, state_out=state_out)
