@@ -97,8 +97,11 @@ def wheel(sdist, folder, python=sys.executable, **env):
 
 @pytest.fixture(scope="module")
 def built(sdist, tmp_path_factory):
+    """The wheel. Objects that `make` compiled from the same text are not compiled again: reused_objects.py."""
+    folder = tmp_path_factory.mktemp("wheel")
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return wheel(sdist, tmp_path_factory.mktemp("wheel"), SNNFAST_CUDA="0", PATH=tools)[0]
+    launcher = f"{sys.executable};{Path(__file__).with_name('reused_objects.py')}"
+    return wheel(sdist, folder, SNNFAST_CUDA="0", PATH=tools, CMAKE_CXX_COMPILER_LAUNCHER=launcher, REUSED=str(folder / "reused"))[0]
 
 
 @pytest.fixture(scope="module")
