@@ -12,6 +12,7 @@ import torch
 
 from snnfast.interop.authors import _count_like, _probe
 from snnfast.nn.deferred import fire, likeness
+from snnfast.ops import carried
 from snnfast.ops.neuron import IAFState
 
 
@@ -45,7 +46,8 @@ class FusedSteps:
             return theirs()
         self._fused_count = _count_like(getattr(self, "_fused_count", None), v)
         theta, state = self.fused_theta(x_seq), IAFState(v, self._fused_count)
-        s, end = self.fused(x_seq, theta, state, "scaled" if grad else "unit")
+        with carried.alone():
+            s, end = self.fused(x_seq, theta, state, "scaled" if grad else "unit")
         self.v = end.v
         return s / theta if grad else s
 

@@ -150,8 +150,12 @@ class DirectNetwork(nn.Module):
         checks.integer("in_channels", in_channels)
         self.config = dict(arch=arch, T=T, num_classes=num_classes, in_channels=in_channels, **own)
 
+    def constant_part(self, x: torch.Tensor) -> torch.Tensor:
+        """What is the same at every step, of images x [B, in_channels, H, W], before the first neuron: it is computed once. By default x."""
+        return x
+
     def features(self, x: torch.Tensor, T: int) -> torch.Tensor:
-        """Images x [B, in_channels, H, W], shown at T steps, or `frames` x [T, B, in_channels, H, W] -> what the last layer sees, [T, B, ...]."""
+        """What `constant_part` gives, shown at T steps, or `frames` x [T, B, in_channels, H, W] -> what the last layer sees, [T, B, ...]."""
         raise TypeError(f"{type(self).__name__} has no features(x, T): it gives what its last layer sees, [T, B, features]")
 
     def last(self, features: torch.Tensor) -> torch.Tensor:
@@ -174,7 +178,9 @@ class DirectNetwork(nn.Module):
 
     def _features(self, x):
         self.check(x)
-        return self.features(x.transpose(0, 1), x.size(1)) if self.frames else self.features(x, checks.steps("T", self.T))
+        return (
+            self.features(x.transpose(0, 1), x.size(1)) if self.frames else self.features(self.constant_part(x), checks.steps("T", self.T))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: images [B, in_channels, H, W], or with `frames` [B, T, in_channels, H, W], a frame for each step -> logits [B, num_classes]."""
@@ -206,6 +212,6 @@ class DirectNetwork(nn.Module):
 def _one_step(net, x):
     token = _one.set(True)
     try:
-        return net.last(net.features(x, 1))
+        return net.last(net.features(net.constant_part(x), 1))
     finally:
         _one.reset(token)

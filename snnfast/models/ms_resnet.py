@@ -67,11 +67,13 @@ class MSResNet(DirectNetwork):
         self.mem_update, self.avgpool = neuron(), nn.AdaptiveAvgPool2d(1)
         self.dropout, self.fc = nn.Dropout(0.2 if deep else 0.0), nn.Linear(c_in, num_classes)
 
+    def constant_part(self, x):
+        return x if self.training else self.conv1(x)
+
     def features(self, x, T):
+        x = over_time(x, T)
         if self.training:  # the running variance is that of T times as many values
-            x = each_step(self.conv1, over_time(x, T))
-        else:
-            x = over_time(self.conv1(x), T)
+            x = each_step(self.conv1, x)
         x = self.conv5_x(self.conv4_x(self.conv3_x(self.conv2_x(x))))
         return self.dropout(each_step(self.avgpool, self.mem_update(x)).flatten(-3))
 

@@ -35,8 +35,11 @@ class PLIFNet(DirectNetwork):
             nn.Linear(2048, VOTES * num_classes, bias=False), neuron(init_tau),
         )  # fmt: skip
 
+    def constant_part(self, x):
+        return self.static_conv(x)
+
     def features(self, x, T):
-        return self.conv(over_time(self.static_conv(x), T))  # the image is the same at every step, and so is its convolution
+        return self.conv(over_time(x, T))
 
     def last(self, features):
         """The votes of each step."""

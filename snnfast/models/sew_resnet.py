@@ -90,8 +90,11 @@ class SEWResNet(DirectNetwork):
             if self.config["connect"] == "AND":
                 nn.init.ones_(block.last_norm().bias)
 
+    def constant_part(self, x):
+        return self.bn1(self.conv1(x))
+
     def features(self, x, T):
-        x = self.sn1(over_time(self.bn1(self.conv1(x)), T))  # the image is the same at every step, and so is its convolution
+        x = self.sn1(over_time(x, T))
         x = each_step(self.maxpool, x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return each_step(self.avgpool, x).flatten(-3)

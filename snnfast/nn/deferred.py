@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from snnfast.checks import resolved as computed
+from snnfast.ops import carried
 from snnfast.ops.iaf import iaf
 from snnfast.ops.lif import lif
 from snnfast.ops.norm_neuron import affine, normed_neuron, statistics, update
@@ -200,8 +201,8 @@ class WaitingNorm:
         as_made = x.is_contiguous() or (x.dim() == 4 and behind == 2 and x.is_contiguous(memory_format=torch.channels_last))
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         watched = self._forward_hooks or self._backward_hooks or self._backward_pre_hooks
-        # A checkpoint's first run has no gradient, and gives its results one.
-        hidden = not torch.is_grad_enabled() and self.training and _learns(self, x)
+        # A checkpoint's first run has no gradient, and gives its results one; a chunk of time's first run does not.
+        hidden = not torch.is_grad_enabled() and self.training and _learns(self, x) and carried.active() is None
         small = by_batch and x.numel() < max(2 * self.num_features, SMALL if self.training else 0)
         return fits and as_made and not (traced or watched or hidden or small)
 

@@ -14,6 +14,7 @@ from snnfast.engines.form import SPIKES
 from snnfast.equations.bind import signed
 from snnfast.nn.deferred import Deferred, computed, fire, likeness
 from snnfast.nn.quantised import Quantised, spread
+from snnfast.ops import carried
 from snnfast.ops.cos import cos_start
 from snnfast.ops.iaf import OPS, iaf, in_units, rule_of
 from snnfast.ops.plif import first_w, plif
@@ -192,11 +193,12 @@ class IF(nn.Module):
         return cos_start(x, theta, T=T, unit=self.options.get("unit", "volts"), max_shift=max_shift)
 
     def forward(self, x):
-        if self.own:
-            s, state = self.fire(x, state=self.state if self.carry else None)
-            if self.carry:
-                self.state = state
+        if self.own and self.carry:
+            with carried.alone():
+                s, self.state = self.fire(x, state=self.state)
             return s
+        if self.own:
+            return self.fire(x)[0]
         return qcfs_neuron(x, self.thresh, self.T, self.L, self.gama)
 
     def extra_repr(self):

@@ -9,7 +9,7 @@ from snnfast.checks import MOST_STEPS
 from snnfast.engines import backends, form, reference
 from snnfast.engines.reference import multistep
 from snnfast.equations.bind import functions, remembers, signed
-from snnfast.ops import library
+from snnfast.ops import carried, library
 from snnfast.ops.channels import totals
 from snnfast.ops.layout import accumulator, layout_of, threshold, together
 
@@ -127,6 +127,13 @@ class Neuron:
 
     def __call__(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
         """Runs the neuron; the arguments are those of `snnfast.iaf`, `rule` a Rule of the equation; theta is a tuple where it has more parameters."""
+        rest, tape = dict(T=T, spikes=spikes, mask=mask, out=out, state_out=state_out), carried.active()
+        if tape is None:
+            return self._run(x, theta, v0, rule, state=state, **rest)
+        counted = self.eq.gates(rule) or remembers(rule)
+        return tape.through(lambda begin: self._run(x, theta, v0, rule, state=begin, **rest), IAFState, self.stem, counted, state)
+
+    def _run(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
         x, T = steps_of(x, T)
         checks.choice("spikes", spikes, form.SPIKES)
         if spikes == "count" and remembers(rule):
@@ -199,11 +206,12 @@ def _start(x, layout, theta, v0, state, eq, rule):
             raise TypeError(f"state must be the IAFState that an earlier call returned, got {type(state).__name__}")
         v, count = state
         checks.tensor("state.v", v, (accumulator(x.dtype),), x.device)
-        checks.tensor("state.count", count, (accumulator(x.dtype) if remembers(rule) else torch.int32,), x.device)
+        if count is not None or carried.active() is None:
+            checks.tensor("state.count", count, (accumulator(x.dtype) if remembers(rule) else torch.int32,), x.device)
         for name, t in (("state.v", v), ("state.count", count)):
-            if t.shape != layout.shape:
+            if t is not None and t.shape != layout.shape:
                 raise ValueError(f"{name} has shape {tuple(t.shape)}, but one step of x has shape {layout.shape}")
-        return layout.vector(v), layout.vector(count), 0.0
+        return layout.vector(v), None if count is None else layout.vector(count), 0.0
     if isinstance(v0, torch.Tensor):
         checks.tensor("v0", v0, device=x.device)
         checks.broadcasts("v0", v0.shape, layout.shape)

@@ -162,7 +162,7 @@ def test_sdts_formula_counts_every_step():
 
 def share_of_features(net, x):
     with torch.no_grad():
-        return float((net.eval().features(x, net.T).mean(0) != 0).double().mean())
+        return float((net.eval().features(net.constant_part(x), net.T).mean(0) != 0).double().mean())
 
 
 def test_fans():
