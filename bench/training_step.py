@@ -1,11 +1,13 @@
 """Training: a step of directly trained networks, and what stands between two of their products, with our layers and with SpikingJelly's in
-their place: `python bench/training_step.py [networks] [layers]`.
+their place: `python bench/training_step.py [networks] [layers] [memory]`.
 
 networks: everything but neurons, batch norms and poolings is the same. "ours" has our neurons alone, "ours, fused" is accelerate(net,
 fuse=True). Batches of 8 images of 32 x 32, T = 4, fp32, SGD. Losses are compared before anything is timed.
 layers: batch norm, LIF and max pooling (2 x 2), forward and backward, of 2^22 neuron-steps in fp32: SpikingJelly's, the same in torch under
 torch.compile, and ours.
-All take turns in one process; medians of CPU seconds are told, which other programs on the machine move less.
+memory: the peak of a process that takes a training step at T steps, in one piece or in chunks (`snnfast.backward_through_time`), batch norms in
+evaluation; a process each, one thread, rounds in turn.
+All others take turns in one process; medians of CPU seconds are told, which other programs on the machine move less.
 """
 
 import copy
@@ -13,6 +15,7 @@ import functools
 import importlib.util
 import json
 import statistics
+import subprocess
 import sys
 import time
 
@@ -167,17 +170,56 @@ def layers(size=16, channels=64):
                    **{f"{who} / ours": seconds[who] / seconds["ours"] for who in ("SpikingJelly", "torch.compile", "ours, unfused")})  # fmt: skip
 
 
+STEP = """
+import json, sys, time, torch, snnfast
+from snnfast.system import memory
+torch.set_num_threads(1)
+T, how = int(sys.argv[1]), json.loads(sys.argv[2])
+net, x = snnfast.models.csnn_cifar10((32, 64, 128), 256).eval(), torch.rand(4, 3, 32, 32)
+def step(T):
+    net.T = T
+    y = net.logits(x) if how is None else snnfast.backward_through_time(net, x, **how)
+    net.zero_grad()
+    y.mean(0).square().sum().backward()
+step(2)
+step(T)
+peak, began = memory.peak("cpu"), time.process_time()
+step(T)
+print(json.dumps(dict(peak=peak, seconds=(time.process_time() - began) / T)))
+"""
+STEPS = {
+    "T = 32, whole": (32, None), "T = 32, chunks": (32, {}), "T = 256, whole": (256, None), "T = 256, chunks": (256, {}),
+    "T = 1024, chunks": (1024, {}), "T = 1024, chunks of 16, 8 states": (1024, dict(chunk=16, states=8)),
+}  # fmt: skip
+
+
+def through_time():
+    found = {name: [] for name in STEPS}
+    for _ in range(3):
+        for name, (T, how) in STEPS.items():
+            done = subprocess.run([sys.executable, "-c", STEP, str(T), json.dumps(how)], capture_output=True, text=True, check=True)
+            found[name].append(json.loads(done.stdout))
+    peaks, seconds = ({name: statistics.median(r[of] for r in runs) for name, runs in found.items()} for of in ("peak", "seconds"))
+    first = "T = 32, whole"
+    yield dict(network="csnn_cifar10 32-64-128", batch=4, size=32, threads=1, peak_bytes=peaks, seconds_per_step=seconds, clock="cpu",
+               peak_ratio={name: peaks[name] / peaks[first] for name in STEPS},
+               time_ratio={name: seconds[name] / seconds[first] for name in STEPS})  # fmt: skip
+
+
+PARTS = {"networks": (networks, "training step"), "layers": (layers, "between products"), "memory": (through_time, "through time")}
+
+
 def main():
     if importlib.util.find_spec("spikingjelly") is None:
         sys.exit("spikingjelly is not installed: make peers")
     keep_pages()
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ("networks", "layers"):
-        rows = []
-        for row in {"networks": networks, "layers": layers}[part]():
+    for part in sys.argv[1:] or PARTS:
+        rows, (run, name) = [], PARTS[part]
+        for row in run():
             rows.append(row)
             print(json.dumps(row), flush=True)
-        stored.append("training step" if part == "networks" else "between products", stored.facts(), rows)
+        stored.append(name, stored.facts(), rows)
 
 
 if __name__ == "__main__":

@@ -111,9 +111,8 @@ def _train(p):
     p.add_argument("--levels", type=int, metavar="L", help="quantisation levels")
     p.add_argument("--theta", type=float, metavar="X", help="first threshold")
     p.add_argument("--batch-size", type=int, metavar="B")
-    p.add_argument(
-        "--memory", metavar="SIZE", help="what the process may take, such as 8GiB, or 'auto'; a batch that does not fit is refused"
-    )
+    p.add_argument("--memory", metavar="SIZE", help="what the process may take, such as 8GiB or 'auto': what does not fit is refused")
+    p.add_argument("--chunk", type=int, metavar="t", help="steps of a spiking network in memory at a time (default: all)")
     p.add_argument("--width", type=float, metavar="X", help="factor on all channel counts (default 1)")
     p.add_argument("--stem", choices=STEMS, help="of a ResNet (default cifar)")
     p.add_argument("--dropout", type=float, metavar="X", help="of a VGG (default 0)")

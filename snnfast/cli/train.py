@@ -45,7 +45,7 @@ def settings_of(args):
     lr = lr if len(lr) >= len(epochs) else (lr[0], lr[0] / 10)
     asked = dict(
         activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size, smoothing=args.smoothing, mixup=args.mixup,
-        cutmix=args.cutmix, tet=args.tet,
+        cutmix=args.cutmix, tet=args.tet, chunk=args.chunk,
     )  # fmt: skip
     given = {key: value for key, value in asked.items() if value is not None}
     kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(loop.Settings)}}

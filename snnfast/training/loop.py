@@ -40,7 +40,7 @@ class Settings:
     arch: a name of `snnfast.models`, or "package.module:function", what a network of one's own is made by, which `train` is given.
     activation: of the network, or "spiking" for one that is trained as a spiking one (`snnfast.models.DirectNetwork`), in one stage.
     optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
-    smoothing, mixup, cutmix, tet, votes: of the loss, a `snnfast.training.losses.Loss`.
+    smoothing, mixup, cutmix, tet, votes, chunk: of the loss, a `snnfast.training.losses.Loss`.
     options: further arguments of the network, such as patch_size or dim.
     weights: what says which a network of one's own starts from, such as a file's checksum.
     """
@@ -72,6 +72,7 @@ class Settings:
     cutmix: float = 0.0
     tet: float | None = None
     votes: bool = False
+    chunk: int | None = None
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""
@@ -83,7 +84,7 @@ class Settings:
 
     def loss(self, classes):
         """What is made smaller."""
-        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes)
+        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes, self.chunk)
 
     def check(self):
         if self.is_spiking():
@@ -105,6 +106,8 @@ class Settings:
             checks.integer("channel_num", self.channel_num, 0)
         if self.is_spiking():
             return
+        if self.chunk is not None:
+            raise ValueError(f"chunk is of networks that are trained as spiking ones, whose backward goes over time; got {self.chunk}")
         if len(self.epochs) not in (1, 2) or len(self.lr) != len(self.epochs):
             raise ValueError(f"epochs and lr need a number for each of one or two stages, got epochs {self.epochs} and lr {self.lr}")
         if self.channel_num is not None and len(self.epochs) == 1 and self.activation not in FINE:
@@ -241,7 +244,9 @@ class Training:
     def planned(self, most):
         """The memory that it takes. most: bytes, or None."""
         s, image = self.settings, self.data.test[0][0][None]
-        return memory_plan.plan(self.net, image, min(s.batch_size, len(self.data.train)), s.optimiser, AMP[s.amp], self.device, most)
+        return memory_plan.plan(
+            self.net, image, min(s.batch_size, len(self.data.train)), s.optimiser, AMP[s.amp], self.device, most, s.chunk
+        )
 
     # ---- the folder
 
@@ -351,7 +356,7 @@ class Training:
         spreads = [float((t.max() - t.min()) / t.min()) for t in thresholds]
         return dict(
             stage=self.stage + 1, epoch=self.epoch, lr=lr, loss=float(total) / seen, train_accuracy=100 * float(correct) / seen,
-            test_accuracy=accuracy(self.net, self.data.test, self.device, min(500, self.settings.batch_size)),
+            test_accuracy=accuracy(self.net, self.data.test, self.device, min(500, self.settings.batch_size), self.loss.logits),
             negative_thresholds=sum(int((t <= 0).sum()) for t in thresholds),
             theta_spread_max=max(spreads, default=0.0), seconds=time.perf_counter() - began,
         )  # fmt: skip
@@ -377,12 +382,13 @@ class Training:
 
 
 @torch.no_grad()
-def accuracy(net, data, device, batch_size=500):
-    """Top-1 accuracy in %. A training gives its own batch size, so that no more memory is taken."""
+def accuracy(net, data, device, batch_size=500, logits=None):
+    """Top-1 accuracy in %. A training gives its own batch size, so that no more memory is taken. logits: (net, images) -> logits, if not net's own."""
+    logits = logits or (lambda net, x: net(x))
     net.eval()
     right = seen = 0
     for x, y in DataLoader(data, batch_size):
         with rows_are(torch.arange(seen, seen + len(y))):
-            right += int((net(x.to(device)).argmax(1).cpu() == y).sum())
+            right += int((logits(net, x.to(device)).argmax(1).cpu() == y).sum())
         seen += len(y)
     return 100 * right / len(data)

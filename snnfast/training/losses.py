@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from snnfast import checks
+from snnfast.models.direct import DirectNetwork
+from snnfast.training.through_time import backward_through_time, check_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Loss:
     mixup, cutmix: alpha of the Beta distribution by which pairs of images are mixed, or a part of one is put into another; with both, one of them for
     each batch; 0 for neither.
     votes: outputs are votes summed over the steps, whose share of the steps is compared with 0 and 1.
+    chunk: steps that are in memory at a time, or None for all; batch norms then take the statistics of each chunk (`backward_through_time`).
     """
 
     classes: int
@@ -31,6 +34,7 @@ class Loss:
     cutmix: float = 0.0
     tet: float | None = None
     votes: bool = False
+    chunk: int | None = None
 
     def check(self, net: torch.nn.Module) -> None:
         """Refuses what `net` has no outputs for."""
@@ -48,6 +52,12 @@ class Loss:
             )
         if self.tet is not None and not callable(getattr(net, "logits", None)):
             raise ValueError("tet is of networks that are trained as spiking ones, which have outputs at every step")
+        if self.chunk is not None:
+            checks.integer("chunk", self.chunk)
+            if not isinstance(net, DirectNetwork):
+                raise ValueError(f"chunk is of a snnfast.models.DirectNetwork, whose steps are known; got {type(net).__name__}")
+            if self.chunk < net.T:
+                check_layers(net, "chunk")
         if self.tet is not None and self.votes:
             raise ValueError("tet is of outputs of a last layer, and this network's are votes")
 
@@ -65,14 +75,25 @@ class Loss:
         make: Callable = v2.MixUp if kind == "mixup" else v2.CutMix
         return make(alpha=float(getattr(self, kind)), num_classes=self.classes)(x, y)
 
+    def _steps(self, net, x):
+        """The outputs of all steps, [T, B, classes]."""
+        return net.logits(x) if self.chunk is None else backward_through_time(net, x, chunk=self.chunk, batch_norm="chunk")
+
+    def logits(self, net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the network answers, [B, classes], in as much memory as the loss takes."""
+        if self.chunk is None:
+            return net(x)
+        steps = self._steps(net, x)
+        return steps.sum(0) if net.sums else steps.mean(0)
+
     def __call__(self, net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(the loss, logits [B, classes]) of images and labels; y: classes [B], or their shares [B, classes]."""
         if self.votes:
-            votes, T = net(x), checks.steps("T", net.T)
+            votes, T = self.logits(net, x), checks.steps("T", net.T)
             return F.mse_loss(votes / T, y if y.is_floating_point() else F.one_hot(y, self.classes).to(votes.dtype)), votes
         if self.tet is None:
-            logits = net(x)
+            logits = self.logits(net, x)
             return F.cross_entropy(logits, y, label_smoothing=self.smoothing), logits
-        steps = net.logits(x)  # type: ignore[operator]  # [T, B, classes]
+        steps = self._steps(net, x)  # [T, B, classes]
         over = F.cross_entropy(steps.flatten(0, 1), y.repeat(len(steps), *[1] * (y.dim() - 1)), label_smoothing=self.smoothing)
         return (1 - self.tet) * over + self.tet * F.mse_loss(steps, torch.ones_like(steps)), steps.mean(0)

@@ -12,6 +12,7 @@ import dataclasses
 import torch
 from torch.nn import functional as F
 
+from snnfast.ops.carried import Tape, carrying
 from snnfast.system import memory
 from snnfast.training.optimisers import STATES
 
@@ -50,10 +51,10 @@ class TrainingPlan:
         )
 
 
-def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None) -> TrainingPlan:
+def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None, chunk=None) -> TrainingPlan:
     """The plan of a training on `device`. image: one of its images [1, ...]. amp: the dtype of autocast, or None. budget: bytes of the process, or
-    None. The network stays as it is, and so do random numbers."""
-    few, many = (_kept(net, image, B, amp, device) for B in FEW)
+    None. chunk: steps of a DirectNetwork that are in memory at a time, or None. The network stays as it is, and so do random numbers."""
+    few, many = (_kept(net, image, B, amp, device, chunk) for B in FEW)
     gaps = GAPS["cuda" if torch.device(device).type == "cuda" else "cpu"]
     each, largest = (gaps * max(0, (b - a) / (FEW[1] - FEW[0])) for a, b in zip(few, many))
     constant = max(0, gaps * few[0] - FEW[0] * each)
@@ -72,9 +73,11 @@ def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None
     return TrainingPlan(batch, sum(parts.values()), budget, most, parts)
 
 
-def _kept(net, image, B, amp, device):
+def _kept(net, image, B, amp, device, chunk):
     """(bytes that a step on B images keeps for its backward, beside the weights; those of the largest)."""
-    twin = copy.deepcopy(net).to(device).train()
+    twin, boundaries = copy.deepcopy(net).to(device).train(), 0
+    if chunk is not None and chunk < net.T:
+        twin.T, boundaries = chunk, -(-net.T // chunk)
     own = {t.untyped_storage().data_ptr() for t in (*twin.parameters(), *twin.buffers())}
     found: dict[int, int] = {}
 
@@ -87,8 +90,10 @@ def _kept(net, image, B, amp, device):
     x = image.expand(B, *image.shape[1:]).to(device).clone()
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        with torch.autocast(torch.device(device).type, amp, enabled=amp is not None):
+        tape = Tape(None)  # what is carried from chunk to chunk
+        with torch.autocast(torch.device(device).type, amp, enabled=amp is not None), carrying(tape if boundaries else None):
             y = twin(x)
             loss = F.cross_entropy(y, y.new_zeros(B, dtype=torch.long))
     del loss
-    return sum(found.values()), max(found.values(), default=0)
+    states = boundaries * sum(t.nbytes for state in tape.after for t in state if t is not None)
+    return sum(found.values()) + states, max(found.values(), default=0)

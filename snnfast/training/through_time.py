@@ -80,7 +80,7 @@ def backward_through_time(
         checks.integer("states", states)
     if chunk == T:
         return _output(call(x.expand(T, *x.shape) if constant and not isinstance(net, DirectNetwork) else x, T), T)
-    _check_layers(net, batch_norm)
+    check_layers(net, batch_norm)
     parameters = [p for p in net.parameters() if p.requires_grad]
     run = Run(net, call, constant, T, chunk, states)
     if net not in _tried and all(norm.running_mean is not None for norm in run.norms):
@@ -108,7 +108,7 @@ def _call(net, x, T):
     return lambda part, t: net(part), x, False, x.size(0)
 
 
-def _check_layers(net, batch_norm):
+def check_layers(net, batch_norm):
     """Refuses layers that take all steps together."""
     for name, m in net.named_modules():
         name = name or "net"

@@ -131,6 +131,38 @@ def test_a_training_that_was_stopped_is_the_same(tmp_path):
         loop.train(settings(tet=None), data, tmp_path / "parts", resume=True)
 
 
+def test_steps_in_chunks(tmp_path):
+    """A chunk of all steps changes nothing; a shorter one trains by the statistics of each chunk, which the log and the file are of."""
+    data = few()
+    whole, same = (loop.train(settings(chunk=chunk), data, tmp_path / f"{chunk}") for chunk in (None, 2))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), same.state_dict().values()))
+    plans = []
+    net = loop.train(settings(options=dict(depth=1, dim=32, heads=4, T=6), chunk=2), data, tmp_path / "six", on_plan=plans.append)
+    log = [json.loads(line) for line in (tmp_path / "six/log.jsonl").read_text().splitlines()]
+    assert (
+        net.T == 6 and log[1]["loss"] < log[0]["loss"]
+    )
+    assert log[-1]["test_accuracy"] == loop.accuracy(net, data.test, "cpu", 32)
+
+
+@pytest.mark.parametrize(("loss", "name", "options"), [
+    (dict(), "csnn_cifar10", dict(channels=(4, 4, 4), hidden=8)), (dict(tet=0.3), "csnn_cifar10", dict(channels=(4, 4, 4), hidden=8)),
+    (dict(votes=True), "plif_mnist", dict(in_channels=3)),
+])  # fmt: skip
+def test_losses_in_chunks(loss, name, options):
+    torch.manual_seed(0)
+    net = getattr(snnfast.models, name)(T=6, **options).double().eval()
+    size = 28 if name == "plif_mnist" else 32
+    x, y, found = torch.rand(3, 3, size, size, dtype=torch.float64), torch.tensor([1, 2, 3]), []
+    for chunk in (None, 2):
+        net.zero_grad()
+        value, logits = Loss(10, chunk=chunk, **loss)(net, x, y)
+        value.backward()
+        found.append((value.detach(), logits.detach(), *(p.grad for p in net.parameters() if p.grad is not None)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-12 * float(a.abs().max()))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -141,6 +173,7 @@ def test_a_training_that_was_stopped_is_the_same(tmp_path):
         (dict(tet=1.5), "tet must be"),
         (dict(mixup=-1.0), "mixup must be >= 0, got -1.0"),
         (dict(smoothing=2.0), "smoothing must be"),
+        (dict(chunk=0), "chunk must be >= 1, got 0"),
         (dict(arch="sew_dvs_gesture", options={}), "sew_dvs_gesture takes frames of events, and the data are images"),
         (dict(arch="plif_cifar10", options={}, votes=True, tet=None, smoothing=0.1), "smoothing is of a cross-entropy"),
         (dict(arch="plif_cifar10", options={}, votes=True), "tet is of outputs of a last layer, and this network's are votes"),
@@ -179,6 +212,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
         (["--arch", "vgg11", "--recipe", "authors"], "vgg11 has quantised activations: --recipe authors is of others"),
         (["--arch", "sdt_cifar", "--width", "2"], "--width is of networks with quantised activations"),
         (["--arch", "sdt_cifar", "--depth", "1", "2"], "depth must be an int, got list"),
+        (["--arch", "vgg11", "--chunk", "2"], "chunk is of networks that are trained as spiking ones"),
         (["--arch", "vgg11", "--tet", "0.1"], "tet is of networks that are trained as spiking ones"),
         (["--arch", "sdt_cifar", "--T", "0"], "T must be >= 1, got 0"),
         (["--model", "mine:net", "--recipe", "authors", "--T", "0"], "T must be >= 1, got 0"),
