@@ -383,7 +383,7 @@ class Training:
 
 @torch.no_grad()
 def accuracy(net, data, device, batch_size=500, logits=None):
-    """Top-1 accuracy in %. A training gives its own batch size, so that no more memory is taken. logits: (net, images) -> logits, if not net's own."""
+    """Top-1 accuracy in %. A training gives its own batch size, so that no more memory is taken. logits: of (net, images), net(images) by default."""
     logits = logits or (lambda net, x: net(x))
     net.eval()
     right = seen = 0

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
 from snnfast import checks
 from snnfast.checks import resolved
 from snnfast.models.direct import DirectNetwork, SharedDropout
-from snnfast.nn.neurons import IF
 from snnfast.ops import carried
+from snnfast.training.boundaries import Held, States, Surroundings, detached, differentiable
 
 _tried: weakref.WeakSet = weakref.WeakSet()  # networks that gave the same in one piece and in two
 _AT_MOST = 0.05  # share by which outputs may differ where rounding moved a spike
@@ -204,23 +204,6 @@ class Run:
         return stack
 
 
-class Held:
-    """The states that layers hold themselves: SpikingJelly's memories, and `IF(carry=True)`."""
-
-    def __init__(self, net):
-        self.layers = [m for m in net.modules() if isinstance(getattr(m, "_memories", None), dict) or (isinstance(m, IF) and m.carry)]
-
-    def take(self):
-        return [m.state if isinstance(m, IF) else dict(m._memories) for m in self.layers]
-
-    def put(self, states):
-        for m, state in zip(self.layers, states):
-            if isinstance(m, IF):
-                m.state = state
-            else:
-                m._memories.update(state)
-
-
 @contextlib.contextmanager
 def _settled(net, device):
     """A network that draws nothing and counts nothing, for as long as it is tried; then as it was."""
@@ -246,77 +229,10 @@ def differ(a, b):
     return bool((a - b).abs().sum() > _AT_MOST * torch.maximum(a.abs(), b.abs()).sum())
 
 
-def _detached(state):
-    """A state without its graph."""
-    leaves, form = tree_flatten(state)
-    return tree_unflatten([t.detach() if isinstance(t, Tensor) else t for t in leaves], form)
-
-
-class States:
-    """States at boundaries of chunks, by the number of the chunk behind.
-
-    most: how many. Their tensors lie in one piece of memory: one by one, between the values of chunks that come and go, they would leave gaps.
-    """
-
-    def __init__(self, most):
-        self.most, self.at, self.rows = most, {}, None
-
-    def put(self, i, state):
-        leaves, form = tree_flatten(state)
-        tensors = [t for t in leaves if isinstance(t, Tensor)]
-        if not self.at or not tensors:  # the first is at rest, or the caller's own
-            self.at[i] = state
-            return
-        if self.rows is None:
-            self.rows = [t.new_empty((self.most, *t.shape)) for t in tensors]
-        if [(t.shape, t.dtype) for t in tensors] != [(row.shape[1:], row.dtype) for row in self.rows]:
-            raise ValueError("the states of net's neurons change their shape or dtype with time, and cannot be carried")
-        place, rows = len(self.at) % self.most, iter(self.rows)
-        self.at[i] = tree_unflatten([next(rows)[place].copy_(t) if isinstance(t, Tensor) else t for t in leaves], form)
-
-
-def _differentiable(state):
-    """(a state whose floating numbers have gradients, those tensors)."""
-    leaves, form = tree_flatten(state)
-    leaves = [t.detach().requires_grad_(t.is_floating_point()) if isinstance(t, Tensor) else t for t in leaves]
-    return tree_unflatten(leaves, form), [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
-
-
-class _Surroundings:
-    """What a chunk finds around it, so that its second run is like its first: random numbers, autocast."""
-
-    def __init__(self, device):
-        self.device = device
-        self.cast = dict(
-            device_type=device.type, enabled=torch.is_autocast_enabled(device.type), dtype=torch.get_autocast_dtype(device.type),
-            cache_enabled=torch.is_autocast_cache_enabled(),
-        )  # fmt: skip
-        self.rng = [self._now()]
-
-    def _now(self):
-        return torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-
-    def note(self):
-        """After each chunk. One that draws nothing keeps nothing more."""
-        now, last = self._now(), self.rng[-1]
-        same = all(a is None or torch.equal(a, b) for a, b in zip(now, last))
-        self.rng.append(last if same else now)
-
-    @contextlib.contextmanager
-    def again(self, i):
-        """For chunk i."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), torch.autocast(**self.cast):
-            cpu, cuda = self.rng[i]
-            torch.set_rng_state(cpu)
-            if cuda is not None:
-                torch.cuda.set_rng_state(cuda, self.device)
-            yield
-
-
 class _ThroughTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, x, *parameters):
-        around, kept, out = _Surroundings(x.device), States(-(-run.many // run.every)), []
+        around, kept, out = Surroundings(x.device), States(-(-run.many // run.every)), []
         before = (None, Held(run.net).take())
         if any(isinstance(t, Tensor) and t.requires_grad for t in tree_flatten(before)[0]):
             raise ValueError("a layer's memory has a graph from an earlier call: reset the network's states first, or detach them")
@@ -325,7 +241,7 @@ class _ThroughTime(torch.autograd.Function):
                 kept.put(i, before)
             y, state = run.chunk_of(x, i, before)
             out.append(y)
-            before = _detached(state)
+            before = detached(state)
             around.note()
         y = torch.cat(out)
         ctx.run, ctx.around, ctx.kept = run, around, kept
@@ -347,7 +263,7 @@ class _ThroughTime(torch.autograd.Function):
                     states.put(first, ctx.kept.at[first])
                     for i in range(first, last - 1):
                         with torch.no_grad(), ctx.around.again(i):
-                            states.put(i + 1, _detached(run.chunk_of(x, i, states.at[i])[1]))
+                            states.put(i + 1, detached(run.chunk_of(x, i, states.at[i])[1]))
                     for i in range(last - 1, first - 1, -1):
                         with torch.enable_grad(), ctx.around.again(i):
                             adjoint.chunk(i, states.at.pop(i), y, dy)
@@ -372,7 +288,7 @@ class _Adjoint:
     def chunk(self, i, before, y, dy):
         """Chunk i once more, and its gradients."""
         run, cut = self.run, slice(self.run.cuts[i], self.run.cuts[i + 1])
-        before, begins = _differentiable(before)
+        before, begins = differentiable(before)
         part = run.part(self.x, i).detach().requires_grad_(self.dx is not None)
         again, state = run.steps(part, cut.stop - cut.start, before)
         if differ(again.detach(), y[cut]):
