@@ -139,9 +139,7 @@ def test_steps_in_chunks(tmp_path):
     plans = []
     net = loop.train(settings(options=dict(depth=1, dim=32, heads=4, T=6), chunk=2), data, tmp_path / "six", on_plan=plans.append)
     log = [json.loads(line) for line in (tmp_path / "six/log.jsonl").read_text().splitlines()]
-    assert (
-        net.T == 6 and log[1]["loss"] < log[0]["loss"]
-    )
+    assert net.T == 6 and log[1]["loss"] < log[0]["loss"]
     assert log[-1]["test_accuracy"] == loop.accuracy(net, data.test, "cpu", 32)
 
 
