@@ -91,9 +91,17 @@ def compare(known, identity, path):
 
 
 def _batches(db, path):
+    found: list = []
+    seen: set = set()
     try:
         with contextlib.closing(db.execute("SELECT record, facts, seconds FROM batches ORDER BY id")) as rows:
-            return [_batch(*row) for row in rows]
+            for row in rows:
+                found.append(_batch(*row))
+                images = found[-1][0]["index"].tolist()
+                if not seen.isdisjoint(images):  # no run takes an image twice: a batch was copied, perhaps a million times
+                    raise ValueError(f"it holds image {min(seen.intersection(images))} twice")
+                seen.update(images)
+        return found
     except (ValueError, RecursionError) as error:  # of JSON too
         raise damaged(path, error) from None
 

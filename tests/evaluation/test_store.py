@@ -50,7 +50,7 @@ def test_half_a_write_is_taken_back_by_a_reader(killed):
 
 def test_half_a_write_is_taken_back_by_the_next_writer(killed):
     again = progress_file.Store(progress_file.file_of(killed), {"a": 1})
-    again.put(RECORD, {"k": 3}, 0.25)
+    again.put(RECORD | {"index": np.arange(3, 6)}, {"k": 3}, 0.25)
     assert [facts for _, facts, _ in again.batches()] == [{"k": 2}, {"k": 3}]
     again.close()
     assert len(progress_file.records_in(killed)) == 2
@@ -87,6 +87,8 @@ def objects():
 
 RECURSIVE = """CREATE VIEW batches AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n)
     SELECT id, x'' record, '{}' facts, 0 seconds FROM n"""
+COPIES = """INSERT INTO batches (record, facts, seconds) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+    SELECT record, facts, seconds FROM n, (SELECT * FROM batches WHERE id = 7)"""
 DAMAGE = {
     "cut at 70 %": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10]),
     "cut at 99 %": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 99 // 100]),
@@ -103,6 +105,7 @@ DAMAGE = {
     "no seconds": lambda path: changed(path, "UPDATE batches SET seconds = NULL"),
     "no identity": lambda path: changed(path, "UPDATE run SET identity = 'null'"),
     "a trigger": lambda path: changed(path, "CREATE TRIGGER t AFTER INSERT ON batches BEGIN DELETE FROM run; END"),
+    "a batch copied 30,000 times": lambda path: changed(path, COPIES),
     "a view without end": lambda path: (changed(path, "DROP TABLE batches"), changed(path, RECURSIVE)),
 }
 
@@ -111,8 +114,8 @@ DAMAGE = {
 def test_a_damaged_file_is_refused_in_one_line(damage, tmp_path):
     path = progress_file.file_of(tmp_path)
     begun = progress_file.Store(path, {"a": 1})
-    for _ in range(40):  # pages enough that every cut hits one
-        begun.put({"index": np.arange(300), "label": np.random.default_rng(0).integers(0, 99, 300)}, {"k": 2}, 0.5)
+    for i in range(40):  # pages enough that every cut hits one
+        begun.put({"index": np.arange(300 * i, 300 * (i + 1)), "label": np.random.default_rng(0).integers(0, 99, 300)}, {"k": 2}, 0.5)
     begun.close()
     DAMAGE[damage](path)
     began = time.monotonic()

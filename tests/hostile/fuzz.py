@@ -3,8 +3,9 @@
     python tests/hostile/fuzz.py [--seconds 240] [--seed N] [--only ops|files]
 
 Every case has a seed of its own, which stands in the message of a failure and, with the damaged file, in build/hostile/; `--only ... --seed N` begins
-with that case again. Ops: any rule, size, dtype and instruction set, infinities and NaN among the numbers; results and gradients are compared bit for
-bit. Files: bytes flipped, cut, doubled and spliced; a reader may refuse with ValueError or read, in seconds, and nothing else.
+with that case again. The case that runs stands there too, in running.json: one that ends the process is known afterwards. Ops: any rule, size, dtype
+and instruction set, infinities and NaN among the numbers; results and gradients are compared bit for bit. Files: bytes flipped, cut, doubled and
+spliced; a reader may refuse with ValueError or read, in seconds, and nothing else.
 """
 
 import argparse
@@ -118,7 +119,6 @@ def a_file(seed, folder, readers):
             readers[name](path)
         assert time.process_time() - began < SECONDS, f"took {time.process_time() - began:.0f} s"
     except Exception as error:
-        FOUND.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, FOUND / f"{seed}-{name}")
         raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
 
@@ -131,6 +131,9 @@ def main(argv=None):
     args = p.parse_args(argv)
     first = int(time.time()) if args.seed is None else args.seed
     failed = 0
+    FOUND.mkdir(parents=True, exist_ok=True)
+    if (FOUND / "running.json").exists():
+        print(f"the last run was ended inside a case: {(FOUND / 'running.json').read_text().strip()}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         readers = originals(folder)
@@ -140,6 +143,7 @@ def main(argv=None):
                 continue
             until, seed = time.monotonic() + args.seconds / (1 if args.only else 2), first
             while time.monotonic() < until and failed < 5:
+                (FOUND / "running.json").write_text(json.dumps(dict(kind=kind, seed=seed)) + "\n")
                 try:
                     run(seed)
                 except Exception as error:
@@ -147,10 +151,10 @@ def main(argv=None):
                     print(f"FAILED: --only {kind} --seed {seed}: {error}", flush=True)
                     if not isinstance(error, AssertionError):
                         traceback.print_exc()
-                    FOUND.mkdir(parents=True, exist_ok=True)
                     (FOUND / f"{seed}-{kind}.json").write_text(json.dumps(dict(kind=kind, seed=seed, error=str(error))) + "\n")
                 seed += 1
             print(f"{kind}: {seed - first} cases from seed {first} on", flush=True)
+    (FOUND / "running.json").unlink(missing_ok=True)
     return 1 if failed else 0
 
 

@@ -1,6 +1,8 @@
 """A few seconds of what `make test-hostile` does for minutes."""
 
 import contextlib
+import json
+import signal
 import subprocess
 import sys
 import types
@@ -27,6 +29,23 @@ def test_a_failure_is_told_with_its_seed(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "FAILED: --only files --seed 7: x.pt: ZeroDivisionError" in out
     assert (tmp_path / "7-x.pt").read_bytes() == b"\x00" * 10 and (tmp_path / "7-files.json").exists()
+
+
+def test_a_case_that_ends_the_process_is_known_afterwards(tmp_path, monkeypatch, capsys):
+    program = "import os, signal, sys; sys.path.insert(0, sys.argv[1]); import pathlib, fuzz; fuzz.FOUND = pathlib.Path(sys.argv[2])\n"
+    program += "fuzz.an_op = lambda seed: os.kill(os.getpid(), signal.SIGSEGV) if seed == 9 else None\n"
+    program += "fuzz.originals = lambda folder: {}\nfuzz.main(['--seconds', '60', '--seed', '7', '--only', 'ops'])"
+    ended = subprocess.run([sys.executable, "-c", program, FUZZ.parent, tmp_path], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGSEGV, ended.stderr[-2000:]
+    assert json.loads((tmp_path / "running.json").read_text()) == dict(kind="ops", seed=9)
+    monkeypatch.syspath_prepend(str(FUZZ.parent))
+    import fuzz
+
+    monkeypatch.setattr(fuzz, "FOUND", tmp_path)
+    monkeypatch.setattr(fuzz, "originals", lambda folder: {})
+    assert fuzz.main(["--seconds", "0", "--only", "ops"]) == 0
+    assert 'the last run was ended inside a case: {"kind": "ops", "seed": 9}' in capsys.readouterr().out
+    assert not (tmp_path / "running.json").exists()
 
 
 def test_guided_inputs_reach_the_readers(tmp_path, monkeypatch):
