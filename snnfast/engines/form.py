@@ -32,7 +32,7 @@ def allocate(x, T, spikes, signed):
 
 def count_like(x, theta, k):
     """An empty [N] for the count between calls."""
-    return x.new_empty((x.size(1),), dtype=theta.dtype if remembers(k) else torch.int32)
+    return x.new_empty(x.size(1), dtype=theta.dtype if remembers(k) else torch.int32)
 
 
 def kept_shape(T, N, every, gates):

@@ -106,9 +106,18 @@ def _is_dense(shape, strides):
     return True
 
 
-def layout_of(t, skip=0):
-    """The layout of t without its first `skip` axes."""
-    return Layout(t.shape[skip:], t.stride()[skip:], t.is_contiguous())
+def layout_of(t, skip=0, plain=False):
+    """The layout of t without its first `skip` axes. plain: nothing traces it, so that its sizes are numbers."""
+    as_shaped = t.is_contiguous()
+    if plain and as_shaped:
+        return _as_shaped(t.shape[skip:])
+    return Layout(t.shape[skip:], t.stride()[skip:], as_shaped)
+
+
+@functools.lru_cache(256)
+def _as_shaped(shape):
+    """The layout of what lies as its shape says, made once."""
+    return Layout(shape, (), True)
 
 
 def accumulator(dtype):

@@ -127,18 +127,20 @@ class Neuron:
 
     def __call__(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
         """Runs the neuron; the arguments are those of `snnfast.iaf`, `rule` a Rule of the equation; theta is a tuple where it has more parameters."""
-        rest, tape = dict(T=T, spikes=spikes, mask=mask, out=out, state_out=state_out), carried.active()
+        tape = carried.active()
         if tape is None:
-            return self._run(x, theta, v0, rule, state=state, **rest)
+            return self._run(x, theta, v0, rule, T, spikes, mask, state, out, state_out)
         counted = self.eq.gates(rule) or remembers(rule)
-        return tape.through(lambda begin: self._run(x, theta, v0, rule, state=begin, **rest), IAFState, self.stem, counted, state)
+        run = lambda begin: self._run(x, theta, v0, rule, T, spikes, mask, begin, out, state_out)  # noqa: E731
+        return tape.through(run, IAFState, self.stem, counted, state)
 
-    def _run(self, x, theta, v0, rule, *, T, spikes, mask, state, out, state_out):
+    def _run(self, x, theta, v0, rule, T, spikes, mask, state, out, state_out):
         x, T = steps_of(x, T)
         checks.choice("spikes", spikes, form.SPIKES)
         if spikes == "count" and remembers(rule):
             raise ValueError("spikes='count' needs whole counts, which memory=True replaces by a float memory")
-        layout, plain = layout_of(x, skip=1), library.is_plain()
+        plain = library.is_plain()
+        layout = layout_of(x, 1, plain)
         if len(self.eq.parameters) == 1:
             th, inner = threshold(self.eq.parameters[0], theta, x, layout, plain)
         else:
@@ -165,7 +167,8 @@ class Neuron:
         kind, numbers = form.SPIKES.index(spikes), (self.eq.numbers.packed if plain else self.eq.numbers.pack)(rule)
         # With results allocated here a small launch takes three quarters of the time; a large one wants the op's, which lie on huge pages.
         if not grad and T * layout.N <= SMALL and plain and library.are_plain(rows, th, v, count, mask):
-            s, ends = form.allocate(rows, T, spikes, signed(rule)), (th.new_empty((layout.N,)), form.count_like(rows, th, rule))
+            s = torch.empty_like(rows) if spikes == "scaled" and T == rows.size(0) else form.allocate(rows, T, spikes, signed(rule))
+            ends = th.new_empty(layout.N), form.count_like(rows, th, rule)
             self.out(rows, th, v, count, mask, s, *ends, T, inner, v0, kind, numbers)
             v, count = ends
         else:
