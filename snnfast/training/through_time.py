@@ -6,22 +6,20 @@ backward   from the last chunk: its steps once more, with a graph, from the kept
 
 import contextlib
 import math
-import weakref
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_flatten
+from torch.nn.utils import parametrize
 
 from snnfast import checks
 from snnfast.checks import resolved
 from snnfast.models.direct import DirectNetwork, SharedDropout
 from snnfast.ops import carried
-from snnfast.training.boundaries import Held, States, Surroundings, detached, differentiable
-
-_tried: weakref.WeakSet = weakref.WeakSet()  # networks that gave the same in one piece and in two
-_AT_MOST = 0.05  # share by which outputs may differ where rounding moved a spike
+from snnfast.training.boundaries import Held, States, Surroundings, detached
+from snnfast.training.chunk_gradients import ChunkGradients
+from snnfast.training.time_trial import check_memories, try_cuts
 
 
 def backward_through_time(
@@ -55,11 +53,16 @@ def backward_through_time(
     Returns:
         [T, B, ...], the output at each step; its backward runs once.
 
+    Before the first call a copy of the network runs a few steps in one piece and in two, in fp64, where outputs and gradients must be the same; where
+    it has no copy in fp64, or draws random numbers, that is less sharp. Hooks of layers see values without a graph, and a chunk's twice: a loss is
+    made of what the call returns.
+
     Raises:
-        ValueError: a batch norm in training, a dropout with one mask for all steps; a network whose outputs depend on how time is cut, which a few
-            steps show before its first run.
-        RuntimeError: in the backward, where the second run of a chunk gives something else than the first: the network holds a state that is not
-            known, or was changed since.
+        ValueError: a batch norm in training, `SharedDropout`, a neuron of SpikingJelly in single-step mode; a network that takes steps together, or
+            holds a state that is not known, as the trial shows; a tensor with a gradient that is none of net's parameters; buffers or an input that
+            the network changes.
+        RuntimeError: in the backward, where the second run of a chunk gives something else than the first, or the network was changed since; a
+            neuron that runs once more while gradients are taken, as in torch.utils.checkpoint.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), snnfast.nn.LIF(2.0), torch.nn.Linear(3, 1))
     >>> x = torch.rand(64, 5, 2)  # 64 steps, 5 samples
@@ -74,43 +77,56 @@ def backward_through_time(
     checks.choice("batch_norm", batch_norm, ("refuse", "chunk"))
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
-    call, x, constant, T = _call(net, x, T)
+    call, constant, T = _call(net, x, T)
     chunk = min(T, max(1, round(math.sqrt(T / 2))) if chunk is None else checks.integer("chunk", chunk))
     if states is not None:
         checks.integer("states", states)
-    if chunk == T:
-        return _output(call(x.expand(T, *x.shape) if constant and not isinstance(net, DirectNetwork) else x, T), T)
+    if isinstance(net, DirectNetwork):
+        if chunk < T:
+            check_layers(net, batch_norm)
+        x = x.transpose(0, 1) if net.frames else net.constant_part(x)
+    if chunk == T or carried.active() is not None:  # in one piece, or in a chunk of another
+        return _output(call(net, x.expand(T, *x.shape) if constant and not isinstance(net, DirectNetwork) else x, T), T)
     check_layers(net, batch_norm)
-    parameters = [p for p in net.parameters() if p.requires_grad]
+    check_memories(Held(net).take())
     run = Run(net, call, constant, T, chunk, states)
-    if net not in _tried and all(norm.running_mean is not None for norm in run.norms):
-        run.compare(x, parameters)
-        _tried.add(net)
-    run.recorded = torch.is_grad_enabled() and (x.requires_grad or bool(parameters))
-    return _ThroughTime.apply(run, x, *parameters)
+    try_cuts(run, x)
+    run.recorded = torch.is_grad_enabled() and (x.requires_grad or bool(run.parameters))
+    return _ThroughTime.apply(run, x, *run.parameters)
 
 
 def _call(net, x, T):
-    """(what runs some steps, its x, whether x is the same at each, how many steps there are)."""
+    """(what runs some steps of a network, whether x is the same at each, how many steps there are)."""
     if isinstance(net, DirectNetwork):
         net.check(x)
         if net.frames:
             if T is not None:
                 raise ValueError(f"T is the number of frames of x, {x.size(1)}; got T = {T}")
-            return lambda part, t: net.last(net.features(part, t)), x.transpose(0, 1), False, x.size(1)
-        return lambda part, t: net.last(net.features(part, t)), net.constant_part(x), True, checks.steps("T", net.T if T is None else T)
+            return lambda net, part, t: net.last(net.features(part, t)), False, x.size(1)
+        return lambda net, part, t: net.last(net.features(part, t)), True, checks.steps("T", net.T if T is None else T)
     if T is not None:
-        return lambda part, t: net(part), x, True, checks.steps("T", T)
+        return lambda net, part, t: net(part), True, checks.steps("T", T)
     if x.dim() == 0 or not x.size(0):
         raise ValueError(
             f"x must be [T, B, ...] with time first and at least one step, got shape {tuple(x.shape)}; one step of x goes with T="
         )
-    return lambda part, t: net(part), x, False, x.size(0)
+    return lambda net, part, t: net(part), False, x.size(0)
 
 
 def check_layers(net, batch_norm):
-    """Refuses layers that take all steps together."""
+    """Refuses layers that take all steps together, or images for steps."""
+    if parametrize._cache_enabled:
+        raise ValueError(
+            "in torch.nn.utils.parametrize.cached() weights are computed once, without a graph: call backward_through_time outside"
+        )
     for name, m in net.named_modules():
+        if name and isinstance(m, DirectNetwork):
+            raise ValueError(f"{name} is a {type(m).__name__}, which takes images and shows them at T steps itself: give it alone, as net")
+        if getattr(m, "step_mode", None) == "s" and isinstance(getattr(m, "_memories", None), dict) and not _stepped(net, name):
+            raise ValueError(
+                f"{name or 'net'} is a {type(m).__name__} in single-step mode, which takes [T, B, ...] for one step: "
+                "spikingjelly.activation_based.functional.set_step_mode(net, 'm')"
+            )
         name = name or "net"
         if isinstance(m, SharedDropout) and m.training and m.p:
             raise ValueError(f"{name} drops the same numbers at all steps: set its p to 0, or chunk to T")
@@ -121,6 +137,15 @@ def check_layers(net, batch_norm):
                 f"{name} is a batch norm that takes the statistics of its batch, and those of all steps are not at hand in a chunk: put it into "
                 "eval(), or give batch_norm='chunk' for the statistics of each chunk, which is another training"
             )
+
+
+def _stepped(net, name):
+    """Whether a layer stands in one of SpikingJelly's containers, which give it step by step."""
+    while name:
+        name = name.rpartition(".")[0]
+        if "Container" in type(net.get_submodule(name)).__name__:
+            return True
+    return False
 
 
 def _output(y, t):
@@ -141,7 +166,28 @@ class Run:
         self.many = len(self.cuts) - 1
         self.every = 1 if states is None else -(-self.many // states)  # chunks from one kept state to the next
         self.norms = [m for m in net.modules() if isinstance(m, _BatchNorm)]
+        self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self.buffers: list = []  # with what they were at the end of the forward
         self.recorded = False
+
+    def of(self, net):
+        """The same of a copy of the network."""
+        return Run(net, self.call, self.constant, self.T, self.chunk, None)
+
+    def note(self):
+        """What the backward must find again. Statistics of batches that are taken anew do not matter."""
+        batch = {id(b) for norm in self.norms if norm.training for b in norm.buffers()}
+        self.buffers = [(b, b._version) for b in self.net.buffers() if id(b) not in batch and not b.is_inference()]
+
+    def check(self):
+        """Refuses a backward through a network that was changed since."""
+        now = [p for p in self.net.parameters() if p.requires_grad]
+        if [id(p) for p in now] != [id(p) for p in self.parameters]:
+            raise RuntimeError("net has other parameters with a gradient than when it ran forward: some were frozen, or swapped, since")
+        if parametrize._cache_enabled:
+            raise RuntimeError("call backward() outside of torch.nn.utils.parametrize.cached(), where weights have no graph")
+        if any(b._version != version for b, version in self.buffers):
+            raise RuntimeError("a buffer of net was modified by an inplace operation since it ran forward")
 
     def part(self, x, i):
         """What the network is given in chunk i."""
@@ -154,46 +200,12 @@ class Run:
         if self.constant and not self.direct:
             part = part.expand(t, *part.shape)
         with carried.carrying(carried.Tape(before[0])) as tape:
-            y = _output(self.call(part, t), t)
+            y = _output(self.call(self.net, part, t), t)
         tape.check()
         return y, (tape.after, held.take())
 
     def chunk_of(self, x, i, before):
         return self.steps(self.part(x, i), self.cuts[i + 1] - self.cuts[i], before)
-
-    def compare(self, x, parameters):
-        """Refuses a network that gives something else when its time is cut, or that learns what is none of its parameters."""
-        t = min(self.T, max(2, min(self.chunk, 4)))
-        part = x.detach() if self.constant else x.detach()[:t]
-        cut = part if self.constant else part[: t // 2], part if self.constant else part[t // 2 :]
-        began = None, Held(self.net).take()
-        try:
-            with _settled(self.net, x.device), torch.enable_grad():
-                whole, _ = self.steps(part, t, began)
-                self._check_leaves(whole, parameters)
-                with torch.no_grad():
-                    first, state = self.steps(cut[0], t // 2, began)
-                    second, _ = self.steps(cut[1], t - t // 2, state)
-        finally:
-            Held(self.net).put(began[1])
-        if differ(whole.detach(), torch.cat((first, second))):
-            raise ValueError(
-                f"the outputs of {t} steps are others than those of {t // 2} and {t - t // 2}: net takes steps together, or holds a state that is "
-                "neither snnfast's nor SpikingJelly's"
-            )
-
-    def _check_leaves(self, y, parameters):
-        """Refuses what has a gradient and is no parameter: it would get none."""
-        known, seen, todo = {id(p) for p in parameters}, set(), [y.grad_fn]
-        while todo:
-            node = todo.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            leaf = getattr(node, "variable", None)
-            if leaf is not None and id(leaf) not in known:
-                raise ValueError(f"net uses a tensor of shape {tuple(leaf.shape)} that has a gradient and is none of its parameters")
-            todo += [following for following, _ in node.next_functions]
 
     def dropped(self):
         """The network while a chunk runs once more: running statistics have taken it in already."""
@@ -204,46 +216,25 @@ class Run:
         return stack
 
 
-@contextlib.contextmanager
-def _settled(net, device):
-    """A network that draws nothing and counts nothing, for as long as it is tried; then as it was."""
-    training = {m: m.training for m in net.modules()}
-    for m in net.modules():
-        if isinstance(m, _BatchNorm) or not list(m.children()):
-            m.training = False
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        for m, was in training.items():
-            m.training = was
-
-
-def differ(a, b):
-    """Whether more differs than where rounding moved a spike."""
-    if a.shape != b.shape:
-        return True
-    if torch.equal(a, b):
-        return False
-    a, b = (torch.nan_to_num(t.double()) for t in (a, b))
-    return bool((a - b).abs().sum() > _AT_MOST * torch.maximum(a.abs(), b.abs()).sum())
-
-
 class _ThroughTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, x, *parameters):
         around, kept, out = Surroundings(x.device), States(-(-run.many // run.every)), []
         before = (None, Held(run.net).take())
-        if any(isinstance(t, Tensor) and t.requires_grad for t in tree_flatten(before)[0]):
-            raise ValueError("a layer's memory has a graph from an earlier call: reset the network's states first, or detach them")
-        for i in range(run.many):
-            if run.recorded and i % run.every == 0:
-                kept.put(i, before)
-            y, state = run.chunk_of(x, i, before)
-            out.append(y)
-            before = detached(state)
-            around.note()
+        began = before[1]
+        try:
+            for i in range(run.many):
+                if run.recorded and i % run.every == 0:
+                    kept.put(i, before)
+                y, state = run.chunk_of(x, i, before)
+                out.append(y)
+                before = detached(state)
+                around.note()
+        except BaseException:
+            Held(run.net).put(began)
+            raise
         y = torch.cat(out)
+        run.note()
         ctx.run, ctx.around, ctx.kept = run, around, kept
         ctx.save_for_backward(x, y, *parameters)
         return y
@@ -254,8 +245,9 @@ class _ThroughTime(torch.autograd.Function):
             raise RuntimeError("backward_through_time is differentiable once: call backward() without create_graph=True")
         x, y, *parameters = ctx.saved_tensors
         run, held = ctx.run, Held(ctx.run.net)
+        run.check()
         left = held.take()
-        adjoint = _Adjoint(run, x, parameters, ctx.needs_input_grad[1], ctx.needs_input_grad[2:])
+        adjoint = ChunkGradients(run, x, parameters, ctx.needs_input_grad[1], ctx.needs_input_grad[2:])
         try:
             with run.dropped():
                 for first in sorted(ctx.kept.at, reverse=True):
@@ -269,50 +261,4 @@ class _ThroughTime(torch.autograd.Function):
                             adjoint.chunk(i, states.at.pop(i), y, dy)
         finally:
             held.put(left)
-        return None, adjoint.dx, *adjoint.sums
-
-
-class _Adjoint:
-    """The gradients as they are summed up, from the last chunk to the first."""
-
-    def __init__(self, run, x, parameters, wants_x, wants):
-        self.run, self.x, self.parameters, self.wants = run, x, [p for p, wanted in zip(parameters, wants) if wanted], wants
-        self.dx = (torch.zeros_like if run.constant else torch.empty_like)(x) if wants_x else None
-        self.of, self.after = [None] * len(self.parameters), None
-
-    @property
-    def sums(self):
-        of = iter(self.of)
-        return [next(of) if wanted else None for wanted in self.wants]
-
-    def chunk(self, i, before, y, dy):
-        """Chunk i once more, and its gradients."""
-        run, cut = self.run, slice(self.run.cuts[i], self.run.cuts[i + 1])
-        before, begins = differentiable(before)
-        part = run.part(self.x, i).detach().requires_grad_(self.dx is not None)
-        again, state = run.steps(part, cut.stop - cut.start, before)
-        if differ(again.detach(), y[cut]):
-            raise RuntimeError(
-                f"steps {cut.start} to {cut.stop} gave something else when they ran again for the backward: net holds a state that is neither "
-                "snnfast's nor SpikingJelly's, or was changed since"
-            )
-        ends = [t for t in tree_flatten(state)[0] if isinstance(t, Tensor) and t.is_floating_point()]
-        after = [None] * len(ends) if self.after is None else self.after
-        pairs = [(t, g) for t, g in zip([again, *ends], [dy[cut], *after]) if g is not None and t.requires_grad]
-        inputs = [*begins, *self.parameters, *([part] if self.dx is not None else [])]
-        found = [None] * len(inputs)
-        if pairs:
-            found = list(torch.autograd.grad([t for t, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True))
-        self.after = found[: len(begins)]
-        for j, gradient in enumerate(found[len(begins) : len(begins) + len(self.parameters)]):
-            if gradient is not None:
-                self.of[j] = gradient if self.of[j] is None else self.of[j].add_(gradient)
-        if self.dx is None:
-            return
-        if run.constant:
-            if found[-1] is not None:
-                self.dx.add_(found[-1])
-        elif found[-1] is None:
-            self.dx[cut].zero_()
-        else:
-            self.dx[cut].copy_(found[-1])
+        return None, adjoint.dx, *adjoint.sums()

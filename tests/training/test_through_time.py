@@ -224,11 +224,11 @@ def test_batch_norm_of_each_chunk():
             torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12 * float(a.abs().max()))
 
 
-def test_dropout_drops_the_same_when_a_chunk_runs_again():
+def test_dropout_drops_the_same_when_a_chunk_runs_again(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.5), snnfast.nn.LIF(2.0, 0.3), nn.Linear(32, 4)).double()
     x = torch.randn(12, 3, 6, dtype=torch.float64)
-    through_time._tried.add(net)  # so that nothing is drawn before
+    monkeypatch.setattr(through_time, "try_cuts", lambda run, x: None)  # so that nothing is drawn before
 
     def seeded(run):
         torch.manual_seed(7)
@@ -271,6 +271,63 @@ def test_fused_batch_norms_run_fused_in_chunks_too():
         torch.testing.assert_close(b, a, rtol=0, atol=1e-4 * float(a.abs().max()))  # fp32 sums of 8 x 2 x 32 x 32 numbers in another order
 
 
+class Shared(nn.Module):
+    """Two parameters that get one gradient, and one whose gradient has no memory of its own; a time loop inside a call of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.a, self.b, self.c = (
+            nn.Linear(6, 5),
+            nn.Parameter(torch.rand(5)),
+            nn.Parameter(torch.rand(5)),
+            nn.Parameter(torch.rand(3)),
+        )
+        self.inner = nn.Sequential(snnfast.nn.LIF(2.0, 0.5, surrogate="atan"), nn.Linear(5, 5))
+
+    def forward(self, x):
+        return snnfast.backward_through_time(self.inner, self.f(x) + (self.a + self.b), chunk=3) * self.c.sum()
+
+
+def test_shared_gradients_hooks_and_calls_inside():
+    torch.manual_seed(0)
+    net, x = Shared().double(), torch.rand(12, 3, 6, dtype=torch.float64)
+    net.f.weight.register_hook(lambda g: g / 2)
+    whole = gradients(net, x, lambda net, x: net.inner(net.f(x) + (net.a + net.b)) * net.c.sum())
+    for chunk in (4, 12):
+        found = gradients(net, x, lambda net, x, chunk=chunk: snnfast.backward_through_time(net, x, chunk=chunk))
+        for a, b in zip(whole, found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12 * float(a.abs().max()))
+
+
+def test_weights_in_half_precision_sum_in_single():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(6, 8), snnfast.nn.LIF(2.0, 0.25, surrogate="atan")).bfloat16(), torch.rand(1024, 2, 6).bfloat16()
+    whole = gradients(net, x, lambda net, x: net(x))
+    found = gradients(net, x, lambda net, x: snnfast.backward_through_time(net, x, chunk=1))
+    for a, b in zip(whole[2:], found[2:], strict=True):
+        assert (a - b).abs().max() <= 2**-6 * a.abs().max()  # each step's product is rounded to bf16
+
+
+class Dropped(nn.Module):
+    """Draws by a function, in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(6, 8)
+
+    def forward(self, x):
+        return snnfast.lif(nn.functional.dropout(self.f(x), 0.3, self.training), 0.2)[0]
+
+
+def test_what_draws_and_what_is_only_looked_at_is_taken():
+    net, x = Dropped().train(), torch.rand(12, 3, 6)
+    snnfast.backward_through_time(net, x, chunk=3).sum().backward()
+    assert net.training and net.f.weight.grad.abs().max() > 0
+    with torch.inference_mode():
+        found = snnfast.backward_through_time(net.eval(), x, chunk=3)
+        assert torch.equal(found, net(x))
+
+
 def test_without_gradients_no_state_is_kept(monkeypatch):
     net, x = made("layers", torch.float32)
     monkeypatch.setattr(through_time.States, "put", lambda *args: pytest.fail("a state was kept"))
@@ -303,7 +360,7 @@ def test_memory_hardly_grows_with_T():
     assert many - few < 40_000, (few, many)  # KiB; 448 more steps of a whole run are 1,300,000
 
 
-def test_the_default_chunk():
+def test_the_default_chunk(monkeypatch):
     seen = []
 
     class Watched(nn.Linear):
@@ -312,6 +369,6 @@ def test_the_default_chunk():
             return super().forward(x)
 
     net = Watched(6, 4)
-    through_time._tried.add(net)
+    monkeypatch.setattr(through_time, "try_cuts", lambda run, x: None)
     snnfast.backward_through_time(net, torch.randn(128, 1, 6))
     assert set(seen) == {round(math.sqrt(64))}
