@@ -80,7 +80,7 @@ def _tried_on(net, run, x, dtype, share, graded):
     for m in net.modules():
         if isinstance(m, (_BatchNorm, _DropoutNd)):
             m.training = False
-    twin, few, many = run.of(net), min(run.T, max(2, min(run.chunk, FEW))), min(run.T, 2 * run.chunk)
+    twin, few, many = run.of(net), min(run.T, max(2, min(run.chunk, FEW))), min(run.T, run.chunk + FEW)
     steps = x.detach() if run.constant else x.detach()[: max(few, many)]
     steps = steps.to(dtype) if steps.dtype != dtype else steps.clone()
     held = tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, Held(net).take())
