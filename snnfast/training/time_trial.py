@@ -113,7 +113,7 @@ class _Trial:
         self.run, self.x, self.began, self.share = run, x, began, share
 
     def _pieces(self, x, *lengths):
-        """(outputs, one after the other; states) of steps that are run in pieces of these lengths."""
+        """The outputs of steps that are run in pieces of these lengths, one after the other."""
         state, out, at = self.began, [], 0
         for length in lengths:
             y, state = self.run.steps(x if self.run.constant else x[at : at + length], length, state)
