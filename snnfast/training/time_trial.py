@@ -17,7 +17,7 @@ FEW = 4  # steps whose gradients are compared
 EXACT = 1e-9  # share by which sums in fp64 may differ
 AT_MOST = 0.05  # and outputs in which rounding may have moved a spike: of less precise copies, and of a chunk that runs again
 
-_passed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # network -> what it was made of when it passed
+_passed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # network -> all that it was made of when it passed
 
 
 def differ(a: Tensor, b: Tensor, share: float = AT_MOST) -> bool:
@@ -46,8 +46,8 @@ def check_leaves(tensors, known):
 
 def try_cuts(run, x):
     """Refuses a network that gives something else when its time is cut; tried once, until it is made of something else."""
-    made_of = torch.is_grad_enabled(), [(name, type(m), m.training) for name, m in run.net.named_modules()]
-    if _passed.get(run.net) == made_of or any(norm.running_mean is None for norm in run.norms):
+    made_of = torch.is_grad_enabled(), tuple((name, type(m), m.training) for name, m in run.net.named_modules())
+    if made_of in _passed.get(run.net, ()) or any(norm.running_mean is None for norm in run.norms):
         return  # a batch norm that never keeps statistics cannot be asked for the same numbers twice
     keep = torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)  # a checkpoint outside does not count what is saved here
     devices = [x.device] if x.device.type == "cuda" else []
@@ -60,7 +60,7 @@ def try_cuts(run, x):
         except (RuntimeError, TypeError):  # code that wants its own dtype
             with _as_it_was(run.net):
                 _tried_on(run.net, run, x, x.dtype, AT_MOST, made_of[0])
-    _passed[run.net] = made_of
+    _passed.setdefault(run.net, set()).add(made_of)
 
 
 def _copied(net):

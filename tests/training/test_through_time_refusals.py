@@ -7,7 +7,7 @@ from torch import nn
 
 import snnfast
 from snnfast.models.direct import SharedDropout
-from snnfast.training import through_time
+from snnfast.training import through_time, time_trial
 
 
 def layers():
@@ -170,6 +170,15 @@ def test_a_network_that_is_made_of_something_else_is_tried_again():
     net.append(InTraining())
     with pytest.raises(ValueError, match="takes steps together"):
         snnfast.backward_through_time(net, x, chunk=5)
+
+
+def test_a_network_is_tried_once_in_each_mode(monkeypatch):
+    net, x, tried = layers(), torch.randn(20, 3, 6), []
+    monkeypatch.setattr(time_trial, "_tried_on", lambda net, *rest: tried.append(net.training))
+    for _ in range(3):
+        snnfast.backward_through_time(net.train(), x, chunk=5)
+        snnfast.backward_through_time(net.eval(), x, chunk=5)
+    assert tried == [True, False]
 
 
 def test_what_was_changed_since_the_forward():
