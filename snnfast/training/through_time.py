@@ -43,7 +43,8 @@ def backward_through_time(
         net: [T, B, ...] -> [T, B, ...], time first, any module whose neurons are snnfast's (ops, `snnfast.nn`, `snnfast.models`) or SpikingJelly's in
             multi-step mode, from whose memories it starts. Everything else in it must treat each step alone. A `DirectNetwork` takes what it always
             takes; what its images are before the first neuron is computed once.
-        x: [T, B, ...]; or, with T, one step [B, ...] that is the same at every step. Of a DirectNetwork: images, or frames [B, T, ...].
+        x: floating numbers [T, B, ...]; or, with T, one step [B, ...] that is the same at every step. Of a DirectNetwork: images, or frames
+            [B, T, ...].
         T: the number of steps of an x that is the same at each; of a DirectNetwork net.T by default.
         chunk: steps that are in memory at a time; by default about the square root of T / 2.
         states: at how many boundaries of chunks states are kept, at most; fewer cost a further run without a graph. Default: at all.
@@ -53,9 +54,10 @@ def backward_through_time(
     Returns:
         [T, B, ...], the output at each step; its backward runs once.
 
-    Before the first call a copy of the network runs a few steps in one piece and in two, in fp64, where outputs and gradients must be the same; where
-    it has no copy in fp64, or draws random numbers, that is less sharp. Hooks of layers see values without a graph, and a chunk's twice: a loss is
-    made of what the call returns.
+    Before the first call a copy of the network runs some steps, a few more than a chunk, in one piece and in two, in fp64, where outputs and
+    gradients must be the same. That is less sharp where it has no copy in fp64, or draws random numbers, for which it is tried in eval(); and a
+    layer of one's own that reaches over more steps than those, such as a long delay, is not seen. Hooks of layers see values without a graph, and a
+    chunk's twice: a loss is made of what the call returns.
 
     Raises:
         ValueError: a batch norm in training, `SharedDropout`, a neuron of SpikingJelly in single-step mode; a network that takes steps together, or

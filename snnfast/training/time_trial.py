@@ -14,10 +14,14 @@ from snnfast.ops import carried
 from snnfast.training.boundaries import Held
 
 FEW = 4  # steps whose gradients are compared
-EXACT = 1e-9  # share by which sums in fp64 may differ
+EXACT = 1e-5  # share by which sums may differ on a copy in fp64, some of whose layers may compute in fp32
 AT_MOST = 0.05  # and outputs in which rounding may have moved a spike: of less precise copies, and of a chunk that runs again
 
 _passed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # network -> all that it was made of when it passed
+
+
+class Refused(ValueError):
+    """What the trial found."""
 
 
 def differ(a: Tensor, b: Tensor, share: float = AT_MOST) -> bool:
@@ -40,34 +44,33 @@ def check_leaves(tensors, known):
         seen.add(node)
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
-            raise ValueError(f"net uses a tensor of shape {tuple(leaf.shape)} that has a gradient and is none of its parameters")
+            raise Refused(f"net uses a tensor of shape {tuple(leaf.shape)} that has a gradient and is none of its parameters")
         todo += [following for following, _ in node.next_functions]
 
 
 def try_cuts(run, x):
     """Refuses a network that gives something else when its time is cut; tried once, until it is made of something else."""
-    made_of = torch.is_grad_enabled(), tuple((name, type(m), m.training) for name, m in run.net.named_modules())
+    made_of = torch.is_grad_enabled(), run.chunk, run.T, tuple((name, type(m), m.training) for name, m in run.net.named_modules())
     if made_of in _passed.get(run.net, ()) or any(norm.running_mean is None for norm in run.norms):
         return  # a batch norm that never keeps statistics cannot be asked for the same numbers twice
     keep = torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)  # a checkpoint outside does not count what is saved here
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.inference_mode(False), torch.random.fork_rng(devices=devices), keep:
-        twin = _copied(run.net)
-        try:
-            if twin is None:
-                raise TypeError("no copy")
-            _tried_on(twin, run, x, torch.float64, EXACT, made_of[0])
-        except (RuntimeError, TypeError):  # code that wants its own dtype
+        told = _tried_in_fp64(run, x, made_of[0])
+        if told is None:
             with _as_it_was(run.net):
-                _tried_on(run.net, run, x, x.dtype, AT_MOST, made_of[0])
-    _passed.setdefault(run.net, set()).add(made_of)
+                told = _tried_on(run.net, run, x, x.dtype, AT_MOST, made_of[0])
+    if told:
+        _passed.setdefault(run.net, set()).add(made_of)
 
 
-def _copied(net):
-    """A copy in fp64, or None where the network has none."""
+def _tried_in_fp64(run, x, graded):
+    """What `_tried_on` says of a copy in fp64, or None where the network has none, or wants its own dtype."""
     try:
-        return copy.deepcopy(net).double()
-    except Exception:  # of any kind: what is copied are other people's objects
+        return _tried_on(copy.deepcopy(run.net).double(), run, x, torch.float64, EXACT, graded)
+    except Refused:
+        raise
+    except Exception:  # of any kind: what is copied, and run, are other people's objects
         return None
 
 
@@ -88,29 +91,32 @@ def _as_it_was(net):
 
 
 def _tried_on(net, run, x, dtype, share, graded):
+    """Whether it said anything: outputs that are all the same do not. graded: whether gradients are compared too."""
     for m in net.modules():
         if isinstance(m, (_BatchNorm, _DropoutNd)):
             m.training = False
     twin, few, many = run.of(net), min(run.T, max(2, min(run.chunk, FEW))), min(run.T, run.chunk + FEW)
     steps = x.detach() if run.constant else x.detach()[: max(few, many)]
     steps = steps.to(dtype) if steps.dtype != dtype else steps.clone()
-    held = tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, Held(net).take())
+    held = Held(net).take()
+    if net is not run.net:
+        held = tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() else t, held)
     trial = _Trial(twin, steps, (None, held), share)
-    if trial.outputs(few, few // 2) or (many > few and trial.outputs(many, run.chunk)):
-        if not trial.draws(few):
-            trial.refuse(few)
+    if trial.draws(few):
         net.eval()  # what draws in training can be compared without
-        if trial.outputs(few, few // 2):
-            trial.refuse(few)
-    elif graded:
+    trial.outputs(few, few // 2)
+    if many > few:
+        trial.outputs(many, run.chunk)
+    if graded:
         trial.gradients(few)
+    return trial.told
 
 
 class _Trial:
     """A network, some of its steps and the state it starts from."""
 
     def __init__(self, run, x, began, share):
-        self.run, self.x, self.began, self.share = run, x, began, share
+        self.run, self.x, self.began, self.share, self.told = run, x, began, share, False
 
     def _pieces(self, x, *lengths):
         """The outputs of steps that are run in pieces of these lengths, one after the other."""
@@ -128,23 +134,30 @@ class _Trial:
         given = self.x._version
         y = self._pieces(self.x, t)
         if self.x._version != given:
-            raise ValueError("net changes its input in place: it would change x, once more for each run of a chunk")
+            raise Refused("net changes its input in place: it would change x, once more for each run of a chunk")
         for name, b, version in buffers:
             if b._version != version:
-                raise ValueError(
+                raise Refused(
                     f"{name} is a buffer that net changes when it runs: each chunk would change it, and once more in the backward"
                 )
         return y
 
     @torch.no_grad()
     def outputs(self, t, first):
-        """Whether the outputs of t steps are others when they are cut behind the first ones."""
-        return differ(self._whole(t), self._pieces(self.x, first, t - first), self.share)
+        """Refuses outputs of t steps that are others when they are cut behind the first ones."""
+        whole = self._whole(t)
+        self.told = self.told or (whole.numel() > 0 and bool(whole.min() != whole.max()))
+        if differ(whole, self._pieces(self.x, first, t - first), self.share):
+            self.refuse(t, first)
 
     @torch.no_grad()
     def draws(self, t):
         """Whether the network draws random numbers, so that no two runs are alike."""
-        return differ(self._pieces(self.x, t), self._pieces(self.x, t), 0.0)
+        cuda = self.x.device.type == "cuda"
+        states = lambda: [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.x.device)] if cuda else [])]  # noqa: E731
+        before = states()
+        self._whole(t)
+        return not all(map(torch.equal, before, states()))
 
     def gradients(self, t):
         """Refuses gradients that are others when t steps are cut: of a time embedding that starts at 0, for one."""
@@ -164,11 +177,11 @@ class _Trial:
         for a, b in zip(*found):
             off = torch.nan_to_num(a - b).abs()
             if off.numel() and float(off.max()) > self.share * largest:
-                self.refuse(t, "gradients")
+                self.refuse(t, t // 2, "gradients")
 
-    def refuse(self, t, what="outputs"):
-        raise ValueError(
-            f"the {what} of {t} steps are others than those of {t // 2} and {t - t // 2}: net takes steps together, or holds a state that is "
+    def refuse(self, t, first, what="outputs"):
+        raise Refused(
+            f"the {what} of {t} steps are others than those of {first} and {t - first}: net takes steps together, or holds a state that is "
             "neither snnfast's nor SpikingJelly's"
         )
 

@@ -42,3 +42,14 @@ def test_it_is_refused_by_name(name, kind):
     t = made(kind, torch.bool if mask else torch.float32)
     with pytest.raises(TypeError, match=f"{name.split()[-1]} must be a dense tensor, got a {kind.replace('jagged', 'nested')} one"):
         CALLS[name](t)
+
+
+@pytest.mark.parametrize("x", [
+    torch.arange(40.0).unfold(0, 20, 1)[:5] / 40, (torch.arange(300.0) / 300).as_strided((4, 3, 8), (1, 8, 1)), torch.rand(1, 6).t(),
+    torch.rand(5).expand(4, 5), torch.rand(8, 6)[::2],
+], ids=["sliding windows", "overlapping", "transposed", "expanded", "every other step"])  # fmt: skip
+def test_small_calls_take_any_strides(x):
+    with torch.no_grad():
+        for run in (lambda x: snnfast.iaf(x, 0.5), lambda x: snnfast.lif(x, 0.5, 2.0), lambda x: snnfast.plif(x, 0.5, 0.0)):
+            (s, state), (other, end) = run(x), run(x.contiguous().clone())
+            assert torch.equal(s, other) and torch.equal(state.v, end.v) and torch.equal(state.count, end.count)

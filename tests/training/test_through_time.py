@@ -314,26 +314,6 @@ def test_weights_in_half_precision_sum_in_single():
         assert (a - b).abs().max() <= 2**-6 * a.abs().max()  # each step's product is rounded to bf16
 
 
-class Dropped(nn.Module):
-    """Draws by a function, in training alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.f = nn.Linear(6, 8)
-
-    def forward(self, x):
-        return snnfast.lif(nn.functional.dropout(self.f(x), 0.3, self.training), 0.2)[0]
-
-
-def test_what_draws_and_what_is_only_looked_at_is_taken():
-    net, x = Dropped().train(), torch.rand(12, 3, 6)
-    snnfast.backward_through_time(net, x, chunk=3).sum().backward()
-    assert net.training and net.f.weight.grad.abs().max() > 0
-    with torch.inference_mode():
-        found = snnfast.backward_through_time(net.eval(), x, chunk=3)
-        assert alike(found, net(x))
-
-
 def test_without_gradients_no_state_is_kept(monkeypatch):
     net, x = made("layers", torch.float32)
     monkeypatch.setattr(through_time.States, "put", lambda *args: pytest.fail("a state was kept"))

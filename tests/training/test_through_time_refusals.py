@@ -125,7 +125,7 @@ LEAF = torch.ones(4, requires_grad=True)
     (Over(lambda y: y * LEAF), r"uses a tensor of shape \(4,\) that has a gradient and is none of its parameters"),
     (nn.Sequential(nn.Linear(6, 4), SharedDropout(0.5)), "1 drops the same numbers at all steps"),
     (Outside(), "iaf: state comes from outside of the chunk that runs"),
-    (Quiet(), "the outputs of 4 steps are others"),
+    (Quiet(), "the outputs of 9 steps are others than those of 5 and 4"),
     (nn.Sequential(Time(0.0), nn.Linear(6, 4)), "the gradients of 4 steps are others than those of 2 and 2"),
     (nn.Sequential(Time(1e-3), nn.Linear(6, 4)), "the gradients of 4 steps are others"),
     (nn.Sequential(nn.Linear(6, 4), InTraining()), "the outputs of 4 steps are others"),
@@ -174,11 +174,28 @@ def test_a_network_that_is_made_of_something_else_is_tried_again():
 
 def test_a_network_is_tried_once_in_each_mode(monkeypatch):
     net, x, tried = layers(), torch.randn(20, 3, 6), []
-    monkeypatch.setattr(time_trial, "_tried_on", lambda net, *rest: tried.append(net.training))
+    monkeypatch.setattr(time_trial, "_tried_on", lambda net, *rest: tried.append(net.training) or True)
     for _ in range(3):
         snnfast.backward_through_time(net.train(), x, chunk=5)
         snnfast.backward_through_time(net.eval(), x, chunk=5)
     assert tried == [True, False]
+
+
+def test_another_chunk_is_tried_anew():
+    class Delay(nn.Module):
+        def forward(self, x):
+            return torch.cat([torch.zeros_like(x[:7]), x])[: len(x)]
+
+    net, x = nn.Sequential(nn.Linear(6, 4), Delay()), torch.randn(20, 3, 6)
+    snnfast.backward_through_time(net, x, chunk=2)  # reaches over more than is tried
+    with pytest.raises(ValueError, match="takes steps together"):
+        snnfast.backward_through_time(net, x, chunk=5)
+    net = nn.Sequential(snnfast.nn.LIF(2.0, 0.5), Over(lambda y: y / (1e-3 + y.sum(0))))
+    net[1].a = nn.Identity()
+    with torch.no_grad():
+        snnfast.backward_through_time(net, torch.zeros(20, 3, 6), chunk=5)  # silence says nothing
+        with pytest.raises(ValueError, match="takes steps together"):
+            snnfast.backward_through_time(net, torch.rand(20, 3, 6) * 20, chunk=5)
 
 
 def test_what_was_changed_since_the_forward():
