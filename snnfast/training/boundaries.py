@@ -18,6 +18,11 @@ class Held:
     def take(self):
         return [m.state if isinstance(m, IF) else dict(m._memories) for m in self.layers]
 
+    def check(self):
+        """Refuses memories with a graph."""
+        if any(isinstance(t, Tensor) and t.requires_grad for t in tree_flatten(self.take())[0]):
+            raise ValueError("a layer's memory has a graph from an earlier call: reset the network's states first, or detach them")
+
     def put(self, states):
         for m, state in zip(self.layers, states):
             if isinstance(m, IF):
@@ -49,6 +54,11 @@ class States:
         self.at[i] = tree_unflatten([next(rows)[place].copy_(t) if isinstance(t, Tensor) else t for t in leaves], form)
 
 
+def random_state(device):
+    """The states of the generators that code on a device draws from."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
 class Surroundings:
     """What a chunk finds around it, so that its second run is like its first: random numbers, autocast."""
 
@@ -58,25 +68,21 @@ class Surroundings:
             device_type=device.type, enabled=torch.is_autocast_enabled(device.type), dtype=torch.get_autocast_dtype(device.type),
             cache_enabled=torch.is_autocast_cache_enabled(),
         )  # fmt: skip
-        self.rng = [self._now()]
-
-    def _now(self):
-        return torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        self.rng = [random_state(device)]
 
     def note(self):
         """After each chunk. One that draws nothing keeps nothing more."""
-        now, last = self._now(), self.rng[-1]
-        same = all(a is None or torch.equal(a, b) for a, b in zip(now, last))
-        self.rng.append(last if same else now)
+        now, last = random_state(self.device), self.rng[-1]
+        self.rng.append(last if all(map(torch.equal, now, last)) else now)
 
     @contextlib.contextmanager
     def again(self, i):
         """For chunk i."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), torch.autocast(**self.cast):
-            cpu, cuda = self.rng[i]
+            cpu, *cuda = self.rng[i]
             torch.set_rng_state(cpu)
-            if cuda is not None:
-                torch.cuda.set_rng_state(cuda, self.device)
+            for state in cuda:
+                torch.cuda.set_rng_state(state, self.device)
             yield
 
 

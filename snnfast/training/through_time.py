@@ -19,7 +19,7 @@ from snnfast.models.direct import DirectNetwork, SharedDropout
 from snnfast.ops import carried
 from snnfast.training.boundaries import Held, States, Surroundings, detached
 from snnfast.training.chunk_gradients import ChunkGradients
-from snnfast.training.time_trial import check_memories, try_cuts
+from snnfast.training.time_trial import try_cuts
 
 
 def backward_through_time(
@@ -83,14 +83,14 @@ def backward_through_time(
     chunk = min(T, max(1, round(math.sqrt(T / 2))) if chunk is None else checks.integer("chunk", chunk))
     if states is not None:
         checks.integer("states", states)
+    inside = carried.active() is not None
+    if chunk < T and (not inside or isinstance(net, DirectNetwork)):
+        check_layers(net, batch_norm)
     if isinstance(net, DirectNetwork):
-        if chunk < T:
-            check_layers(net, batch_norm)
         x = x.transpose(0, 1) if net.frames else net.constant_part(x)
-    if chunk == T or carried.active() is not None:  # in one piece, or in a chunk of another
-        return _output(call(net, x.expand(T, *x.shape) if constant and not isinstance(net, DirectNetwork) else x, T), T)
-    check_layers(net, batch_norm)
-    check_memories(Held(net).take())
+    if chunk == T or inside:  # in one piece, or in a chunk of another
+        return _output(call(net, x, T), T)
+    Held(net).check()
     run = Run(net, call, constant, T, chunk, states)
     try_cuts(run, x)
     run.recorded = torch.is_grad_enabled() and (x.requires_grad or bool(run.parameters))
@@ -107,7 +107,7 @@ def _call(net, x, T):
             return lambda net, part, t: net.last(net.features(part, t)), False, x.size(1)
         return lambda net, part, t: net.last(net.features(part, t)), True, checks.steps("T", net.T if T is None else T)
     if T is not None:
-        return lambda net, part, t: net(part), True, checks.steps("T", T)
+        return lambda net, part, t: net(part.expand(t, *part.shape)), True, checks.steps("T", T)
     if x.dim() == 0 or not x.size(0):
         raise ValueError(
             f"x must be [T, B, ...] with time first and at least one step, got shape {tuple(x.shape)}; one step of x goes with T="
@@ -163,7 +163,6 @@ class Run:
 
     def __init__(self, net, call, constant, T, chunk, states):
         self.net, self.call, self.constant, self.T, self.chunk = net, call, constant, T, chunk
-        self.direct = isinstance(net, DirectNetwork)
         self.cuts = [*range(0, T, chunk), T]
         self.many = len(self.cuts) - 1
         self.every = 1 if states is None else -(-self.many // states)  # chunks from one kept state to the next
@@ -199,8 +198,6 @@ class Run:
         """(outputs of t steps, the state after them) from the state before: those that the tape carries, None at rest, and those that layers hold."""
         held = Held(self.net)
         held.put(before[1])
-        if self.constant and not self.direct:
-            part = part.expand(t, *part.shape)
         with carried.carrying(carried.Tape(before[0])) as tape:
             y = _output(self.call(self.net, part, t), t)
         tape.check()
@@ -222,8 +219,8 @@ class _ThroughTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, x, *parameters):
         around, kept, out = Surroundings(x.device), States(-(-run.many // run.every)), []
-        before = (None, Held(run.net).take())
-        began = before[1]
+        began = Held(run.net).take()
+        before = None, began
         try:
             for i in range(run.many):
                 if run.recorded and i % run.every == 0:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from snnfast.ops import carried
-from snnfast.training.boundaries import Held
+from snnfast.training.boundaries import Held, random_state
 
 FEW = 4  # steps whose gradients are compared
 EXACT = 1e-5  # share by which sums may differ on a copy in fp64, some of whose layers may compute in fp32
@@ -153,11 +153,9 @@ class _Trial:
     @torch.no_grad()
     def draws(self, t):
         """Whether the network draws random numbers, so that no two runs are alike."""
-        cuda = self.x.device.type == "cuda"
-        states = lambda: [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.x.device)] if cuda else [])]  # noqa: E731
-        before = states()
+        before = random_state(self.x.device)
         self._whole(t)
-        return not all(map(torch.equal, before, states()))
+        return not all(map(torch.equal, before, random_state(self.x.device)))
 
     def gradients(self, t):
         """Refuses gradients that are others when t steps are cut: of a time embedding that starts at 0, for one."""
@@ -184,9 +182,3 @@ class _Trial:
             f"the {what} of {t} steps are others than those of {first} and {t - first}: net takes steps together, or holds a state that is "
             "neither snnfast's nor SpikingJelly's"
         )
-
-
-def check_memories(held):
-    """Refuses memories with a graph."""
-    if any(isinstance(t, Tensor) and t.requires_grad for t in tree_flatten(held)[0]):
-        raise ValueError("a layer's memory has a graph from an earlier call: reset the network's states first, or detach them")
