@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from snnfast import checks, nn
+from snnfast import checks
 from snnfast.conversion import choice, direct, functions, max_pooling, relu_thresholds
 from snnfast.conversion.calibration import Images
 from snnfast.conversion.direct import is_direct
@@ -22,6 +22,7 @@ from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.prepare import doubt, prepared
 from snnfast.graph.rewrite import put_in_place, take_readout
 from snnfast.graph.vocabulary import called, module_of
+from snnfast.nn.over_time import OverTime
 from snnfast.ops.python_neuron import PythonNeuron
 from snnfast.runtime import linear_part
 from snnfast.runtime.network import SpikingNetwork, analog_note
@@ -300,7 +301,7 @@ def _check_rates(gm, clock, per_step):
     for node in gm.graph.nodes:
         if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):
             raise ValueError(f"{called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
-        ours = node in plan.firing or node in plan.summing or isinstance(module_of(gm, node), nn.SpikeMask)
+        ours = node in plan.firing or isinstance(module_of(gm, node), OverTime)
         if node in plan.spiking and not ours and node.op not in ("output", "placeholder"):
             commutes.check(node, gm, plan, per_step)
             if clock.differential:

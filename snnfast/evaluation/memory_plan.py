@@ -18,7 +18,6 @@ from torch import fx
 from snnfast import checks
 from snnfast.graph.outputs import outputs_of
 from snnfast.graph.vocabulary import is_product
-from snnfast.nn.over_time import Pool
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import inputs
 from snnfast.runtime.arena import Slabs, choose
@@ -105,7 +104,7 @@ class Dry:
             self.taken.add(node)
             return torch.empty(numel, dtype=dtype, device=self.device)
 
-        if node in self.plan.summing or node in execution.unspiking:
+        if node in self.plan.over_time or node in execution.unspiking:
             self.taken.add(node)
             self.stepwise.add(node)
         return execution.node(interpreter, node, env, self.plan.per_row, 1, take)
@@ -121,9 +120,9 @@ class Dry:
         self.owner[node] = node if source is None else self.owner[source]
         self.size[node] = 0 if parameter or source is not None else sum(t.nbytes for t in tensors)
         self.elements[node] = sum(t.numel() for t in tensors)
-        if node in self.plan.summing:
+        if node in self.plan.over_time:
             over = [a for a in node.all_input_nodes if a in self.plan.spiking]
-            each = 16 if isinstance(self.gm.get_submodule(node.target), Pool) else tensors[0].element_size()
+            each = self.gm.get_submodule(node.target).bytes_per_element(tensors[0].dtype)
             self.sums[node] = each * (sum(self.elements[a] for a in over) + self.elements[node])
 
     def kind(self, node):
@@ -142,7 +141,7 @@ class Dry:
         """What is taken beside input and output. By a library: copies of both in its own layout, and of the weights."""
         if node in self.plan.firing:  # its level, in a pass of the quantised network
             return 3 * rows * self.size[node]
-        if node in self.plan.summing:  # sums and values of every step
+        if node in self.plan.over_time:  # sums and values of every step
             return rows * self.sums[node]
         if node in self.sparse and not library:
             return rows * self.sparse[node] + SCRATCH * (torch.get_num_threads() if self.device.type == "cpu" else 0)
@@ -164,7 +163,7 @@ class Dry:
         """v and count of every neuron, fp32 (or fp64) and int32; running sums and values of functions over time."""
         each = (12 if self.wide else 8) + self.method.bytes_per_neuron
         own = B * each * sum(self.neurons.values())
-        return own + sum(B * self.sums[node] for node in self.plan.summing)
+        return own + sum(B * self.sums[node] for node in self.plan.over_time)
 
     def chunk(self, B, c):
         """(memory that layers share for spikes, other values and working memory) of one chunk, as `Run.chunk` goes through it."""
@@ -226,7 +225,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
     used = memory.used(dry.device)
 
     def of(B, c):
-        reserve = IDLE[kind] + (Slabs.LEFT if dry.plan.summing and kind == "cpu" else 0)
+        reserve = IDLE[kind] + (Slabs.LEFT if dry.plan.over_time and kind == "cpu" else 0)
         parts = {"in use": used, "reserve": reserve} | dry.parts(B, c, statistics, ann, reads)
         return MemoryPlan(B, c, sum(parts.values()), budget, parts)
 

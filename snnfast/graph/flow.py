@@ -1,4 +1,4 @@
-"""How values flow through a graph: which nodes fire, which keep sums over time, which a spike reaches, and which follow from the image alone."""
+"""How values flow through a graph: which nodes fire, which are layers over time, which a spike reaches, and which follow from the image alone."""
 
 import functools
 
@@ -6,28 +6,29 @@ import torch
 
 from snnfast import nn
 from snnfast.graph.vocabulary import FUNCTION_MODULES, FUNCTIONS, is_function, is_size, module_of
-from snnfast.nn.over_time import Differential, Pool
+from snnfast.nn.over_time import Differential, OverTime
 from snnfast.ops.conv import DTYPES
 
 
 class Plan:
-    """Which nodes of a graph fire, which keep sums over time, which a spike reaches, and which follow from the image alone.
+    """Which nodes of a graph fire, which are layers over time, which a spike reaches, and which follow from the image alone.
 
     poisson: the image itself comes as spikes.
     """
 
     def __init__(self, gm, poisson=False):
-        self.gm, self.firing, self.summing, self.spiking, self.from_image = gm, [], [], set(), set()
+        self.gm, self.firing, self.over_time, self.spiking, self.from_image = gm, [], [], set(), set()
         for node in gm.graph.nodes:
-            if node.op == "call_module" and isinstance(gm.get_submodule(node.target), (Pool, Differential)):
-                self.summing.append(node)
-            fires = node.op == "call_module" and isinstance(gm.get_submodule(node.target), nn.IF)
+            layer = module_of(gm, node)
+            fires = isinstance(layer, nn.IF)
             if fires:
                 self.firing.append(node)
             if node.meta.get("kind") == "size":
                 self.from_image.add(node)
             elif fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
                 self.spiking.add(node)
+                if isinstance(layer, OverTime):
+                    self.over_time.append(node)
             elif node.op == "placeholder" or any(a in self.from_image for a in node.all_input_nodes):
                 self.from_image.add(node)
         self.per_row = self.spiking | self.from_image

@@ -8,9 +8,9 @@ import contextlib
 import threading
 
 import torch
-from torch import nn
 
 from snnfast import checks
+from snnfast.nn.over_time import START, Moment, OverTime, fresh
 from snnfast.nn.random import uniform
 
 LAYERS = 1 << 20  # more than a network has: layers of one seed draw other numbers than those of the next
@@ -29,7 +29,7 @@ def rows_are(numbers):
         _rows.numbers = before
 
 
-class SpikeMask(nn.Module):
+class SpikeMask(OverTime):
     """Masks a share of the spikes: x [B, ...] -> the same shape.
 
     As a layer of a quantised network the rows of x count as images 0, 1, ... (an evaluation says which they are) and the step is 0; in training
@@ -45,6 +45,8 @@ class SpikeMask(nn.Module):
     0.75
     """
 
+    changes = "random masks draw other numbers at every step"
+
     def __init__(self, masking: float, seed: int = 0, layer: int = 0):
         super().__init__()
         self.masking, self.seed, self.layer = (
@@ -57,9 +59,19 @@ class SpikeMask(nn.Module):
         """Where images first, first + 1, ... (or those that a tensor [B] names) keep their spikes at step t: bool [B, ...]."""
         return uniform(shape, self.seed * LAYERS + self.layer, t, first, device) > self.masking
 
-    def over_time(self, x, t, first):
-        """Steps t, t + 1, ... of the images from `first` on: x [steps, B, ...]."""
-        return torch.stack([torch.where(self.kept(step.shape, t + i, first, x.device), step, 0) for i, step in enumerate(x)])
+    def over_time(self, inputs, state, moment: Moment = START):
+        """There is no state: the numbers follow from the step and the image."""
+        (x,) = inputs
+        out = (moment.take or fresh(x.device))(x.numel(), x.dtype).view(x.shape)
+        nothing = x.new_zeros(())
+        for i, step in enumerate(x):
+            torch.where(self.kept(step.shape, moment.t + i, moment.first, x.device), step, nothing, out=out[i])
+        return out, state
+
+    def differentiable(self, inputs, state, moment: Moment = START):
+        (x,) = inputs
+        kept = [self.kept(step.shape, moment.t + i, moment.first, x.device) for i, step in enumerate(x)]
+        return torch.where(torch.stack(kept), x, 0), state
 
     def forward(self, x):
         t = int(torch.randint(1 << 62, ())) if self.training else 0

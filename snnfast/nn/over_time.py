@@ -1,7 +1,10 @@
-"""Layers that keep a running sum over time: a function of values that come step by step, and max pooling.
+"""Layers that compute steps of time from what earlier steps left: the base of all, a function of running sums, and max pooling.
 
 out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t: the outputs of t steps sum to f of the summed inputs
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -20,13 +23,59 @@ def is_silent(*values):
     return all(x.device.type == "cpu" and not x[:1].any() and not x.any() for x in values)  # the first row mostly tells
 
 
-class Differential(torch.nn.Module):
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands, and what it lends to a layer.
+
+    t: number of the first of these steps.  first: number of the first image, or of each image, int [B].  take: gives memory for the result,
+    (numel, dtype) -> a flat tensor; None: the layer's own.  call: calls a layer's function, (function, by_image, inputs) -> its value, where no
+    kernel depends on its rows alone; None: a plain call.
+    """
+
+    t: int = 0
+    first: int | torch.Tensor = 0
+    take: Callable | None = None
+    call: Callable | None = None
+
+
+START = Moment()
+
+
+class OverTime(torch.nn.Module):
+    """A layer of a converted network that is not the same function at every step.
+
+    forward(*inputs) is the layer on values, once. A run calls `over_time`, step after step in whatever chunks; the result does not depend on how
+    time is cut.
+    """
+
+    changes = ""  # why no recorded launch can repeat a chunk, for people
+
+    def bytes_per_element(self, dtype: torch.dtype) -> int:
+        """What the state takes for each element of the inputs that come over time, and of the result."""
+        return 0
+
+    def over_time(self, inputs, state, moment: Moment = START):
+        """inputs: [t, B, ...] each, or a constant; state: None at the start. Returns ([t, B, ...], state); the state may be updated in place."""
+        raise TypeError(f"{type(self).__name__} has no over_time")
+
+    def differentiable(self, inputs, state, moment: Moment = START):
+        """As `over_time`, but nothing is computed in place, so that gradients go through it."""
+        return self.over_time(inputs, state, moment)
+
+    def of_images(self, state, of):
+        """The state of some images. of: a tensor with rows of images -> those of the images."""
+        return state
+
+
+class Differential(OverTime):
     """A function over time. forward(*inputs) is the function; `over_time` runs steps of it.
 
     function: of the inputs.  name: what it is, for people.  running: for each input, whether it comes over time; the others are constants.
     fused: the kernel that does the same, (x, state, out) -> (y, state), or None.  by_image: for each input, whether it has a row for each image;
     by default those that come over time.  infinite: whether the function may put in infinities, as a mask does: what stays infinite does not change.
     """
+
+    changes = "functions over time keep sums that change"
 
     def __init__(self, function, name, running, fused=None, by_image=None, infinite=False):
         super().__init__()
@@ -36,14 +85,12 @@ class Differential(torch.nn.Module):
     def forward(self, *inputs):
         return self.function(*inputs)
 
-    def over_time(self, inputs, state, take=None, call=None):
-        """inputs: [t, B, ...] each, or a constant; state: (running sums, f of them), None at the start; the sums are updated in place.
+    def bytes_per_element(self, dtype: torch.dtype) -> int:
+        return dtype.itemsize
 
-        Returns ([t, B, ...], state). Sums are kept in the inputs' dtype, and the function is called for each step: nothing depends on how time is
-        cut. take: gives memory for the result, (numel, dtype) -> a flat tensor. call: what calls the function, (function, running, inputs) -> its
-        value, where there are no kernels that depend on their rows alone.
-        """
-        take = take or fresh(inputs[0].device)
+    def over_time(self, inputs, state, moment: Moment = START):
+        """state: (running sums, f of them), the sums in the inputs' dtype. The function is called for each step."""
+        take, call = moment.take or fresh(inputs[0].device), moment.call
         if self.fused is not None and inputs[0].dtype in FUSED_DTYPES:
             (x,) = inputs
             return self.fused(x, state, take(x.numel(), x.dtype).view(x.shape))
@@ -71,13 +118,11 @@ class Differential(torch.nn.Module):
         return out, state
 
     def of_images(self, state, of):
-        """The state of some images. of: a tensor with rows of images -> those of the images."""
         if self.fused is not None and not isinstance(state[0], list):
             return type(state)(*map(of, state))
         return [of(x) if rows else x for x, rows in zip(state[0], self.by_image)], of(state[1])
 
-    def differentiable(self, inputs, state):
-        """As `over_time`, but nothing is computed in place, so that gradients go through it; state: None at the start."""
+    def differentiable(self, inputs, state, moment: Moment = START):
         (total, last), kernel = (None, None) if state is None else state[0], None if state is None else state[1]
         steps, out = next(len(x) for x, runs in zip(inputs, self.running) if runs), []
         for t in range(steps):
@@ -173,12 +218,14 @@ class FusedLayerNorm:
         return layer_norm_over_time(x, self.layer.weight, self.layer.bias, self.layer.eps, state, out=out)
 
 
-class Pool(torch.nn.Module):
-    """A max pooling over time: `over_time([x [t, B, C, ...]], state)` gives (y [t, B, C, ...], state), state None at the start and
-    later updated in place.
+class Pool(OverTime):
+    """A max pooling over time. Sums are kept in fp64, step by step, so that the result does not depend on how time is cut.
 
-    Sums are kept in fp64, step by step, so that the result does not depend on how time is cut.
+    dims: of the window, 1 to 3.  form: "difference" passes on how much the maximum of the sums grew, any other the spikes of the input with the
+    largest sum.
     """
+
+    changes = "functions over time keep sums that change"
 
     def __init__(self, dims, form, kernel_size, stride, padding, dilation, ceil_mode):
         super().__init__()
@@ -192,10 +239,12 @@ class Pool(torch.nn.Module):
         """Of values: the maximum."""
         return self._max(x)
 
-    def over_time(self, inputs, state, take=None, call=None):
-        """take: gives the memory of the result, (numel, dtype) -> a flat tensor."""
+    def bytes_per_element(self, dtype: torch.dtype) -> int:
+        return 16  # a sum and a maximum in fp64
+
+    def over_time(self, inputs, state, moment: Moment = START):
         (x,) = inputs
-        take = take or fresh(x.device)
+        take = moment.take or fresh(x.device)
         total, last = (torch.zeros_like(x[0], dtype=torch.float64), None) if state is None else state
         out = now = None
         for t, step in enumerate(x):
@@ -213,11 +262,9 @@ class Pool(torch.nn.Module):
         return out, (total, last)
 
     def of_images(self, state, of):
-        """The state of some images. of: a tensor with rows of images -> those of the images."""
         return of(state[0]), None if state[1] is None else of(state[1])
 
-    def differentiable(self, inputs, state):
-        """As `over_time`, but nothing is computed in place, so that gradients go through it."""
+    def differentiable(self, inputs, state, moment: Moment = START):
         (x,) = inputs
         total, last = (torch.zeros_like(x[0], dtype=torch.float64), None) if state is None else state
         out = []

@@ -7,7 +7,7 @@ masks, COS's voltages), copies what it has into the fixed one, and goes on there
 
 import torch
 
-from snnfast.nn.masking import SpikeMask
+from snnfast.nn.over_time import Differential, OverTime
 
 WARM = 2  # chunks that run as they are before one is captured: from the second on nothing is allocated that stays
 
@@ -31,10 +31,9 @@ class Graphs:
         """Why a run cannot be captured, or None."""
         if run.clock.poisson:
             return "Poisson input draws other numbers at every step"
-        if run.plan.summing or run.clock.differential:
-            return "functions over time keep sums that change"
-        if any(isinstance(m, SpikeMask) for m in run.gm.modules()):
-            return "random masks draw other numbers at every step"
+        changes = [m.changes for m in run.gm.modules() if isinstance(m, OverTime)]
+        if changes or run.clock.differential:
+            return changes[0] if changes else Differential.changes
         if run.observe or run.execution.clock:
             return "something looks into every chunk"
         if run.entering and run.entering.sums:

@@ -6,6 +6,7 @@ loop is told nothing of neurons that are not idle at the end.
 
 import torch
 
+from snnfast.nn.over_time import Moment
 from snnfast.runtime.run import Run
 
 
@@ -52,9 +53,10 @@ class DifferentiableRun(Run):
         ((source, x),) = inputs.items()
         return self._each_step(node, source, x)
 
-    def _sum(self, node, module, inputs, steps):
+    def _layer_over_time(self, node, inputs, steps):
         values = [x.unflatten(0, (steps, -1)) if a in self.plan.spiking else x for a, x in inputs.items()]
-        y, self.sums[node] = module.differentiable(values, self.sums.get(node))
+        moment, layer = Moment(self.t - steps, self.first), self.gm.get_submodule(node.target)
+        y, self.sums[node] = layer.differentiable(values, self.sums.get(node), moment)
         return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):

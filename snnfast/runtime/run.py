@@ -6,11 +6,11 @@ import functools
 import torch
 from torch import fx
 
-from snnfast import checks, nn
+from snnfast import checks
 from snnfast.graph.flow import Plan
 from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import called
-from snnfast.nn.over_time import is_silent
+from snnfast.nn.over_time import Moment, is_silent
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import inputs, linear_part
 from snnfast.runtime.arena import Arena, Slabs
@@ -137,7 +137,7 @@ class Run:
         """Bytes that a node took from the heap and not from the arena."""
         if not isinstance(value, torch.Tensor) or node in self.plan.firing:
             return 0
-        if node in self.plan.summing:  # of each step
+        if node in self.plan.over_time:  # of each step
             return value.nbytes if getattr(self.gm.get_submodule(node.target), "fused", None) is None else 0
         if node in self.execution.unspiking:  # of the first step
             return value.nbytes // steps
@@ -154,16 +154,12 @@ class Run:
             return self._image_spikes(steps)
         if node in self.plan.firing:
             return self._fire(node, env, steps)
-        if node in self.plan.summing:  # beside running sums a fixed value stands as it is
+        if node in self.plan.over_time:  # beside running sums a fixed value stands as it is
             inputs = {a: env[a] if a in self.plan.spiking else self.fixed[a] for a in node.all_input_nodes}
         else:
-            inputs = {a: self._over_time(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
-        module = self.gm.get_submodule(node.target) if node.op == "call_module" else None
-        if node in self.plan.summing:
-            return self._sum(node, module, inputs, steps)
-        if isinstance(module, nn.SpikeMask):
-            (x,) = inputs.values()
-            return module.over_time(x.unflatten(0, (steps, self.B)), self.t - steps, self.first).flatten(0, 1)
+            inputs = {a: self._input(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
+        if node in self.plan.over_time:
+            return self._layer_over_time(node, inputs, steps)
         if self.entering and node in self.entering.sums:
             self.entering.see(node, inputs[node.all_input_nodes[0]], steps, self.marks)
         if node in self.execution.unspiking:
@@ -173,7 +169,7 @@ class Run:
             self._check_images(node, value, steps * self.B)
         return value
 
-    def _over_time(self, node, env, steps, joined=False):
+    def _input(self, node, env, steps, joined=False):
         """An input of a node that spikes reach. joined: it is added to the others, or lies beside them."""
         if node in self.plan.spiking:
             return env[node]
@@ -229,15 +225,16 @@ class Run:
         each = [self._evaluate(node, {source: at.back(part)}, self.B) for part in alike(at.by_image(x), self.B)]
         return to.back(torch.cat([to.by_image(y) for y in each]))
 
-    def _sum(self, node, module, inputs, steps):
-        """A function over time, of values that come over time; a constant beside them stays as it is."""
+    def _layer_over_time(self, node, inputs, steps):
+        """A layer over time, of values that come over time; a constant beside them stays as it is."""
         values = [x.unflatten(0, (steps, -1)) if a in self.plan.spiking else x for a, x in inputs.items()]
         call = None if self.execution.fixed is None else functools.partial(self.execution.in_fixed_shapes, node, self.B)
-        state = self.sums.get(node)
-        y, new = module.over_time(values, state, self.arena.take, call)
+        moment, state = Moment(self.t - steps, self.first, self.arena.take, call), self.sums.get(node)
+        y, new = self.gm.get_submodule(node.target).over_time(values, state, moment)
         if state is None:
             new = torch.utils._pytree.tree_map(lambda part: self.slabs.keep(part) if isinstance(part, torch.Tensor) else part, new)
-        self.sums[node] = new
+        if new is not None:
+            self.sums[node] = new
         return y.flatten(0, 1)
 
     def _fire(self, node, env, steps):

@@ -8,6 +8,7 @@ from transformers import images, network
 
 import snnfast
 from snnfast import models, nn
+from snnfast.nn.over_time import Moment
 from snnfast.nn.random import uniform
 
 
@@ -30,10 +31,12 @@ def test_a_mask_keeps_what_its_numbers_say():
 
 def test_over_time_every_cut_gives_the_same():
     layer, x = nn.SpikeMask(0.4, seed=1), torch.randn(6, 5, 7)
-    whole = layer.over_time(x, 0, 0)
-    assert torch.equal(torch.cat([layer.over_time(x[:2], 0, 0), layer.over_time(x[2:], 2, 0)]), whole)
-    assert torch.equal(torch.cat([layer.over_time(x[:, :2], 0, 0), layer.over_time(x[:, 2:], 0, 2)], 1), whole)
-    assert torch.equal(layer.over_time(x[:, [3, 1]], 0, torch.tensor([3, 1])), whole[:, [3, 1]])
+    masked = lambda x, t, first: layer.over_time([x], None, Moment(t, first))[0]  # noqa: E731
+    whole = masked(x, 0, 0)
+    assert torch.equal(torch.cat([masked(x[:2], 0, 0), masked(x[2:], 2, 0)]), whole)
+    assert torch.equal(torch.cat([masked(x[:, :2], 0, 0), masked(x[:, 2:], 0, 2)], 1), whole)
+    assert torch.equal(masked(x[:, [3, 1]], 0, torch.tensor([3, 1])), whole[:, [3, 1]])
+    assert torch.equal(layer.differentiable([x], None, Moment(0, 0))[0], whole)
     share = (whole == 0).float().mean()
     assert abs(float(share) - 0.4) < 0.15 and not torch.equal(whole[0] == 0, whole[1] == 0)
 
