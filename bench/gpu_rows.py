@@ -2,14 +2,12 @@
 
 import dataclasses
 import functools
-import importlib.util
 import sys
 from pathlib import Path
 
-import gpu_between
-import gpu_products
+import gpu_peers
 import torch
-from eager import loop, qcfs_eager
+from gpu_peers import make_x
 
 import snnfast
 from snnfast.engines.form import EVERY, SPIKES, allocate
@@ -56,10 +54,6 @@ def kernels_of(provider, stand_in):
     if snnfast.engines.backends.provider != "cuda":
         raise SystemExit(f"gpu.py: CUDA tensors are served by {info.info()['cuda']}")
     return ours
-
-
-def make_x(T, N, dtype, device):
-    return (torch.randn(T, N, device=device) * 0.6 + 0.3).to(dtype)
 
 
 def forward(by, kernels, device, T, N, dtype, spikes, goal=None, array=False, constant=False, name=None, off=0):
@@ -183,99 +177,15 @@ def copies(device, T, N):
     return [Row(kind, "torch", (T, N), F32, many * 4 * T * N, None, functools.partial(make, kind)) for kind, many in kinds.items()]
 
 
-def peer_loop(how, device, T, N):
-    """The user's loop over time."""
-
-    def make():
-        x, f = make_x(T, N, F32, device), torch.compile(loop, fullgraph=True) if how == "torch.compile" else loop
-        return functools.partial(f, x, 0.75), lambda: torch.equal(f(x, 0.75)[:, :1024], snnfast.iaf(x[:, :1024], 0.75)[0])
-
-    return Row("loop over time", how, (T, N), F32, N * T * 8, None, make, graph=how == "eager")
-
-
-def peer_qcfs(how, device, shape):
-    """The user's activation, forward and backward."""
-
-    def make():
-        leaf, dy = torch.randn(shape, device=device).requires_grad_(), torch.randn(shape, device=device)
-        f = torch.compile(qcfs_eager, fullgraph=True) if how == "torch.compile" else qcfs_eager
-        th = torch.full((1,), 0.75, device=device, requires_grad=True)
-
-        def run():
-            leaf.grad = th.grad = None
-            f(leaf, th).backward(dy)
-
-        # The eager form rounds z + (floor(z) - z) once more than the definition does.
-        return run, lambda: torch.allclose(f(leaf, th)[:1], snnfast.qcfs(leaf[:1], th, 4), rtol=0, atol=1e-6)
-
-    B, C, H, W = shape
-    return Row("qcfs forward + backward", how, shape, F32, 20 * B * C * H * W, None, make, graph=False)
-
-
-def spikingjelly(name, device, T, N, dtype):
-    """A neuron of SpikingJelly 2.0.0 for the same work."""
-
-    def make():
-        from spikingjelly.activation_based import functional, neuron
-
-        x, v = make_x(T, N, dtype, device), torch.full((N,), 0.375, device=device)
-        theta = torch.full((N,), 0.75, device=device)
-        node = neuron.ActivationAwareIFNode(theta, 0.375, channel_dim=-1, v_reset=None, step_mode="m").to(device)
-
-        @torch.no_grad()
-        def run():
-            if name == "if_multi_step":
-                return functional.if_multi_step(x, v, 0.75, None)[0]
-            node.reset()
-            return node(x)
-
-        return run, lambda: torch.equal(run()[:, :1024].float() * 0.75, snnfast.iaf(x[:, :1024].float(), 0.75)[0])
-
-    return Row(f"SpikingJelly {name}", "spikingjelly", (T, N), dtype, 2 * BYTES[dtype] * T * N, None, make, graph=False)
-
-
-def jelly_trained(name, device, T, N):
-    """A neuron of SpikingJelly 2.0.0 forward and backward, as it is trained there."""
-
-    def make():
-        from spikingjelly.activation_based import neuron, surrogate
-
-        node = getattr(neuron, name)(v_threshold=0.75, v_reset=None, surrogate_function=surrogate.ATan(), step_mode="m").to(device)
-        leaf, dy = make_x(T, N, F32, device).requires_grad_(), make_x(T, N, F32, device)
-
-        def run():
-            leaf.grad = None
-            node.reset()
-            node(leaf).backward(dy)
-
-        def check():
-            node.reset()
-            ours = snnfast.iaf if name == "IFNode" else functools.partial(snnfast.lif, tau=2.0)
-            return torch.equal(node(leaf)[:, :1024], ours(leaf.detach()[:, :1024], 0.75, v0=0.0, spikes="unit")[0])
-
-        return run, check
-
-    return Row(f"SpikingJelly {name} forward + backward", "spikingjelly", (T, N), F32, 20 * T * N, None, make, graph=False)
-
-
 def rows(by, device, stand_in):
     """All rows of one --by, those first that a run cut short should have."""
     T, N, shape = (3, 64, (2, 4, 4, 4)) if stand_in else (64, 1 << 20, (256, 64, 64, 64))
     if by == "copies":
         return copies(device, 64, N // 16) + copies(device, T, N)  # 17 MB, which lie in L2 when warm; 268 MB
     if by == "products":
-        return gpu_products.rows(Row, device, stand_in)
+        return gpu_peers.products(Row, device, stand_in)
     if by == "peers":
-        found = gpu_between.rows(Row, device, stand_in)
-        found += [peer_loop(how, device, T, N) for how in ("eager", "torch.compile")]
-        found += [peer_qcfs(how, device, shape) for how in ("eager", "torch.compile")]
-        if not importlib.util.find_spec("spikingjelly"):
-            print("SpikingJelly is not installed here: its rows are left out", flush=True)
-            return found
-        # In fp16 the membrane of ActivationAwareIFNode is fp16 too, which is another result.
-        jelly = ("if_multi_step", F32), ("ActivationAwareIFNode", F32), ("if_multi_step", F16)
-        found += [spikingjelly(name, device, T, N, dtype) for name, dtype in jelly]
-        return found + [jelly_trained(name, device, T, N) for name in ("IFNode", "LIFNode", "ParametricLIFNode")]
+        return gpu_peers.rows(Row, device, T, N, shape, stand_in)
     k = kernels_of("cuda" if by == "four" else by, stand_in)
     fwd = functools.partial(forward, by, k, device)
     both = functools.partial(forward_backward, by, k, device)

@@ -4,7 +4,7 @@ Uses the Python it is run with, as it is: nothing is installed, nothing is fetch
 bench/results), so that a run which is cut leaves all that it found:
 
     steps.jsonl    when each step began, how it ended      gpu.log        what the steps printed
-    <gpu>.jsonl    rows of bench/gpu.py and models.py      tests.log      each test and its result
+    <gpu>.jsonl    rows of bench/gpu.py and networks.py    tests.log      each test and its result
     sanitizer.log, ncu.csv                                 what those tools printed
 
 Each step has a limit of its own, and a step that fails stops nothing but itself. `python bench/make_gpu.py --table FOLDER` makes the table of
@@ -115,7 +115,7 @@ def second(stand_in):
     """`make gpu-second`: 4 minutes at most. The machine may be another one by now, so the library comes first."""
     yield Step("library", [sys.executable, __file__, "--library", *(["--stand-in"] if stand_in else [])], 120)
     size = ["--batch", "1", "--T", "2", "--width", "0.125"] if stand_in else ["--device", "cuda", "--batch", "200", "--T", "1024"]
-    network = [sys.executable, "bench/models.py", "--arch", "vgg16", "--ways", "snnfast", "--rounds", "1", *size]
+    network = [sys.executable, "bench/networks.py", "--arch", "vgg16", "--ways", "snnfast", "--rounds", "1", *size]
     yield Step("VGG-16, T = 1024, 200 images", network, 60)
     if not stand_in:
         yield Step("VGG-16, TF32", [*network, "--dtype", "tf32"], 40)

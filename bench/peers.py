@@ -1,15 +1,15 @@
 """The same work by what people use now: `make peers` makes an environment for it, then runs it; or `python bench/peers.py` where they are installed.
 
 work           a neuron over T steps of N inputs in fp32, T and N as small, long and large jobs have them, on two threads or on the GPU
-authors' loop  what the method's users run, written from its definition (`loops.py`)
+authors' loop  what the method's users run, written from its definition (`others.py`)
 torch.compile  that loop compiled; the time it took to compile stands apart
 SpikingJelly   2.0.0: its IFNode, LIFNode, ActivationAwareIFNode and the functions below them; the fastest of those that do the row. On a GPU each of
                its implementations (native, Triton, torch), which it takes from the environment, in a process of its own
 snnTorch, norse   their neuron, step by step, as their manuals have it
 
 Everybody's spikes, and gradients where there are some, are compared with ours before they are timed. All take turns, two calls each, of which the
-second is timed; medians are told. Results are allocated, on the CPU from a heap that keeps its pages (`pages.py`): the price of fresh ones depends on
-what ran before. Who cannot do a row says so.
+second is timed; medians are told. Results are allocated, on the CPU from a heap that keeps its pages (`stored.keep_pages`): the
+price of fresh ones depends on what ran before. Who cannot do a row says so.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import stored
 import tables
 import torch
 from others import WORKS, Cannot, trained
-from pages import keep_pages
+from stored import keep_pages
 
 SHAPES = ((4, 1 << 18), (64, 1 << 12), (64, 1 << 18), (1024, 1 << 12))
 ROUNDS, SECONDS = 9, 2.0  # seconds for the rounds of one runner

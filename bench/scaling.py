@@ -15,7 +15,7 @@ from pathlib import Path
 import stored
 import tables
 import torch
-from ways import trained_looking
+from runners import trained_looking
 
 import snnfast
 from snnfast.system import memory
@@ -108,7 +108,7 @@ def point(args):
     elif args.what == "network":
         snnfast.convert(snnfast.models.resnet18(width=WIDTH, activation="qcfs").eval()).logits(torch.randn(BATCH, 3, 32, 32), 32, [32])
     elif args.what == "torch.compile":
-        from eager import loop
+        from others import loop
 
         torch.compile(loop)(torch.randn(args.T, 4096), 0.75)
     print("{}")

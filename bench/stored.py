@@ -4,6 +4,7 @@
 """
 
 import argparse
+import ctypes
 import json
 import os
 import subprocess
@@ -87,3 +88,15 @@ def last(rows, *keys):
 
 def _plain(value):
     return tuple(value) if isinstance(value, list) else value
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
+
+
+def keep_pages():
+    """Asks glibc to serve large blocks from a heap that it never gives back; returns whether it took that.
+
+    For a benchmark only: the heap can fragment, and then it grows.
+    """
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))

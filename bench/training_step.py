@@ -21,8 +21,8 @@ import time
 
 import stored
 import torch
-from gpu_between import fused, unfused
-from pages import keep_pages
+from gpu_peers import fused, unfused
+from stored import keep_pages
 from torch import nn
 from torch.nn import functional as F
 

@@ -63,7 +63,7 @@ def spike_conv2d(
     Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation)` but for the rounding of its sums:
     `snnfast/equations/synapses/conv.py` says in which order they run. The result of an image depends neither on the batch it came in nor on the
     number of threads, and is the same bit for bit on every backend. Its time is that of the non-zeros: on a CPU it is faster than a library's dense
-    convolution where less than about half of x is not zero (`bench/conv.py`).
+    convolution where less than about half of x is not zero (`bench/studies.py products`).
 
     Args:
         x: [R, C, H, W], rows are images times steps; fp32 or fp64. Taken as it lies in channels_last memory, otherwise copied.

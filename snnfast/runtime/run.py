@@ -25,7 +25,7 @@ def default_chunk(kind, neurons, linear=0, differential=False):
     """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device.
 
     linear: weights of linear layers, which are read once per chunk: up to twice as many steps, until their share is that of the neurons in flight.
-    Measured (`bench/choices.py`): VGG-16 gains 10 %; ResNet-18, with hardly any, would gain 5 % and take twice the memory.
+    Measured (`bench/studies.py choices`): VGG-16 gains 10 %; ResNet-18, with hardly any, would gain 5 % and take twice the memory.
     differential: twice as many too, up to `IDLE_STEPS`.
     """
     elements = CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"])

@@ -32,7 +32,7 @@ def rows_of(tmp_path, script, *options):
 def test_large_T_rows(tmp_path):
     """Every way is compared with ours before it is timed; SpikingJelly is not everywhere."""
     pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
-    rows = rows_of(tmp_path, "models.py", *"--arch vgg11 --T 5 --batch 2 --width 0.125 --rounds 1 --chunk 4".split())
+    rows = rows_of(tmp_path, "networks.py", *"--arch vgg11 --T 5 --batch 2 --width 0.125 --rounds 1 --chunk 4".split())
     assert {r["kind"] for r in rows if r["bench"] == "split"} == {"product", "neuron", "other"}
     rows = [r for r in rows if r["bench"] == "large-T"]
     assert [r["way"] for r in rows] == ["authors", "steps", "spikingjelly", "snnfast"] and not any("failed" in r for r in rows)
@@ -41,7 +41,7 @@ def test_large_T_rows(tmp_path):
 
 
 def test_conv_rows(tmp_path):
-    rows = rows_of(tmp_path, "conv.py", "--rounds", 1, "--shapes", 1)
+    rows = rows_of(tmp_path, "studies.py", "products", "--rounds", 1, "--shapes", 1)
     assert [r["density"] for r in rows] == [0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
     assert all(r["ratio"] == pytest.approx(r["torch_ms"] / r["ms"]) for r in rows)
 
@@ -59,14 +59,14 @@ def test_op_rows(tmp_path):
 
 def test_a_wrong_result_is_not_timed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import builders
     import ops
+    import rows
 
     x, timed = torch.randn(4, 4096), []
     with pytest.raises(AssertionError, match="it computes something else, and is not timed"):
         ops._row(lambda *row: timed.append(row), "iaf", "scaled", "fp32", 4, 4096, lambda x: (lambda: x, x.nbytes, False))
     assert not timed
-    assert torch.equal(builders.packed(torch.ones(2, 64)), torch.full((2, 2), -1, dtype=torch.int32)) and x.shape == (4, 4096)
+    assert torch.equal(rows.packed(torch.ones(2, 64)), torch.full((2, 2), -1, dtype=torch.int32)) and x.shape == (4, 4096)
 
 
 @pytest.mark.thorough
@@ -82,13 +82,12 @@ def test_peer_rows(tmp_path):
 def test_peers_gradients_are_compared(monkeypatch):
     """The loop's gradient is ours; a way with another one is not timed."""
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import eager
     import others
     import peers
 
     work, shape = "IF, forward + backward", (8, 512)
-    detached = lambda T, N, device: lambda x: eager.loop(x, 0.75) + 0 * x  # noqa: E731
-    ways = {"authors' loop": [("loop", others.eager(eager.trained_loop))], "nobody": [("loop", detached)]}
+    detached = lambda T, N, device: lambda x: others.loop(x, 0.75) + 0 * x  # noqa: E731
+    ways = {"authors' loop": [("loop", others.eager(others.trained_loop))], "nobody": [("loop", detached)]}
     monkeypatch.setitem(peers.WORKS, work, (others.WORKS[work][0], ways))
     found = {r["who"]: r for r in peers.measured(work, *shape)}
     assert found["authors' loop"]["other_spikes"] == 0 and found["authors' loop"]["ratio"] > 0
@@ -126,13 +125,12 @@ def test_spikingjelly_is_built_where_it_can_be(monkeypatch):
 
 def test_the_peers_loops_are_the_definitions(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import loops
     import others
 
     x = torch.randn(32, 4096) * 0.6 + 0.3
     loop_of = {
-        "IF": loops.if_loop, "LIF, input divided": loops.lif_loop, "LIF": functools.partial(loops.lif_loop, decay_input=False),
-        "SRP, tau = 4": loops.srp_loop, "COS, rho = 4": loops.cos_loop, "SNM": loops.snm_loop, "ST-BIF, 16 levels": loops.stbif_loop,
+        "IF": others.loop, "LIF, input divided": others.lif_loop, "LIF": functools.partial(others.lif_loop, decay_input=False),
+        "SRP, tau = 4": others.srp_loop, "COS, rho = 4": others.cos_loop, "SNM": others.snm_loop, "ST-BIF, 16 levels": others.stbif_loop,
     }  # fmt: skip
     assert set(loop_of) == {work for work in others.WORKS if not others.trained(work)}
     for work, loop in loop_of.items():
@@ -140,7 +138,7 @@ def test_the_peers_loops_are_the_definitions(monkeypatch):
 
 
 def test_split_and_slope(tmp_path, monkeypatch):
-    rows = rows_of(tmp_path, "split.py", "--arch", "vgg11", "--width", "0.125", "--T", "4", "--batch", "2")
+    rows = rows_of(tmp_path, "networks.py", "--split", "--arch", "vgg11", "--width", "0.125", "--T", "4", "--batch", "2")
     assert {r["kind"] for r in rows} == {"product", "neuron", "other"} and all(r["seconds"] > 0 for r in rows)
     first = next(r for r in rows if r["kind"] == "product")
     # 3 -> 8 channels of 3x3 on 32x32, two images, once: nothing spikes before it.

@@ -6,8 +6,7 @@ The input counts once more among the bytes of a row; weights of products are rea
 import functools
 
 import torch
-from eager import qcfs_eager, trained_lif_loop, trained_loop
-from loops import cos_loop, lif_loop, loop, quanta_loop, snm_loop, stbif_loop
+from others import cos_loop, lif_loop, loop, qcfs_eager, quanta_loop, snm_loop, stbif_loop, trained_lif_loop, trained_loop
 from torch.nn import functional as F
 
 import snnfast

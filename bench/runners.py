@@ -9,7 +9,7 @@ snnfast        `snnfast.evaluate`'s run
 import copy
 
 import torch
-from eager import AuthorsIF
+from others import AuthorsIF
 
 import snnfast
 from snnfast import nn
