@@ -1,4 +1,5 @@
-// Element types of x and of the spikes in memory, and the accumulator of each. `half` and `bfloat` are the lane header's (engines/cpu/simd.h, engines/cuda/lane.h).
+// Element types of x and of the spikes in memory, and the accumulator of each. `half` and `bfloat` come from the lane header
+// (engines/cpu/simd.h, engines/cuda/lane.h).
 #pragma once
 #include "params.h"
 
@@ -16,7 +17,7 @@ template <class X> struct AccOf { using type = float; };
 template <> struct AccOf<double> { using type = double; };
 template <class X> using Acc = typename AccOf<X>::type;
 
-// What a result holds, by its form.
+// The element type of the spikes, by their form.
 template <Spikes kind, class X> struct Element { using type = X; };
 template <class X> struct Element<Spikes::int8, X> { using type = int8_t; };
 template <class X> struct Element<Spikes::bits, X> { using type = uint32_t; };

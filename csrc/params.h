@@ -10,19 +10,21 @@ enum class Spikes : int { scaled, int8, bits, count };
 
 constexpr int kEvery = 16;  // the forward may keep the state before every 16th step for the backward; EVERY in snnfast/engines/reference/multistep.py
 
-// The numbers of an equation: the fields of its class Rule in Python, in their order. A flag is 0 or 1, a choice its place among the choices.
+// The numbers of an equation: the fields of its class Rule in Python, in order. A flag is 0 or 1; a choice is its index among the choices.
 // Only the equation knows what they mean.
 constexpr int kMostNumbers = 20;
 struct Rule { double of[kMostNumbers]; };
 
-// Per neuron: neuron i has theta[q, (i / inner) % C], q-th of its equation's parameters. A null v starts at v0, a null count at 0, a null mask emits everything.
+// Neuron i has theta[q, (i / inner) % C] as the q-th parameter of its equation. A null v starts at v0 (times theta where voltages are
+// not normalised), a null count at 0; with a null mask every
+// neuron emits its spikes.
 struct Multistep {
   Dtype dtype;    // of x, scaled spikes, ds, dx
   const void* x;  // [T, N] at row stride x_stride, or [1, N] with x_stride 0: a constant current
   int64_t x_stride;
   const void* theta;  // acc [K, C], K parameters; theta itself is the first
   const void* v;      // acc [N] or null
-  const void* count;  // int32 [N] or null; of an equation that remembers acc [N], a float memory
+  const void* count;  // int32 [N] or null; where `remembers` is set, a float memory, acc [N]
   const bool* mask;   // [N] or null
   int64_t T, N, C, inner;
   double v0;
@@ -41,14 +43,14 @@ struct MultistepFwd : Multistep {
 };
 
 struct MultistepBwd : Multistep {
-  bool constant;   // x is one row for all T > 1 steps, so that dx is their sum (an expanded x has stride 0 too, and a dx per step)
+  bool constant;   // x is one row for all T > 1 steps, so dx is the sum over the steps (an expanded x has stride 0 too, but one dx per step)
   const void* ds;  // [T, N] at row stride ds_stride, or null
   int64_t ds_stride;
   const void* dv;    // acc [N] or null: gradient of v_end
   const void* kept;  // as in MultistepFwd; the CPU computes the states again
   void* dx;          // [T, N], or [1, N] for a constant current
   void* dv_start;    // acc [N]
-  void* dtheta;      // acc [asked, N], per neuron: of the last `asked` of K parameters
+  void* dtheta;      // acc [asked, N], per neuron: gradients of the last `asked` of K parameters
   int asked;
 };
 
@@ -79,7 +81,7 @@ struct ElementwiseFwd : Elementwise {
 struct ElementwiseBwd : Elementwise {
   const void* dy;  // [N]
   void* dx;        // [N]
-  void* partial;   // acc [as many as backend::partials says]: stage one of dtheta
+  void* partial;   // acc, of length backend::partials: stage one of dtheta
   void* dtheta;    // acc [C]
 };
 
@@ -101,8 +103,8 @@ struct Gather {
 struct Rows {
   Dtype dtype;    // of all arrays: f32 or f64
   const void* x;  // [T, R, C]
-  void* total;    // [R, C], the sum of the steps before; brought up to date
-  void* last;     // [R, C], the function of it; brought up to date
+  void* total;    // [R, C], the sum of x over all earlier steps; updated in place
+  void* last;     // [R, C], the function of `total`; updated in place
   const void* w;  // [C] or null
   const void* b;  // [C] or null
   void* y;        // [T, R, C]
@@ -110,7 +112,7 @@ struct Rows {
   Rule rule;
 };
 
-// Element i is of channel (i / inner) % C: x is [outer, C, inner] in memory.
+// Element i belongs to channel (i / inner) % C: x is [outer, C, inner] in memory.
 struct Channels {
   Dtype dtype;    // of x and y
   const void* x;  // [N]
@@ -119,8 +121,8 @@ struct Channels {
 
 struct ChannelSums : Channels {
   const double* pivot;  // [C]
-  double* partial;      // [as many as backend::partials says]: stage one
-  double* sums;         // [2, C]: of x - pivot, of its squares
+  double* partial;      // of length backend::partials: stage one
+  double* sums;         // [2, C]: sums of x - pivot, sums of (x - pivot)^2
 };
 
 struct ChannelAdd : Channels {
@@ -131,7 +133,7 @@ struct ChannelAdd : Channels {
 // The numbers of a pooling: snnfast/equations/functions/max_pool.py, class Rule.
 struct PoolRule { int64_t size_y, size_x, stride_y, stride_x, padding_y, padding_x; };
 
-// Images x [P, H, W, C] and windows [P, Ho, Wo, C]; C is 1 where each channel is an image of its own.
+// Images x [P, H, W, C] and windows [P, Ho, Wo, C]. Where each channel is stored as a separate image, C is 1.
 struct Pool {
   Dtype dtype;  // of x, y, dy, dx
   int64_t P, H, W, C, Ho, Wo;
@@ -141,7 +143,7 @@ struct Pool {
 struct PoolFwd : Pool {
   const void* x;
   void* y;
-  uint8_t* at;  // which of a window's numbers it is, row by row
+  uint8_t* at;  // index of y's number within its window, counted row by row
 };
 
 struct PoolBwd : Pool {
@@ -150,7 +152,7 @@ struct PoolBwd : Pool {
   void* dx;
 };
 
-constexpr int kMostWindow = 255;  // numbers of a window
+constexpr int kMostWindow = 255;  // the most numbers in a window
 
 constexpr int kMostColumns = 4096;  // MOST_COLUMNS in snnfast/ops/rows.py
 

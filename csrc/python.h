@@ -1,4 +1,5 @@
-// Python modules by its stable interface of 3.10 alone, so that one library serves every Python from there on, as it serves every torch from 2.10 on.
+// Python modules that use only the stable interface of Python 3.10, so that one library serves every Python from 3.10 on. The same library
+// serves every torch from 2.10 on.
 #pragma once
 #include <initializer_list>
 #include <utility>

@@ -1,4 +1,5 @@
-// The one place where run-time choices become template arguments: with(value, f) calls f(std::integral_constant<...>).
+// Run-time choices become template arguments: with(value, f) calls f(std::integral_constant<...>). Choices of a dtype are in dtype.h, those of one
+// equation beside the equation.
 #pragma once
 #include <type_traits>
 

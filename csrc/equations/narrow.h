@@ -3,8 +3,8 @@
 
 namespace snn::inline SNN_ISA {
 
-// Nothing; the rule that nearly every launch has; the rules of training too. What is known when compiling vanishes from the inner loop, but each
-// combination is a kernel of its own.
+// none: for no rule in particular. plain: also for the rule that nearly every launch has. trained: also for the rules of training. What is known
+// at compile time vanishes from the inner loop, but each combination is one more kernel.
 enum class Narrow : int { none, plain, trained };
 
 }  // namespace snn

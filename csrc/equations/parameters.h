@@ -11,11 +11,11 @@ struct Parameters {
   V e[K];
 };
 
-// What an equation E takes for theta, and what its share of the gradient is.
+// The type in which an equation E takes its parameters, and in which E gives its share of their gradient.
 template <class E, class V>
 using Own = std::conditional_t<E::parameters == 1, V, Parameters<V, E::parameters>>;
 
-// The q-th of them.
+// The q-th parameter.
 template <class V> SNN_HD V& part(V& own, int /*q*/) { return own; }
 template <class V, int K> SNN_HD V& part(Parameters<V, K>& own, int q) { return own.e[q]; }
 

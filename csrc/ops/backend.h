@@ -1,5 +1,5 @@
-// Which backend an op file is compiled for: its dispatch key SNN_KEY, and what runs its launches. Compiled with SNN_CUDA it is CUDA, else the CPU;
-// a test gives a header of its own.
+// The backend that an op file is compiled for: its dispatch key SNN_KEY, and the code that runs its launches. With SNN_CUDA the backend is CUDA,
+// else the CPU; a test names its own header in SNN_BACKEND.
 #pragma once
 #if defined(SNN_BACKEND)
 #include SNN_BACKEND

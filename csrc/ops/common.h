@@ -1,5 +1,5 @@
 // What the op files share: invariants of the canonical form, element types, allocation.
-// Messages to the caller stand in snnfast/ops/*.py; what is checked here can only be broken by a call that went round them.
+// Error messages for users are in snnfast/ops/*.py. The checks here fail only for a call that bypasses those files.
 #pragma once
 #include <algorithm>
 #include <initializer_list>
@@ -41,7 +41,8 @@ inline int32_t shim_dtype(ScalarType dtype) {
   }
 }
 
-// A contiguous tensor on the device of `like`. Not by torch::stable::new_empty, which looks up its op by name: 3 us, and a small launch has four results.
+// A contiguous tensor on the device of `like`. Does not use torch::stable::new_empty, which looks up its op by name: that takes 3 us, and a small
+// launch has four results.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
   constexpr size_t most = 4;
   STD_TORCH_CHECK(shape.size() <= most, "snnfast: a result has at most four dimensions");
@@ -87,7 +88,7 @@ inline void check_pattern(const Tensor& theta, int64_t inner, int64_t N, ScalarT
                   " elements");
 }
 
-// The numbers of a rule of an equation with so many fields.
+// The rule of an equation with `fields` fields, from its numbers.
 inline Rule rule_of(const std::vector<double>& numbers, int fields) {
   STD_TORCH_CHECK(numbers.size() == size_t(fields), "snnfast: the rule has ", fields, " numbers, got ", numbers.size());
   Rule rule{};

@@ -51,7 +51,7 @@ inline Tensor allocate_kept(const Multistep& p, const Tensor& x, bool any) {
   return empty(x, {any ? (p.T + kEvery - 1) / kEvery : 0, p.is_signed ? 2 : 1, p.N}, accumulator(x));
 }
 
-// The form of the spikes: a place in SPIKES of snnfast/engines/form.py.
+// The form of the spikes: an index into SPIKES of snnfast/engines/form.py.
 inline void set_form(MultistepFwd& p, int64_t spikes) {
   constexpr Spikes forms[] = {Spikes::scaled, Spikes::scaled, Spikes::int8, Spikes::bits, Spikes::count};
   STD_TORCH_CHECK(spikes >= 0 && spikes < 5, "snnfast: spikes must be 0 to 4, got ", spikes);
@@ -104,7 +104,7 @@ void neuron_out(const Tensor& x, const Tensor& theta, Maybe v, Maybe count, Mayb
   run<Op>(p, x, out, v_end, count_end);
 }
 
-// The states of a forward that kept none: a second forward that only counts.
+// For a forward that kept no states: runs a second forward, which only counts, and returns the states that the second one keeps.
 template <class Op>
 Tensor keep_again(const Multistep& p, const Tensor& x) {
   MultistepFwd f{};
@@ -157,8 +157,8 @@ std::tuple<Tensor, Tensor, Tensor> neuron_bwd(Maybe ds, Maybe dv, const Tensor& 
 }  // namespace
 }  // namespace snn
 
-// Registers the ops of a neuron: `op` as in the table, `equation` the plain class that says is_signed and remembers of a rule, and how many
-// parameters it has.
+// Registers the ops of a neuron. `op`: the name in the table, without _fwd or _bwd. `equation`: the plain class that gives is_signed and remembers
+// of a rule, and the number of parameters.
 #define SNN_NEURON(op, equation)                                                         \
   namespace snn {                                                                        \
   namespace {                                                                            \

@@ -6,7 +6,7 @@
 namespace snn {
 namespace {
 
-// x: [P, H, W, C]; the numbers of the rule in their order.
+// like: x [P, H, W, C] or dy [P, Ho, Wo, C]; rule: the numbers of PoolRule in their order.
 void fill(Pool& p, const Tensor& like, int64_t H, int64_t W, const std::vector<int64_t>& rule) {
   STD_TORCH_CHECK(like.dim() == 4 && like.is_contiguous() && rule.size() == 6, "snnfast: the images are not [P, H, W, C], or the rule not 6 numbers");
   p.dtype = dtype_of(like);

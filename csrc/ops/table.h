@@ -1,6 +1,6 @@
-// The one list of ops. A row: the op's kernel, what crosses into it, the engine that runs it, the equation.
-// Of each row are made: a place in the CPU's table of kernels and the launch that cuts it into pieces (engines/cpu), a CUDA unit and its launch
-// (engines/cuda; CMake reads the rows here), and the launches of the tests' CUDA column on the host.
+// The one list of ops. A row has the op's kernel, the struct of its arguments, the engine that runs it, and the equation.
+// Each row becomes an entry in the CPU's table of kernels with a launch that is cut into pieces (engines/cpu), a CUDA unit with its launch
+// (engines/cuda; CMake reads the rows here), and a launch for the tests that run the CUDA column on the host.
 #pragma once
 
 #define SNN_OPS(X)                                        \

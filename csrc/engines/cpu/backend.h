@@ -23,15 +23,16 @@ using torch::stable::Tensor;
 
 constexpr bool keeps = false;  // the backward computes the states again, block by block in the cache
 
-// f(first, end) over [0, units), each unit `work` elements, in pieces that are worth a thread.
+// Calls f(first, end) for pieces of [0, units) that are each worth a thread; a unit has `work` elements.
 template <class F>
 void parallel(int64_t units, int64_t work, const F& f) {
   const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, work));
   torch::stable::parallel_for(0, units, grain, f);
 }
 
-// A large result is nearly always fresh from the kernel, and its first touch, page by page, costs more than the arithmetic: 27 ms for
-// 64 MiB, against 5 ms for a copy. In huge pages it costs a quarter of that. A hint; where the system has none to give, nothing changes.
+// The memory of a large result is nearly always new from the operating system. Its first touch, page by page, costs more than the arithmetic: 27 ms
+// for 64 MiB, against 5 ms for a copy. With huge pages the first touch costs a quarter of that. madvise is a hint: where the system has no huge pages
+// to give, nothing changes.
 inline void prepare(void* p, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t huge = uintptr_t(2) << 20;
@@ -42,7 +43,7 @@ inline void prepare(void* p, int64_t bytes) {
 
 // ---- the pieces of a launch
 
-// Of neurons, over all T steps; what is cut in another way has an overload of its own.
+// The pieces are neurons, over all T steps. A launch that is cut in another way has an overload of its own.
 template <class P>
 void run(typename KernelOf<P>::type kernel, const P& p) {
   parallel((p.N + kUnit - 1) / kUnit, p.T * kUnit, [&](int64_t first, int64_t end) { kernel(p, first * kUnit, std::min(p.N, end * kUnit)); });
@@ -68,7 +69,7 @@ inline void run(KernelOf<Rows>::type kernel, const Rows& p) {
 // How many numbers `partial` holds.
 inline int64_t partials(const Elementwise& p) { return Tiles(p).numbers; }
 
-// Stage two: adds what the tiles of stage one found for each threshold, in the order of the tiles.
+// Stage two: for each threshold, adds the numbers that the tiles of stage one left, in the order of the tiles.
 template <class S>
 void join(S* dtheta, const S* partial, int64_t C, int64_t tiles_per_threshold) {
   std::vector<double> sum(C, 0.0);

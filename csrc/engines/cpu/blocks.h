@@ -1,4 +1,4 @@
-// How a convolution is cut on the CPU: the engine and the op's allocation read it here. No result depends on it.
+// How a convolution is cut on the CPU: the engine and the op's allocation both read this file. No result depends on how the work is cut.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace snn {
 
-constexpr int kChannels = 256;           // inputs to a list of non-zeros: their weights for one panel of outputs lie near the core
+constexpr int kChannels = 256;           // inputs per list of non-zeros: their weights for one panel of outputs stay near the core
 constexpr int kPlaces = 256;             // outputs per block, so that these weights are read often
 constexpr int64_t kListBytes = 2 << 20;  // at most, for the lists of a block, where every input is non-zero
 constexpr int kMostPanel = 64;           // output channels at a time, in the widest instruction set
@@ -16,12 +16,12 @@ constexpr int kMostPanel = 64;           // output channels at a time, in the wi
 struct Blocks {
   int64_t images, rows;     // of a block; whole images have all rows
   int64_t per_image, many;  // blocks of an image (1 for whole ones), and of the launch
-  int64_t groups;           // of panels: few blocks are shared out by their outputs
+  int64_t groups;           // of panels: where blocks are fewer than threads, their outputs are shared out
   int64_t slab, lists;      // channels that are listed together, and lists of each place
   int64_t in_rows;          // rows of input of a block, for each image
 
   Blocks(const Gather& p, int64_t threads) : size_(p.dtype == Dtype::f64 ? 8 : 4), places_in_row_(p.Wo) {
-    // With several taps a sum takes all channels of one tap before the next tap: all of them are listed.
+    // With several taps, a sum takes all channels of one tap before the next tap, so all channels are listed.
     slab = p.KY * p.KX > 1 ? p.C : std::min<int64_t>(p.C, kChannels);
     lists = (slab + kChannels - 1) / kChannels;
     const int64_t widest = std::max<int64_t>(1, kListBytes / std::max<int64_t>(1, p.W * slab * (size_ + 2)));  // rows of input

@@ -1,6 +1,6 @@
-// The calibrating loop on the CPU: watches T steps of a neuron and leaves one number per neuron. An equation gives start, unwatched, watch, shifted.
+// The calibrating loop on the CPU: watches T steps and leaves one number per neuron. An equation gives start, unwatched, watch, shifted.
 //
-// Blocks of neurons whose numbers lie in L1, four time steps per load of them; x is read once.
+// The numbers of a block of neurons stay in L1; each load of these numbers serves four time steps. x is read once.
 #pragma once
 #include <algorithm>
 

@@ -1,7 +1,7 @@
-// Channels on the CPU: x is [outer, C, inner], and each channel has its sums, or its line that is added.
+// Channels on the CPU: x is [outer, C, inner]. For each channel an op forms sums, or adds a line.
 //
-// Sums are in fp64 and in a fixed order, that of the threads and instruction sets that there are not: a stripe of rows leaves two numbers per channel
-// (tiles.h), each summed over 16 interleaved numbers where a channel's run is that long; the stripes are added in their order.
+// Sums are in fp64, in a fixed order that depends neither on the threads nor on the instruction set. A stripe of rows leaves two numbers per channel
+// (tiles.h), each from 16 interleaved sums where a channel's run is that long. The stripes are added in their order.
 #pragma once
 #include <algorithm>
 
@@ -15,8 +15,8 @@
 
 namespace snn::inline SNN_ISA {
 
-constexpr int kInterleaved = 16;                                  // numbers that a run is summed in
-constexpr int kInterleavedLanes = kInterleaved / kWidth<double>;  // the lanes of them
+constexpr int kInterleaved = 16;                                  // interleaved sums of a run
+constexpr int kInterleavedLanes = kInterleaved / kWidth<double>;  // the lanes that hold them
 
 // 16 numbers from p on, as doubles.
 SNN_HD void widen(const double* p, F64 (&to)[kInterleavedLanes]) {
@@ -46,7 +46,7 @@ inline double halves(double (&a)[kInterleaved]) {
   return a[0];
 }
 
-// Adds the sums of a run of one channel.
+// Adds a run of one channel to its sums.
 template <class M, class X>
 inline void sum_run(double& total, double& squares, const X* x, int64_t count, double pivot) {
   F64 t[kInterleavedLanes] = {}, q[kInterleavedLanes] = {};
@@ -71,7 +71,7 @@ inline void sum_run(double& total, double& squares, const X* x, int64_t count, d
   total += halves(ts), squares += halves(qs);
 }
 
-// Adds a row of C channels, of one number each.
+// Adds a row of C channels, with one number each, to their sums.
 template <class M, class X>
 inline void sum_row(double* total, double* squares, const X* x, int64_t C, const double* pivot) {
   int64_t c = 0;
@@ -115,7 +115,7 @@ void channel_sums(const ChannelSums& p, int64_t first, int64_t end) {
   });
 }
 
-// The lines of elements [first, first + count) to q and p.
+// Writes q and p of the elements [first, first + count).
 template <class S>
 inline void spread_lines(S* q, S* p, const ChannelAdd& of, int64_t first, int count) {
   struct Pattern {

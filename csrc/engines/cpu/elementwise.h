@@ -1,7 +1,8 @@
 // The element-wise engine on the CPU. An activation A gives fwd and bwd on lanes.
 //
-// The backward reduces dtheta in two fixed stages, so that it depends neither on the threads nor on the instruction set: stage one
-// sums each tile into one number per threshold, in 32 interleaved partial sums joined in a fixed order; stage two adds the tiles in order.
+// The backward sums dtheta in two stages of fixed order, so that dtheta depends neither on the threads nor on the instruction set. Stage one
+// sums each tile into one number per threshold: in 32 interleaved partial sums that are joined in a fixed order, or one element after the other
+// where runs of a threshold are shorter than 32. Stage two adds the tiles in order.
 #pragma once
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // The gathering loop on the CPU: each output adds the weights of the inputs that are not zero. An equation gives add. How a launch is cut: blocks.h.
 //
-// Output channels lie on the lanes, a panel of them in registers. A block's inputs are listed once; then, panel by panel and tap by tap, the weights
-// of up to 256 inputs for one panel lie in the first cache levels while every output of the block goes through its list.
+// Output channels lie on the lanes, and the sums of a panel of them in registers. The inputs of a block are listed once. Then, panel by panel and
+// tap by tap, the weights of up to 256 inputs for one panel stay in the first cache levels while every output of the block goes through its list.
 #pragma once
 #include <algorithm>
 
@@ -13,15 +13,15 @@
 namespace snn::inline SNN_ISA {
 
 #if defined(__AVX512BW__)
-constexpr int kSums = 4;  // registers: more would leave the lists of a short row too little to do for each load and store of a sum
+constexpr int kSums = 4;  // registers: with more, the lists of a short row would do too little work per load and store of a sum
 #else
 constexpr int kSums = 8;
 #endif
 template <class S> constexpr int kPanel = kSums * kWidth<S>;
 static_assert(kPanel<float> <= kMostPanel);
-constexpr int kWorthCopying = 64;  // outputs of a block from which weights that lie apart are copied together
+constexpr int kWorthCopying = 64;  // the fewest outputs of a block for which weights that lie apart are copied together
 
-// K vectors of sums through a list; weights of input i at w + i * w_stride.
+// Adds a list to K vectors of sums. The weights of input i are at w + i * w_stride.
 template <class E, int K, class S>
 SNN_HD void add_listed(S* sum, const S* w, int64_t w_stride, const uint16_t* index, const S* value, int count) {
   using V = Lane<S>;
@@ -44,7 +44,7 @@ SNN_HD void add_listed(S* sum, const S* w, int64_t w_stride, const uint16_t* ind
   for (int k = 0; k < K; ++k) store(sum + k * kWidth<S>, total[k], false);
 }
 
-// A block of one launch, in a thread's scratch.
+// One block of a launch at a time, in the scratch of one thread.
 template <class E, class S>
 class Gathering {
  public:
@@ -86,7 +86,7 @@ class Gathering {
   uint16_t* index_;
   int64_t image_, images_, first_, rows_, in_first_, in_rows_;
 
-  // The lists of all places of the block's input, `channels` from `slab` on; start_ has one entry more than there are lists.
+  // Makes the lists of all places of the block's input, for `channels` channels from `slab` on. start_ has one entry more than there are lists.
   void list_all(int64_t slab, int64_t channels) {
     int32_t at = 0;
     int64_t entry = 0;
@@ -101,7 +101,7 @@ class Gathering {
     start_[entry] = at;
   }
 
-  // All sums of output channels [o, o + kPanel) over the channels of a slab.
+  // Adds the channels of a slab to all sums of output channels [o, o + kPanel).
   void fill_panel(int64_t o, int64_t slab) {
     const int64_t width = std::min<int64_t>(kPanel<S>, p_.O - o);
     const bool ragged = width < kPanel<S>;
@@ -147,7 +147,7 @@ class Gathering {
     }
   }
 
-  // One tap and one list of every place, for all outputs of the block.
+  // Adds one tap, with one list of every place, to all outputs of the block.
   template <int K>
   void tap(S* sums, int64_t stride, const S* w, int64_t w_stride, int64_t ky, int64_t kx, int64_t which) {
     const auto& r = p_.rule;

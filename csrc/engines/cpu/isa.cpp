@@ -17,7 +17,7 @@ bool supported(const char* isa) {
 }
 
 bool stores_in_halves() {
-  static const bool found = (__builtin_cpu_init(), __builtin_cpu_is("amdfam19h"));  // Zen 4; those of its family without AVX-512 have no such store
+  static const bool found = (__builtin_cpu_init(), __builtin_cpu_is("amdfam19h"));  // Zen 4; others of its family lack AVX-512 and this store
   return found;
 }
 

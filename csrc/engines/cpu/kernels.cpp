@@ -2,7 +2,7 @@
 #include "kernels.h"
 
 #include "simd.h"
-// simd.h comes first: the equations use them on types that have no namespace of their own.
+// simd.h comes first: the equations call its functions on types that have no namespace of their own.
 #include "equations.h"  // all of csrc/equations; CMake writes it
 #include "calibrate.h"
 #include "channels.h"

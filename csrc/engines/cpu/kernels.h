@@ -6,11 +6,12 @@
 
 namespace snn {
 
-// A kernel runs a piece of a launch, [first, end) of: neurons, first a multiple of 32; elements, first a multiple of kTile; tiles of stage one; rows.
+// A kernel runs the piece [first, end) of a launch. Units: neurons (first is a multiple of 32); elements (first is a multiple of kTile); tiles or
+// stripes of stage one; rows; images.
 template <class P> struct KernelOf { using type = void (*)(const P&, int64_t first, int64_t end); };
 template <> struct KernelOf<Gather> {
   using type = void (*)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch);
-};  // units of Blocks
+};  // [first, end) are units of Blocks
 
 struct Kernels {
   const char* isa;

@@ -1,4 +1,4 @@
-// The Python module snnfast._C: importing it registers the ops; it tells what was built.
+// The Python module snnfast._C. Importing the module registers the ops; build_info() tells what was built.
 #include "kernels.h"
 #include "../../python.h"
 

@@ -1,7 +1,7 @@
-// The time loop on the CPU. A neuron's equation E gives start, step, step_bwd on lanes; this file gives memory and order.
+// The time loop on the CPU. A neuron's equation E gives start, step, step_bwd on lanes; this file handles memory and order.
 //
-// Neurons are taken in blocks whose state lies in L1; within a block, up to four time steps per load of the state. A unit is 32 neurons.
-// Reads x once, row by row, writes the spikes once; past the cache where they are larger than it.
+// Neurons are taken in blocks whose state stays in L1. Within a block, each load of the state serves up to four time steps. A unit is 32 neurons.
+// x is read once, row by row. The spikes are written once; fp32 and int8 spikes of more than kStreamBytes go past the cache.
 #pragma once
 #include <algorithm>
 
@@ -19,8 +19,9 @@ namespace snn::inline SNN_ISA {
 constexpr int kBlock = 2048;  // neurons whose state stays in L1
 constexpr int kSteps = 4;     // time steps per load of the state, at most
 
-// Results written past the cache want few rows open at a time. Where a store fills a line by itself, two of the widest were best on a processor that
-// stores 64 bytes at once (Zen 5: 1.13 of a copy with four, 0.98 with two), four on one that stores them in halves (Zen 4: 1.06 with two, 0.87 with four).
+// Writes past the cache are fastest with few rows open at a time. Where one store fills a cache line, two rows of the widest results were best on a
+// processor that stores 64 bytes at once (Zen 5: 1.13 of a copy with four rows, 0.98 with two). Four rows were best on a processor that stores 64
+// bytes in halves (Zen 4: 1.06 of a copy with two rows, 0.87 with four).
 inline int steps_per_load(Spikes kind) {
   if (kBytes == 64) return kind == Spikes::scaled && !stores_in_halves() ? 2 : kSteps;
   return kind == Spikes::scaled ? 2 : kind == Spikes::int8 ? 1 : kSteps;
@@ -56,13 +57,14 @@ inline void fill_mask(Block<S, K>& b, const bool* mask, int64_t first, int count
   }
 }
 
-// to[i] = from[i] for whole numbers, in a loop that the compiler turns into vectors: state comes and goes once a call, which counts where T is small.
+// to[i] = from[i] for whole numbers, in a loop that the compiler vectorises. The state is read and written once per call, and that
+// cost matters where T is small.
 template <class To, class From>
 inline void convert(To* __restrict to, const From* __restrict from, int count) {
   for (int i = 0; i < count; ++i) to[i] = To(from[i]);
 }
 
-// The net spikes of this call: n after it minus those before it (null: 0), 0 where the mask (null: none) emits nothing.
+// The net spikes of this call: n after the call minus `before` (null: 0). 0 where the mask lets nothing through (null: no mask).
 template <class S>
 inline void net_spikes(int32_t* __restrict net, const S* __restrict n, const int32_t* __restrict before, const bool* __restrict mask, int count) {
   convert(net, n, count);
@@ -72,7 +74,7 @@ inline void net_spikes(int32_t* __restrict net, const S* __restrict n, const int
     for (int i = 0; i < count; ++i) net[i] = mask[i] ? net[i] : 0;
 }
 
-// Loads the parameters, the mask and the state before the first step. `padded` neurons beyond `count` get a harmless state.
+// Loads the parameters, the mask and the state before the first step. The neurons from `count` up to `padded` get a harmless state.
 template <class E, class S, class K>
 inline void begin(Block<S, E::parameters>& b, const Multistep& p, const K& k, int64_t first, int count) {
   constexpr int W = kWidth<S>;
@@ -180,7 +182,7 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   const int64_t bytes = p.T * p.N * (kind == Spikes::scaled ? sizeof(X) : 1), row = p.N * (kind == Spikes::scaled ? sizeof(X) : 1);
   const bool stream =
       (kind == Spikes::scaled || kind == Spikes::int8) && bytes > kStreamBytes && row % 64 == 0 && reinterpret_cast<uintptr_t>(p.s) % 64 == 0;
-  // A constant current that is only counted needs no memory at all between the steps.
+  // With a constant current and spikes that are only counted, the steps need no memory in between.
   const int64_t R = kind == Spikes::count && p.x_stride == 0 ? p.T : steps_per_load(kind);
   for (int64_t t = 0; t < p.T; t += R) run_steps<E, X, kind>(p, k, b, first, count, t, std::min(R, p.T - t), stream);
   fence(stream);
@@ -194,7 +196,7 @@ void run_block(const MultistepFwd& p, const K& k, int64_t first, int count) {
   else convert(static_cast<int32_t*>(p.count_end) + first, b.n, count);
 }
 
-// Neurons [begin, end); begin is a multiple of 32.
+// Neurons [first, end); first is a multiple of 32.
 template <template <bool> class E>
 void multistep_fwd(const MultistepFwd& p, int64_t first, int64_t end) {
   with_dtype(p.dtype, [&](auto x) {

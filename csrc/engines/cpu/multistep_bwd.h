@@ -1,6 +1,6 @@
 // The adjoint of the time loop on the CPU: recomputes the potentials instead of storing [T, N] of them.
 //
-// Segment by segment of 128 steps from the last, a block of neurons is run forward, keeping its state before each step, then backward.
+// A block of neurons goes through segments of 128 steps, the last segment first: forward, keeping the state before each step, then backward.
 // A block is so small that these states and its x stay in L2: x and ds are read once from memory, dx is written once. Where T is longer
 // than a segment, a first run of the block finds the state before each segment, and x is read twice.
 #pragma once
@@ -20,11 +20,11 @@ template <class S>
 class Adjoint {
  public:
   int size;                // neurons per block, a multiple of 32
-  S *v, *n;                // [segments, size]: the state before each segment; n only where the count gates
-  S *before_v, *before_n;  // [min(T, kSegment), size]: the state before each step of the segment at hand
+  S *v, *n;                // [segments, size]: the state before each segment; n only where the count gates the spikes
+  S *before_v, *before_n;  // [min(T, kSegment), size]: the state before each step of the current segment
   S *c, *dx;               // [size]; dx is used for a constant current
   S* dtheta;               // [K, size], of K parameters
-  S* zeros;                // [size]: the row of ds where there is none
+  S* zeros;                // [size]: stands for a row of ds where there is no ds
 
   Adjoint(const MultistepBwd& p, bool counts, int K) {
     const int64_t steps = std::min<int64_t>(p.T, kSegment), segments = (p.T + kSegment - 1) / kSegment;
@@ -48,7 +48,7 @@ class Adjoint {
   std::unique_ptr<S[], Free> memory_;
 };
 
-// R <= kSteps steps forward of one unit from the block's state, keeping the state before each in rows r, r + 1, ... x: [R, 32].
+// Runs R <= kSteps steps of one unit forward from the block's state. Keeps the state before each step in rows r, r + 1, ... x: [R, 32].
 template <class E, class X, class K>
 SNN_HD void recompute_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int unit, int r, int R, const X* x, int64_t xs) {
   using S = Acc<X>;
@@ -80,8 +80,8 @@ SNN_HD void recompute_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<
   }
 }
 
-// R <= kSteps steps backward of one unit, the last first, its gradients in registers. at: the unit's first neuron; r: the first step's row of the states
-// before; x, ds: [R, 32]; dx: [R, 32] to write, or null for a constant current, whose dx is summed.
+// Runs R <= kSteps steps of one unit backward, the last step first, with its gradients in registers. at: the first neuron of the unit; r: the row of
+// before_v and before_n for the first step; x, ds: [R, 32]; dx: [R, 32] to write, or null for a constant current, whose dx is summed.
 template <class E, class X, class K>
 SNN_HD void adjoint_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int at, int r, int R, const X* x, int64_t xs, const X* ds,
                          int64_t dss, X* dx, int64_t dxs, bool stream) {
@@ -122,7 +122,8 @@ SNN_HD void adjoint_unit(const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Ac
   }
 }
 
-// A segment of the block: forward, then backward by a few rows, because rows of dx are written past the cache.
+// Runs a segment of the block forward, then backward a few rows at a time: with `stream`, rows of dx are written past the
+// cache, which is fastest with few rows open.
 template <class E, class X, class K>
 void segment_block(const MultistepBwd& p, const K& k, Block<Acc<X>, E::parameters>& b, Adjoint<Acc<X>>& a, int64_t segment, int64_t first, int count,
                    bool stream) {

@@ -4,7 +4,7 @@
 
 namespace snn::inline SNN_ISA {
 
-SNN_HD uint32_t nonzero(F32 v) {  // bit i: lane i is not zero; NaN is not
+SNN_HD uint32_t nonzero(F32 v) {  // bit i: lane i is not zero; NaN counts as not zero
 #if defined(__AVX512BW__)
   return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
 #else
@@ -44,7 +44,7 @@ template <class S> SNN_HD int append(uint32_t mask, int first, const S* x, uint1
 
 // Places and values of the non-zeros of x[0 .. count), in order; returns how many. May write a vector beyond them.
 template <class S> SNN_HD int list(const S* x, int count, uint16_t* index, S* value) {
-  // As many lanes as `append` takes: a vector where it compresses one, else a word, whose loop ends once for all of them.
+  // Lanes per call of `append`: one vector where `append` compresses a vector; else a word of 32, so that the loop of `append` ends once per word.
 #if defined(__AVX512BW__)
   constexpr int unit = std::is_same_v<S, float> ? kWidth<S> : kUnit;
 #else

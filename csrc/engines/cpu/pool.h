@@ -1,6 +1,5 @@
-// Max pooling on the CPU. Where each channel is an image (C = 1), the lanes are windows; where channels lie side by side, channels.
-// The backward goes through the
-// windows in their order, and a number adds up what its windows send it in fp32 (fp64 for fp64).
+// Max pooling on the CPU. Where each channel is an image (C = 1), the lanes are windows. Where channels lie side by side, the lanes are channels.
+// The backward goes through the windows in order. For each number of the image, the gradients from its windows are added in fp32 (fp64 for fp64).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -14,14 +13,14 @@
 
 namespace snn::inline SNN_ISA {
 
-// The rows [begin, end) of a window that lie inside of the image, of the window at `o`.
+// For window `o`: its rows [begin, end), or columns, that lie inside the image.
 struct Inside {
   int64_t begin, end;
   Inside(int64_t o, int64_t stride, int64_t padding, int64_t window, int64_t size)
       : begin(std::max<int64_t>(0, padding - o * stride)), end(std::min(window, size + padding - o * stride)) {}
 };
 
-// An array that nothing outside of this instruction set shares: the standard library's would be one for all of them.
+// An array class for this instruction set alone: a class of the standard library would be one and the same for all instruction sets.
 template <class T>
 class Numbers {
  public:
@@ -35,8 +34,8 @@ class Numbers {
   T* at_;
 };
 
-// An image whose channels are images of their own. Its numbers are laid out by (row % stride, column % stride), so that the k-th numbers of all windows
-// lie as the windows do, in rows of `pitch` columns.
+// An image of one channel. Its numbers are laid out by (row % stride, column % stride), so that the k-th numbers of all windows lie as the windows
+// do, in rows of pitch_ columns.
 template <class S>
 class PoolImage {
  public:
@@ -74,14 +73,14 @@ class PoolImage {
  private:
   S* phase(int64_t row, int64_t column) { return phases_.data() + (row % r_.stride_y * r_.stride_x + column % r_.stride_x) * size_; }
 
-  // Row `row` of the image with its padding.
+  // Lays out one row of the image; `row` counts the rows of the padding too.
   template <class X>
   void split(int64_t row, const X* x, int64_t W) {
     if (r_.stride_x == 1) split_by<1>(row, x, W);
     else if (r_.stride_x == 2) split_by<2>(row, x, W);
     else split_by<0>(row, x, W);
   }
-  // known: the stride, for loops that the compiler turns into vectors, or 0.
+  // known: the stride as a constant, so that the compiler vectorises the loops; or 0.
   template <int known, class X>
   void split_by(int64_t row, const X* __restrict x, int64_t W) {
     const int64_t stride = known ? known : r_.stride_x, padding = r_.padding_x, at = row / r_.stride_y * pitch_;

@@ -1,6 +1,6 @@
 // Functions of rows over time on the CPU: out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t. A function F gives apply on a Row.
 //
-// A row and what it is summed in lie in the first cache level; columns are on the lanes. The sum is the tree of snnfast/engines/reference/rows.py.
+// A row and its partial sums lie in the first cache level; columns are on the lanes. The sum is the tree of snnfast/engines/reference/rows.py.
 #pragma once
 #include <algorithm>
 
@@ -58,7 +58,7 @@ class Row {
     return splat<V>(one[0]);
   }
 
-  // Every number becomes f of it; what fills up the row stays 0.
+  // Replaces every number of the row by f of the number. The padding of the row stays 0.
   template <class F>
   void each(const F& f) {
     for (int i = 0; i < C_; i += kWidth<S>) store(a + i, f(load(a + i)), false);

@@ -1,6 +1,6 @@
-// Lanes on the CPU: a GCC vector of the widest registers this translation unit is compiled for, and what the equations
-// (splat, where, round_down, exponential) and the engines (load, store, pack) need of it.
-// SNN_ISA names the translation unit (v4, v3, baseline): nothing here may be shared between them.
+// Lanes on the CPU: a lane is a GCC vector of the widest registers that this translation unit is compiled for. This file has what the equations
+// need (splat, where, round_down, exponential) and what the engines need (load, store, pack).
+// SNN_ISA names the translation unit (v4, v3, baseline). Translation units must share nothing that is defined here.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -51,7 +51,8 @@ struct bfloat { uint16_t bits; };
 
 template <class V, class S> SNN_HD V splat(S s) { return V{} + s; }
 template <class M, class V> SNN_HD V where(M c, V a, V b) { return c ? a : b; }
-// u - s j for a spike s, up or down: one subtraction of what s j is. 0 j does not depend on time; it shows where j is infinite.
+// u - s j for a spike s, up or down: selects the value of s j, then subtracts once. For s = 0 that value is j * 0, which does not depend on time.
+// Where j is infinite, j * 0 is NaN and the NaN shows.
 template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, V j) { return u - where(up, j, j * 0); }
 template <class M, class V> SNN_HD V lowered(V u, V /*s*/, M up, M down, V j) { return u - where(down, -j, where(up, j, j * 0)); }
 // f / b for a whole f from 0 to b; inverse = 1 / b.
@@ -60,7 +61,8 @@ template <class V, class S> SNN_HD V ratio(V f, S b, S /*inverse*/) { return f /
 SNN_HD F32 magnitude(F32 x) { return reinterpret_cast<F32>(reinterpret_cast<I32>(x) & 0x7fffffff); }
 SNN_HD F64 magnitude(F64 x) { return reinterpret_cast<F64>(reinterpret_cast<I64>(x) & 0x7fffffffffffffff); }
 
-// 2^j with 0.75 2^j <= x < 1.5 2^j, of finite x >= 0; of 0, 0. A half more in the bits below the exponent carries into it from 1.5 on.
+// For a normal x >= 0 below 1.5 * 2^127: 2^j with 0.75 2^j <= x < 1.5 2^j, or 0 if x is 0. Adding a half in the bits below the exponent carries
+// into the exponent from 1.5 on.
 SNN_HD F32 nearest_power(F32 x) { return reinterpret_cast<F32>((reinterpret_cast<I32>(x) + 0x400000) & 0x7f800000); }
 SNN_HD F64 nearest_power(F64 x) { return reinterpret_cast<F64>((reinterpret_cast<I64>(x) + (int64_t(1) << 51)) & 0x7ff0000000000000); }
 
@@ -132,9 +134,9 @@ SNN_HD F32 load(const bfloat* p) {
   return reinterpret_cast<F32>(__builtin_convertvector(h, N32) << 16);
 }
 
-// ---- stores; `stream` writes past the cache and needs p aligned to the bytes written
+// ---- stores; with `stream`, float and int8 are written past the cache and need p aligned to the bytes written; other types ignore it
 
-// Streamed stores are weakly ordered: whoever hands the result to another thread calls this first.
+// Streamed stores are weakly ordered: call fence before the result is handed to another thread.
 SNN_HD void fence(bool stream) {
   if (stream) _mm_sfence();
 }
@@ -177,7 +179,7 @@ SNN_HD void store(bfloat* p, F32 v, bool) {
   std::memcpy(p, &h, sizeof h);
 }
 
-// ---- packing a unit of 32 spikes (each lane -1, 0 or 1)
+// ---- packing a unit of 32 spikes (each lane a whole number from -127 to 127)
 
 template <class V, int K> SNN_HD void store_int8(int8_t* p, const V (&s)[K], bool stream) {
 #if defined(__AVX512BW__)

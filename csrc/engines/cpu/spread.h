@@ -8,7 +8,7 @@
 
 namespace snn::inline SNN_ISA {
 
-// theta of elements [first, first + count) to out, or of theta's row q. P has theta, C and inner.
+// Writes theta of elements [first, first + count) to out, from row q of theta. P has theta, C and inner.
 template <class S, class P>
 inline void spread(S* out, const P& p, int64_t first, int count, int q = 0) {
   const S* theta = static_cast<const S*>(p.theta) + q * p.C;

@@ -8,8 +8,8 @@
 
 namespace snn {
 
-// A tile is: with one theta, kTile elements; with runs of 32 or more per theta, one run; otherwise `rows` rows of [C, inner], summed per theta, as
-// many as fill kTile elements. It leaves one number, or one per theta where it holds them all.
+// A tile is: with one theta, kTile elements; with runs of 32 or more elements per theta, one run; otherwise as many rows of [C, inner] as fill kTile
+// elements, summed per theta. A tile leaves one number, or one per theta if the tile holds every theta.
 struct Tiles {
   bool runs;  // one theta per tile
   int64_t rows, size, many, numbers;

@@ -10,7 +10,7 @@
 
 #include "kernels.h"
 
-// Declared here because torch's header shows it only beside CUDA's own headers; libtorch_cuda has it in every build.
+// Declared here because torch's header declares this function only together with CUDA's own headers; every build of libtorch_cuda has the function.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
 namespace snn::backend {
@@ -21,7 +21,7 @@ constexpr bool keeps = true;  // the forward keeps the state before every kEvery
 
 inline void prepare(void*, int64_t) {}
 
-// Makes x's device current while it lives, and knows its stream.
+// While an object of this class lives, x's device is current; stream() is the current stream of that device.
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& x) : guard_(x.get_device_index()) {

@@ -1,4 +1,4 @@
-// The calibrating loop on CUDA: watches T steps of a neuron and leaves one number per neuron. A thread takes one neuron, eight rows on their way.
+// The calibrating loop on CUDA: watches T steps and leaves one number per neuron. A thread takes one neuron and has eight rows in flight.
 #pragma once
 #include "../../dtype.h"
 #include "../../params.h"

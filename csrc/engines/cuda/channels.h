@@ -1,6 +1,6 @@
-// Channels on CUDA: x is [outer, C, inner], and each channel has its sums, or its line that is added.
+// Channels on CUDA: x is [outer, C, inner]. For each channel an op forms sums, or adds a line.
 //
-// Sums are in fp64, in two stages whose order the shape fixes: no atomic adds, two runs give the same bits. reduction.h says how they are cut.
+// Sums are in fp64, in two stages. The shape fixes the order: no atomic adds, two runs give the same bits. reduction.h says how the sums are cut.
 #pragma once
 #include "../../dtype.h"
 #include "../../params.h"
@@ -97,7 +97,7 @@ template <class M>
 void channel_add(const ChannelAdd& p, Stream stream) {
   if (p.N == 0) return;
   Pattern pattern(p.line, p.N, p.C, p.inner);
-  pattern.rows = pattern.rows && p.C % 4 == 0;  // the second row of the line lies on words too
+  pattern.rows = pattern.rows && p.C % 4 == 0;  // the second row of p.line must lie on words of 16 bytes too
   with_dtype(p.dtype, [&](auto of) {
     using X = typename decltype(of)::type;
     with(on_words({p.x, p.y}) && p.N % kWord<X> == 0, [&](auto wide) {

@@ -10,7 +10,7 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
 endif()
 
 find_package(CUDAToolkit REQUIRED)
-# Does this torch have a CUDA library to link to, and of nvcc's CUDA? Where it has none, the CUDA objects are compiled only when asked for.
+# Does this torch have a CUDA library to link to, of the same CUDA as nvcc? If not, the CUDA objects are compiled only on request.
 execute_process(COMMAND "${Python_EXECUTABLE}" -c "import torch; print(torch.version.cuda or '', end='')" OUTPUT_VARIABLE torch_cuda COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCH "^[0-9]+" torch_cuda_major "${torch_cuda}")
 set(link_cuda OFF)
@@ -28,8 +28,8 @@ else()
   set(nobody_needs_cuda)
 endif()
 
-# Machine code for each architecture, and PTX of the last, which newer GPUs compile when they load it. Objects that nothing links, which only tests
-# read, are of one.
+# Machine code for each architecture, and PTX for the last, which newer GPUs compile when they load the module. Objects that nothing links, and only
+# tests read, are built for one architecture.
 set(cuda_archs ${SNNFAST_CUDA_ARCHS})
 if(SNNFAST_CUDA_ARCHS STREQUAL "auto")
   set(cuda_archs 80 90)
@@ -42,7 +42,8 @@ list(TRANSFORM archs APPEND -real)
 list(GET cuda_archs -1 newest)
 list(APPEND archs ${newest}-virtual)
 
-# The units of the CUDA column, from the table of ops: those of the time loop once for each dtype, the others whole. units: names; unit_<name>: its file.
+# The units of the CUDA column, from the table of ops: a row of the time loop is one unit per dtype, any other row is one unit. units: names;
+# unit_<name>: the file of that unit.
 set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/ops/table.h)
 file(READ ${PROJECT_SOURCE_DIR}/csrc/ops/table.h table)
 string(REGEX MATCHALL "X\\([^)]+\\)" rows "${table}")
@@ -74,10 +75,10 @@ foreach(unit ${units})
 endforeach()
 target_include_directories(kernels_cuda PRIVATE ${PROJECT_SOURCE_DIR}/csrc/engines/cuda ${PROJECT_BINARY_DIR}/units)
 set_target_properties(kernels_cuda PROPERTIES CUDA_ARCHITECTURES "${archs}")
-# Numbers are specified: no contraction. What ptxas says of registers and spills is kept beside each object, for a test to read.
+# Numbers are specified: no contraction. The report of ptxas on registers and spills is kept beside each object, for a test to read.
 target_compile_options(kernels_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Xptxas -v>)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-  target_compile_options(kernels_cuda PRIVATE --compress-mode=size)  # a sixth: 33 MB -> 6
+  target_compile_options(kernels_cuda PRIVATE --compress-mode=size)  # to a sixth: 33 MB -> 6 MB
 endif()
 set_target_properties(kernels_cuda PROPERTIES CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_CURRENT_LIST_DIR}/keep_report.py")
 
@@ -86,15 +87,15 @@ list(JOIN archs ", " archs_text)
 add_library(ops_cuda OBJECT ${nobody_needs_cuda} ${ops} csrc/engines/cuda/module.cpp)
 target_compile_definitions(ops_cuda PRIVATE ${stable_torch} Py_LIMITED_API=0x030A0000 SNN_CUDA SNN_ARCHS="${archs_text}" SNN_NVCC="${CMAKE_CUDA_COMPILER_VERSION}")
 target_include_directories(ops_cuda SYSTEM PRIVATE ${torch_dir}/include ${CUDAToolkit_INCLUDE_DIRS} ${Python_INCLUDE_DIRS})
-# cudart is linked in: the module loads on a machine without a GPU or a driver.
+# cudart is linked statically, so that the module loads on a machine without a GPU or a driver.
 if(link_cuda)
   add_python_module(_CUDA $<TARGET_OBJECTS:ops_cuda> $<TARGET_OBJECTS:kernels_cuda>)
   target_link_libraries(_CUDA PRIVATE ${torch_dir}/lib/libtorch_cpu.so ${torch_dir}/lib/libtorch_cuda.so CUDA::cudart_static)
   set_target_properties(_CUDA PROPERTIES LINKER_LANGUAGE CXX)
 endif()
 
-# What travels to a machine with a GPU (`make gpu-kit`): _C and _CUDA, linked without a torch that has CUDA. Of libtorch_cuda.so they need one function,
-# which a stub of that name has here and the real library there.
+# What is copied to a machine with a GPU (`make gpu-kit`): _C and _CUDA, linked without a torch that has CUDA. They need one function of
+# libtorch_cuda.so. Here a stub library of that name has the function; on the other machine the real library has it.
 file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/units/torch_cuda_stub.c CONTENT "int aoti_torch_get_current_cuda_stream(int device, void** stream) { return 1; }\n")
 enable_language(C)
 add_library(torch_cuda_stub SHARED EXCLUDE_FROM_ALL ${PROJECT_BINARY_DIR}/units/torch_cuda_stub.c)

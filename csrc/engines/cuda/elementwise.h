@@ -1,10 +1,10 @@
 // The element-wise engine on CUDA. An activation A gives fwd and bwd of one element.
 //
-// x is read and y written in words of 16 bytes where they lie so. The backward sums dtheta in two stages, each in an order that the shape and
-// the alignment fix: no atomic adds, two runs give the same bits. x is seen as [outer, C, inner], one threshold per C. Stage one:
-//   runs     a warp takes neighbours of one threshold and leaves one number;  partial [outer, C, ceil(inner / span)]
-//   columns  where runs are short, a thread goes down the rows of its columns;           partial [chunks, C, inner]
-// Stage two adds what stage one left for each threshold.
+// x is read and y is written in words of 16 bytes where both are aligned to them. The backward sums dtheta in two stages. The shape and the
+// alignment fix the order of each stage: no atomic adds, two runs give the same bits. x is seen as [outer, C, inner], one threshold per C. Stage one:
+//   runs     a warp takes neighbours that share a threshold and leaves one number;  partial [outer, C, ceil(inner / span)]
+//   columns  where runs are short, a thread goes down the rows of its columns;      partial [chunks, C, inner]
+// Stage two adds the numbers that stage one left for each threshold.
 #pragma once
 #include "../../dtype.h"
 #include "../../params.h"
@@ -18,7 +18,7 @@ namespace snn::inline SNN_ISA {
 
 using cuda::Reduction;
 
-constexpr int kWords = 4;  // 16-byte words of one thread on their way
+constexpr int kWords = 4;  // 16-byte words of one thread in flight
 constexpr int kElementThreads = 256;
 
 template <class X> constexpr int kWord = 16 / int(sizeof(X));
@@ -154,7 +154,7 @@ __global__ void join_kernel(S* dtheta, const S* partial, int64_t outer, int64_t 
   dtheta[c] = S(sum);
 }
 
-// The same where there is little to add: one thread per threshold.
+// Stage two where there is little to add: one thread per threshold.
 template <class S>
 __global__ void join_few_kernel(S* dtheta, const S* partial, int64_t outer, int64_t C, int64_t inner) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;

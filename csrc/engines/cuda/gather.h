@@ -1,7 +1,7 @@
 // The gathering loop on CUDA: each output adds the weights of the inputs that are not zero. An equation gives add.
 //
-// A warp takes one place of one row and a panel of output channels, `many` to a thread. It reads 32 inputs at once; every non-zero among them, found by
-// a ballot, is the same for all lanes, so that no lane waits for another's branch, and its weights are read side by side.
+// A warp takes one place of one row and a panel of output channels, `many` per thread. The warp reads 32 inputs at once and finds the non-zero
+// inputs by a ballot. All lanes work on the same non-zero input, so no lane waits for another lane's branch, and the lanes read weights side by side.
 #pragma once
 #include "../../params.h"
 #include "lane.h"
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(128, 8) gather_kernel(const __grid_constant__ 
       for (int64_t c = 0; c < p.C; c += kWarp) {
         for (unsigned on = __ballot_sync(kAllLanes, c + lane < p.C && input[c + lane] != S(0)); on; on &= on - 1) {
           const int next = __ffs(int(on)) - 1;
-          const S one = input[c + next];  // in L1; the same word for all lanes
+          const S one = input[c + next];  // from L1; all lanes read the same word
           const S* w = weights + (c + next) * p.O;
 #pragma unroll
           for (int m = 0; m < many; ++m)

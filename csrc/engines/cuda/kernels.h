@@ -8,7 +8,7 @@
 
 namespace snn::cuda {
 
-// What a unit is compiled for: one dtype of x, or all. The time loops are most of the build, so theirs are compiled side by side.
+// What a unit is compiled for: one dtype of x, or all. The time loops are most of the build, so their dtypes are compiled in parallel.
 template <Dtype> struct For {};
 struct ForAll {};
 template <class P> constexpr bool by_dtype = std::is_base_of_v<Multistep, P>;

@@ -1,5 +1,5 @@
-// Lanes on CUDA: a plain float or double per thread. What the equations (splat, where, magnitude, round_down, exponential) and the
-// engines (16-byte words, conversions) need of it.
+// Lanes on CUDA: a plain float or double per thread. This file has what the equations need (splat, where, magnitude, round_down, exponential) and
+// what the engines need (16-byte words, conversions).
 #pragma once
 #include <cuda_runtime.h>
 
@@ -21,14 +21,14 @@ using bfloat = __nv_bfloat16;
 
 template <class V, class S> SNN_HD V splat(S s) { return V(s); }
 template <class V> SNN_HD V where(bool c, V a, V b) { return c ? a : b; }
-// u - s j for a spike s of -1, 0 or 1: s j is exact, so that one instruction rounds as a product and a difference do. The comparison leaves s in a
-// register after 5 cycles; a selection by its predicate would wait for 13.
+// u - s j for a spike s of -1, 0 or 1: s j is exact, so one fused instruction rounds as a product and a difference do. The comparison leaves s in a
+// register after 5 cycles; a selection by the predicate of the comparison would wait for 13.
 SNN_HD float fused(float a, float b, float c) { return fmaf(a, b, c); }
 SNN_HD double fused(double a, double b, double c) { return fma(a, b, c); }
 template <class V> SNN_HD V lowered(V u, V s, bool, V j) { return fused(-s, j, u); }
 template <class V> SNN_HD V lowered(V u, V s, bool, bool, V j) { return fused(-s, j, u); }
-// f / b for a whole f from 0 to b, given inverse = 1 / b, rounded: the quotient of a true division, to the last bit (Markstein 1990; test_whole_quotients
-// tries them). A true division takes zeros, which half of the elements are, down its slow path; an H100 was held up by it.
+// f / b for a whole f from 0 to b, where inverse is 1 / b, rounded. The result is that of a true division, to the last bit (Markstein 1990;
+// test_whole_quotients tries them). A true division sends zeros down its slow path, and half of the elements are zero; this slowed an H100.
 template <class V> SNN_HD V ratio(V f, V b, V inverse) {
   const V q = f * inverse;
   return fused(fused(-b, q, f), inverse, q);
@@ -38,7 +38,7 @@ SNN_HD float magnitude(float x) { return fabsf(x); }
 SNN_HD double magnitude(double x) { return fabs(x); }
 SNN_HD float round_down(float x) { return floorf(x); }
 SNN_HD double round_down(double x) { return floor(x); }
-// 2^j with 0.75 2^j <= x < 1.5 2^j, of finite x >= 0; of 0, 0.
+// For a normal x >= 0 below 1.5 * 2^127: 2^j with 0.75 2^j <= x < 1.5 2^j, or 0 if x is 0.
 template <class I, class S>
 SNN_HD S nearest_power(S x, I half, I exponent) {
   I bits;
@@ -69,7 +69,7 @@ template <> struct WordOf<4> { using type = unsigned int; };
 template <> struct WordOf<8> { using type = uint2; };
 template <> struct WordOf<16> { using type = uint4; };
 
-// x, ds and s pass through once: they are read and written with the hint to leave the caches first.
+// x, ds and s are used once: they are read and written with a hint that the caches should evict them first.
 template <class X, int many>
 __device__ __forceinline__ Pack<X, many> load_once(const X* p) {
   using W = typename WordOf<sizeof(X) * many>::type;
@@ -83,8 +83,8 @@ __device__ __forceinline__ void store_once(X* p, const Pack<X, many>& v) {
   __stcs(reinterpret_cast<W*>(p), reinterpret_cast<const W&>(v));
 }
 
-// 16 bytes from global to shared memory, on their way while the thread goes on: copies up to end_ahead() are a group, and after wait_ahead<many>() all
-// groups but the last `many` have come, for this thread; a barrier tells the others.
+// Copies 16 bytes from global to shared memory while the thread goes on. The copies up to end_ahead() are one group. After wait_ahead<many>() all
+// groups of this thread but the last `many` have arrived, for this thread; other threads see them after a barrier.
 __device__ __forceinline__ void copy_ahead(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(unsigned(__cvta_generic_to_shared(shared))), "l"(global) : "memory");
@@ -104,7 +104,8 @@ __device__ __forceinline__ void wait_ahead() {
 #endif
 }
 
-// v, of which the compiler knows nothing before this point: halves stay packed until they are used. Unpacked early they take twice the registers.
+// Returns v, but the compiler knows nothing of the value before this point, so halves stay packed until they are used. Unpacked early, halves take
+// twice the registers.
 template <class X, int many>
 __device__ __forceinline__ Pack<X, many> late(Pack<X, many> v) {
   if constexpr (sizeof(X) == 2 && many > 1) {
@@ -115,10 +116,10 @@ __device__ __forceinline__ Pack<X, many> late(Pack<X, many> v) {
   return v;
 }
 
-// The numbers of a thread's `many` neurons. Every index into it is known when compiling, so that it lives in registers.
+// The numbers of a thread's `many` neurons. Every index into e is known at compile time, so that e lives in registers.
 template <class S, int many> struct Lanes { S e[many]; };
 
-// In words of at most 16 bytes, which the pointer is aligned to.
+// Loads and stores in words of at most 16 bytes. The pointer must be aligned to these words.
 template <int many, class S>
 __device__ __forceinline__ Lanes<S, many> load_lanes(const S* p) {
   constexpr int each = sizeof(S) * many <= 16 ? many : 16 / int(sizeof(S));
@@ -144,8 +145,8 @@ __device__ __forceinline__ void store_lanes(S* p, const Lanes<S, many>& v) {
   }
 }
 
-// Four spikes of -1, 0 or 1 as the bytes of a word, the first in the lowest: the top byte of 1.0 is 0x3f, that of -1.0 is 0xbf. A conversion to int8 runs
-// at a quarter of the rate of these.
+// Four spikes of -1, 0 or 1 as the bytes of a word, the first spike in the lowest byte. The top byte of 1.0 is 0x3f, that of -1.0 is 0xbf. A
+// conversion to int8 runs at a quarter of the rate of these instructions.
 template <bool negative>
 __device__ __forceinline__ uint32_t spike_bytes(float a, float b, float c, float d) {
   const uint32_t low = __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x0073),
@@ -154,7 +155,7 @@ __device__ __forceinline__ uint32_t spike_bytes(float a, float b, float c, float
   return negative ? ones | (top >> 7 & 0x01010101u) * 0xfeu : ones;
 }
 
-// The same for one spike; of an equation E whose spikes are any whole numbers, a conversion.
+// The same for one spike. An equation E whose spikes are any whole numbers needs a conversion.
 template <class E>
 __device__ __forceinline__ int8_t spike_byte(float s) {
   if constexpr (E::levels) return int8_t(s);

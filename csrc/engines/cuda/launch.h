@@ -1,4 +1,4 @@
-// Launching: the shape of a grid, the current stream, and what to say when it fails.
+// Launching: the shape of a grid, the stream, and the message when a launch fails.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -27,7 +27,7 @@ inline int multiprocessors() {
   return many;
 }
 
-// Enough threads of 16-byte words in flight for every multiprocessor.
+// Whether `threads` threads, each with 16-byte words in flight, are enough for every multiprocessor.
 inline bool fills(int64_t threads) { return threads >= int64_t(multiprocessors()) * 192; }
 
 // Threads per block that spread few neurons over all multiprocessors.
@@ -41,7 +41,7 @@ inline bool on_words(std::initializer_list<const void*> pointers) {
   return std::all_of(pointers.begin(), pointers.end(), [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; });
 }
 
-// As many blocks as hold `threads`.
+// Launches as many blocks as it takes to hold `threads` threads.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), int64_t threads, int block, Stream stream, const A&... arguments) {
   const int64_t blocks = (threads + block - 1) / block;

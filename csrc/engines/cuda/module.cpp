@@ -1,4 +1,4 @@
-// The Python module snnfast._CUDA: importing it registers the ops for CUDA tensors; it tells what was built.
+// The Python module snnfast._CUDA. Importing the module registers the ops for CUDA tensors; build_info() tells what was built.
 #include "../../python.h"
 
 namespace {

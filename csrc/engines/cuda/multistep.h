@@ -1,8 +1,8 @@
 // The time loop on CUDA. A thread takes `many` neighbouring neurons through all T steps, their state in registers.
 //
-// Bound by memory: x is read once and the spikes are written once, in words of 16 bytes where all rows allow it. Two batches of rows are
-// in registers: one is used while the next is on its way, all of it at once. Where neurons are too few to fill the chip with such words, a thread takes one neuron and keeps more rows
-// on their way. T, N, C and the strides are run-time numbers.
+// Memory-bound: x is read once and the spikes are written once, in words of 16 bytes where all rows allow them. Two batches of rows are
+// in registers: one is used while all of the next is in flight. Where neurons are too few to fill the chip with such words, a thread takes one
+// neuron and keeps more rows in flight. T, N, C and the strides are run-time numbers.
 #pragma once
 #include "../../dtype.h"
 #include "../../equations/narrow.h"
@@ -16,13 +16,13 @@ namespace snn::inline SNN_ISA {
 
 constexpr int kThreads = 256;  // of a block, at most
 
-// Neurons per thread in 16-byte words of x.
+// Neurons per thread in 16-byte words of x; in fp64 one neuron.
 template <class X> constexpr int kWide = sizeof(X) == 8 ? 1 : 16 / int(sizeof(X));
-// Rows of x that are fetched together, while as many before them are used; a divisor or a multiple of kEvery. Rules with many branches have
-// long steps, which hide the latency themselves.
+// Rows of x that are fetched together while the same number of earlier rows is used; a divisor or a multiple of kEvery. Rules with many branches
+// have long steps, and long steps hide the latency themselves.
 template <class X, int many, bool brief> constexpr int kBatch = many > 1 ? 4 : !brief ? 8 : sizeof(X) == 4 ? 32 : 16;
 
-// The state of a thread's neurons, those from i on; outside of N they emit nothing.
+// The state of a thread's `many` neurons, from neuron i on. Neurons beyond N emit nothing.
 template <class E, class S, int many>
 struct Neurons {
   Lanes<S, many> v, n{}, first;
@@ -61,7 +61,7 @@ struct Neurons {
   }
 };
 
-// The word of 32 neurons that this thread's `many` bits belong to; every thread of the warp must call it.
+// The word of 32 neurons that contains this thread's `many` bits. Every thread of the warp must call this function.
 template <int many>
 __device__ __forceinline__ uint32_t word_of(uint32_t bits, int lane) {
   if constexpr (many == 1) {
@@ -75,7 +75,7 @@ __device__ __forceinline__ uint32_t word_of(uint32_t bits, int lane) {
   }
 }
 
-// Writes the masked spikes s of one step. out: this thread's place in the row; plane: from positive to negative spikes of `bits`.
+// Writes the masked spikes s of one step. out: this thread's place in the row; plane: offset from the positive to the negative spikes of `bits`.
 template <class E, Spikes kind, class X, int many, class S>
 __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const Lanes<S, many>& s, const Lanes<S, many>& theta, bool unit, int lane,
                                      bool writes, int64_t plane) {
@@ -111,10 +111,10 @@ __device__ __forceinline__ void emit(typename Element<kind, X>::type* out, const
   }
 }
 
-// Blocks of kThreads that a multiprocessor holds at least: three where words of floats need no more than 80 registers.
+// The least number of blocks of kThreads that a multiprocessor must hold: three for words of floats and short steps, which 80 registers hold.
 template <class X, int many, bool brief> constexpr int kBlocks = many == 4 && brief ? 3 : 2;
 
-// Rules of training are known to the kernels that training takes; doubles are not worth the code.
+// Only the kernels that training uses are also compiled for the rules of training. For doubles no rule is worth the code.
 template <class X, Spikes kind = Spikes::scaled>
 constexpr Narrow kNarrow = sizeof(X) == 8           ? Narrow::none
                            : kind == Spikes::scaled ? Narrow::trained
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::brief>)
   const int64_t mine = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many, W = (p.N + 31) / 32;
   const bool inside = mine < p.N;  // then all `many` are: N is a multiple of it
   if (!bits && !inside) return;
-  const int64_t i = inside ? mine : 0;  // threads outside live on for the words of their warp
+  const int64_t i = inside ? mine : 0;  // threads outside go on, because the words of `bits` need the whole warp
   const int lane = threadIdx.x % 32, T = int(p.T);
   const X* x = static_cast<const X*>(p.x) + i;
   const bool constant = p.x_stride == 0;
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::brief>)
     }
     x += batch * p.x_stride;
   };
-  fetch(now, constant ? 1 : T);  // first of all: what follows has loads of its own to wait for
+  fetch(now, constant ? 1 : T);  // first, because the code below has loads of its own to wait for
   const OwnLanes<E, S, many> own(static_cast<const S*>(p.theta), pattern, i);
   Neurons<E, S, many> neurons(p, own, k, i, inside);
   Y* out = static_cast<Y*>(p.s) + (bits ? mine / 32 : i);
@@ -202,7 +202,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<X, many, K::brief>)
   }
 }
 
-// Rows of neurons that lie on whole words: then a thread may take `many` at a time. 16 bytes serve every array but the shorter rows of int8.
+// Whether the rows lie on whole words, so that a thread may take `many` neurons at a time. The words have 16 bytes in every array but int8 spikes,
+// whose rows are shorter.
 template <class X>
 bool in_words(const MultistepFwd& p) {
   constexpr int many = kWide<X>;

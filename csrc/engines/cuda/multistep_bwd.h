@@ -1,7 +1,7 @@
 // The adjoint of the time loop on CUDA: recomputes the potentials, segment by segment of kEvery steps from the last.
 //
-// A thread takes its neurons forward through a segment from the state that the forward kept, their potentials in registers, then backward. x and ds
-// are read once, all rows of a segment on their way at once; dx is written once. dtheta leaves per neuron.
+// A thread takes its neurons forward through a segment, from the state that the forward kept, with their potentials in registers; then backward.
+// x and ds are read once, with all rows of a segment in flight at once (ds in fp64: one row); dx is written once. dtheta is written per neuron.
 #pragma once
 #include "multistep.h"
 
@@ -9,17 +9,18 @@ namespace snn::inline SNN_ISA {
 
 constexpr int kThreadsBwd = 128;
 
-// Neurons per thread: one, for a segment of them fills the registers; two halves, so that a warp still moves 128 bytes.
+// Neurons per thread: one, because a segment of one neuron fills the registers; for halves two, so that a warp still moves 128 bytes.
 template <class X> constexpr int kPair = sizeof(X) == 2 ? 2 : 1;
 
-// Blocks that a multiprocessor holds at least. Four, with 128 registers, where a step has one threshold and few branches.
+// The least number of blocks that a multiprocessor must hold: four, with 128 registers, where a step has one threshold and few branches and x is
+// not fp64.
 template <class E, class X, class K> constexpr int kBlocksBwd = K::brief && !E::counts && sizeof(X) <= 4 ? 4 : 2;
 
 template <class E, class X, int many, class K>
 __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
     multistep_bwd_kernel(const __grid_constant__ MultistepBwd p, const __grid_constant__ Pattern pattern, const K k) {
   using S = Acc<X>;
-  constexpr bool late_ds = sizeof(X) == 8;  // doubles would not fit the registers
+  constexpr bool late_ds = sizeof(X) == 8;  // ds of a whole segment would not fit the registers as doubles
   const int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * many;
   if (i >= p.N) return;
   const int T = int(p.T);
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
   if (p.dv) c = load_lanes<many>(static_cast<const S*>(p.dv) + i);
 #pragma unroll
   for (int j = 0; j < many; ++j) on[j] = p.ds && (!p.mask || p.mask[i + j]);
-  // Where there is no ds its loads go to x: a branch round them would keep them from being issued together.
+  // Without ds, the loads of ds read x instead: a branch around these loads would keep them from being issued together.
   const X* const all_ds = static_cast<const X*>(p.ds ? p.ds : p.x);
   const int64_t ds_stride = p.ds ? p.ds_stride : p.x_stride;
 
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(kThreadsBwd, kBlocksBwd<E, X, K>)
     }
   };
   int t = (T - 1) / kEvery * kEvery;
-  constexpr bool both = K::brief;  // a segment with many branches is long: the machine code of two would leave the instruction cache
+  constexpr bool both = K::brief;  // a segment with many branches has long machine code, and two copies would not fit the instruction cache
   if (both && T - t < kEvery) {
     segment(Constant<false>{}, t);
     t -= kEvery;

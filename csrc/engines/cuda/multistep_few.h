@@ -1,14 +1,14 @@
-// The time loop on CUDA for few neurons and many steps, where one warp to a multiprocessor waits for itself and not for memory.
+// The time loop on CUDA for few neurons and many steps, where the one warp of a multiprocessor waits for its own steps and not for memory.
 //
-// A block has 32 neurons and four warps. One warp computes, from shared memory to shared memory, so that a step of it is little more than the equation;
-// the other three, which other schedulers serve, bring the rows of x kTiles - 1 tiles early and take the spikes away, in words of 16 bytes.
+// A block has 32 neurons and four warps. One warp computes, from shared memory to shared memory, so that its step is little more than the equation.
+// The other three warps run on other schedulers. They bring the rows of x kTiles - 1 tiles early and take the spikes away, in words of 16 bytes.
 #pragma once
 #include "multistep.h"
 
 namespace snn::inline SNN_ISA {
 
-constexpr int kFewThreads = 128, kFewRows = 32, kTiles = 4;  // of a block; of a tile, a multiple of kEvery; tiles of x in shared memory
-constexpr int kFewSteps = 64;                                // from so many steps on
+constexpr int kFewThreads = 128, kFewRows = 32, kTiles = 4;  // per block; per tile, a multiple of kEvery; tiles of x in shared memory
+constexpr int kFewSteps = 64;                                // the fewest steps for this kernel
 
 // How far the warp that computes looks ahead in its tile: a load from shared memory takes as long as two steps.
 constexpr int kLook = 4;
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kFewThreads)
     multistep_few_kernel(const __grid_constant__ MultistepFwd p, const __grid_constant__ Pattern pattern, const K k, int multiprocessors) {
   using S = Acc<X>;
   using Y = typename Element<kind, X>::type;
-  constexpr int word = kWide<X>, words = 32 / word;  // neurons that are moved together; of them in a row of a tile
+  constexpr int word = kWide<X>, words = 32 / word;  // neurons that are moved together; such words in a row of a tile
   alignas(16) __shared__ X xs[kTiles][kFewRows][32];
   alignas(16) __shared__ Y ys[2][kFewRows][32];
   const int lane = threadIdx.x % 32, T = int(p.T), tiles = (T + kFewRows - 1) / kFewRows;
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kFewThreads)
     const int helper = ((warp - computes - 1) & 3) * 32 + lane;
     const X* x = static_cast<const X*>(p.x) + first;
     Y* y = static_cast<Y*>(p.s) + first;
-    // f(row, column) for each word of tile `tile` that is this thread's: rows end at T, columns at N.
+    // Calls f(row, column) for each word of tile `tile` that this thread moves. Rows end at T, columns at N.
     const auto each = [&](int tile, const auto& f) {
       for (int c = helper; c < kFewRows * words; c += kFewThreads - 32) {
         const int r = c / words, column = c % words * word;
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kFewThreads)
     };
     const auto bring = [&](int tile) {
       each(tile, [&](int r, int column) { copy_ahead(&xs[tile % kTiles][r][column], x + (int64_t(tile) * kFewRows + r) * p.x_stride + column); });
-      end_ahead();  // a group without a copy too, so that groups are counted as tiles are
+      end_ahead();  // also where there was no copy, so that there is one group per tile
     };
     const auto take = [&](int tile) {
       each(tile, [&](int r, int column) {
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kFewThreads)
     for (int tile = 0; tile < tiles; ++tile) {
       bring(tile + kTiles - 1);
       if (tile) take(tile - 1);
-      wait_ahead<kTiles - 2>();  // the next tile is here
+      wait_ahead<kTiles - 2>();  // the next tile has arrived
       __syncthreads();
     }
     take(tiles - 1);
@@ -96,11 +96,11 @@ __global__ void __launch_bounds__(kFewThreads)
   if (inside) neurons.leave(p, k, i);
 }
 
-// Blocks to a multiprocessor, at most: beyond that there are warps enough to hide what each waits for. On an H100 the other kernel takes 1.13 x as long
-// with 4, and 0.94 x with 8.
+// The most blocks per multiprocessor for this kernel: with more there are enough warps to hide what each waits for. On an H100 the other kernel
+// takes 1.13 x as long with 4 blocks, and 0.94 x with 8.
 constexpr int kFewBlocks = 4;
 
-// What this kernel is made for: of `bits` and `count` little is stored, and the steps of other rules are long.
+// What this kernel is made for. `bits` and `count` are excluded because they store little, other rules because their steps are long.
 template <class X, Spikes kind, class K>
 constexpr bool few = K::plain && sizeof(X) <= 4 && (kind == Spikes::scaled || kind == Spikes::int8);
 
@@ -124,7 +124,7 @@ void multistep_fwd(const MultistepFwd& p, Stream stream) {
               launch(multistep_few_kernel<Eq, X, kind(), K>, (p.N + 31) / 32 * kFewThreads, kFewThreads, stream, p, pattern, k, multiprocessors());
               return;
             }
-          // Rules with branches are long: of halves four at a time too.
+          // Rules with branches have long steps: a thread takes at most four neurons, of halves too.
           constexpr int many = !wide() ? 1 : K::brief ? kWide<X> : std::min(kWide<X>, 4);
           const int64_t threads = p.N / many;
           launch(multistep_fwd_kernel<Eq, X, kind(), many, K>, threads, block_for(threads), stream, p, pattern, k);

@@ -22,7 +22,7 @@ struct Divisor {
 struct Pattern {
   int64_t C, inner;
   bool small;  // every index is below 2^31
-  bool rows;   // neighbours have neighbouring thresholds, which lie on words of 16 bytes
+  bool rows;   // neighbouring elements have neighbouring thresholds, and theta is aligned to 16 bytes
   Divisor by_inner, by_C;
 
   Pattern(const void* theta, int64_t N, int64_t C, int64_t inner)
@@ -39,7 +39,8 @@ struct Pattern {
   }
 };
 
-// theta of the `many` elements from i on, a multiple of `many`: one look where they share it or have it side by side.
+// theta of the `many` elements from i on; i is a multiple of `many`. One access where the elements share a threshold or have neighbouring
+// thresholds.
 template <int many, class S>
 __device__ __forceinline__ Lanes<S, many> thresholds(const S* theta, const Pattern& pattern, int64_t i) {
   if (pattern.rows && pattern.C % many == 0) return load_lanes<many>(theta + pattern(i));
@@ -60,7 +61,7 @@ struct OwnLanes {
 #pragma unroll
     for (int q = 0; q < E::parameters; ++q) row[q] = thresholds<many>(theta + q * pattern.C, pattern, i);
   }
-  // Those of neuron j.
+  // The parameters of neuron j.
   __device__ __forceinline__ Own<E, S> operator[](int j) const {
     Own<E, S> own;
 #pragma unroll

@@ -1,5 +1,5 @@
-// Max pooling on CUDA. Forward: a thread takes a window. Backward: a thread takes a number of the image and asks the windows that it is in, in their
-// order, so that nothing is added atomically.
+// Max pooling on CUDA. Forward: a thread takes a window. Backward: a thread takes a number of the image and reads the windows that contain the
+// number, in the order of the windows, so that nothing is added atomically.
 #pragma once
 #include <cmath>
 

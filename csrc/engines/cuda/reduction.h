@@ -1,4 +1,4 @@
-// How sums are cut on CUDA, dtheta of an activation and those of channels: the engines and the ops' allocations read it here.
+// How sums are cut on CUDA: dtheta of an activation, and the sums of channels. The engines and the ops' allocations both read this file.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -7,12 +7,12 @@
 
 namespace snn::cuda {
 
-constexpr int64_t kSpan = 2048;      // elements of a warp, at least
-constexpr int64_t kTiles = 1 << 14;  // warps that a run is cut into, at most
-constexpr int64_t kShortRun = 256;   // below, a warp would idle
+constexpr int64_t kSpan = 2048;      // elements per warp; the last warp of a run has fewer
+constexpr int64_t kTiles = 1 << 14;  // about as many warps a run is cut into: up to twice as many, since a span is a multiple of kSpan
+constexpr int64_t kShortRun = 256;   // in a shorter run, a warp would idle
 constexpr int64_t kColumnThreads = 1 << 17;
 
-// Stage one: its form, and the shape [outer, C, inner] of what it leaves.
+// The form of stage one, and the shape [outer, C, inner] of its result.
 struct Reduction {
   bool runs;
   int64_t outer, inner, rows = 0, span = 0;
@@ -27,7 +27,7 @@ struct Reduction {
       inner = (length + span - 1) / span;
       return;
     }
-    // Few rows for a thread where there are few columns; at least 8, at most 64.
+    // Fewer rows per thread where there are fewer elements; at least 8, at most 64.
     rows = std::clamp<int64_t>(outer * p.C * p.inner / (4 * kColumnThreads), 8, 64);
     outer = (outer + rows - 1) / rows;
   }
@@ -38,8 +38,8 @@ struct Reduction {
   }
 };
 
-// The sums of channels, x as [outer, C, inner]. Stage one leaves [stripes, 2, C, inner]: where runs are long, of a warp that takes a channel's runs in
-// `rows` rows, and inner is 1; where they are short, of a thread that goes down `rows` rows of a column.
+// The sums of channels, x seen as [outer, C, inner]. Stage one leaves [stripes, 2, C, inner]. Where runs are long, a warp takes a channel's runs in
+// `rows` rows, and inner of the result is 1. Where runs are short, a thread goes down `rows` rows of a column.
 struct ChannelStripes {
   bool runs;
   int64_t outer, rows, stripes, inner;

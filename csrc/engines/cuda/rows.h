@@ -1,7 +1,7 @@
 // Functions of rows over time on CUDA: out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t. A function F gives apply on a Row.
 //
-// A row lies in the registers of `threads` threads, K columns of each, column i at thread i % threads; state is read and written once for all T steps.
-// The sum is the tree of snnfast/engines/reference/rows.py: halves within a thread, then across warps through shared memory, then across lanes.
+// A row lies in the registers of `threads` threads, K columns in each, column i in thread i % threads. The state is read and written once for all T
+// steps. The sum is the tree of snnfast/engines/reference/rows.py: halves within a thread, then across warps by shared memory, then across lanes.
 #pragma once
 #include "../../params.h"
 #include "lane.h"
@@ -9,14 +9,14 @@
 
 namespace snn::inline SNN_ISA {
 
-constexpr int kRowBlock = 128;  // threads of a block, where a row takes a warp
+constexpr int kRowBlock = 128;  // threads of a block where one warp takes a row
 
 template <class T, int K, int threads>
 struct Row {
   using S = T;
   using V = T;
   S a[K];
-  int C, lane;  // lane: this thread's among the row's
+  int C, lane;  // lane: the index of this thread among the row's threads
   const S *w, *b;
   S* shared;  // [threads], where a row takes more than a warp
 
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(threads > 32 ? threads : kRowBlock)
   const S* x = static_cast<const S*>(p.x) + at;
   S* y = static_cast<S*>(p.y) + at;
   const int64_t step = p.R * p.C;
-  // A step's x is asked for before the step in front of it is computed: the function's sums then wait for no memory.
+  // The x of a step is requested before the previous step is computed, so that the sums of the function wait for no memory.
   S ahead[K];
 #pragma unroll
   for (int i = 0; i < K; ++i) ahead[i] = i * threads + row.lane < row.C ? x[i * threads] : S(0);
@@ -132,7 +132,7 @@ void rows_of(const Rows& p, Stream stream) {
   launch(rows_kernel<F, S, K, threads>, p.R * threads, threads > 32 ? threads : kRowBlock, stream, p, typename F::template Numbers<S>(p.rule));
 }
 
-// K columns to a thread: few enough for registers, and as few threads as hold the row.
+// K columns per thread, few enough for the registers, and as few threads as can hold the row.
 template <class F, class S>
 void rows_in(const Rows& p, Stream stream) {
   static_assert(kMostColumns == 8 * 512);

@@ -1,4 +1,4 @@
-// QCFS, one element: the C++ twin of snnfast/equations/activations/qcfs.py, where the equations stand.
+// QCFS, one element: the C++ twin of snnfast/equations/activations/qcfs.py, which states the equations.
 #pragma once
 #include "../../host_device.h"
 #include "../../params.h"
@@ -40,7 +40,7 @@ struct QCFS {
     using S = typename K::Scalar;
     const S levels = k.levels;
     const V zero = splat<V>(S(0)), one = splat<V>(S(1)), top = splat<V>(levels);
-    const V z = x / theta, outside = where(z == z, zero, z);  // a quotient that is NaN shows
+    const V z = x / theta, outside = where(z == z, zero, z);  // a NaN quotient stays NaN
     if (k.grad == Grad::qcfs) {
       auto inside = (z >= zero) & (z <= one);
       dtheta = where(inside, dy * (quantise(z, k) - z), where(z > one, dy, outside));

@@ -1,13 +1,13 @@
-// exp(z) for z <= 0: the C++ twin of snnfast/equations/functions/exponential.py, where the operations stand.
+// exp(z) for z <= 0: the C++ twin of snnfast/equations/functions/exponential.py, which states the operations.
 #pragma once
 #include "../../host_device.h"
 
 namespace snn::inline SNN_ISA {
 
-// 2^-m of a power of two m.
+// 2^-m, where m is a power of two.
 constexpr double power(int m) { return m == 1 ? 0.5 : power(m / 2) * power(m / 2); }
 
-// p 2^-m, m a whole number in [0, 2 bit): by its bits, from `bit` down.
+// p 2^-m for a whole number m in [0, 2 bit): one product for each bit of m that is set, from `bit` down.
 template <int bit, class S, class V>
 SNN_HD V scaled_down(V p, V m) {
   constexpr S factor = S(power(bit));

@@ -1,4 +1,4 @@
-// Layer norm of a row: the C++ twin of snnfast/equations/functions/layer_norm.py, where the equation stands.
+// Layer norm of a row: the C++ twin of snnfast/equations/functions/layer_norm.py, which states the equation.
 #pragma once
 #include "../../host_device.h"
 #include "../../params.h"

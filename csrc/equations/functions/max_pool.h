@@ -1,4 +1,4 @@
-// Max pooling over windows: the C++ twin of snnfast/equations/functions/max_pool.py, where the definition stands.
+// Max pooling over windows: the C++ twin of snnfast/equations/functions/max_pool.py, which states the definition.
 #pragma once
 #include "../../host_device.h"
 

@@ -1,4 +1,5 @@
-// Sums of a channel's numbers, and a line added to them: the C++ twin of snnfast/equations/functions/moments.py, where the equations stand.
+// Sums over the numbers of a channel, and the addition of a line x q + p: the C++ twin of snnfast/equations/functions/moments.py, which states the
+// equations.
 #pragma once
 #include "../../host_device.h"
 

@@ -1,4 +1,4 @@
-// Softmax of a row: the C++ twin of snnfast/equations/functions/softmax.py, where the equation stands.
+// Softmax of a row: the C++ twin of snnfast/equations/functions/softmax.py, which states the equation.
 #pragma once
 #include "../../params.h"
 #include "exponential.h"

@@ -1,4 +1,4 @@
-// The start voltage that COS calibrates: the C++ twin of snnfast/equations/neurons/cos.py, where the equations stand.
+// The start voltage that COS calibrates: the C++ twin of snnfast/equations/neurons/cos.py, which states the equations.
 #pragma once
 #include "iaf.h"
 
@@ -49,7 +49,7 @@ struct COS {
     down = where(down > one, down, one);
     rise = where(rise > one, rise, one);
     rise = where(rise > most, most, rise);
-    // A membrane that is NaN shows.
+    // A NaN membrane stays NaN.
     return where(v == v, where((v < zero) & (n > zero), half - down, where(v >= j, half + rise, half)), v);
   }
 };

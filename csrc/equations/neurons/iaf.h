@@ -1,4 +1,4 @@
-// Integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/iaf.py, where the equations stand.
+// Integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/iaf.py, which states the equations.
 // V is a lane: float or double on CUDA, a vector of them on CPU. Signed: with negative spikes.
 #pragma once
 #include <cmath>
@@ -51,12 +51,12 @@ struct IafNumbers {
         atan_width(S(1.5707963267948966 * r.gamma)), atan_half(S(0.5 * r.gamma)), offset(S(r.offset)), rise(S(1.0 - r.offset)), tau(S(r.tau)),
         keep(S(1.0 - 1.0 / r.tau)) {}
 
-  // A box is a rectangle without its edges: the largest |a| inside is the number before gamma.
+  // A box is a rectangle without its edges: the largest |a| inside a box is the largest number below gamma.
   SNN_HD static Surrogate shape(Surrogate which) { return which == Surrogate::box ? Surrogate::rectangle : which; }
   SNN_HD static S edge(const IafRule& r) { return r.surrogate == Surrogate::box ? std::nextafter(S(r.gamma), S(0)) : S(r.gamma); }
 };
 
-// The rule that nearly every launch has. A forward asks for no surrogate.
+// The rule that nearly every launch has. A forward uses no surrogate, so any surrogate fits there.
 template <class S>
 struct PlainIafNumbers : IafNumbers<S> {
   static constexpr bool plain = true, brief = true, normalised = false, strict = false, hard = false, detach_reset = false, memory = false,
@@ -80,7 +80,7 @@ struct TrainedIafNumbers : IafNumbers<S> {
   static bool fits(const IafRule& r) { return !r.normalised && !r.strict && !r.memory && r.offset == 0 && (r.tau != 0) == leak; }
 };
 
-// Calls f with the surrogate as a constant; a forward, which has none, with one for all.
+// Calls f with the surrogate as a compile-time constant. A forward uses no surrogate, so one constant serves all of them.
 template <bool forward, class F>
 void with_surrogate(Surrogate which, F&& f) {
   using enum Surrogate;
@@ -140,7 +140,7 @@ struct IAF {
     return k.normalised ? splat<V>(S(1)) : theta;
   }
 
-  // u, the potential before the reset; and what is compared with the upper threshold.
+  // drive: u, the potential before the reset. lift: what is compared with the upper threshold.
   template <class V, class K>
   SNN_HD static V drive(V v, V x, V theta, const K& k) {
     if (k.leaky) return leak(v, x, k);
@@ -152,7 +152,7 @@ struct IAF {
     return k.offset != 0 ? u + j * k.offset : u;
   }
 
-  // Whether a potential u crosses the threshold upwards; downwards.
+  // Whether a potential u crosses the threshold upwards (up) or downwards (down).
   template <class V, class K>
   SNN_HD static auto up(V u, V n, V j, const K& k) {
     u = lift(u, j, k);
@@ -184,7 +184,7 @@ struct IAF {
   SNN_HD static V discharge(V& v, V& n, V u, V theta, const K& k) {
     using S = typename K::Scalar;
     const V j = jump(theta, k), s = fire(u, n, j, k);
-    // lowered: u - s j, the way that costs an engine least.
+    // lowered: u - s j, in the form that is cheapest on each engine.
     if (k.hard) v = where(s == splat<V>(S(0)), u, splat<V>(k.v_reset));
     else if constexpr (Signed) v = lowered(u, s, up(u, n, j, k), down(u, n, j, k), j);
     else v = lowered(u, s, up(u, n, j, k), j);
@@ -213,7 +213,7 @@ struct IAF {
     }
   }
 
-  // One step of the adjoint: c is the gradient of v after the step on entry, before it on return; dy is masked; v and n are the
+  // One step of the adjoint. c is the gradient of v: after the step on entry, before the step on return. dy is masked; v and n are the
   // state before the step. Adds to dtheta, returns dx.
   template <class V, class K>
   SNN_HD static V step_bwd(V& c, V& dtheta, V dy, V v, V n, V x, V theta, const K& k) {
@@ -234,7 +234,8 @@ struct IAF {
     return du;
   }
 
-  // The gradient of the potential u from that of v after the step, c; puts the spike into s and theta's share, in volts, into `share`.
+  // Returns the gradient of the potential u, given c, the gradient of v after the step. Puts the spike into s, and theta's share of the gradient,
+  // in volts, into `share`.
   template <class V, class K>
   SNN_HD static V discharge_bwd(V& share, V& s, V c, V dy, V u, V n, V theta, const K& k) {
     using S = typename K::Scalar;
@@ -246,7 +247,7 @@ struct IAF {
     const V r = !k.hard || k.detach_reset ? zero : c * (k.v_reset - u);
     du = k.hard ? where(s == zero, c, zero) : c;
     direct = k.hard ? dy * s : (dy - c) * s;
-    // Without negative spikes h_down is 0: ds/du = h_up, ds/dtheta = -h_up.
+    // Without negative spikes h_down is 0: ds/du = h_up, ds/dtheta = -h_up, as `risen` changes it.
     V through;
     if constexpr (Signed) {
       h_up = where(n < splat<V>(k.p_max), h_up, zero);
@@ -264,7 +265,7 @@ struct IAF {
     return du;
   }
 
-  // h times d(threshold of u)/d(theta), which is 1 without an offset.
+  // h times d(threshold of u)/d(theta). That derivative is 1 without an offset.
   template <class V, class K>
   SNN_HD static V risen(V h, const K& k) {
     return k.offset != 0 ? h * k.rise : h;

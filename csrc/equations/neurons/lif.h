@@ -1,4 +1,4 @@
-// The leak of a leaky integrate-and-fire neuron: the C++ twin of snnfast/equations/neurons/lif.py, where the equations stand.
+// The leak of a leaky integrate-and-fire neuron: the C++ twin of snnfast/equations/neurons/lif.py, which states the equations.
 #pragma once
 #include "../../host_device.h"
 
@@ -13,7 +13,7 @@ SNN_HD V leak(V v, V x, const K& k) {
   return v - (v - r) / tau + x;
 }
 
-// Gradient of v before the step, from that of u; puts the gradient of x into dx.
+// Returns the gradient of v before the step, given du, the gradient of u. Puts the gradient of x into dx.
 template <class V, class K>
 SNN_HD V leak_bwd(V& dx, V du, const K& k) {
   dx = k.decay_input ? du / splat<V>(k.tau) : du;

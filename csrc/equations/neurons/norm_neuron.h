@@ -1,4 +1,4 @@
-// Batch norm and the neuron behind it, one time step: the C++ twin of snnfast/equations/neurons/norm_neuron.py, where the equations stand.
+// Batch norm and the neuron behind it, one time step: the C++ twin of snnfast/equations/neurons/norm_neuron.py, which states the equations.
 #pragma once
 #include "../../host_device.h"
 #include "../../params.h"
@@ -92,7 +92,7 @@ struct NormedNeuron {
   }
 };
 
-// A neuron's equation is asked for with negative spikes and without; this one has none.
+// The engines ask for an equation with negative spikes and for one without; this neuron has no negative spikes, so one class serves both.
 template <bool> using Normed = NormedNeuron;
 
 }  // namespace snn

@@ -1,4 +1,4 @@
-// Parametric leaky integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/plif.py, where the equations stand.
+// Parametric leaky integrate-and-fire, one time step: the C++ twin of snnfast/equations/neurons/plif.py, which states the equations.
 #pragma once
 #include "../../host_device.h"
 #include "../../params.h"
@@ -44,7 +44,7 @@ struct PlifNeuron {
     return v0 * own.e[0];
   }
 
-  // v - r, the potential above the one that it decays to.
+  // v - r, where r is the potential that v decays to.
   template <class V, class K>
   SNN_HD static V above(V v, const K& k) {
     return k.hard ? v - k.v_reset : v;
@@ -82,7 +82,7 @@ struct PlifNeuron {
   }
 };
 
-// A neuron's equation is asked for with negative spikes and without; this one has none.
+// The engines ask for an equation with negative spikes and for one without; this neuron has no negative spikes, so one class serves both.
 template <bool> using PLIF = PlifNeuron;
 
 }  // namespace snn

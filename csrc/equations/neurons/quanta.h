@@ -1,4 +1,4 @@
-// Integrate-and-fire with several quanta a step: the C++ twin of snnfast/equations/neurons/quanta.py, where the equations stand.
+// Integrate-and-fire with several quanta in one step: the C++ twin of snnfast/equations/neurons/quanta.py, which states the equations.
 #pragma once
 #include "../../host_device.h"
 #include "../../params.h"
@@ -7,7 +7,7 @@
 
 namespace snn::inline SNN_ISA {
 
-// The fields of class Rule in Python, in their order. What a neuron of iaf.h has too lies where that looks for it.
+// The fields of class Rule in Python, in their order. The fields that iaf.h has too are moved to where IafRule reads them.
 struct QuantaRule : IafRule {
   double m;
   bool power;
@@ -27,7 +27,7 @@ template <class S>
 struct QuantaNumbers : IafNumbers<S> {
   static constexpr bool memory = false;
   S m;
-  bool power, open;  // open: no cap above, so that what s may be at most is m
+  bool power, open;  // open: no upper cap on the count, so that s is at most m
   SNN_HD explicit QuantaNumbers(const QuantaRule& r) : IafNumbers<S>(r), m(S(r.m)), power(r.power), open(r.p_max > 1e30) {}
 };
 
@@ -61,7 +61,7 @@ struct Quanta {
     return IAF<Signed>::start(v0, theta, k);
   }
 
-  // What s may be after n quanta.
+  // The range that s may take after n quanta.
   template <class V>
   struct Reach {
     V lo, hi;
@@ -82,14 +82,14 @@ struct Quanta {
     }
   }
 
-  // The power of two that t >= 0 is nearest to, of numbers that are not beyond the ladder.
+  // The power of two nearest to t >= 0. The ladder ends at m, so t is first limited to 2 m.
   template <class V, class K>
   SNN_HD static V amplitude(V t, const K& k) {
     const V most = splat<V>(typename K::Scalar(2) * k.m);
     return nearest_power(where(t < most, t, most));
   }
 
-  // The largest amplitude within a whole number hi >= 0.
+  // The largest amplitude that is at most hi, a whole number >= 0.
   template <class V, class K>
   SNN_HD static V within(V hi, const K& k) {
     return k.open ? hi : nearest_power(hi * typename K::Scalar(0.75));  // m is a power of two
@@ -149,7 +149,7 @@ struct Quanta {
     return where(most > zero, IAF<Signed>::height((t - a * S(0.75)) / a, one, k), zero);
   }
 
-  // As IAF's.
+  // Takes and returns what IAF::step_bwd does.
   template <class V, class K>
   SNN_HD static V step_bwd(V& c, V& dtheta, V dy, V v, V n, V x, V theta, const K& k) {
     const V z = units(IAF<Signed>::charge(v, x, theta, k), theta, k);

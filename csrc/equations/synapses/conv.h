@@ -1,4 +1,4 @@
-// A convolution over spikes: the C++ twin of snnfast/equations/synapses/conv.py, where the equation stands.
+// A convolution over spikes: the C++ twin of snnfast/equations/synapses/conv.py, which states the equation.
 #pragma once
 #include "../../host_device.h"
 
