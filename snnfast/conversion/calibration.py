@@ -1,4 +1,4 @@
-"""Calibration images: read batch by batch, as often as they are needed, and never kept together."""
+"""Calibration images: read batch by batch, as often as they are needed, and not kept together, unless a generator gives them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +11,7 @@ from snnfast.data.batches import parts_of
 class Images:
     """Batches of images, of a tensor [B, ...] or of an iterable of tensors, of (images, labels) or of dictionaries.
 
-    Every iteration goes through the data anew. A generator, which can be gone through once, is kept.
+    Every iteration goes through the data anew. The batches of a generator, which runs only once, are kept in a list.
     """
 
     def __init__(self, data: Tensor | Iterable):
@@ -44,7 +44,7 @@ class Images:
         return max(float(x.abs().max()) for x in self if x.numel())
 
     def samples(self, many: int) -> list[Tensor]:
-        """A few images [1, ...] of the first batch, from its first to its last."""
+        """Up to `many` images [1, ...], spread evenly over the first batch."""
         n = self.first.size(0)
         places = sorted({round(k * (n - 1) / max(1, many - 1)) for k in range(many)})
         return [self.first[i : i + 1] for i in places]

@@ -1,4 +1,4 @@
-"""What was chosen where no method was named: the trials, the one that was taken, and why."""
+"""The automatic choice of a method, where none was named: the trials, the one that was taken, and why."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 from snnfast.conversion.method import options as options_of_methods
 
-# What chooses: `snnfast/evaluation/choose.py` puts itself here, for it measures and so lies above.
+# The function that chooses: `snnfast/evaluation/choose.py` puts its own here, because it measures and so lies in a layer above.
 chooser: list[Callable[..., Any]] = []
 
 
@@ -15,9 +15,9 @@ chooser: list[Callable[..., Any]] = []
 class Trial:
     """One way to convert a network, and what was measured of it on images that set no threshold.
 
-    method: its name. options: of `convert`, beside it. agreement: images with the network's answer. images: those it was measured on.
-    energy_ratio: E_SNN/E_ANN at the asked T. answers: how many different ones the network gave them. refused: why it could not be converted or run,
-    else None.
+    method: its name. options: of `convert`, beside the method. agreement: number of images with the network's answer. images: number of images
+    measured. energy_ratio: E_SNN/E_ANN at the asked T. answers: how many different answers the network gave to these images. refused: why the
+    trial could not be converted or run, else None.
     """
 
     method: str
@@ -48,8 +48,9 @@ class Trial:
 class Choice:
     """Why a network was converted as it was: `print(snn.choice)`.
 
-    trials: in the order in which they were made. taken: the one of the network. T: steps. energy: the most that was asked for, of E_SNN/E_ANN.
-    target: the share of agreement that ends the search. loss: which layer loses most of the taken one, and how, by `snnfast.diagnose`.
+    trials: in the order in which they were made. taken: the trial whose conversion the network is. T: steps. energy: the largest E_SNN/E_ANN that
+    the caller allowed. target: the share of agreement that ends the search. loss: in which layer the taken conversion loses most, and how, by
+    `snnfast.diagnose`.
     """
 
     trials: list[Trial]
@@ -87,7 +88,7 @@ class Choice:
 
 
 def refuse_fields(options: dict) -> None:
-    """Refuses fields of methods beside what chooses one."""
+    """Refuses fields of methods beside T and energy, which choose a method."""
     fields = sorted(set(options) & options_of_methods())
     if fields:
         raise ValueError(f"T and energy choose a method: give no fields of one with them, got {', '.join(fields)}")

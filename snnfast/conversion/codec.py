@@ -1,4 +1,4 @@
-"""A graph and its layers as plain values (numbers, texts, lists, dictionaries), and back. What is not known by name is refused, both ways.
+"""A graph and its layers as plain values (numbers, texts, lists, dictionaries), and back. Anything not known by name is refused, both ways.
 
 A file may come from anybody: only layers of torch.nn and of this package are made, only functions of the tables of `snnfast.graph` are called, and
 nothing that is read is run before all of it is known.
@@ -74,7 +74,7 @@ def encoded(value, place=None):
 
 
 def decoded(value, nodes=()):
-    """What `encoded` was given. nodes: those with the numbers."""
+    """The inverse of `encoded`. nodes: the nodes, by number."""
     if not isinstance(value, dict):
         return value
     kind, of = value["is"], value["of"]
@@ -114,7 +114,7 @@ def name_of(op, target):
 
 
 def target_of(op, name):
-    """What `name_of` was given."""
+    """The inverse of `name_of`."""
     if op == "call_function" and name.startswith("aten."):
         _, packet, overload = name.split(".")
         if "file" in packet or not packet.replace("_", "").isalnum():
@@ -145,7 +145,7 @@ def _settings(m):
 
 
 def layers(gm):
-    """{path: [class, settings, names of parameters, names of buffers]}, parents first; a layer under a second path is its first one's."""
+    """{path: [class, settings, names of parameters, names of buffers]}, parents first; a second path of the same layer maps to its first path."""
     found, first = {}, {}
     for path, m in gm.named_modules(remove_duplicate=False):
         if path == "":

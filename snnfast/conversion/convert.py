@@ -79,44 +79,45 @@ def convert(
 ) -> SpikingNetwork:
     """A spiking network with the weights of `net`, which is not changed.
 
-    Batch norms are folded, dropout is dropped, every quantised activation becomes an integrate-and-fire neuron with its thresholds, every ReLU one
-    with thresholds from data; the last linear layer has no neuron: its output is read, and a softmax behind it is taken of the mean output.
+    Batch norms are folded and dropout is dropped. Every quantised activation becomes an integrate-and-fire neuron with the thresholds of the
+    activation, every ReLU one with thresholds from data. The last linear layer has no neuron: its output is read, and a softmax behind this layer is
+    applied to the mean output.
 
     Args:
-        net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate` (without them torch.fx
-            records it, which knows less, and is compared with `net` on an image that is drawn). Its activations are layers of `snnfast.nn`, or
-            those of torch, with `calibrate`. Of a network that was trained as a spiking one, a `snnfast.models.DirectNetwork`, the neurons stay,
-            and no option but `sample` is for it.
+        net: a network of `snnfast.models`, or any module that torch.export captures for images of `sample` or `calibrate`. (Without such images
+            torch.fx records the network. torch.fx supports less, and the result is compared with `net` on a random image.) Its activations are
+            layers of `snnfast.nn`, or, with `calibrate`, those of torch. A network that was trained as a spiking one, a
+            `snnfast.models.DirectNetwork`, keeps its neurons, and takes no option but `sample`.
         method: one of `snnfast.conversion.methods`, such as `SRP(tau=8)`, or its name with its fields as `options`: "if", "stbif", "snm", "srp",
             "srp+stbif", "srp+snm", "cos", "quanta", "power" or "group". Default: "if", and "stbif" in mode "differential".
-        mode: what becomes of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes): "per_step", they are taken of
-            each step's values, which is biased, and the mean output is the answer; or "differential", they pass on the change of their value, all
+        mode: the form of functions that do not commute with rates (softmax, layer norm, GELU, products of spikes). "per_step": they are applied to
+            each step's values, which is biased, and the mean output is the answer. "differential": they pass on the change of their value, all
             neurons are ST-BIF (or of "quanta") with the levels of their activations, image and biases come once, and the summed output is that of
-            the quantised network as soon as no neuron fires any more; see `snnfast/conversion/functions.py`. Default: "differential" if such a
-            function stands behind an activation, if there are no activation functions but quantised ones and ReLUs, and no method but "stbif" or
-            "quanta" and no random masks are asked for; else "per_step".
+            the quantised network as soon as no neuron fires any more. See `snnfast/conversion/functions.py`. Default: "differential" if such a
+            function stands behind an activation, all activation functions are quantised ones or ReLUs, and the caller asks for no method but
+            "stbif" or "quanta", for no inputs of mode "per_step", for no neuron of their own and for no random masks; else "per_step".
         inputs: how the image comes in, one of `Constant()`, `Poisson(amplitude, seed)` (mode "per_step"), `Analog()` and `Rate(steps)` (mode
             "differential") of `snnfast.conversion`, or its name with its fields as `options`: `amplitude`, `seed`, `input_steps`. Default: a
-            current at every step; in mode "differential" all of it at the first.
+            current at every step; in mode "differential" all of the image at the first step.
         calibrate: images for the thresholds of ReLUs, and in mode "differential" of the other activation functions (GELU, SiLU, ...):
             `snnfast.conversion.Percentile(images, q, per, levels)`; or images, a tensor [B, ...] or an iterable of tensors or of (images, labels),
             on the device of `net`, with its fields as `options`: `percentile` (99.9), `per_channel` (False, True or "neuron"), `levels` (32).
         maxpool: the spiking form of max pooling, "difference", "gated" or "average"; see `snnfast/conversion/max_pooling.py`.
-        output: "values", the last layer's output is read; or "spikes", a neuron stands behind it too, with a threshold from `calibrate`, as SNM's
-            authors have it (Wang et al., IJCAI 2022): outputs below 0 are then 0.
-        sample: images [1 or more, ...] for which torch.export captures the network, with the number of images as the only size that may
-            change, and on which the captured network must give what `net` gives. Default: some of the calibration images.
-        read: of a network that gives several tensors the one to read, by its key or place: "out", "0", "boxes.1". Default: all, each in the place
-            that `net` gives it.
+        output: "values", the last layer's output is read; or "spikes", the last layer gets a neuron too, with a threshold from `calibrate`, as
+            SNM's authors do (Wang et al., IJCAI 2022): outputs below 0 then become 0.
+        sample: images [1 or more, ...] for which torch.export captures the network; only the number of images may change later. On these images
+            the captured network must give what `net` gives. Default: some of the calibration images.
+        read: the tensor to read, if a network gives several, by its key or place: "out", "0", "boxes.1". Default: all, in the structure that `net`
+            gives.
         neuron: a neuron of `snnfast.neuron` in place of integrate-and-fire, with method "if"; its Rule's fields are `options`.
-        T: in place of a method, the steps that the network will run: by images of `calibrate` the simplest method is chosen that keeps its answers,
-            see `snnfast.evaluation.choose`; `print(snn.choice)` says what was tried, what was taken and why.
-        energy: with T, the most that it may take of the network's energy (E_SNN/E_ANN).
-        strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, as an
-            LSTM or LeakyReLUs there, which are computed and do not spike. They are told in a warning, in `snn.analog` and in every report.
-        options: fields of what is given by name. Of the method: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `m`, `caps` of those that have
-            them. `v0` is the start voltage in units of theta (where neurons send quanta, in quanta), a number or a dictionary of numbers or
-            tensors by layer name; 0.5 is optimal for QCFS.
+        T: in place of a method, the number of steps that the network will run. The simplest method that keeps the network's answers on images of
+            `calibrate` is chosen, see `snnfast.evaluation.choose`; `print(snn.choice)` says what was tried, what was taken and why.
+        energy: with T, the largest share of the network's energy that the spiking network may take (E_SNN/E_ANN).
+        strict: whether to refuse a network in which something stays analog: activations and other functions in front of the first neurons, such as
+            an LSTM or LeakyReLUs, which are computed and do not spike. A warning, `snn.analog` and every report name them.
+        options: fields of the arguments that are given by name. Fields of methods: `v0`, `parity`, and `tau`, `mask`, `rho`, `max_shift`, `m`,
+            `caps` for the methods that have them. `v0` is the start voltage in units of theta (in quanta, if neurons send quanta), a number or a
+            dictionary of numbers or tensors by layer name; 0.5 is optimal for QCFS.
 
     Raises:
         ValueError: a threshold is not > 0, a weight is not finite, or a layer has no spiking form; the message names the layer.
@@ -161,7 +162,7 @@ def convert(
     if samples:
         guard.check_runs(net, samples[0], "calibrate" if sample is None else "sample")
     gm = prepared(net, samples, read)
-    doubted = None if samples else doubt(gm, net)  # raised at the end: what is refused before has a name
+    doubted = None if samples else doubt(gm, net)  # raised at the end: errors that come before name the layer
     readout = take_readout(gm)
     follows = method is None or "differential" in how.modes
     if asked is None and follows and neuron is None and inputs is None and _needs_differences(gm, batches):
@@ -172,7 +173,7 @@ def convert(
     clock = dataclasses.replace((inputs or default_of(asked or "per_step")).clock(gm, batches), readout=readout)
     if output == "spikes":
         _end_in_a_relu(gm, batches)
-    # ReLUs first: their thresholds are read off the network, which quantised activations still are a part of.
+    # ReLUs first: their thresholds are measured on the network while its quantised activations are still in place.
     levels = {}
     if batches is not None:
         levels = put_neurons_by_images(gm, how, batches, calibrate, clock.differential)
@@ -198,15 +199,15 @@ def convert(
 
 
 def _needs_differences(gm, batches):
-    """Whether only mode "differential" converges to the network, with nothing for the caller to decide: a softmax, a norm, a gate stands behind an
-    activation. Where activation functions other than ReLUs do, neurons with levels would stand behind them, which is the caller's choice."""
+    """Whether only mode "differential" converges to the network, and leaves the caller nothing to decide: a softmax, a norm or a gate is behind an
+    activation. False if other activation functions than ReLUs would get neurons with levels behind them: this is the caller's choice."""
     if batches is None:
         return has_functions(gm)
     return has_functions(gm, relu_thresholds.relu_nodes(gm)) and not relu_thresholds.function_nodes(gm)
 
 
 def _nothing_to_fire(gm):
-    """Why a network without a single neuron is none."""
+    """The message for a network that has not a single neuron."""
     text = "net has no quantised activation (snnfast.nn.QCFS and its kin) and no ReLU to put neurons in place of"
     if relu_thresholds.relu_nodes(gm):
         return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
@@ -250,7 +251,7 @@ def _samples(sample, batches):
 
 
 def _check_differential(how, gm, neuron, batches, output, maxpool):
-    """Refuses what a differential run cannot be."""
+    """Refuses options that a differential run cannot have."""
     if neuron is not None:
         raise ValueError("mode 'differential' runs with ST-BIF neurons; neuron= is of mode 'per_step'")
     keywords = how.neuron()
@@ -282,8 +283,8 @@ OF_THRESHOLDS = "percentile", "per_channel", "levels"
 
 
 def _shared_out(options, neuron):
-    """(fields of the method, of a neuron's own Rule, of the inputs, of the thresholds) among convert's options. Those of the inputs and thresholds
-    come first: a Rule's field of such a name cannot be given here."""
+    """(fields of the method, of a neuron's own Rule, of the inputs, of the thresholds) among convert's options. The names of inputs
+    and thresholds come first: a field of a Rule that has such a name cannot be given here."""
     own = () if not isinstance(neuron, PythonNeuron) else set(neuron.Rule._fields) - {*OPTIONS, *OF_THRESHOLDS}
     known = {*options_of_methods(), *OPTIONS, *OF_THRESHOLDS}
     rule = {k: v for k, v in options.items() if k in own or (neuron is not None and k not in known)}
@@ -296,7 +297,7 @@ def _shared_out(options, neuron):
 
 
 def _check_rates(gm, clock, per_step):
-    """Refuses, by name, what has no spiking form. per_step: functions that do not commute may be computed step by step."""
+    """Refuses, by name, nodes without a spiking form. per_step: whether functions that do not commute may be computed step by step."""
     plan = Plan(gm, clock.poisson)
     for node in gm.graph.nodes:
         if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):

@@ -1,7 +1,7 @@
-"""Networks that are spiking already, trained as such: their neurons stay, and the run is chunk by chunk in time, as of a converted one.
+"""Networks that were trained as spiking networks: their neurons stay, and they run chunk by chunk in time like converted networks.
 
-They are `snnfast.models.DirectNetwork`, whose `one_step` is a module of images [B, ...], for one step, with layers of `snnfast.nn` as its neurons.
-All else in it must be a function of one step's values.
+They are `snnfast.models.DirectNetwork`, whose `one_step` gives a module of images [B, ...] for one step, with layers of `snnfast.nn` as its neurons.
+Everything else in this module must be a function of one step's values.
 """
 
 import copy
@@ -42,15 +42,15 @@ class Direct(Method):
 
 
 def is_direct(net: Any) -> bool:
-    """Whether its neurons are its own."""
+    """Whether `net` is a `DirectNetwork`, which has its own neurons."""
     return isinstance(unwrapped(net), DirectNetwork)
 
 
 def spiking(net: Any, sample: torch.Tensor | None = None) -> SpikingNetwork:
-    """The network as one that runs chunk by chunk. The two are compared on `sample`, or on an image that is drawn.
+    """The network in the form that runs chunk by chunk. The two are compared on the first image of `sample`, or on a random one.
 
     Raises:
-        ValueError: step by step it gives something else than over all steps, or its answer is not the mean over them (their sum, with `sums`).
+        ValueError: its outputs step by step differ from those over all steps, or its answer is not their mean (with `sums`, their sum).
     """
     net = unwrapped(net)
     if sample is not None and checks.tensor("sample", sample).dim() < 2:
@@ -69,7 +69,7 @@ def spiking(net: Any, sample: torch.Tensor | None = None) -> SpikingNetwork:
 
 
 def _compare(net, snn, sample):
-    """In the network's own format, which is fast; where they differ there in fp64, in which rounding moves no spike."""
+    """Compares in the network's own format, which is fast; if the outputs differ there, in fp64, in which rounding moves no spike."""
     x = None if sample is None else sample[:1]
     if x is None and net.image_shape is not None:
         p = next(p for p in net.parameters() if p.is_floating_point())
@@ -93,7 +93,7 @@ def _difference(net, snn, x, near):
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         try:
             every, answer = net.logits(x), net(x)
-        except Exception as error:  # of any kind: a network's own
+        except Exception as error:  # of any kind: the network's own code may raise it
             return f"net does not run on an image {list(x.shape)}: {first_line(error)}"
         try:
             dense = Execution(snn.gm, x.device, products="dense")

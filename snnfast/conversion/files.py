@@ -42,10 +42,10 @@ def save(path: str | os.PathLike, snn: SpikingNetwork, facts: dict) -> None:
 
 
 def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
-    """The network in what a file holds.
+    """The network that a file holds.
 
     Raises:
-        ValueError: the file is damaged, or holds what is not known.
+        ValueError: the file is damaged, or holds something unknown.
     """
     own.check_facts(file.get("facts", {}), path)
     try:
@@ -67,7 +67,7 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
         raise
     except codec.Unknown as error:
         raise ValueError(f"{path} is refused: {error}") from error
-    except Exception as error:  # whatever a damaged file makes of its parts
+    except Exception as error:  # of any kind: the parts of a damaged file may raise it
         raise ValueError(f"{path} is damaged: it holds no converted network ({type(error).__name__}: {str(error)[:200]})") from error
     checks.weights(snn, path)
     for layer, neuron in snn.neurons():
@@ -77,7 +77,7 @@ def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
 
 
 def _check_state(state, path):
-    """Numbers, whole ones and masks, all dense, and no more than the file holds."""
+    """Refuses all but dense tensors of numbers, whole numbers and masks, and tensors larger than the file holds."""
     for key, t in state.items():
         if t.is_nested or t.layout != torch.strided or t.is_quantized or t.is_complex() or t.is_meta:
             kind = "nested" if t.is_nested else "meta" if t.is_meta else f"{t.dtype}, {t.layout}"

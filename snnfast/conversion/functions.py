@@ -5,7 +5,7 @@
                    ICML 2024). A product of spikes and spikes is one of them: S_q(t) S_k(t)^T - S_q(t-1) S_k(t-1)^T, with S the running sums, one
                    matrix product per step.
 
-A differential run gives the image, the biases and all other constants once: what is linear passes on the differences as it would pass on values, but
+A differential run gives the image, the biases and all other constants once: a linear node passes on differences as it would pass on values, but
 without its bias (`linear_part.py`). With ST-BIF neurons, which after draining have emitted clamp(floor(sum x/theta + 1/2), n_min, p_max) spikes net,
 the summed output is then that of the quantised network.
 """
@@ -48,8 +48,8 @@ def put(gm, plan):
 
 
 def over_time(gm, node, name, running, fused=None, by_image=None):
-    """Puts a `Differential` in place of a node. Its inputs and its value have their images first: where they lie elsewhere they are moved.
-    Returns the node with its value."""
+    """Puts a `Differential` in place of a node and returns the node that gives its value. The inputs and the value of a `Differential` have their
+    images first: images that lie elsewhere are moved."""
     by_image = running if by_image is None else by_image
     lie = [rows_of(a) if has_rows else Rows(0) for a, has_rows in zip(node.all_input_nodes, by_image)]
     if any(at.outer > 1 for at in (*lie, rows_of(node))):

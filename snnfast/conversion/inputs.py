@@ -16,13 +16,13 @@ from snnfast.runtime.clock import Clock
 
 @dataclass(frozen=True)
 class Inputs:
-    """What all have. name, mode: of the class."""
+    """The base of all kinds of inputs. name, mode: set by each class."""
 
     name: ClassVar[str]
     mode: ClassVar[str]
 
     def clock(self, net, batches: Images | None) -> Clock:
-        """What a run does for it. net: whose first activation may say how many steps; batches: calibration images, or None."""
+        """The clock of a run with these inputs. net: its first activation may say how many steps. batches: calibration images, or None."""
         return Clock(mode=self.mode)
 
 
@@ -59,7 +59,7 @@ class Poisson(Inputs):
         amplitude = self.amplitude
         if amplitude is None:
             amplitude = 1.0 if batches is None else batches.largest()
-        return Clock(checks.number("amplitude", amplitude, positive=True), self.seed)  # images of zeros have none
+        return Clock(checks.number("amplitude", amplitude, positive=True), self.seed)  # images of zeros give no amplitude > 0
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class Rate(Inputs):
 
 
 KINDS: dict[str, type[Inputs]] = {kind.name: kind for kind in (Constant, Poisson, Analog, Rate)}
-# Options of `convert`: whose field, and which.
+# Options of `convert`: {option: (name of the inputs, name of their field)}.
 OPTIONS = {"amplitude": ("poisson", "amplitude"), "seed": ("poisson", "seed"), "input_steps": ("rate", "steps")}
 
 
 def inputs_of(inputs: str | Inputs | None, **given) -> Inputs | None:
-    """The object: itself, or made from its name and what `convert` takes for its fields. Options that are None count as not given."""
+    """The `Inputs`: the given object, or one made from its name and from options of `convert`. Options that are None count as not given."""
     given = {k: v for k, v in given.items() if v is not None}
     if isinstance(inputs, Inputs) and not hasattr(inputs, "name"):
         raise TypeError(f"inputs must be one of {', '.join(kind.__name__ for kind in KINDS.values())}, got {type(inputs).__name__}")
@@ -115,7 +115,7 @@ def inputs_of(inputs: str | Inputs | None, **given) -> Inputs | None:
 
 
 def of_mode(mode: str) -> list[str]:
-    """The names of those of a mode."""
+    """The names of the inputs of a mode."""
     return [name for name, kind in KINDS.items() if kind.mode == mode]
 
 

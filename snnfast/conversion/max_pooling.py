@@ -52,7 +52,7 @@ def is_elsewhere(node):
 
 
 def replaced(node, gm, form):
-    """The module to put in place of a max pooling, or None if the node is none."""
+    """The module to put in place of a max pooling, or None if the node is no max pooling."""
     window = window_of(node, gm)
     if window is None:
         return None

@@ -1,15 +1,15 @@
-"""What a conversion method is: the neuron it puts in place of an activation, and what a run does before it counts.
+"""What a conversion method is: the neuron that replaces an activation, and what a run does before the steps that count.
 
 A method is an object that owns all it does; its options are its fields. Each has a file in `conversion/methods`, and a name:
 
     if           the plain neuron                                                           `IF`
     stbif, snm   with negative spikes                                                       `STBIF`, `SNM`
-    srp          tau steps first; then neurons whose potential ended at or below 0 emit nothing    `SRP`
+    srp          tau steps first; then neurons whose potential ended near 0 or below are silent    `SRP`
     srp+stbif, srp+snm    the same, with negative spikes in the second phase                `SRP(negative="stbif")`
     cos          each layer's start voltage is calibrated on its first rho inputs           `COS`
     quanta       up to m quanta of theta/m a step, with negative ones                       `SignedQuanta`
-    power        the same, powers of two of them                                            `SignedQuanta(ladder="power")`
-    group        the same without negative ones: m members of a group                       `Group`
+    power        the same, a power of two of quanta                                         `SignedQuanta(ladder="power")`
+    group        as quanta, without negative ones: m members of a group                     `Group`
 
 `parity` is the arithmetic of the methods' authors: normalised units (v += x/theta, fire at 1) instead of volts; for quanta, power and group volts
 instead of normalised units; for snm volts, a start at 0 and the float memory. All else is the same function.
@@ -41,7 +41,7 @@ class Method:
     """What every method has.
 
     Args:
-        v0: start voltage in units of theta, where neurons send quanta in quanta: a number, or a dictionary of numbers or tensors by layer name.
+        v0: start voltage in units of theta (in quanta, if neurons send quanta): a number, or a dictionary of numbers or tensors by layer name.
             None: the method's own.
         parity: the arithmetic of the method's authors; for comparison with their programs.
     """
@@ -52,20 +52,20 @@ class Method:
     citation: ClassVar[str] = ""  # BibTeX of the method, beside that of the activations
     least_T: ClassVar[int] = 0  # inputs that each layer sees at once, before its first step
     rehearsal: ClassVar[int] = 0  # steps that a run takes before it counts
-    bytes_per_neuron: ClassVar[int] = 0  # beside the potential and the count
-    told: ClassVar[tuple] = ("v0", "caps")  # of the neuron's keywords, those that a report names
+    bytes_per_neuron: ClassVar[int] = 0  # bytes of state beside the potential and the count
+    told: ClassVar[tuple] = ("v0", "caps")  # the keywords of the neuron that a report names
 
     def __post_init__(self):
         self.check_rule({k: v for k, v in self.neuron().items() if k not in ("v0", "by_number")})
 
     @property
     def modes(self):
-        """Of `convert`, in which it runs."""
+        """The modes of `convert` in which the method runs."""
         return ("per_step",)
 
     @property
     def own_v0(self):
-        """The start voltage where none is given, of a layer or of all."""
+        """The start voltage for a layer, or for all layers, if the caller gives none."""
         return 0.5
 
     def check_rule(self, rule):
@@ -128,7 +128,7 @@ def _plain(value):
 
 
 def options():
-    """The fields that methods by name take: all, but for those that a name says itself."""
+    """The fields that methods given by name take: all fields except those that a name already sets."""
     named = {field for _, own in REGISTRY.values() for field in own}
     return {f.name for cls, _ in REGISTRY.values() for f in dataclasses.fields(cls)} - named
 

@@ -37,13 +37,13 @@ def put_neurons(gm, method, differential):
 
 
 def _own(method, m, theta, name, options):
-    """The neuron that an activation brings itself, or None."""
+    """The neuron that an activation itself provides (`spiking`), or None."""
     if isinstance(m, nn.Quantised) and type(m).spiking is not nn.Quantised.spiking and "m" in options:
         raise ValueError(f"{name} ({type(m).__name__}) brings a neuron of its own, which is not that of method {method.name!r}")
     found = m.spiking(theta, {**options, "v0": voltage_of(options["v0"], name, method.own_v0)}) if isinstance(m, nn.Quantised) else None
     if found is not None and not (isinstance(found, nn.IF) and found.own):
         raise TypeError(f"{name} ({type(m).__name__}).spiking() must give a snnfast.nn.IF(theta=...) or None, got {type(found).__name__}")
-    if found is not None and "caps" in options:  # mode "differential" converges with these alone
+    if found is not None and "caps" in options:  # mode "differential" converges only with these options
         same = found.theta.shape == theta.shape and torch.equal(found.theta, theta) and found.options.get("negative") == "stbif"
         if not same or any(found.options.get(key) != options[key] for key in ("caps", "unit") if key in options):
             raise ValueError(f"{name} ({type(m).__name__}).spiking() must give an IF of theta and of all options in mode 'differential'")
@@ -66,7 +66,7 @@ def _neuron(method, theta, name, options, differential, axis=1):
 
 
 def _put_behind(gm, node, name, neuron):
-    """Puts a neuron behind a node, between moves of its images where they do not come first."""
+    """Puts a neuron behind a node. Images that do not come first are moved to the front before the neuron, and back behind it."""
     rows = rows_of(node)
     if rows.outer > 1:
         raise ValueError(f"{called(node, gm)} gives values whose images do not come before what else lies along their dimension")
@@ -83,9 +83,10 @@ def _put_behind(gm, node, name, neuron):
 
 def put_neurons_by_images(gm, method, batches, how, differential):
     """Puts a neuron of a `Method` in place of every call of a ReLU, and in mode "differential" one behind every other activation function, with
-    thresholds from images; returns their names and levels, None where they have none. how: a `Percentile`.
+    thresholds from images. Returns {name: levels}; levels are None in mode "per_step". how: a `Percentile`.
 
-    In mode "differential" a neuron is the activation rounded to `how.levels` levels up to that threshold, of either sign behind other functions.
+    In mode "differential" a neuron is the activation rounded to `how.levels` levels up to that threshold, of either sign behind other functions
+    that gave values below 0.
     """
     relus = relu_thresholds.relu_nodes(gm)
     behind = relu_thresholds.function_nodes(gm) if differential else []

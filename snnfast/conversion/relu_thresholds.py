@@ -40,9 +40,9 @@ class Percentile:
     Args:
         images: a tensor [B, ...], or an iterable of tensors or of (images, labels), on the device of the network.
         q: in (0, 100]; 100 is the maximum.
-        per: a threshold for each "layer" or "channel"; or "neuron", its maximum (SNM's authors), for images of that size alone.
-        levels: of mode "differential", in which a neuron is the activation rounded to so many levels up to the threshold: more are nearer to the
-            network, and take about as many more steps.
+        per: a threshold for each "layer" or "channel"; or for each "neuron", its maximum (as SNM's authors), for images of that size alone.
+        levels: for mode "differential", in which a neuron is the activation rounded to so many levels up to the threshold: more levels are nearer
+            to the network, and take more steps, about in proportion.
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed.
@@ -72,7 +72,7 @@ def _check(q, per, name):
 
 
 def percentile_of(calibrate, percentile=None, per_channel=None, levels=None) -> Percentile | None:
-    """The object: itself, or made from images and what `convert` takes for its fields, None where that is not given."""
+    """The `Percentile`: the given object, or one made from images and from options of `convert`, which are None if not given."""
     if not isinstance(per_channel, (bool, str, type(None))):
         raise TypeError(f"per_channel must be False, True or 'neuron', got {type(per_channel).__name__}")
     checks.choice("per_channel", per_channel, (None, False, True, "neuron"))
@@ -106,7 +106,7 @@ def relu_nodes(gm):
 
 @torch.no_grad()
 def cap_of(node, gm):
-    """{"cap": the largest value of a ReLU's node}, {} where it has none: what it gives for a number far above."""
+    """{"cap": the largest value that a ReLU's node can give}, {} if there is no largest. Found from the node's value for a huge number, 1e30."""
     far = torch.tensor(1e30)
     if node.op == "call_module":
         value = gm.get_submodule(node.target)(far)
@@ -117,7 +117,7 @@ def cap_of(node, gm):
 
 
 def function_nodes(gm):
-    """The nodes that are other activation functions of single values; none that is only a factor of products, a gate."""
+    """The nodes that are other activation functions of single values, without gates: those that are only factors of products."""
     found = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of_operator(n.target) in ELEMENTWISE]
     return [n for n in found if not all(_multiplies_values(user) for user in n.users)]
 
@@ -133,7 +133,7 @@ def name_of(node, taken):
 
 
 def free_name(name, taken):
-    """The name, made another where it is taken."""
+    """The name, with "_" appended for as long as it is taken."""
     while name in taken:
         name += "_"
     taken.add(name)
@@ -196,7 +196,7 @@ def thresholds(gm, nodes, batches, percentile=99.9, per="layer", magnitudes=()):
             raise ValueError(f"the activations of {called(node, gm)} are not finite on the calibration data")
         if not (most[node] > 0).any() and node not in magnitudes:
             raise ValueError(f"{called(node, gm)} is never active on the calibration data, so it has no threshold")
-    nodes = [node for node in nodes if (most[node] > 0).any()]  # what is always 0 gives a function's neuron nothing to do
+    nodes = [node for node in nodes if (most[node] > 0).any()]  # a function that always gives 0 needs no neuron
     if percentile < 100:
         activations(gm, nodes, batches, count)
     found = {}

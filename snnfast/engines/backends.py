@@ -1,11 +1,11 @@
-"""The only chooser: what is built, who serves which dispatch key. `snnfast info` prints what stands here.
+"""The only place that chooses backends: what is built, and who serves which dispatch key. `snnfast info` prints the choice.
 
     CPU    the compiled library `snnfast._C` where it was built, else the reference in plain torch
     CUDA   the compiled library `snnfast._CUDA` where it was built, else Triton where it is installed, else the reference
            (SNNFAST_CUDA_PROVIDER=cuda|triton|reference)
 
-A neuron that is written in Python alone has no C++ kernel, nor has the exact product: on CUDA they run on Triton where that is installed. The
-choice is made once, at import; the dispatcher does the rest.
+Neurons that are written in Python alone, and the exact product, have no C++ kernel: on CUDA they run on Triton if it is installed and the provider is
+not the reference. The choice is made once, at import; the dispatcher does the rest.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from pathlib import Path
 def _load(name):
     """The compiled module, or None and why not."""
     if not importlib.util.find_spec(name):
-        told = Path(__file__).parents[1] / "not_built.txt"  # setup.py's, where it built nothing
+        told = Path(__file__).parents[1] / "not_built.txt"  # setup.py writes this file if it built nothing
         return None, f"it was not built: {told.read_text().strip()}" if told.exists() else "it was not built"
     try:
         return importlib.import_module(name), None
@@ -32,13 +32,13 @@ _BESIDE_NEURONS = (
     *("cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out"),
     *("channel_sums", "channel_add", "pool_fwd", "pool_bwd"),
 )
-_TENSOR_CORES = "exact_fwd", "exact_out"  # in Triton alone: on CUDA wherever that is
-COMPILED = [*_BESIDE_NEURONS]  # the ops that have C++ kernels; those of neurons add themselves
+_TENSOR_CORES = "exact_fwd", "exact_out"  # kernels in Triton alone, for CUDA with any provider but the reference
+COMPILED = [*_BESIDE_NEURONS]  # the ops that have C++ kernels; `register_neuron` adds those of neurons
 has_triton = importlib.util.find_spec("triton") is not None
 
 
 def _choose_cuda():
-    """Who serves CUDA tensors, the CUDA library if it is the one, and why this one."""
+    """(who serves CUDA tensors, the compiled CUDA library if it is the provider, the reason)."""
     asked = os.environ.get("SNNFAST_CUDA_PROVIDER") or None
     if asked not in (None, "cuda", "triton", "reference"):
         raise ValueError(f"SNNFAST_CUDA_PROVIDER must be 'cuda', 'triton' or 'reference', got {asked!r}")
@@ -69,7 +69,7 @@ def register(override):
 
 
 def register_neuron(override, stem, equation, differentiable, compiled):
-    """The Triton kernels of a neuron on CUDA: where Triton is the provider, and for one that is written in Python alone wherever Triton is."""
+    """Registers a neuron's Triton kernels on CUDA: if Triton is the provider, or for a neuron in Python alone, if the reference is not."""
     names = [f"{stem}_{part}" for part in ("fwd", "out", *(("bwd",) if differentiable else ()))]
     if compiled:
         COMPILED.extend(names)

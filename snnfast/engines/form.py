@@ -27,7 +27,7 @@ def spikes_spec(T, N, dtype, spikes, signed):
 
 def allocate(x, T, spikes, signed):
     shape, dtype = spikes_spec(T, x.size(1), x.dtype, spikes, signed)
-    return x.new_empty(shape) if dtype is x.dtype else x.new_empty(shape, dtype=dtype)  # a dtype takes as long again
+    return x.new_empty(shape) if dtype is x.dtype else x.new_empty(shape, dtype=dtype)  # passing a dtype doubles the time
 
 
 def count_like(x, theta, k):

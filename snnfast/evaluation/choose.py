@@ -1,7 +1,7 @@
-"""The method chosen on images: conversions are tried from the simplest spike on, on images that set no threshold.
+"""The choice of a method by images: conversions are tried from the simplest spike on, and measured on images that set no threshold.
 
-Half of the images set thresholds, the other half (at most `most`) says how many keep the network's answer after T steps, and what that costs. Of the
-one that is taken the thresholds are then set by all images.
+Half of the images set thresholds. The other half (at most `most`) shows how many images keep the network's answer after T steps, and at what cost.
+For the conversion that is taken, all images then set the thresholds.
 """
 
 import warnings
@@ -30,9 +30,9 @@ CANDIDATES: tuple[tuple[str, dict], ...] = (
     ("quanta", {"m": 32}),
     ("quanta", {"m": 127}),
 )
-# Of networks whose functions need mode "differential".
+# Candidates for networks whose functions need mode "differential".
 DIFFERENTIAL: tuple[tuple[str, dict], ...] = (("stbif", {}), ("quanta", {"m": 8}), ("quanta", {"m": 32}))
-# Of the best one, where no other thresholds were asked for and it is not good enough.
+# Thresholds to try for the best candidate, if it is not good enough and the caller asked for no thresholds.
 THRESHOLDS = ({"per_channel": True}, {"percentile": 100.0}, {"percentile": 99.0})
 MOST_KEPT = 512  # images
 
@@ -51,11 +51,11 @@ def choose(
     """A network converted by the simplest method that keeps the network's answers at T steps.
 
     Args:
-        net, calibrate, options: as in `snnfast.convert`; at least 4 images, of which the first 512 are looked at.
+        net, calibrate, options: as in `snnfast.convert`; at least 4 images; trials use the first 512.
         T: steps that the network will run.
-        energy: the most that it may take of the energy of `net` (E_SNN/E_ANN, by the convention of the reports), > 0; None: anything.
+        energy: the largest share of the energy of `net` that the network may take (E_SNN/E_ANN, by the convention of the reports), > 0; None: any.
         target: share of the images with the network's answer that ends the search, in (0, 1].
-        most: images on which a trial is measured; 256 are there at most.
+        most: the most images on which a trial is measured; there are never more than 256.
         on_trial: called with every `Trial` as soon as it is measured.
 
     Returns:
@@ -77,7 +77,7 @@ def choose(
     checks.integer("most", most)
     given = calibrate if isinstance(calibrate, Percentile) else None
     choice.refuse_fields(options)
-    kept = Images(calibrate.images if isinstance(calibrate, Percentile) else calibrate)  # of a generator all
+    kept = Images(calibrate.images if isinstance(calibrate, Percentile) else calibrate)  # keeps all batches of a generator
     setting, measured = _halves(kept, most)
     thresholds = lambda images: Percentile(images, given.q, given.per, given.levels) if given else images  # noqa: E731
     trials: list[Trial] = []
@@ -87,7 +87,7 @@ def choose(
         try:
             snn = _quietly(net, method, calibrate=thresholds(setting), **options, **own)
             _measure(trial, snn, net, measured, T)
-        except ValueError as error:  # a method that this network or T does not go with
+        except ValueError as error:  # a method that does not fit this network or T
             trial.refused = str(error)
         trials.append(trial)
         if on_trial:
@@ -126,14 +126,14 @@ def _halves(images, most):
 
 
 def _quietly(net, method=None, **options):
-    """`convert` without its warnings, which the one that is taken gives once."""
+    """`convert` without its warnings; the conversion that is taken gives them once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return convert(net, method, **options)
 
 
 def _is_differential(net, calibrate, options, x):
-    """The mode that `convert` takes by itself, or the one that is asked for. Outputs for the image x must be classes."""
+    """Whether `convert` takes mode "differential", by itself or because the caller asked. The outputs for the image x must be classes."""
     snn = _quietly(net, calibrate=calibrate, **options)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -170,7 +170,7 @@ def _fits(trial, energy):
 
 
 def _best(trials, energy):
-    """The one with most agreement, of several the one with least energy."""
+    """The trial with most agreement; of several such trials, the one with least energy."""
     return max((t for t in trials if _fits(t, energy)), key=lambda t: (t.share, -(t.energy_ratio or 0)), default=None)
 
 

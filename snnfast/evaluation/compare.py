@@ -16,8 +16,8 @@ from snnfast.system.text import plain
 
 @dataclasses.dataclass
 class Group:
-    """The runs of one method, one per seed. right: by run, [images, steps] where an image was classified rightly, or None without records.
-    images: by run, numbers and labels of the images, to see whether two runs were of the same."""
+    """The runs of one method, one per seed. right: for each run, whether an image was classified correctly, [images, steps], or None without records.
+    images: for each run, numbers and labels of the images, to see whether two runs used the same images."""
 
     name: str
     reports: list
@@ -26,11 +26,11 @@ class Group:
 
     @functools.cached_property
     def places(self):
-        """For each run, where a step stands in it: runs of 10^5 steps are asked for each."""
+        """For each run {step: its place}, because a run of 10^5 steps is asked for every one of them."""
         return [{t: i for i, t in enumerate(r.at)} for r in self.reports]
 
     def accuracies(self, t):
-        """Of each run, in %."""
+        """The accuracy of each run, in %."""
         return [r.accuracy[places[t]] for r, places in zip(self.reports, self.places)]
 
     def mean(self, t):
@@ -64,7 +64,7 @@ def group(name, folders):
             for one in found:
                 per_image.check_columns(one)
             record = per_image.joined(found) if found else None
-        except ValueError as error:  # arrays of several sizes too
+        except ValueError as error:  # also from arrays of different sizes
             raise ValueError(f"the progress file in {folder} is damaged: {error}") from None
         right.append(_right(record, report) if found else None)
         images.append(found and (record["index"].tolist(), record["label"].tolist()))
@@ -72,7 +72,7 @@ def group(name, folders):
 
 
 def _right(record, report):
-    """None where the records are not those of the report."""
+    """Whether each image was classified correctly, [images, steps]; None if the records are not those of the report."""
     if len(record["index"]) != report.images or record["predicted"].shape[1] != len(report.at):
         return None
     return record["predicted"] == record["label"][:, None]
@@ -98,7 +98,7 @@ def common_steps(groups):
 
 
 def rows(groups):
-    """One dictionary per step and group: t, name, runs, mean, deviation, ann, difference from the first group, p and the test it is of.
+    """One dictionary per step and group: t, name, runs, mean, deviation, ann, difference from the first group, p and the test that gave p.
 
     One run against one: McNemar's exact test on the images that only one of them has right. Several against as many: a paired t test over the
     seeds, in the order they were given; neither where there is nothing to test.

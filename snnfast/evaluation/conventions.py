@@ -1,20 +1,20 @@
-"""Operations and energy of a network that is trained directly, as its authors count them, and as one would who counts each operation once.
+"""Operations and energy of a network that is trained directly: as its authors count them, and with each operation counted once ("own").
 
 0.9 pJ for an accumulate (AC), 4.6 pJ for a multiplication with an accumulate (MAC), 45 nm (Horowitz, ISSCC 2014): a convention, not a measurement.
 Max poolings, batch norms, neurons and shortcuts are free in all of them.
 
-    spikingformer   of each convolution and linear layer the MACs of all its calls, with its biases; they are ACs times the rate of its input where
-                    that is 0 or 1, but not everywhere 1; of attention, h heads of d channels, T h N d^2 (min(r_k, r_v) + r_q) ACs, r the rates. A
-                    stem that runs at every step is counted at every step (Zhou et al., arXiv 2304.11954; by syops-counter)
-    resformer       of each convolution and linear layer but the first and the last, and of both products of attention, every spike times the weights
-                    that it meets, borders told apart; no MACs (Shi et al., CVPR 2024)
-    sdt             the first convolution's MACs T times; of each other layer its MACs times T times the rate of its input; the mask N D times T
+    spikingformer   for each convolution and linear layer, the MACs of all its calls, with its biases. If all inputs are 0 or 1, but not all are 1,
+                    these are ACs times the rate of the input. For attention with h heads of d channels, T h N d^2 (min(r_k, r_v) + r_q) ACs, r the
+                    rates. A stem that runs at every step is counted at every step (Zhou et al., arXiv 2304.11954; by syops-counter)
+    resformer       for each convolution and linear layer but the first and the last, and for both products of attention, every spike times the
+                    weights that it meets, fewer at borders; no MACs (Shi et al., CVPR 2024)
+    sdt             the first convolution's MACs T times; for each other layer its MACs times T times the rate of its input; for the mask N D times T
                     times the rate of k (Yao et al., NeurIPS 2023, who give formulas and no program)
-    own             every value that is 1 and enters a layer times the weights that it meets, borders told apart, ACs; other values that are not 0
-                    MACs; what is the same at every step, the stem, once; of attention each pair of values that are not 0, ACs where both are 1 or
-                    one is a spike, else MACs
+    own             every value that is 1 and enters a layer, times the weights that it meets, fewer at borders: ACs; other values that are not 0:
+                    MACs; an input that is the same at every step, as for the stem, once; for attention each pair of values that are not 0: ACs
+                    where both are 1 or one is a spike, else MACs
 
-Where a layer's input is no spikes but real values, its rate is the share of them that are not 0.
+If a layer's inputs are real values, not spikes, their rate is the share of them that are not 0.
 """
 
 import dataclasses
@@ -145,7 +145,7 @@ class _Count:
                 spikes = x.sum(0, dtype=torch.float64) if whole else (x != 0).sum(0, dtype=torch.float64)
                 self._add(name, float((spikes * fan_out(layer, x)).sum()))
         elif self.convention == "sdt":
-            macs = _macs(layer, y) * (self.T if x.size(0) == self.B else 1)  # what runs on a mean, or once, at every step
+            macs = _macs(layer, y) * (self.T if x.size(0) == self.B else 1)  # a layer that runs on a mean, or once, counts at every step
             self._add(name, *((0.0, float(macs)) if first else (macs * float((x != 0).double().mean()), 0.0)))
         else:
             macs = _macs(layer, y) + (y.numel() if layer.bias is not None else 0)
@@ -153,7 +153,7 @@ class _Count:
             self._add(name, *((macs * rate, 0.0) if spikes and rate != 1 else (0.0, float(macs))))
 
     def batch_done(self):
-        """Products of attention, of what its neurons sent in this batch."""
+        """Counts the products of attention, from what its neurons sent in this batch."""
         for name, module in self.attentions:
             s = {part: t for (of, part), t in self.fires.items() if of == name}
             getattr(self, f"_{_kind(module)}")(name, module, s)
@@ -173,11 +173,11 @@ class _Count:
             self._pairs(name, *(x.unflatten(2, (h, -1)) for x in (q, k, v)))
 
     def _pairs(self, name, q, k, v):
-        """(q k^T) v: whole numbers. The pairs of both products of which neither is 0; q, k, v: [T, B, h, d, N]."""
+        """Counts the pairs in both products of (q k^T) v, whole numbers, of which neither is 0; q, k, v: [T, B, h, d, N]."""
         q, k, v = (x.double() for x in (q, k, v))
         first = (q.sum(-1) * k.sum(-1)).sum()
         scores = q.mT @ k  # [T, B, h, N, N]
-        ones, more = (scores == 1).sum(-2, dtype=torch.float64), (scores > 1).sum(-2, dtype=torch.float64)  # of each column, a token of v
+        ones, more = (scores == 1).sum(-2, dtype=torch.float64), (scores > 1).sum(-2, dtype=torch.float64)  # per column, a token of v
         each = v.sum(-2)
         self._add(f"{name}.products", float(first + (ones * each).sum()), float((more * each).sum()))
 
@@ -185,7 +185,7 @@ class _Count:
         k = s["k_lif"]
         if self.convention == "sdt":
             self._add(f"{name}.mask", k.size(1) * self.T * k.size(2) * k.size(3) * float(k.mean(dtype=torch.float64)))
-        else:  # every token that has both is added up
+        else:  # every token with a spike in both k and v is added up
             self._add(f"{name}.mask", float((k * s["v_lif"]).sum(dtype=torch.float64)))
 
     def _dual(self, name, module, s):

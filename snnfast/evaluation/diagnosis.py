@@ -1,14 +1,14 @@
-"""Which layer of a spiking network loses the accuracy, and why: what each layer gives in T steps against the network, taken apart.
+"""Which layer of a spiking network loses the accuracy, and why: the output of each layer in T steps minus that of the network, split into parts.
 
 f: the activation (ReLU, ReLU6, or QCFS with L levels), x: its input in the network, X: the mean current of the neuron in T steps, Y: its mean output,
-c: min(f(X), theta), theta what a step holds, q: what T steps can tell of X, the activation with T m levels. Then
+c: min(f(X), theta), with theta the most that a step holds, q: what T steps can tell about X, the activation with T m levels. Then
 
     Y - f(x)  =  f(X) - f(x)    inherited from the layers before
-               + c - f(X)       clipped: the current is above what a step holds (0 of a quantised activation, which clips itself)
-               + q - c          rounded: T m levels are too few (of a quantised activation q - f(X))
+               + c - f(X)       clipped: the current is above what a step holds (0 for a quantised activation, which clips itself)
+               + q - c          rounded: T m levels are too few (for a quantised activation q - f(X))
                + Y - q          uneven: the current came at the wrong times (Bu et al., ICLR 2022, section 4.3)
 
-Each part is told as its norm over the norm of f(x). In mode "differential" X and Y are sums, and q has the activation's own levels.
+Each part is reported as its norm over the norm of f(x). In mode "differential" X and Y are sums, and q has the activation's own levels.
 """
 
 import dataclasses
@@ -48,10 +48,10 @@ class _Network(QuantisedPass):
 class Diagnosis:
     """What `diagnose` found.
 
-    rows: a dictionary for each neuron layer, in the order of the network, with the keys FIELDS. error and its parts: norms over the norm of what the
-        network's activation gives. values_clipped: % of the active values above the threshold. silent: % of the neurons that the network has active
-        and that sent nothing. firing_rate: spikes per neuron and step.
-    T, images: of the run. agreement: % of the images with the network's answer; None of other outputs than classes.
+    rows: a dictionary for each neuron layer, in the order of the network, with the keys FIELDS. error and its parts: norms over the norm of the
+        network's activations. values_clipped: % of the active values above the threshold. silent: % of the neurons active in the network that sent
+        nothing. firing_rate: spikes per neuron and step.
+    T, images: of the run. agreement: % of the images with the network's answer; None if the outputs are not classes.
     """
 
     rows: list
@@ -116,7 +116,7 @@ def diagnose(snn: SpikingNetwork, images: torch.Tensor, T: int) -> Diagnosis:
 
     Args:
         snn: what `snnfast.convert` returned.
-        images: [B, ...], others than those that set thresholds; a few tell much. Four values of each neuron and image are held.
+        images: [B, ...], not those that set thresholds; a few images tell much. Memory holds four values for each neuron and image.
         T: number of steps, >= 1.
 
     Raises:

@@ -1,7 +1,8 @@
 """Answers before the last step: an image leaves as soon as its answer is sure, and the others go on in a smaller batch.
 
-Sure is the largest softmax probability of the mean output (in mode "differential" of the sum) at or above a threshold, asked at a few steps. The
-threshold comes from images of its own: the lowest with which no more than a share of them leaves with another answer than the one after T steps.
+An answer is sure if its softmax probability, the largest of the mean output (in mode "differential" of the sum), is at or above a threshold. A few
+steps are checked. The threshold comes from separate images: it is the lowest with which no more than a given share of these images leaves with
+another answer than the one after T steps.
 """
 
 import collections
@@ -26,8 +27,8 @@ from snnfast.system import heap
 class ExitRule:
     """When images leave.
 
-    at: steps at which they may, the last is T. threshold: of the probability. error: share of the images that set it whose answer was another than
-    the one at T. mean_steps: of these. images: how many they were.
+    at: steps at which images may leave, the last is T. threshold: of the probability. images: how many images set the threshold. error: the share of
+    these images that left with another answer than the one at T. mean_steps: of these images.
     """
 
     at: tuple[int, ...]
@@ -90,8 +91,8 @@ def calibrate_exit(
         snn: what `snnfast.convert` returned, with outputs that are classes.
         images: a tensor [B, ...], or an iterable of batches, as `calibrate=` of `snnfast.convert` takes them. Labels are not needed.
         T: the last step.
-        error: share of them that may leave with another answer than the one at T, in [0, 1).
-        at: increasing steps at which they may leave; default 1, 2, 4, ..., and T always.
+        error: share of the images that may leave with another answer than the one at T, in [0, 1).
+        at: increasing steps at which images may leave; default 1, 2, 4, ..., and T always.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     >>> snn = snnfast.convert(net, calibrate=inputs)
@@ -115,12 +116,12 @@ def calibrate_exit(
 
 
 def _lowest(answers, sure, at, error):
-    """The rule with the lowest threshold above which all keep to the error, of those that occur. answers, sure: [n, steps]."""
+    """The rule with the lowest probability that occurs such that this threshold and all higher ones keep to the error. answers, sure: [n, steps]."""
     n, last = sure.size(0), len(at) - 1
     values, places = sure[:, :-1].flatten().sort(descending=True, stable=True)
     values, places = values.tolist(), places.tolist()
     other = (answers != answers[:, -1:]).tolist()  # whether leaving there is an error
-    first, wrong, steps = [last] * n, 0, at[-1] * n  # above all thresholds everybody stays
+    first, wrong, steps = [last] * n, 0, at[-1] * n  # above all thresholds every image stays
     best, i = (float("inf"), 0, steps), 0
     while i < len(values):  # one threshold after the other, from above
         value = values[i]
@@ -140,7 +141,7 @@ def _lowest(answers, sure, at, error):
 
 @torch.no_grad()
 def answer_early(snn: SpikingNetwork, x: torch.Tensor, rule: ExitRule, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the network answers with images that leave by a rule.
+    """The network's answers when images leave by a rule.
 
     Args:
         snn: the network of the rule.
@@ -161,7 +162,7 @@ def answer_early(snn: SpikingNetwork, x: torch.Tensor, rule: ExitRule, first: in
         raise TypeError(f"rule must be what snnfast.calibrate_exit returned, got {type(rule).__name__}")
     snn.check(x, rule.T)
     snn.check_first(x, first)
-    snn.method.check_T(rule.at[0])  # before its least number of steps nobody may leave
+    snn.method.check_T(rule.at[0])  # no image may leave before the method's least number of steps
     with torch.autocast(x.device.type, enabled=False):
         return _leaving(snn, x, rule, Run(snn.gm, x, snn.method, snn.clock, first))
 
@@ -185,12 +186,12 @@ def _leaving(snn, x, rule, run):
         stay = (~leaves).nonzero()[:, 0]
         if len(stay) == len(leaves):
             continue
-        ask = x.device.type == "cpu"  # a GPU would have to be waited for
+        ask = x.device.type == "cpu"  # on a GPU the check would wait for the device
         bad.update(run.not_finite() if ask else {})
         if not len(stay):
             break
         run, total, there = without(run, stay), total[stay], there[stay]
-        bad.subtract(run.not_finite() if ask else {})  # who stays is counted on leaving
+        bad.subtract(run.not_finite() if ask else {})  # images that stay are counted when they leave
     if told := +bad:
         warnings.warn(not_finite_note(told), stacklevel=3)
     return outputs, steps

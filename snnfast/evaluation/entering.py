@@ -1,7 +1,7 @@
-"""Spikes that enter a product with weights: those that a neuron layer emits, where nothing but a view stands between, else what arrives is counted.
+"""Spikes that enter a product with weights: those that a neuron layer emits, if only views stand between; otherwise the arriving values are counted.
 
-Between a neuron and a product may stand a part of its channels, a pooling, an upsampling, a sum of two shortcuts: what the neuron emitted is then not
-what the product adds up. Each value that arrives and is not zero is one.
+A selection of channels, a pooling, an upsampling or a sum of two shortcuts may stand between a neuron and a product: what the neuron emitted is then
+not what the product adds up. Each value that arrives and is not zero counts as one spike.
 """
 
 import torch
@@ -23,7 +23,7 @@ def counted(gm, plan, products):
 
 
 class Entering:
-    """Counts, in one run, what enters some products. nodes: those."""
+    """Counts, in one run, what enters some products. nodes: these products."""
 
     def __init__(self, nodes, count):
         self.count, self.sums, self.inside = count, dict.fromkeys(nodes, 0), {}
@@ -40,7 +40,7 @@ class Entering:
         return self.sums | self.inside.get(mark, {})
 
     def forget(self):
-        """Before another chunk, with marks of its own."""
+        """Drops the counts at marks, before another chunk with its own marks."""
         self.inside = {}
 
 

@@ -50,8 +50,8 @@ def evaluate(
         memory: what the whole process may hold: bytes, a text such as "8GiB", "auto" (most of what is free), or None (what runs fastest). On a CPU
             that is its resident memory, on a GPU what torch reserves (CUDA's own context comes on top). Batch and chunk are chosen to stay below
             it; batches of a loader are cut. On out-of-memory the chunk is halved, then the batch, and the batch is repeated.
-        ann: the network that `snn` was converted from; its accuracy and the distance of the outputs then stand in the report. Both are left on
-            `device`.
+        ann: the network that `snn` was converted from; the report then has its accuracy and the distance of the outputs. Both networks are
+            left on `device`.
         batch: images at a time, of a data set.  chunk: steps at a time. Chosen if not given; memory depends on them, not on T.
         device: where to run.
         dtype: of matrix products, "fp32", "tf32", "bf16", "fp16" or "author"; see `snnfast/runtime/number_formats.py`. Neurons are fp32
@@ -65,11 +65,11 @@ def evaluate(
             seconds per layer, in the same pass.
         graphs: whether to capture the loop over chunks as a CUDA graph, on a GPU; see `snnfast/runtime/cuda_graphs.py`.
         start_stop: whether to read delayed outputs too, see `snnfast.evaluation.per_image.start_stop`.
-        progress: folder for a file of finished batches.  resume: go on with what is in it; it must be of the same network, data and settings.
-            overwrite: start anew where it holds a run.
+        progress: folder for a file of finished batches.  resume: continue the run in this folder, which must have the same network, data and
+            settings. overwrite: start anew if the folder holds a run.
         workers: processes that load images of a data set.
         on_chunk: called with the number of image-steps done since the last call.  on_plan: called with the `memory_plan.MemoryPlan` before the run.
-        on_note: called with a text where something was changed on the way.
+        on_note: called with a text if the run had to change something on the way.
 
     Returns:
         `snnfast.Report`.

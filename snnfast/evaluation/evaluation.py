@@ -36,7 +36,7 @@ def _is_count(value):
 
 
 def _check_facts(path, facts):
-    """What an evaluation keeps of a batch beside its record."""
+    """Refuses facts of a batch (kept beside its record) that no evaluation writes."""
     if not FACTS <= set(facts) or not isinstance(facts["profile"], dict) or type(facts["peak"]) is not int:
         raise damaged(path, f"the facts of a batch in it are not {', '.join(sorted(FACTS))}")
     times, bad, idle = facts["profile"].values(), facts["not_finite"], facts["not_idle"]
@@ -56,7 +56,7 @@ def _check_steps(path, batches, steps):
 
 
 def _check_batches(path, batches, images):
-    """Refuses batches that no evaluation has kept. images: how many there are, or None where a loader does not say."""
+    """Refuses batches that no evaluation can have kept. images: how many images there are, or None if a loader does not say."""
     for record, facts, seconds in batches:
         index = record["index"]
         _check_facts(path, facts)
@@ -79,7 +79,7 @@ def _summed(counts):
 
 
 class Evaluation:
-    """One evaluation on its way: `run`, then `report`; after a KeyboardInterrupt `report` tells what is done so far. See `evaluate`."""
+    """One evaluation: call `run`, then `report`. After a KeyboardInterrupt `report` covers what is done so far. See `evaluate`."""
 
     def __init__(
         self, snn, loader, T=1024, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
@@ -102,7 +102,7 @@ class Evaluation:
             raise ValueError("ann gives sums over the steps, which are no outputs of a network to compare means with: leave it out")
         self.statistics = Statistics(snn) if statistics is True else statistics or None
         if self.statistics is not None:
-            self.statistics.marks(T)  # which knows whether this T fits
+            self.statistics.marks(T)  # raises if this T does not fit
         if (resume or overwrite) and progress is None:
             raise ValueError("resume and overwrite are of a folder of finished batches: give progress=")
         if resume and overwrite:
@@ -111,7 +111,7 @@ class Evaluation:
         self.source, self.progress = source_of(loader, workers), progress and Path(progress)
         self.asked_batch, self.asked_chunk = batch, chunk
         self.earlier, self.finished = [], []  # batches from before a resume, and of this run
-        self.done, self.mine = set(), 0  # images of the earlier ones; how many of these batches are in this process's file
+        self.done, self.mine = set(), 0  # images of the earlier batches; how many earlier batches are in this process's file
         self.snn, self.ann = snn.to(self.device), ann
         if graphs and self.device.type != "cuda":
             raise ValueError(f"graphs are of CUDA devices, and the device is {self.device}")
@@ -131,7 +131,7 @@ class Evaluation:
     # ---- before the run
 
     def _planned(self, batch=None, chunk=None):
-        """Within the budget; with a batch and a chunk given, after memory ran out, just what they take."""
+        """The `MemoryPlan` within the budget. With a batch and a chunk given, after memory ran out, the plan of just these."""
         images, in_batches = self.source.largest()
         whole = images if in_batches and self.budget is None else None  # a loader's batches stay whole where no budget is given
         if self.ann is not None:
@@ -151,7 +151,7 @@ class Evaluation:
         )  # fmt: skip
 
     def _opened(self, resume, overwrite):
-        """The file of finished batches; what is in the folder's files already goes to `earlier`."""
+        """The file of finished batches. With `resume`, the batches in the folder's files go to `earlier`."""
         facts, files, mine = self._identity(), files_in(self.progress), file_of(self.progress, processes.rank())
         processes.agreed("networks, data or settings", facts)
         if files and not (resume or overwrite):
@@ -164,7 +164,7 @@ class Evaluation:
             _check_steps(path, batches, len(self.settings.at))
             self.earlier += batches
             self.mine += len(batches) if path == mine else 0
-        processes.gathered(None)  # everybody has read before anybody writes
+        processes.gathered(None)  # every process has read before any process writes
         self.progress.mkdir(parents=True, exist_ok=True)
         store = Store(mine, facts, machine(self.device), overwrite)
         if overwrite and processes.is_first_here():
@@ -184,7 +184,7 @@ class Evaluation:
         try:
             self._run()
         except KeyboardInterrupt:
-            if self.store:  # which may hold a batch more than was noted here
+            if self.store:  # the file may hold one batch more than `finished`
                 self.finished = self.store.batches()[self.mine :]
             raise
         self.complete = True
@@ -194,7 +194,7 @@ class Evaluation:
             for index, x, y in prefetched(self._checked(), self.device):
                 start = 0
                 while start < len(y):
-                    end = start + self.plan.batch  # which shrinks where memory runs out
+                    end = start + self.plan.batch  # the batch shrinks on out-of-memory
                     self._whole_or_halves(index[start:end], x[start:end], y[start:end])
                     start = end
         if self.execution.graphs and self.execution.graphs.refused:
@@ -207,7 +207,7 @@ class Evaluation:
                     f"images have dtype {checks.dtype_name(x.dtype)}, but the network's weights "
                     f"{checks.dtype_name(self.dry.dtype)}: convert one of them"
                 )
-            if not (fine := torch.isfinite(x.flatten(1)).all(1)).all():  # which neurons would take for silence
+            if not (fine := torch.isfinite(x.flatten(1)).all(1)).all():  # neurons would take such values for silence
                 raise ValueError(f"image {index[int((~fine).nonzero()[0])]} has values that are not finite")
             wrong = (y < 0) | (y >= self.dry.classes)
             if wrong.any():
@@ -216,7 +216,7 @@ class Evaluation:
             yield index, x, y
 
     def _whole_or_halves(self, index, x, y):
-        """Finishes a batch: at once, or in parts where memory runs out."""
+        """Finishes a batch: at once, or in parts on out-of-memory."""
         steps, out = 0, None
 
         def tick(n):
@@ -336,7 +336,7 @@ class Evaluation:
         return report
 
     def _statistics(self, batches):
-        """What was counted in all batches; a caller's own `Statistics`, which may have seen other runs, takes it in once."""
+        """The counts of all batches. A caller's own `Statistics`, which may have seen other runs, takes them in once."""
         if self.statistics is None:
             return None
         counted = self.statistics.empty()

@@ -41,7 +41,7 @@ def of_data(data, samples=64):
 
 
 def _labels(data):
-    """As a list, or None where only reading every image would tell."""
+    """The labels as a list, or None if only reading every image would tell them."""
     if isinstance(data, Subset):
         labels = _labels(data.dataset)
         return None if labels is None else [labels[i] for i in data.indices]

@@ -30,7 +30,7 @@ def is_data_set(loader):
 
 
 class FromData:
-    """A data set: any image can be asked for, so what is done is never loaded."""
+    """A data set: any image can be read by its number, so images that are done are never loaded."""
 
     def __init__(self, data, workers=0):
         self.data, self.workers, self.images = data, checks.workers(workers), len(data)
@@ -38,7 +38,7 @@ class FromData:
             raise ValueError("loader gave no images")
 
     def shape(self):
-        """Of an image."""
+        """The shape of an image."""
         return tuple(pair(default_collate([self.data[0]]))[0].shape[1:])
 
     def largest(self):
@@ -68,7 +68,7 @@ class FromLoader:
             raise TypeError(f"loader must be a data set or an iterable of (images, labels), got {type(loader).__name__}")
 
     def shape(self):
-        """Of an image of the first batch, which is kept for `batches`."""
+        """The shape of an image, from the first batch, which is kept for `batches`."""
         self._iterator = iter(self.loader)
         self._first = next(self._iterator, None)
         if self._first is None:

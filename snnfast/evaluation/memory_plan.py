@@ -25,14 +25,14 @@ from snnfast.runtime.run import default_chunk
 from snnfast.system import memory
 
 IDLE = {"cpu": 64 << 20, "cuda": 64 << 20}  # heap that is freed and not given back; library handles and workspaces
-SCRATCH = 5 << 19  # of a sparse product, for each thread: csrc/engines/cpu/blocks.h
-STEPS = 8  # of a chunk, where nothing is given: states are loaded and stored once for so many
+SCRATCH = 5 << 19  # bytes that a sparse product takes for each thread: csrc/engines/cpu/blocks.h
+STEPS = 8  # wanted in a chunk, if none is given: states are loaded and stored once per chunk
 LARGEST_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """batch, chunk; bytes: estimated peak of the process; budget: what it has to stay below, or None; parts: bytes by what they are for."""
+    """batch, chunk; bytes: estimated peak of the process; budget: the bytes to stay below, or None; parts: {purpose: bytes}."""
 
     batch: int
     chunk: int
@@ -76,7 +76,7 @@ class Dry:
             self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
         self.image, self.dtype, self.wide = image.nbytes, dtype, dtype == torch.float64
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
-        self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # its question to each layer
+        self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # rows of the probe of each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
 
     def _outputs(self, y):
@@ -110,7 +110,7 @@ class Dry:
         return execution.node(interpreter, node, env, self.plan.per_row, 1, take)
 
     def _note(self, node, env):
-        """Bytes of a node's value; 0 where it is a view of another's, whose memory then lives as long."""
+        """Notes the bytes of a node's value; 0 for a view of another value, whose memory then lives as long as the view."""
         value = env[node]
         tensors = [t for t in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(t, torch.Tensor)]
         parameter = node.op == "get_attr"
@@ -138,7 +138,7 @@ class Dry:
     # ---- the three peaks, in bytes
 
     def _working(self, node, rows, library=False):
-        """What is taken beside input and output. By a library: copies of both in its own layout, and of the weights."""
+        """Bytes that a node takes beside input and output. A library takes copies of both in its own layout, and of the weights."""
         if node in self.plan.firing:  # its level, in a pass of the quantised network
             return 3 * rows * self.size[node]
         if node in self.plan.over_time:  # sums and values of every step
@@ -151,7 +151,7 @@ class Dry:
         return weights + max(rows, self.least_rows) * (self.size[self.owner[node.all_input_nodes[0]]] + self.size[node])
 
     def one_pass(self, nodes, rows, kept=(), library=False):
-        """Most that is alive at the same time while `nodes` are computed one after another; `kept` stay. library: every product is torch's."""
+        """Most bytes alive at the same time while `nodes` are computed in order; `kept` stay alive. library: torch computes every product."""
         alive, most = {}, 0
         for node in nodes:
             alive[self.owner[node]] = rows * self.size[self.owner[node]]
@@ -192,7 +192,7 @@ class Dry:
         return sum(free) + sum(shared.values()), most
 
     def parts(self, B, c, statistics, ann, reads=1):
-        """Bytes by what they are for, at the peak."""
+        """{purpose: bytes} at the peak."""
         fixed = [n for n in self.nodes if n not in self.plan.spiking]
         kept = B * (self.image + sum(self.size[n] for n in self.kept))
         first = self.one_pass(fixed, B, self.kept)
@@ -210,7 +210,7 @@ class Dry:
 def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics=False, ann=False, reads=1):
     """A `MemoryPlan`: the largest batch and chunk that keep the process below `budget` bytes (None: those that run fastest, whatever they take).
 
-    dry: a `Dry` of the network. batch, chunk: kept where given, as far as there are images and steps. images: how many there are at most in a batch.
+    dry: a `Dry` of the network. batch, chunk: kept if given, but no more than there are images and steps. images: the most images in a batch.
     reads: read-outs that are kept at the same time.
 
     Raises:
@@ -234,7 +234,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
         most = chunk or min(T, default_chunk(kind, neurons * B, dry.plan.linear, dry.clock.differential))
         for c in [chunk] if chunk else _halves(most):
             options.append((B, c))
-    # As many rows as fit; of them at least STEPS steps, then as many images as possible.
+    # Most rows first; with equal rows, at least STEPS steps first, then most images.
     options.sort(key=lambda bc: (bc[0] * bc[1], min(bc[1], STEPS), bc[0]), reverse=True)
     found = next((p for p in (of(B, c) for B, c in options) if budget is None or p.bytes <= budget), None)
     if found is None:

@@ -8,7 +8,7 @@ A record is a dictionary of arrays with a row per image; columns [n, K] have an 
     loss [n, K]                   cross-entropy of the mean output
     distance [n, K]               root mean square difference of mean output and quantised network's output (nan without one)
 
-Sums are made of all images at once with math.fsum or in whole numbers, so they depend neither on batches nor on who computed which.
+Sums are made of all images at once with math.fsum or in whole numbers, so they depend neither on batches nor on which process computed an image.
 """
 
 import io
@@ -73,7 +73,7 @@ def to_bytes(record):
 
 
 def from_bytes(data):
-    """The record that `to_bytes` wrote. ValueError: the bytes are none, or say of themselves what is not so; nothing of such a size is made."""
+    """The record that `to_bytes` wrote. ValueError if the bytes are no record, or declare sizes that are wrong; such sizes are never allocated."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             sizes = {entry.filename: _declared(archive, entry) for entry in archive.infolist()}
@@ -90,7 +90,7 @@ def from_bytes(data):
 
 
 def check_columns(record):
-    """Refuses a record without a column that `Reading` writes, each of its kind: a number for each image, or one for each image and step."""
+    """Refuses a record that lacks a column that `Reading` writes, or has another kind of it: a number for each image, or for each image and step."""
     for key, kinds in ONE.items():
         if key not in record or record[key].ndim != 1 or record[key].dtype.kind not in kinds:
             raise ValueError(f"a batch in it has no number {key} for each image")
@@ -107,9 +107,9 @@ MOST_BYTES = 4 << 30  # of the arrays of one batch
 
 
 def _declared(archive, entry):
-    """(bytes that the header of an array says, bytes behind the header)."""
+    """(bytes that the header of an array declares, bytes behind the header)."""
     with archive.open(entry) as file:
-        if np.lib.format.read_magic(file) != (1, 0):  # whose header has at most 64 KiB
+        if np.lib.format.read_magic(file) != (1, 0):  # version 1.0, whose header has at most 64 KiB
             raise ValueError("a batch in it has arrays in a form that was not written here")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject:

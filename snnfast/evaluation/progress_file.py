@@ -1,6 +1,6 @@
-"""The finished batches of an evaluation in a file that is whole after a kill at any moment (SQLite's transactions).
+"""The finished batches of an evaluation, in a file that stays intact if the process is killed at any moment (SQLite's transactions).
 
-One process writes a file and holds it as long as it runs; files are read only while nobody holds them.
+One process writes a file and holds a lock on the file as long as the process runs; a file is read only while no process holds the lock.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def _told(path, done="written"):
 class Store:
     """The file that one process writes.
 
-    identity: what the results depend on, a dictionary of plain values; a file of another one is refused, or emptied with `replace`.
+    identity: what the results depend on, a dictionary of plain values; a file of another identity is refused, or emptied with `replace`.
     machine: kept from the first start.
     """
 
@@ -64,8 +64,8 @@ class Store:
             return self.db.execute("SELECT identity, machine FROM run").fetchone()
 
     def put(self, record, facts, seconds):
-        """A finished batch: there as a whole, or not at all. facts: plain values."""
-        if not self.path.exists():  # SQLite would write on to a file that has no name any more
+        """Writes a finished batch, as a whole or not at all. facts: plain values."""
+        if not self.path.exists():  # SQLite would go on writing to a deleted file
             raise OSError(f"{self.path} was removed while the run went on: nothing more can be kept")
         with _told(self.path), self.db:
             self.db.execute(
@@ -102,7 +102,7 @@ def _batches(db, path):
                     raise ValueError(f"it holds image {min(seen.intersection(images))} twice")
                 seen.update(images)
         return found
-    except (ValueError, RecursionError) as error:  # of JSON too
+    except (ValueError, RecursionError) as error:  # errors of JSON too
         raise damaged(path, error) from None
 
 
@@ -116,7 +116,7 @@ def _batch(record, facts, seconds):
 
 
 def _identity(row, path):
-    """The dictionary that a file says of its run, or None where there is none yet."""
+    """The identity of the run that a file holds, a dictionary, or None if there is none yet."""
     try:
         found = row and json.loads(row[0])
     except (ValueError, TypeError, RecursionError) as error:
@@ -127,7 +127,7 @@ def _identity(row, path):
 
 
 def _machine(text, path):
-    """What a file says of the machine that began it."""
+    """What a file says about the machine that began the run."""
     try:
         found = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -145,7 +145,7 @@ COLUMNS = dict(run=("identity", "machine"), batches=("id", "record", "facts", "s
 
 
 def _check_tables(db, path):
-    """Only the two tables as we make them: a view may never end, a trigger may do anything."""
+    """Refuses all but the two tables as `Store` makes them: a view may never end, a trigger may do anything."""
     for kind, name in db.execute("SELECT type, name FROM sqlite_master").fetchall():
         if (kind, name) not in (("table", "run"), ("table", "batches")):
             raise damaged(path, f"it holds a {kind}, {name!r:.40}")
@@ -156,9 +156,9 @@ def _check_tables(db, path):
 
 
 def read(path):
-    """(identity, batches) of a file that nobody writes; (None, []) where the process died before its first word.
+    """(identity, batches) of a file that no process writes; (None, []) if the process died before it wrote anything.
 
-    Opened for writing where the system allows it: a process that was killed inside a write left half of it, which SQLite takes back first.
+    The file is opened for writing if the system allows: a process that was killed inside a write left half a write, which SQLite undoes first.
     """
     with _told(path, "read"), contextlib.closing(sqlite3.connect(Path(path).resolve().as_uri() + "?mode=rw", uri=True, timeout=0.5)) as db:
         _check_tables(db, path)

@@ -10,14 +10,14 @@ from snnfast.evaluation.statistics import Statistics
 from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
 from snnfast.runtime.number_formats import check_dtype
 
-COUNTED = 3  # the form of statistics in a file: since 2 it counts what enters products, since 3 what lies within half a level
-MOST_WINDOWS = 256  # steps of delayed read-outs, of which every pair is one
+COUNTED = 3  # the form of statistics in a file: since form 2 they count what enters products, since form 3 what lies within half a level
+MOST_WINDOWS = 256  # most steps for delayed read-outs: every pair of steps is one read-out
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Two runs of one network and data with equal settings have equal results, to the last bit where `deterministic` says so; a run that goes on with
-    another's batches must have them all. What a run may choose beside them (batch, chunk, memory, workers) only moves time and memory.
+    """Two runs of one network and data with equal settings have equal results, to the last bit with `deterministic`. A run that continues another
+    run must have all its settings. The other choices of a run (batch, chunk, memory, workers) change only time and memory.
 
     Attributes: as in `snnfast.evaluate`; `at` is a list, `device` the kind of device, `products` None until the network says which.
     """
@@ -35,7 +35,7 @@ class EvaluationSettings:
     def checked(
         cls, snn: SpikingNetwork, T, at, dtype, deterministic, start_stop, statistics, device: torch.device
     ) -> "EvaluationSettings":
-        """Refuses by name what is no setting of a run of `snn`."""
+        """The settings of a run of `snn`, checked; refuses wrong ones by name."""
         checks.steps("T", T)
         snn.method.check_T(T)
         for name, value in (("deterministic", deterministic), ("start_stop", start_stop)):
@@ -56,5 +56,5 @@ class EvaluationSettings:
         return dataclasses.asdict(self) | {"statistics": self.statistics and f"form {COUNTED}"}
 
     def told(self) -> dict:
-        """What a report tells among its settings; it has the others in places of their own."""
+        """The settings that a report lists as such; the report has its own places for the others."""
         return {name: getattr(self, name) for name in ("T", "at", "dtype", "products", "deterministic")}

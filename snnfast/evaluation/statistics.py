@@ -7,15 +7,16 @@ neuron, N its net emitted spikes in T steps; a neuron is right where N/T = alpha
 
 Within half a level: |N/T - alpha/L| <= 1/(2L), what rounding to levels leaves open, so that one spike of many does not count as uneven.
 
-Of neurons that send up to m quanta of theta/m in a step N counts quanta, and N/(m T) stands for N/T; a spike is a step with any.
+For neurons that send up to m quanta of theta/m in a step, N counts quanta, and N/(m T) stands for N/T; a step with any quanta counts as one spike.
 
 Firing rate: spikes of either sign per neuron and step. SOPs: spikes that enter a layer (`entering.py`) times its fan-out, the weights that an
-input element meets on average, fewer at a border; of a layer that several neuron layers feed, each has the share of its spikes. A layer that takes
-the image itself counts as MACs, once, one that takes another layer's output as MACs at every step, both without the zeros of borders. Spikes of
-Poisson input are SOPs. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate), 4.6 pJ per MAC,
-45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Spikes of neurons that may send several quanta multiply, so that their
-SOPs cost what MACs do; powers of two shift, and cost what an accumulate does (before a pooling adds them up, as all spikes there). The ANN's
-MACs are those of one pass through all its products with weights; its energy is theirs. Products of two values (attention) are in no column.
+input element meets on average, fewer at a border. If several neuron layers feed a layer, each of them gets the share of its spikes. A layer that
+takes the image itself counts as MACs, once; a layer that takes another layer's output counts as MACs at every step; both without the zeros of
+borders. Spikes of Poisson input are SOPs. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate),
+4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Spikes of neurons that may send several quanta need a
+multiplication, so that their SOPs cost what MACs do; powers of two need a shift, and cost what an accumulate does (before a pooling adds them up, as
+all spikes there). The ANN's MACs are those of one pass through all its products with weights; its energy is that of these MACs. Products of two
+values (attention) are in no column.
 Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
@@ -45,9 +46,9 @@ FIELDS = (
 class QuantisedPass:
     """One pass of a spiking network's graph with the activation in place of every neuron.
 
-    fixed: what a run has computed already, the layers before the first neuron.  rungs: thresholds are the size of one level.
-    alpha: each neuron's level. work: (multiplications, input elements) per image of each product, and the share of the multiplications that are not
-    with a border. logits: what the quantised network answers.
+    fixed: the values that a run has computed already, before the first neuron.  rungs: whether thresholds are the size of one level.
+    alpha: each neuron's level. work: for each product (multiplications, input elements, share of the multiplications that are not with a border), the
+    first two per image. logits: the outputs of the quantised network.
     """
 
     def __init__(self, gm, plan, levels, image, execution, fixed=(), rungs=False):
@@ -88,7 +89,7 @@ class QuantisedPass:
         return y
 
     def _count(self, node, env, images):
-        """Per image. A transposed convolution multiplies per input, the others per output."""
+        """Notes the work of a product, per image. A transposed convolution multiplies per input, other layers per output."""
         layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
         inputs, weight = env[node.all_input_nodes[0]], weight_of(node, self.gm, env)
         many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else env[node]
@@ -106,13 +107,13 @@ class Statistics:
         self.gm, self.levels, self.plan, self.images, self.T = snn.gm, snn.levels, snn.plan(), 0, None
         self.energy_ac, self.energy_mac = checks.number("energy_ac", energy_ac, True), checks.number("energy_mac", energy_mac, True)
         self.neurons = dict.fromkeys(self.plan.firing, 0)
-        self.spikes = {}  # by step: of each layer, in that many steps
+        self.spikes = {}  # {t: spikes of each layer in t steps}
         self.image_spikes = {}  # by step
-        self.entered = {}  # by step: what entered each product that is counted at its input
+        self.entered = {}  # {t: what entered each product that is counted at its input}
         self.cases = {node: torch.zeros(6, dtype=torch.int64) for node in self.plan.firing}
         self.work, self.poisson = {}, snn.clock.poisson
         self.differential = snn.clock.differential
-        self.executions = {}  # of the quantised network, by device and whether shapes are fixed
+        self.executions = {}  # of the quantised network, by device, whether shapes are fixed, and products
 
     def empty(self):
         """Statistics of the same network and energies that have seen nothing."""
@@ -197,13 +198,13 @@ class Statistics:
         run.entering = Entering(counted(self.gm, self.plan, self.work), nonzeros)
 
     def mark(self, run, steps, node):
-        """A neuron layer has done so many steps of the chunk at hand."""
+        """Notes the spikes of a neuron layer that has done `steps` steps of the current chunk."""
         spikes, *_ = self.marked.setdefault(self.done + steps, [{}, self.from_image + run.image_inside.get(steps, 0), {}])
         spikes[node] = self._spikes(run, node)
 
     def chunk(self, run, done):
         """After a chunk, `done` steps in all."""
-        for t in {self.done + steps for steps in run.marks} - set(self.marked):  # the chunk did not run: nothing came any more
+        for t in {self.done + steps for steps in run.marks} - set(self.marked):  # the chunk did not run, because the network was idle
             self.marked[t] = [self._all_spikes(run), self.from_image, run.entering.at()]
         for steps in run.marks:
             self.marked[self.done + steps][2] = run.entering.at(steps)
@@ -274,7 +275,7 @@ class Statistics:
         return self.energy_mac if _multiplies(layer) else self.energy_ac
 
     def _macs(self, sources, t):
-        """Per image, in t steps."""
+        """MACs per image, in t steps."""
         once = sum(round(work * inside) for node, (work, _, inside) in self.work.items() if not sources[node])
         return once + t * sum(round(work * inside) for node, (work, _, inside) in self.work.items() if "layer" in sources[node])
 
@@ -290,7 +291,7 @@ class Statistics:
         return found
 
     def _spikes_into_layers(self, sources, t):
-        """SOPs caused by each neuron layer and by the image's spikes in t steps, over all images. What takes another layer's output is MACs."""
+        """SOPs caused by each neuron layer and by the image's spikes in t steps, over all images. Another layer's output counts as MACs instead."""
         found = dict.fromkeys([*self.plan.firing, "image"], 0.0)
         emitted = self.spikes[t] | {"image": self.image_spikes[t]}
         for node, (work, inputs, inside) in self.work.items():
@@ -304,7 +305,7 @@ class Statistics:
         return found
 
     def _of_ann(self):
-        """What one pass of the network costs that this one was converted from, per image."""
+        """The cost, per image, of one pass of the network that this one was converted from."""
         macs = sum(round(work * inside) for work, _, inside in self.work.values())
         return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
 
@@ -312,7 +313,7 @@ class Statistics:
         """The totals under the names of NeuroBench (Yik et al., Nature Communications 2025): footprint in bytes of weights and states,
         activation_sparsity, the share of neurons and steps without a spike, and synaptic_operations per image: Effective_MACs, Effective_ACs, and
         Dense, what all products would take at every step, with borders. graded: SOPs of neurons that may send
-        more than 1, which it counts among the MACs.
+        more than 1, which NeuroBench counts among the MACs.
         """
         weights = [*self.gm.parameters(), *self.gm.buffers()]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
@@ -347,7 +348,7 @@ class Statistics:
 
 
 def _multiplies(layer):
-    """Whether its spikes are factors other than powers of two."""
+    """Whether the spikes of a layer are factors other than powers of two."""
     return layer is not None and layer.most > 1 and layer.options.get("ladder") != "power"
 
 

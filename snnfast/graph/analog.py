@@ -1,4 +1,4 @@
-"""What stays analog: activations, recurrent layers and the like in front of the first neurons, in whose place nothing spikes."""
+"""What stays analog: activations, recurrent layers and the like in front of the first neurons, which no neuron replaces."""
 
 import torch
 
@@ -7,10 +7,10 @@ from snnfast.graph import commutes
 from snnfast.graph.vocabulary import called
 
 m = torch.nn
-# Layers that are no activations, though they are not linear: no neuron ever stands in their place.
+# Layers that are not linear, but no activations either: no neuron ever replaces them.
 _STAY = (m.MaxPool1d, m.MaxPool2d, m.MaxPool3d, m.LayerNorm, m.GroupNorm, m.RMSNorm, m.InstanceNorm1d, m.InstanceNorm2d, m.InstanceNorm3d,
          m.Softmax, m.LogSoftmax, m.LocalResponseNorm, m.Unflatten, m.modules.dropout._DropoutNd)  # fmt: skip
-_NAMES = ("norm", "softmax", "attention", "clamp", "std", "var", "pow", "sqrt")  # of functions that are none either
+_NAMES = ("norm", "softmax", "attention", "clamp", "std", "var", "pow", "sqrt")  # in names of functions that are no activations either
 _ACTIVATIONS = (
     "relu",
     "relu6",
@@ -30,7 +30,7 @@ _ACTIVATIONS = (
 
 
 def names(gm, plan):
-    """The layers and functions of a graph that stay analog, for a message; none with neurons behind it."""
+    """The layers and functions of a graph that stay analog, for a message; without those whose users are all neurons."""
     found = []
     for node in gm.graph.nodes:
         if node in plan.from_image and node.op in ("call_module", "call_function", "call_method") and _is_one(node, gm):

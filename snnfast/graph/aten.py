@@ -1,14 +1,14 @@
-"""The operators of torch.export's graphs, what each does to the rows of a batch: the one table of them.
+"""One table of the operators in torch.export's graphs, and of what each does to the rows of a batch.
 
 linear     linear in what comes over time, each row by itself
 affine     linear, and a constant is added or put in
 view       moves values only
 product    linear in one factor where the others are constants; a function of rows where several come over time
-function   of each row
+function   a function of each row
 pool       the largest value of a window
 site       a layer of `snnfast.nn`, marked before the capture
 
-An operator that stands in no row of the table is a function of rows: the rows are checked on samples (`guard.py`), and it is never taken for linear.
+An operator that is not in the table counts as a function of rows: samples check the rows (`guard.py`), and such an operator never counts as linear.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import torch
 
 @dataclass(frozen=True)
 class Op:
-    """kind: see above.  along: name of the argument with the dimensions it works along, which must not be that of the images."""
+    """kind: see above.  along: name of the argument with the dimensions that the operator works along; none of them may be that of the images."""
 
     kind: str
     along: str | None = None
@@ -48,28 +48,28 @@ TABLE: dict[str, Op] = {
     **_all("function", "std var std_mean var_mean linalg_vector_norm prod", along="dim"),
     **_all("pool", "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax"),
 }  # fmt: skip
-# What gives no value that a sum over time could hold, or another value at every call.
+# Operators whose value no sum over time can hold, or that give another value at every call.
 REFUSED = frozenset(
     "argmax argmin sort topk nonzero bucketize searchsorted round floor ceil trunc sign eq ne lt le gt ge logical_and logical_or logical_not "
     "multinomial as_strided histc bincount unique unique2 lstm gru rnn_tanh rnn_relu".split()
 )  # fmt: skip
-# What passes a value on as it is.
+# Operators that pass a value on unchanged.
 NOTHING = frozenset("clone contiguous alias detach lift lift_fresh lift_fresh_copy positive view_as_real_copy".split())
-# What has constant values, of the shape of another value, or of any.
+# Operators that give constants: FILLED in the shape of another value, CREATED in any shape.
 FILLED = frozenset("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty fill".split())
 CREATED = FILLED | {"zeros", "ones", "full", "empty"}
 IGNORED = frozenset("_assert_tensor_metadata _assert_scalar sym_constrain_range sym_constrain_range_for_size _assert_async".split())
 
 
 def filled_with(node, value):
-    """The number that a node of CREATED fills a value with. value: what an argument is, where it is another node."""
+    """The number that a node of CREATED fills a value with. value: a function that gives the value of an argument, which may be another node."""
     name, given = name_of(node.target), arguments(node)
     number = value(given.get("fill_value", given.get("value")))
     return 1.0 if "ones" in name else 0.0 if number is None else float(number)
 
 
 def name_of(target):
-    """The operator's name without its overload: "add" of aten.add.Tensor; None of what is no operator of torch."""
+    """The operator's name without its overload: "add" of aten.add.Tensor; None if `target` is no operator of torch."""
     return target._schema.name.split("::")[1] if isinstance(target, torch._ops.OpOverload) else None
 
 

@@ -20,7 +20,7 @@ LINEAR = {
     F.pad, F.interpolate, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "size", "dim", "clone", "detach", "unflatten",
     "unsqueeze", "squeeze", "neg", "chunk", "split", "unbind", "roll",
 }  # fmt: skip
-# What must leave the first dimension, the images, alone: name -> place and name of the argument that says which it touches.
+# Functions that must not touch the first dimension, the images: name -> (position, name) of the argument that says which dimensions they touch.
 _FIRST = {"cat": (1, "dim"), "flatten": (1, "start_dim"), "transpose": (1, "dim0"), "chunk": (2, "dim"), "split": (2, "dim"), "unbind": (1, "dim"),
           "unflatten": (1, "dim"),
           "unsqueeze": (1, "dim"), "squeeze": (1, "dim"), "permute": (1, "dims"), "view": (1, "shape"), "reshape": (1, "shape"),
@@ -61,13 +61,13 @@ def _keeps_images(node):
 
 
 def _is_list(node):
-    """Gives several tensors, of which an index takes one."""
+    """Whether a node gives several tensors, of which an index takes one."""
     return (node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")) in ("chunk", "split", "unbind")
 
 
 def check(node, gm, plan, per_step=False):
-    """Raises ValueError, naming the node, if what it does to spikes is not known to commute with rates. per_step: the caller asked for what does not
-    to be computed step by step."""
+    """Raises ValueError, naming the node, if the node is not known to commute with rates. per_step: the caller asked that functions which do not
+    commute are computed step by step."""
     sizes = [a for a in node.all_input_nodes if a in plan.from_image and is_size(a)]
     if sizes:
         raise ValueError(
@@ -95,7 +95,7 @@ def check(node, gm, plan, per_step=False):
     elif target in ADD:
         ok = True
     elif target in MATMUL:
-        ok = node.args[0] in plan.spiking  # by a parameter: the images are rows
+        ok = node.args[0] in plan.spiking  # times a parameter: the images are the rows
     elif target in SCALE:
         # One factor is a spike, the other a number or a parameter; nothing is divided by a spike.
         ok = sum(a in plan.spiking for a in (*node.args, *node.kwargs.values()) if isinstance(a, torch.fx.Node)) == 1

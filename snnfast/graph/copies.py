@@ -22,7 +22,7 @@ def unwrapped(net):
 
 
 def stays_whole(m):
-    """Whether a layer is one node of a captured network: ours, which keep the shape of their input, and those that say so (`whole`)."""
+    """Whether a layer is one node of a captured network: layers of snnfast, which keep the shape of their input, and those with `whole = True`."""
     return getattr(m, "whole", False) is True or nn.is_quantised(m) or isinstance(m, (nn.IF, nn.SpikeMask)) or hasattr(m, "over_last")
 
 

@@ -1,4 +1,4 @@
-"""An image that a network runs on, drawn where nobody gives one, so that what is captured of it can be compared with it."""
+"""A random image that a network runs on, for callers that give none, so that a captured graph can be compared with its network."""
 
 import copy
 
@@ -10,8 +10,8 @@ _CONVOLUTIONS = torch.nn.modules.conv._ConvNd
 
 
 def image(net):
-    """Random images [1, ...] that the network takes, or None: of the size that it names, or of a usual one, with the channels or the features of
-    its first layer. A size that fits is as good as any: torch.fx records no size."""
+    """Random images [1, ...] that the network takes, or None. Their size is the one that the network names, or a usual one; their channels or
+    features are those of its first layer. Any size that fits will do: torch.fx records no size."""
     twin = copy.deepcopy(net).eval()
     weight = next((p for p in twin.parameters() if p.is_floating_point()), None)
     device = torch.device("cpu") if weight is None else weight.device
@@ -21,7 +21,7 @@ def image(net):
         try:
             with torch.no_grad(), torch.autocast(device.type, enabled=False), torch.random.fork_rng(devices=[]):
                 twin(x)
-        except Exception:  # of any kind: a network's own, of a shape that is not its own
+        except Exception:  # of any kind: the network's own code may raise it for a shape that does not fit
             continue
         return x
     return None

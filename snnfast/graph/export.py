@@ -1,6 +1,6 @@
 """Networks captured by torch.export: a graph of operators that write nothing, with the batch as the one unknown size.
 
-Layers of `snnfast.nn` stay whole: before the capture each calls an operator `snnfast::site`, one node with its name, in place of its own forward.
+Layers of `snnfast.nn` stay whole: during the capture each calls an operator `snnfast::site`, one node with the layer's name, not its own forward.
 """
 
 import builtins
@@ -14,14 +14,14 @@ from torch._subclasses import FakeTensor
 from snnfast.graph.copies import stays_whole
 from snnfast.system.text import first_line
 
-# Images of a captured batch. torch takes another kernel for more: cuDNN's batch norm serves no more than these. A graph that is free above them too
-# would be refused. It is a bound of the capture alone: a run goes through the modules, with as many images as it likes.
+# Most images in a captured batch. For more, torch takes another kernel, because cuDNN's batch norm serves no more than these; a graph without this
+# bound would be refused. The bound holds for the capture alone: a run goes through the modules, with any number of images.
 MOST = 65535
 
 
 @torch.library.custom_op("snnfast::site", mutates_args=())
 def site(x: torch.Tensor, name: str) -> torch.Tensor:
-    """The place of a layer of the same shape in a captured network."""
+    """Marks the place of a layer in a captured network; the layer keeps the shape of its input."""
     return x.clone()
 
 
@@ -33,7 +33,7 @@ def _(x, name):
 def capture(net, samples):
     """torch.export's program. net: a copy in eval mode, left as it was.
 
-    samples: images [1, ...]; shapes are read off the first two, and no size but the batch's is unknown.
+    samples: images [1, ...]; the capture runs on the first and the last of those shaped as the first, and only the batch's size is unknown.
     """
     same = [s for s in samples if s.shape == samples[0].shape and s.dtype == samples[0].dtype]
     x = torch.cat([same[0], same[-1]]).contiguous().clone()
@@ -71,7 +71,7 @@ def _makes_a_constant(error):
 
 @contextlib.contextmanager
 def _sizes_from_len():
-    """Inside, len(h) of a tensor that is captured is a size, as h.size(0) is: Python's own makes a number of it."""
+    """In this context, len(h) of a captured tensor is a symbolic size, as h.size(0) is. Python's own len makes a number of it."""
     plain = builtins.len
 
     def size(x):
@@ -85,7 +85,7 @@ def _sizes_from_len():
 
 
 def _why(net, error):
-    """What to say of a network that torch.export does not take."""
+    """The message for a network that torch.export does not take."""
     text, name = first_line(error), f"{type(net).__name__}.forward{_where(net, error)}"
     if "data-dependent" in str(error) or "GuardOnDataDependent" in type(error).__name__:
         return f"a branch or a number of {name} goes by the values of the image ({text})"

@@ -36,7 +36,7 @@ class Plan:
 
     @functools.cached_property
     def without_values(self):
-        """Of the nodes that spikes reach: those that are sizes, dtypes and numbers made of them, and the constants that are made with these."""
+        """Among the nodes that spikes reach: (sizes, dtypes and numbers computed from them; the constants that are made with these)."""
         sizes, constants = set(), set()
         for node in self.gm.graph.nodes:
             inputs = node.all_input_nodes

@@ -1,4 +1,4 @@
-"""A captured graph computes what its network computes: what is known beforehand to be lost is refused by name, the rest is compared on samples."""
+"""Checks that a captured graph computes what its network computes: known losses of a capture are refused by name, the rest is compared on samples."""
 
 import copy
 
@@ -59,20 +59,20 @@ def with_hooks_inside(net):
 
 
 def has_masks(net):
-    """Whether it draws random masks of spikes."""
+    """Whether a network draws random masks of spikes."""
     return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in net.modules())
 
 
 def formats_of(net):
-    """(dtype, how near) of the comparisons to make, each where those before it found a difference or did not run: fast ones first. In fp64 no
-    rounding moves a level of a quantised activation, and much of it is slow."""
+    """(dtype, how near) of the comparisons, fast ones first. Each is made only if those before found a difference or did not run. In fp64 no
+    rounding moves a level of a quantised activation, but fp64 is slow."""
     own = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
     found = [] if own == torch.float64 else [(torch.float32, 1e-5)]
     return [*found, (torch.float64, NEAR), *([(own, 0.05)] if own in (torch.bfloat16, torch.float16) else [])]
 
 
 def _in_format(net, samples, dtype, change=None):
-    """What a copy of it, changed, gives for copies of the samples."""
+    """What a copy of `net`, changed by `change`, gives for copies of the samples."""
     twin = copy.deepcopy(net).to(dtype)
     if change is not None:
         change(twin)
@@ -84,11 +84,11 @@ def _in_format(net, samples, dtype, change=None):
 
 
 def _outputs(net, samples, dtype, outputs):
-    """What the network gives for each sample, or None where it does not run in this format, or gives what cannot be compared."""
+    """The network's outputs for each sample. None if the network does not run in this format, or if the outputs cannot be compared."""
     try:
         found = _in_format(net, samples, dtype)
         found = found if outputs is None else [outputs.packed(y) for y in found]
-    except Exception:  # of any kind: a network's own
+    except Exception:  # of any kind: the network's own code may raise it
         return None
     fit = all(isinstance(y, torch.Tensor) and y.is_floating_point() and bool(torch.isfinite(y).all()) for y in found)
     return [y.double() for y in found] if fit else None
@@ -106,9 +106,9 @@ def check_runs(net, sample, name):
 
 
 def _as_batches(samples, expected):
-    """The samples in batches of several sizes, and what the network gives for each of their images: a graph must not know its batch's size.
+    """The samples in batches of several sizes, and the network's outputs for each of their images: a graph must not depend on its batch's size.
 
-    One sample alone stands beside another image, which it must not see.
+    A single sample is put beside another image, on which its result must not depend.
     """
     x = [s for s in samples if s.shape == samples[0].shape and s.dtype == samples[0].dtype]
     if len(x) < len(samples) or any(y.dim() == 0 or y.size(0) != 1 for y in expected):
@@ -136,11 +136,11 @@ def _differs(gm, samples, expected, dtype, near, change=None):
 
 
 def check(gm, net, samples, fold=None):
-    """Refuses a graph that gives something else than the network, when its batch norms are folded, which is tried on a copy; as it is, where that
-    is why. Networks that draw random masks are not compared. fold: None where they are folded already.
+    """Refuses a graph whose outputs differ from the network's once `fold` has folded its batch norms on a copy. The unfolded graph is compared too,
+    so that the message names the reason. Networks that draw random masks are not compared. fold: None if the batch norms are folded already.
 
     Returns:
-        Whether they were compared: a network that gives what is not finite, or no tensors, is not.
+        False if the network's outputs could not be compared, because they are not finite or no tensors; else True, also with random masks.
     """
     gm.graph.lint()
     gm.recompile()

@@ -1,7 +1,7 @@
-"""Operations that write their input, made ones that do not: in a run over time every chunk uses a value again.
+"""Turns operations that write their input into ones that do not: in a run over time every chunk uses a value again.
 
-What is written has aliases, views of the same memory, which change with it. Where one of them is read later no graph of values says the same, and
-conversion refuses it by name.
+A written value has aliases, views of the same memory, which change with it. If an alias is read later, no graph of values computes the same, and the
+conversion refuses the operation by name.
 """
 
 import operator
@@ -49,7 +49,7 @@ def _aliases(gm, node, is_before):
 
 
 def _twin(node):
-    """What computes anew what a function or a method writes in place; None where it does not write."""
+    """The function or method that computes a new value where the node's one writes in place; None if the node does not write."""
     name = _name(node)
     if node.op == "call_method":
         if not name.endswith("_") or name.endswith("__") or name == "requires_grad_":
@@ -68,13 +68,13 @@ def _twin(node):
 
 
 def _is_number(node):
-    """A size, or made of sizes: `n += 1` then makes another number, and what else has the first one keeps it."""
+    """Whether a node is a size or computed from sizes: `n += 1` then makes a new number, and other users of n keep the old one."""
     inputs = node.all_input_nodes
     return is_size(node) or (node.op == "call_function" and bool(inputs) and all(_is_number(a) for a in inputs))
 
 
 def _works_in_place(gm, node, inplace):
-    """Whether a node writes its first input; makes it one that does not."""
+    """Whether a node writes its first input. Changes such a function or method to one that does not write."""
     if node.op == "call_module":
         return gm.get_submodule(node.target) in inplace
     if node.op not in ("call_function", "call_method"):
@@ -90,7 +90,7 @@ def _works_in_place(gm, node, inplace):
 
 
 def make_functional(gm, inplace):
-    """What is computed in place, by modules of `inplace` or by operations, is computed anew; what reads the written value later reads that."""
+    """Modules of `inplace` and in-place operations compute new values instead; later readers of the written value read the new one."""
     order = {node: i for i, node in enumerate(gm.graph.nodes)}
     for node in list(gm.graph.nodes):
         if not _works_in_place(gm, node, inplace) or not node.all_input_nodes or _is_number(node.all_input_nodes[0]):

@@ -1,4 +1,4 @@
-"""An activation of one's own has the values of the levels that it says it has, for which its neuron stands: tried before a network is captured."""
+"""Checks, before a capture, that a user's own activation gives the levels that it declares: its neuron stands for these levels."""
 
 import copy
 
@@ -13,17 +13,17 @@ PROBES = 64  # levels that are asked for, at most
 
 
 def is_own(layer: torch.nn.Module) -> bool:
-    """Whether it is a quantised activation of a class that is none of this package's."""
+    """Whether `layer` is a quantised activation of a class outside this package."""
     return nn.is_quantised(layer) and not type(layer).__module__.startswith("snnfast.")
 
 
 @torch.no_grad()
 def check(told: str, layer: torch.nn.Module) -> None:
-    """Raises ValueError where its neuron would stand for another function. told: the layer, for a message."""
+    """Raises ValueError if the neuron of `layer` would stand for another function. told: the layer, for a message."""
     layer = _twin(layer)
     size, low, high = rungs(told, layer)
     if not bool((size > 0).all()):
-        return  # which is told with the layer's threshold
+        return  # the check of the layer's threshold reports this
     theta = nn.threshold_of(layer).detach()
     if not torch.allclose(theta.double(), high * size, rtol=1e-4):
         first, largest = float(theta.reshape(-1)[0]), float(high * size.reshape(-1)[0])
@@ -34,10 +34,10 @@ def check(told: str, layer: torch.nn.Module) -> None:
 
 @torch.no_grad()
 def check_on(net: torch.nn.Module, sample: torch.Tensor) -> None:
-    """The same for the values that a network in eval mode gives its activations of one's own for a sample."""
+    """The same check, on the values that a network in eval mode feeds to the user's own activations for a sample."""
     if not any(map(is_own, net.modules())):
         return
-    net = copy.deepcopy(net)  # whose forward may keep something of the sample
+    net = copy.deepcopy(net)  # a copy, because a forward may keep something of the sample
     own = [(name, m) for name, m in net.named_modules() if is_own(m)]
     seen: dict[torch.nn.Module, list] = {m: [] for _, m in own}
 
@@ -74,7 +74,7 @@ def rungs(told, layer):
 
 
 def _twin(layer):
-    """Its copy in fp64, without a mask."""
+    """A copy of `layer` in fp64, without a mask."""
     layer = copy.deepcopy(layer).eval().double()
     layer.__dict__.update(mask=None)
     layer._modules.pop("mask", None)
@@ -82,7 +82,7 @@ def _twin(layer):
 
 
 def _compare(told, x, found, size, low, high):
-    """Raises ValueError where values are not those of the levels; in the middle between two, where a rounding decides, any is right."""
+    """Raises ValueError if values are not those of the levels. In the middle between two levels rounding decides, so any value is right."""
     place = x / size + 0.5
     wanted = torch.clamp(place.floor(), low, high) * size
     off = ((found.double() - wanted).abs() > 0.01 * size) & ((place - place.round()).abs() > 1e-3)
@@ -103,12 +103,12 @@ def _probes(size, low, high):
 
 
 def _values(told, layer, x):
-    """The activation of x [n, C], laid as the layer takes it: as it is, or as maps of one place."""
+    """The activation of x [n, C], in the shape that the layer takes: [n, C], or maps of one place, [n, C, 1, 1]."""
     maps = x[..., None, None]
     for laid in (maps,) if getattr(layer, "axis", 1) == -3 else (x, maps):
         try:
             found = layer(laid)
-        except Exception as error:  # of any kind: it is another's program
+        except Exception as error:  # of any kind: the layer is the user's code
             why = error
         else:
             if found.shape == laid.shape:

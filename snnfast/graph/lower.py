@@ -1,7 +1,7 @@
-"""torch.export's graph made the graph that runs: layers as modules under their names, constants computed, and no size that depends on the batch.
+"""Turns torch.export's graph into the graph that runs: layers are modules under their names, constants are computed, no size depends on the batch.
 
-Every node that images reach has its images along one dimension, which `meta["rows"]` notes (`rows.py`): a run may then lay time and batch into it.
-What would move, drop or mix images is refused by name.
+Every node that images reach has its images along one dimension, which `meta["rows"]` notes (`rows.py`): a run may then merge time and batch there.
+Operators that would move, drop or mix images are refused by name.
 """
 
 import operator
@@ -21,19 +21,19 @@ from snnfast.graph.rows import Rows
 
 
 def lowered(program, net, read=None):
-    """The fx.GraphModule of an exported program. net: the captured network, whose layers of `snnfast.nn` it takes. read: see `snnfast.convert`."""
+    """The fx.GraphModule of an exported program. net: the captured network, whose layers of `snnfast.nn` are used. read: see `snnfast.convert`."""
     return Lowering(program, net, read).module()
 
 
 class Lowering:
-    """One exported program on its way. Nodes of the exported graph are `node` here, those of the new one `made`."""
+    """The lowering of one exported program. Nodes of the exported graph are called `node` here, nodes of the new graph `made`."""
 
     def __init__(self, program, net, read=None):
         self.program, self.net, self.read, self.graph, self.root = program, net, read, fx.Graph(), torch.nn.Module()
         self.made = {}
         self.constants = {}  # values that follow from no image
         self.data = set()  # nodes that follow from the values of the images
-        self.clips = {}  # (source, most) of the nodes that clip to [0, most], None where nothing clips above
+        self.clips = {}  # {node that clips to [0, most]: (source, most)}, most None where nothing clips above
         self.layers, self.batches, self.image, self.places = {}, {}, None, None
         formats = {t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()}
         self.one_format = len(formats) < 2
@@ -138,7 +138,7 @@ class Lowering:
         return f"{path} ({kind})" if of_torch else f"{path} ({kind}, {name})" if path else f"{name} (node {node.name})"
 
     def path_for(self, node, classes):
-        """The path of the layer that a node is: that of its module, or of the module that calls the function, and the node's name."""
+        """A path for the layer that a node becomes: the path of its module, or that of the module that calls the function, plus the node's name."""
         path, layer = self.place(node)
         return path if isinstance(layer, classes) else f"{path}.{node.name}" if path else node.name
 
@@ -164,7 +164,7 @@ class Lowering:
         return self.made[node]
 
     def is_constant(self, a):
-        """Whether an argument follows from no image and no batch."""
+        """Whether an argument depends neither on the images nor on the batch's size."""
         return not isinstance(a, fx.Node) or a in self.constants
 
     def value(self, a):
@@ -180,7 +180,7 @@ class Lowering:
         return made
 
     def layer(self, node, name, make, x, key):
-        """A call of a module in its place: the same one for the same key. name: its path, made another where it is taken."""
+        """A call of a module in place of a node; nodes with the same key share one module. name: the module's path, with a number if it is taken."""
         if key not in self.layers:
             free, n = name, 0
             while _is_taken(self.root, free):
@@ -191,7 +191,7 @@ class Lowering:
         return self.neuron(node, x, lambda x: self.graph.call_module(self.layers[key], (x,)), {}, first=key[0] in ("site", "clip"))
 
     def neuron(self, node, x, call, notes, first=True):
-        """What `call` makes of the value x, between moves of its images where they must come first and lie elsewhere."""
+        """The result of `call` for the value x. If the images must come first but lie elsewhere, they are moved before the call and back after it."""
         rows = self.places.put(node, self.told(node))
         x, moves = self.argument(x), first and rows.axis != 0
         if first and rows.outer > 1:
@@ -237,13 +237,13 @@ class Lowering:
             self._of_images(node, name)
 
     def _is_filled_alone(self, node):
-        """Whether equal numbers have a shape of no batch: of an image only the dtype is asked, as in x.new_zeros((7, 7))."""
+        """Whether equal numbers fill a shape without the batch: only the dtype comes from an image, as in x.new_zeros((7, 7))."""
         given = aten.arguments(node)
         known = given.get("fill_value", given.get("value")) not in self.data
         return known and not any(isinstance(n, torch.SymInt) and n.node.expr.free_symbols for n in node.meta["val"].shape)
 
     def _of_the_batch(self, node, name):
-        """A constant of the batch's size. One of equal numbers follows the format of the network, as its weights do."""
+        """A constant whose size depends on the batch. A constant of equal numbers follows the format of the network, as the weights do."""
         rows, value = self.places.put_constant(node, self.told(node)), node.meta["val"]
         if name in aten.CREATED and value.is_floating_point() and rows is not None:
             self.equal(node, rows)
@@ -252,7 +252,7 @@ class Lowering:
             self.made[node] = self.argument(node.all_input_nodes[0])
             return
         target, args, kwargs = node.target, self.argument(node.args), self.argument(node.kwargs)
-        if name in VIEWS:  # a copy in front of it, which made it one of memory, may be gone
+        if name in VIEWS:  # a copy in front, which made the value one piece of memory, may be gone
             target, args, kwargs = torch.reshape, (args[0], self.shape(value)), {}
         self.made[node] = self.graph.call_function(target, args, kwargs)
         self.made[node].meta.update(kind="rows", rows=rows)
@@ -335,7 +335,7 @@ class Lowering:
         return self.one_format and node.all_input_nodes[0].meta["val"].is_floating_point()
 
     def _function(self, node, name, given):
-        """What becomes no module."""
+        """An operator that does not become a module."""
         if name in SHAPED and SHAPED[name](self, node, given):
             return
         if any(isinstance(a.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)) for a in node.all_input_nodes):
@@ -355,7 +355,7 @@ def _is_taken(root, path):
 
 
 def _put(root, path, module):
-    """Puts a module under a path; one that was there only to hold others gives them to it."""
+    """Puts a module under a path. If a container stands there already, the module takes over its children."""
     *parents, last = path.split(".")
     for part in parents:
         if not hasattr(root, part):

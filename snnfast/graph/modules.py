@@ -1,6 +1,6 @@
-"""Operators of torch.export that become modules, which neurons, sparse products, folds and fused kernels know: each from its constant arguments.
+"""Operators of torch.export that become modules, made of their constant arguments. Neurons, sparse products, folds and fused kernels know modules.
 
-A maker takes (lowering, node, arguments by name) and gives True, or False where an argument that it needs is no constant.
+A maker takes (lowering, node, arguments by name) and gives True, or False if an argument that must be constant is not.
 """
 
 import torch
@@ -17,7 +17,7 @@ def _parameter(value):
 
 
 def _key(node, *given):
-    """What makes two calls the same layer: the values they are made of, tensors by identity."""
+    """The key of a layer: two calls are the same layer if their values are the same, tensors compared by identity."""
     return (node.target, *(id(a) if isinstance(a, torch.Tensor) else repr(a) for a in given))
 
 

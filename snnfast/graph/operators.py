@@ -1,6 +1,6 @@
-"""Operators of torch.export that become other functions of values: without sizes of the batch, in the terms of Python, values without indices.
+"""Operators of torch.export that become other functions: without sizes of the batch, as Python's operators, or without the indices beside the values.
 
-A maker takes (lowering, node, arguments by name) and gives True, or False where it does not serve these arguments.
+A maker takes (lowering, node, arguments by name) and gives True, or False if it does not serve these arguments.
 """
 
 import operator
@@ -21,7 +21,7 @@ def _shape(node):
     return [-1 if isinstance(n, torch.SymInt) else int(n) for n in node.meta["val"].shape]
 
 
-# ---- whose arguments may be sizes of the batch, which the new form has not
+# ---- operators whose arguments may be sizes of the batch; the new form has no such sizes
 
 
 def view(lowering, node, given):
@@ -40,12 +40,12 @@ def expand(lowering, node, given):
 
 
 def copy(lowering, node, given):
-    """All of a value is written over."""
+    """The whole value is overwritten: the result is `src`, expanded."""
     return expand(lowering, node, {"self": given["src"]})
 
 
 def filled(lowering, node, given):
-    """Of the shape of another value, and not of what it holds."""
+    """Equal numbers in the shape of another value, whatever that value holds."""
     if not node.meta["val"].is_floating_point() or not lowering.is_constant(given.get("value")):
         return False
     lowering.data.discard(node)
@@ -132,7 +132,7 @@ PLAIN = {**dict.fromkeys(PYTHON, arithmetic), **dict.fromkeys(("cat", "stack"), 
 
 
 def kind_of(lowering, node, given):
-    """What an operator is that stays as it is."""
+    """The kind of an operator that stays as it is."""
     name, kind = aten.name_of(node.target), aten.op_of(node.target).kind
     values = node.meta["val"]
     floating = all(v.is_floating_point() for v in (values if isinstance(values, (tuple, list)) else [values]))

@@ -1,4 +1,4 @@
-"""Networks that give several tensors: a run carries one, in which the values of an image lie one behind the other; here it is taken apart."""
+"""Networks that give several tensors: a run carries one tensor, in which the values of an image lie one after the other. `Outputs` splits it."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ from torch.utils import _pytree as pytree
 
 
 class Outputs(NamedTuple):
-    """names: of the tensors, their keys in what the network gives: "out", "0", "boxes.1".  shapes: of each, for one image.
-    tree: what the network gives, of dictionaries, lists and tuples, with the number of a tensor in the place of each.
-    read: the name of the one that is read, where one of several is."""
+    """names: the keys of the tensors in what the network gives: "out", "0", "boxes.1".  shapes: of each tensor, for one image.
+    tree: the structure that the network gives, of dictionaries, lists and tuples, with each tensor replaced by its number.
+    read: the name of the tensor that is read, if only one of several is read."""
 
     names: list[str]
     shapes: list[list[int]]
@@ -26,13 +26,13 @@ class Outputs(NamedTuple):
         return pytree.tree_map(lambda i: each[i], self.tree)
 
     def packed(self, given: Any) -> torch.Tensor:
-        """What `unpacked` was given, of what the network gives for a batch."""
+        """The inverse of `unpacked`: one tensor, from what the network gives for a batch."""
         found = leaves(given)
         return joined([found[self.read]] if self.read is not None else list(found.values()))
 
 
 def leaves(given: Any) -> dict[str, Any]:
-    """{name: value} of what a network gives, in order; "" names what stands alone.
+    """{name: value} of what a network gives, in order; "" is the name of a value that stands alone.
 
     Raises:
         ValueError: two have the same name.
@@ -57,7 +57,7 @@ def joined(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 def plain(tree: Any) -> Any:
-    """The same of dictionaries, lists and tuples alone, of one whose containers have kinds of their own. Keys are texts and whole numbers."""
+    """The same tree with plain dictionaries, lists and tuples in place of their subclasses. Keys are texts and whole numbers."""
     if isinstance(tree, dict):
         return {k if type(k) in (str, int) else str(k): plain(v) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -66,5 +66,5 @@ def plain(tree: Any) -> Any:
 
 
 def outputs_of(gm: torch.fx.GraphModule) -> Outputs | None:
-    """The `Outputs` of a graph, None of one that gives a single tensor by itself."""
+    """The `Outputs` of a graph; None if the graph gives a single bare tensor."""
     return next(iter(gm.graph.find_nodes(op="output"))).meta.get("outputs")

@@ -1,4 +1,4 @@
-"""Where the images lie in every value of an exported graph: read off the one unknown size, followed through what moves, merges and repeats it."""
+"""Where the images lie in every value of an exported graph. The one unknown size shows it, followed through moves, merges and repeats."""
 
 import math
 
@@ -22,7 +22,7 @@ class Places:
         return int(*found) if len(found) == 1 and min(found) >= 1 and float(*found).is_integer() else None
 
     def rows(self, value):
-        """(dimension, places for each image along it) of a value, or None where its images do not lie so."""
+        """(dimension, places for each image along it) of a value, or None if the images do not lie along one dimension."""
         if not isinstance(value, torch.Tensor):
             return None
         found = [(axis, n) for axis, n in enumerate(value.shape) if isinstance(n, torch.SymInt) and n.node.expr.free_symbols]
@@ -30,10 +30,10 @@ class Places:
         return (found[0][0], many[0]) if len(found) == 1 and many[0] else None
 
     def put(self, node, told):
-        """The `Rows` of what a node that images reach gives. told: the node, for a message.
+        """The `Rows` of the value of a node that images reach, which are also noted in `lie`. told: the node, for a message.
 
         Raises:
-            ValueError: images do not stay by themselves, in order.
+            ValueError: the node does not keep the images apart and in order.
         """
         value = _first(node)
         rows = self.rows(value)
@@ -47,7 +47,7 @@ class Places:
         return self.lie[node]
 
     def put_constant(self, node, told):
-        """The `Rows` of a constant of the batch's size, None of one without images."""
+        """The `Rows` of a constant whose size depends on the batch; None for a constant without images."""
         value = _first(node)
         if not isinstance(value, torch.Tensor) or not any(isinstance(n, torch.SymInt) for n in value.shape):
             return None
@@ -64,7 +64,7 @@ class Places:
         return self.lie[node]
 
     def _through(self, node, source, value, rows, told):
-        """`outer` of what a node gives, by one of its sources; None where that is one of equal numbers."""
+        """`outer` of a node's value, as one of its sources determines it; None if that source is a constant of equal numbers."""
         before, given, name = self.lie[source], _first(source), aten.name_of(node.target)
         if name is None:  # one of several values
             return before.outer
@@ -81,7 +81,7 @@ class Places:
             if ahead % there or rows[1] % (ahead // there):
                 raise ValueError(f"{told} cuts through the images of a batch, with which time is merged here")
             return ahead // there
-        if name == "repeat":  # the whole of a dimension again, in front of what it was
+        if name == "repeat":  # the copies of the whole dimension lie in front of the images
             return before.outer * int(arguments["repeats"][rows[0]])
         if name == "repeat_interleave" and arguments.get("dim") is None and given.dim() > 1:
             raise ValueError(f"{told} cuts through the images of a batch, with which time is merged here")
@@ -90,7 +90,7 @@ class Places:
         return before.outer
 
     def _check_index(self, source, arguments, before, told):
-        """Places that are named by numbers are of the first step alone."""
+        """Refuses places that are given by numbers: with time merged in, such places are those of the first step alone."""
         if source is not arguments["self"]:
             raise ValueError(f"{told} takes places by the numbers of images, with which time is merged here")
         if before.axis < len(arguments["indices"]) and arguments["indices"][before.axis] is not None:

@@ -1,4 +1,4 @@
-"""A network's graph made ready for conversion, by one of two front ends: torch.export, where images say what it takes, else torch.fx."""
+"""A network's graph made ready for conversion, by one of two front ends: torch.export if there are sample images, else torch.fx."""
 
 import contextlib
 import contextvars
@@ -16,7 +16,7 @@ _kept: contextvars.ContextVar = contextvars.ContextVar("_kept", default=None)
 
 @contextlib.contextmanager
 def captured_once():
-    """Inside, a network is captured once, however often it is converted; it must not change meanwhile."""
+    """In this context, a network is captured once, however often it is converted. The network must not change meanwhile."""
     token = _kept.set({})
     try:
         yield
@@ -25,7 +25,7 @@ def captured_once():
 
 
 def prepared(net, samples=(), read=None):
-    """As `_prepared`, or a copy of what it gave where `captured_once` says so."""
+    """As `_prepared`; inside `captured_once` a copy of what `_prepared` gave the first time."""
     kept = _kept.get()
     if kept is None or not len(samples):
         return _prepared(net, samples, read)
@@ -37,8 +37,8 @@ def prepared(net, samples=(), read=None):
 def _prepared(net, samples, read):
     """The fx.GraphModule of a copy of `net` in eval mode: nothing in place, no dropout, batch norms folded, no weight that is computed.
 
-    samples: images [1, ...], for each of which the graph must give what the network gives. Without them torch.fx records the forward, which then
-    may ask for no size and take no branch, and what it recorded is to be asked about its `doubt`.  read: which of several outputs.
+    samples: images [1, ...], for each of which the graph must give what the network gives. Without samples torch.fx records the forward, which must
+    then ask for no size and take no branch; the caller then checks the graph with `doubt`.  read: which of several outputs.
     """
     if not len(samples):
         if read is not None:
@@ -64,8 +64,8 @@ def _prepared(net, samples, read):
 
 
 def doubt(gm, net):
-    """Why a graph of torch.fx may not be the network: the error that refuses it, or None. It gives something else for an image that is drawn, or
-    there is none that the network takes."""
+    """The error that refuses a graph of torch.fx, or None. A graph is refused if its outputs for a random image differ from the network's or cannot
+    be compared, or if no image was found that the network takes."""
     net = copied(net)
     if guard.has_masks(net):
         return None

@@ -16,12 +16,12 @@ def replace(gm, name, module):
 
 
 def places(node):
-    """Of a node's notes, where its images lie and where it stands, for a node in its place."""
+    """The notes of a node that say where its images lie (`rows`) and where the node stands (`place`), for a node that replaces it."""
     return {k: node.meta[k] for k in ("rows", "place") if k in node.meta}
 
 
 def moved(graph, node, to):
-    """A node with the images of `node`, one of the same graph, along dimension `to`; itself, where they lie there."""
+    """A node of the same graph that has the images of `node` along dimension `to`; `node` itself if the images lie there already."""
     rows = rows_of(node)
     if rows.axis == to:
         return node
@@ -51,10 +51,10 @@ def put_behind(gm, node, name, module):
 
 
 def fold_batch_norms(gm):
-    """Folds every batch norm that follows a convolution into it, in place (W gamma/sqrt(var + eps), ...).
+    """Folds every batch norm that follows a `Conv2d` into that layer, in place (W gamma/sqrt(var + eps), ...).
 
-    One whose layer, or a weight of it, is used elsewhere too stays as the affine map that it is in eval mode, and so does one behind a linear layer,
-    which may run along another dimension than that layer's features, and one behind a weight that is computed (weight_norm).
+    A batch norm stays the affine map that it is in eval mode in three cases: its layer, or a weight of its layer, is used elsewhere too; it is behind
+    a linear layer, and so may run along another dimension than that layer's features; or it is behind a weight that is computed (weight_norm).
     """
     read = {n.target.rpartition(".")[0] for n in gm.graph.find_nodes(op="get_attr")}
     calls = collections.Counter(n.target for n in gm.graph.nodes if n.op == "call_module")
@@ -87,14 +87,14 @@ def drop_dropout(gm):
 
 
 def views_as_reshapes(gm):
-    """Spikes may lie in another order of memory than the network's values, in which a view to another shape is a reshape."""
+    """Replaces `view` to another shape by `reshape`: spikes may lie in another order of memory than the network's values."""
     for node in gm.graph.find_nodes(op="call_method", target="view"):
         if not any(isinstance(a, torch.dtype) for a in (*node.args, *node.kwargs.values())):
             node.target = "reshape"
 
 
 def take_readout(gm):
-    """Takes a softmax over the classes off the end of the graph; returns its name and dimension: it is a function of the mean output."""
+    """Takes a softmax over the classes off the end of the graph and returns its name and dimension: the softmax is taken of the mean output."""
     output = next(n for n in gm.graph.nodes if n.op == "output")
     last = output.args[0]
     if not isinstance(last, fx.Node) or last.op == "placeholder":

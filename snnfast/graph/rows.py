@@ -6,7 +6,7 @@ import torch
 
 
 class Rows(NamedTuple):
-    """Along dimension `axis`, `times` places for each image: `outer` for each of what lies in front of the images there, the others behind.
+    """Dimension `axis` is outer * images * inner, merged in this order, with `times` = outer * inner places for each image.
 
     [B, C] has Rows(0); windows [B * 4, C] have Rows(0, 4); tokens before images, [N, B, C], Rows(1), and flattened, [N * B, C], Rows(0, N, N).
     """
@@ -31,18 +31,18 @@ class Rows(NamedTuple):
         return t.movedim(self.axis, 0) if self.axis else t
 
     def back(self, t: torch.Tensor) -> torch.Tensor:
-        """What `by_image` was given."""
+        """The inverse of `by_image`."""
         if self.times > 1:
             return t.movedim(0, self.axis + 1).flatten(self.axis, self.axis + 2)
         return t.movedim(0, self.axis) if self.axis else t
 
     def repeated(self, t: torch.Tensor, steps: int) -> torch.Tensor:
-        """The value at every one of `steps`, time before images."""
+        """The value repeated for `steps` steps, time in front of the images."""
         if self.outer > 1:
             return self.back(torch.cat([self.by_image(t)] * steps))
-        return torch.cat([t] * steps, self.axis)  # which keeps its layout
+        return torch.cat([t] * steps, self.axis)  # cat keeps the memory layout
 
 
 def rows_of(node: torch.fx.Node) -> Rows | None:
-    """The `Rows` of a node's value, None of one that has no images; images first where nothing is noted."""
+    """The `Rows` of a node's value; None for a value without images; images first if nothing is noted."""
     return node.meta.get("rows", Rows(0))

@@ -1,4 +1,4 @@
-"""The graph of a network, made ready for conversion: traced, without dropout, batch norms folded, a softmax at its end taken off."""
+"""The graph of a network, made ready for conversion: traced, without dropout, batch norms folded."""
 
 import operator
 
@@ -23,7 +23,7 @@ class Value(fx.Proxy):
 
 
 class Part(fx.proxy.Attribute):
-    """Its attribute: h.T."""
+    """An attribute of a value, such as h.T."""
 
 
 def _in_place(name):
@@ -93,7 +93,7 @@ def prepared(net, fold=True):
     if fold:
         fold_batch_norms(gm)
     gm.graph.eliminate_dead_code()
-    checks.weights(gm, "the captured network")  # also what was computed
+    checks.weights(gm, "the captured network")  # also the weights that were computed
     for node in gm.graph.find_nodes(op="get_attr"):
         value = operator.attrgetter(node.target)(gm)
         if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):

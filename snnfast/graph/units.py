@@ -1,6 +1,7 @@
-"""What a product's input is made of: small integers times a unit. Spikes of one neuron layer, passed on, max-pooled, or added up by average pooling.
+"""Inputs of products that are small integers times a unit: spikes of one neuron layer, passed on, max-pooled, or added up by average pooling.
 
-What joins several layers (a residual's sum, channels laid side by side) has no one unit, nor has what a function such as layer norm gives.
+A value that joins several layers (a residual's sum, channels laid side by side) has no single unit, and neither has the value of a function such as
+layer norm.
 """
 
 import dataclasses
@@ -32,8 +33,8 @@ class Unit:
     """x = s theta / divisor with whole numbers s.
 
     source: the neuron layer, whose theta counts.  by_channel: whether theta is [C] along dimension 1.  divisor: of the average pooling in
-    between, 1 without.  quanta: the largest spike of a neuron, in theta.  signed: whether s may be negative.  sized: nodes that add up as many values
-    as an image of the run has.
+    between, 1 without.  quanta: the largest spike of a neuron, in theta.  signed: whether s may be negative.  sized: nodes for which the number of
+    values that they add up depends on the image of the run.
     """
 
     source: torch.fx.Node
@@ -85,7 +86,7 @@ def _through(node, layer, unit, gm):
 
 
 def _is_spatial(node):
-    """Whether a mean is that of an image's places."""
+    """Whether a mean is over the places of an image; True for other functions."""
     if name_of(node) != "mean":
         return True
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")

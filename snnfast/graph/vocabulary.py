@@ -18,7 +18,7 @@ def called(node, gm):
 
 
 def is_size(node):
-    """Comes from the shape of the image, not from its values."""
+    """Whether a node comes from the shape of the image, not from its values."""
     if "kind" in node.meta:
         return node.meta["kind"] == "size"
     if node.op == "call_method" and node.target in ("size", "dim"):
@@ -66,16 +66,16 @@ PRODUCTS = {operator.matmul, torch.matmul, torch.bmm, operator.mul, torch.mul, "
 
 
 def is_function(node, gm, spiking):
-    """Whether a node that spikes reach is one of these; a softmax over the images is none. A product is, where both factors are in `spiking`."""
+    """Whether a node that spikes reach is such a function. A softmax over the images is none; a product is one if both factors are in `spiking`."""
     kind = node.meta.get("kind")
     if kind == "product":
-        factors = []  # one that stands twice counts twice
+        factors = []  # a factor that stands twice counts twice
         torch.fx.node.map_arg((node.args, node.kwargs), factors.append)
         return sum(a in spiking for a in factors) > 1 or (node.target is operator.truediv and node.args[1] in spiking)
     if kind is not None:
         return kind == "function"
     softmax = softmax_of(gm, node)
-    if softmax is not None and softmax[1] in (None, 0) and "rows" not in node.meta:  # where that is noted it is none of the images'
+    if softmax is not None and softmax[1] in (None, 0) and "rows" not in node.meta:  # with noted `rows` it is not over the images
         return False
     if node.op == "call_module":
         return isinstance(gm.get_submodule(node.target), FUNCTION_MODULES)

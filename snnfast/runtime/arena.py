@@ -1,6 +1,6 @@
-"""Memory that the layers of one run share: a buffer goes back when no value uses it any more, and the next layer takes it.
+"""Memory that the layers of one run share: a buffer that no value uses any more becomes free, and the next layer takes it.
 
-Touched pages stay touched, so a run pays for their first touch once, and its memory is that of the values that live at the same time.
+Touched pages stay touched, so a run pays for the first touch of each page once. The memory of a run is that of the values alive at the same time.
 """
 
 import torch
@@ -9,8 +9,8 @@ from snnfast.system import heap
 
 
 def choose(sizes, size):
-    """Which of the free buffers of these sizes to take, best fit: (place, True) of the smallest that holds `size`. If none fits, (place, False)
-    of the largest, which is evicted for a new one; (None, False) if none is free."""
+    """Which of the free buffers of these sizes to take, by best fit: (place, True) of the smallest buffer that holds `size`. If none fits,
+    (place, False) of the largest, which the caller evicts for a new one. If no buffer is free, (None, False)."""
     fits = [i for i, s in enumerate(sizes) if s >= size]
     if fits:
         return min(fits, key=lambda i: sizes[i]), True
@@ -27,13 +27,13 @@ class Arena:
         at, fits = choose([b.numel() for b in self.free], size)
         buffer = None if at is None else self.free.pop(at)
         if not fits:
-            buffer = None  # given up before the new one is made
+            buffer = None  # drop the evicted buffer before the new one is allocated
             buffer = torch.empty(size, dtype=torch.uint8, device=self.device)
         self.used.append(buffer)
         return buffer[:size].view(dtype)
 
     def give_back(self, alive):
-        """Buffers that no tensor of `alive` lies in become free."""
+        """Frees the buffers in which no tensor of `alive` lies."""
         if not self.used:
             return
         addresses = {_address(t) for t in alive if isinstance(t, torch.Tensor)}
@@ -48,19 +48,20 @@ class Arena:
 
 
 class Slabs:
-    """Memory for what a run keeps from chunk to chunk, apart from the heap, where it would lie between values that are not kept: their blocks then
-    fit no other, and the heap grows to several times what is used. Pages of a slab that nothing was written to are not resident."""
+    """Memory outside the heap for the tensors that a run keeps from chunk to chunk. On the heap, kept tensors would lie between short-lived ones:
+    the freed blocks then fit no other tensor, and the heap grows to several times what is used. Pages of a slab that were never written are not
+    resident."""
 
     SIZE = 64 << 20  # above 32 MiB the C library asks the system for memory of its own
     PLACE = 64
-    SMALL = 1 << 20  # bytes that are kept on the heap, so that a small network needs no slab
+    SMALL = 1 << 20  # bytes of kept tensors that stay on the heap, so that a small network needs no slab
     LEFT = 32 << 20  # bytes of tensors that were let go, after which the heap is trimmed
 
     def __init__(self, device):
         self.wanted, self.slab, self.used, self.left, self.small = torch.device(device).type == "cpu", None, 0, 0, 0
 
     def keep(self, t):
-        """A tensor with the values and the layout of t, which is new."""
+        """A tensor with the values and the layout of t: t itself, which must be newly allocated, or a copy in a slab."""
         if not self.wanted or not t.numel() or not _is_dense(t):
             return t
         size = -(-t.nbytes // self.PLACE) * self.PLACE
@@ -75,7 +76,7 @@ class Slabs:
         return flat.as_strided(t.shape, t.stride(), flat.storage_offset()).copy_(t)
 
     def let_go(self, size):
-        """Notes a tensor on the heap that is not kept."""
+        """Notes that `size` bytes of a tensor on the heap are not kept."""
         self.left += size
         if self.wanted and self.left > self.LEFT:
             self.left = 0

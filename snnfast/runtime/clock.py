@@ -1,17 +1,17 @@
-"""When the image comes in, and what the sum of the outputs says."""
+"""When the image comes in, and how the answer is read from the sum of the outputs."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What a run does beside its method.
+    """The settings of a run that do not belong to its method.
 
     Attributes:
-        amplitude: of Poisson input, or None where the image is a constant current.  seed: of its random numbers.
+        amplitude: of Poisson input, or None if the image is a constant current.  seed: of the random numbers of Poisson input.
         mode: "per_step", a run answers with the mean of its outputs; or "differential", with their sum, see `snnfast/conversion/functions.py`.
-        input_steps: of a differential run, in which the image comes in equal parts; 1: at once.
-        readout: ("softmax" or "log_softmax", dimension) where the network ends in one: it is taken of the mean output.
+        input_steps: the steps of a differential run over which the image comes in, in equal parts; 1: all of the image at once.
+        readout: ("softmax" or "log_softmax", dimension) if the network ends in one, which is applied to the mean output.
     """
 
     amplitude: float | None = None
@@ -29,11 +29,11 @@ class Clock:
         return self.mode == "differential"
 
     def answer(self, total, t):
-        """What the sum of the first t outputs says, as a tensor of its own."""
+        """The answer after t steps, from the sum of the first t outputs; always a new tensor."""
         return total.clone() if self.differential else total / t
 
     def part(self, t):
-        """(share of the image that step t = 0, 1, ... gets, the first step from t on at which that changes or constants end, or None)."""
+        """(share of the image that step t = 0, 1, ... gets, the next step at which the share changes or the constants end, or None)."""
         if not self.differential:
             return 1.0, None
         if t < self.input_steps:

@@ -1,19 +1,19 @@
 """CUDA graphs for the loop over chunks: captured once for a batch's shape, replayed for every later chunk of the same length.
 
 A graph reads and writes fixed memory: the currents of the image, the states of the neurons, the buffers for spikes. The first chunks of the first
-batch run as they are and leave that memory behind; a later batch runs its first chunk in its own memory (which may start from other values: SRP's
-masks, COS's voltages), copies what it has into the fixed one, and goes on there.
+batch run without a graph and leave that memory behind. A later batch runs its first chunk in its own memory, because its start values may differ
+(SRP's masks, COS's voltages). The batch then copies its values into the fixed memory and continues there.
 """
 
 import torch
 
 from snnfast.nn.over_time import Differential, OverTime
 
-WARM = 2  # chunks that run as they are before one is captured: from the second on nothing is allocated that stays
+WARM = 2  # chunks that run without a graph before one is captured: from the second on, no allocation outlives its chunk
 
 
 def _cuda(function):
-    """(replay, what function returned) of a captured call."""
+    """Captures a call of `function`: (replay, what `function` returned)."""
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
@@ -22,7 +22,7 @@ def _cuda(function):
 
 
 class Graphs:
-    """For one run at a time. capture: makes of a function (replay, result); tests give their own."""
+    """The graphs of one run at a time. capture: turns a function into (replay, result); tests pass their own."""
 
     def __init__(self, capture=_cuda):
         self.capture, self.graphs, self.owners, self.refused = capture, {}, {}, None
@@ -43,7 +43,7 @@ class Graphs:
         return None
 
     def chunk(self, run, steps):
-        """What `run.chunk(steps)` gives."""
+        """The outputs that `run.chunk(steps)` would give, from a graph where possible."""
         self.refused = self.refused or self.why_not(run)
         key = (tuple(run.image.shape), run.image.dtype, steps)
         if self.refused or not run.eager:

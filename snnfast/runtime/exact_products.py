@@ -7,14 +7,14 @@ import torch
 from snnfast.ops.exact import exact_conv2d, exact_linear, exact_weights
 from snnfast.runtime.sparse_products import SparseProduct
 
-MOST = 127  # of an input
+MOST = 127  # the largest input, in units: inputs are int8
 
 
 class ExactProduct(SparseProduct):
-    """A layer of a graph behind values that have a `snnfast.graph.units.Unit`.
+    """A layer of a graph whose input values have a `snnfast.graph.units.Unit`.
 
-    Where a pooling in front adds up too much, the layer is a `SparseProduct`. name: the layer's, for messages.  theta: of the neurons that the
-    values come from.  added: how many values each pooling node of `unit.sized` adds up, by node, which the run fills in.
+    If a pooling in front adds up too many values, the layer computes as a `SparseProduct`. name: the layer's name, for messages.  theta: of the
+    neurons that the values come from.  added: {pooling node of `unit.sized`: how many values the node adds up}, filled in by the run.
     """
 
     def __init__(self, module, name, unit, theta, added):
@@ -23,17 +23,17 @@ class ExactProduct(SparseProduct):
         self.made, self.key = None, None
 
     def divisor(self):
-        """Of the average pooling in front, 1 without; None where that adds up more than a byte holds, or not as many values at every place."""
+        """The divisor of the average pooling in front, 1 without one. None if a sum exceeds a byte, or places add up different numbers of values."""
         added = [self.added[node] for node in self.unit.sized]
         divisor = None if None in added else self.unit.divisor * math.prod(added)
         return divisor if divisor and divisor * self.unit.quanta <= MOST else None
 
     def scratch(self, x):
-        """The input in units, in fp32 and in bytes."""
+        """Bytes of two copies of the input in units: one in fp32, one in int8."""
         return x.nbytes + x.numel()
 
     def weights(self, divisor):
-        """The integers, made anew where the layer's weights were changed: (weights, what one is in units of the input: [C, 1, 1] or a number)."""
+        """(integer weights, how many units an input of 1 is: [C, 1, 1] or a number), computed anew if the layer's weights or theta changed."""
         m = self.module
         tensors = [t for t in (m.weight, m.bias, self.theta) if t is not None]
         key = divisor, *((t.data_ptr(), t._version, t.device) for t in tensors)
@@ -62,11 +62,11 @@ class ExactProduct(SparseProduct):
 
 
 def _integers(x, per_unit):
-    """x in units, int8: what rounding and the division of a pooling left beside them is far below a half."""
+    """x in units, int8. The errors of rounding and of a pooling's division are far below half a unit."""
     return (x * per_unit).round_().to(torch.int8)
 
 
 def added_up(before, after):
-    """How many values a pooling node adds up for each that it gives, None where that is not the same for all."""
+    """How many input values a pooling node adds up for each output value; None if the number is not the same for all outputs."""
     (h, w), (ho, wo) = before.shape[-2:], after.shape[-2:] if after.dim() == before.dim() else (1, 1)
     return None if h % ho or w % wo else h * w // (ho * wo)

@@ -16,7 +16,7 @@ from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.runtime.number_formats import HALF, HalfProducts, check_dtype
 from snnfast.runtime.sparse_products import SparseProduct, lay, products_of
 
-# Functions of elements, which write to memory that is given.
+# Elementwise functions in the form that writes to given memory (`out=`).
 INTO = {
     operator.add: torch.add,
     operator.sub: torch.sub,
@@ -27,11 +27,11 @@ INTO = {
 }
 
 
-ALIGNED = 64  # bytes, to which torch lays what it allocates
+ALIGNED = 64  # bytes: the alignment of torch's allocations
 
 
 def into(function, args, take):
-    """function(*args) in memory that `take` gives, or None where it is not of two operands of one dtype, of which one has the result's layout."""
+    """function(*args) in memory from `take`. None unless there are two operands of one dtype, one of which has the layout of the result."""
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     if len(args) != 2 or not isinstance(args[0], torch.Tensor) or not isinstance(args[1], (torch.Tensor, int, float)):
         return None
@@ -45,7 +45,7 @@ def into(function, args, take):
 
 
 class Clock:
-    """Seconds per node, summed over a run. On a GPU events are recorded, and read when the sums are asked for."""
+    """Seconds per node, summed over a run. On a GPU events are recorded, and read when the sums are asked for or 4,096 of them wait."""
 
     def __init__(self, device):
         self.on_gpu, self.seconds, self.events = torch.device(device).type == "cuda", {}, []
@@ -98,13 +98,13 @@ class Execution:
         self.units = units(gm) if self.products == "exact" else {}
         self.added = dict.fromkeys(
             node for unit in self.units.values() for node in unit.sized
-        )  # how many values each adds up, as a run saw
-        self.linear_parts = {}  # of modules, by name
+        )  # how many values each pooling adds up, as seen in a run
+        self.linear_parts = {}  # modules without their constants, by name
         self.unspiking = unspiking(gm)
         lay(gm, self.products)
 
     def module(self, node, constants=True):
-        """The module that a node calls. constants: with its bias."""
+        """The module that a node calls. constants: whether the module keeps its bias."""
         module = self.gm.get_submodule(node.target)
         if constants:
             return module
@@ -128,7 +128,7 @@ class Execution:
         return ExactProduct(module, node.target, unit, self.gm.get_submodule(unit.source.target).theta, self.added)
 
     def exact(self):
-        """Names of the layers whose sums are exact, as far as a run has come."""
+        """Names of the layers that have computed exact sums so far."""
         return list(dict.fromkeys(p.name for p in self.served.values() if isinstance(p, ExactProduct) and p.key is not None))
 
     def chunk(self, run, steps):
@@ -141,7 +141,8 @@ class Execution:
     def node(self, interpreter, node, env, per_row=(), rows=0, take=None, constants=True):
         """The value of a node. per_row: the nodes whose values have a row for each of `rows` images (times steps).
 
-        take: what gives the memory of a sparse product's result, (numel, dtype) -> a flat tensor.  constants: False for its linear part alone.
+        take: gives the memory for the result of a sparse product or an elementwise function, (numel, dtype) -> a flat tensor.
+        constants: False for the node's linear part alone.
         """
         if product := self.product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
@@ -175,7 +176,7 @@ class Execution:
         return self._in_fixed_shapes(node, function, args, kwargs, per_row, rows)
 
     def in_fixed_shapes(self, node, rows, function, per_row, inputs):
-        """function(*inputs) of a node, those that `per_row` says have a row for each of `rows` images."""
+        """function(*inputs) of a node, in calls of fixed shapes. per_row: for each input, whether it has a row for each of `rows` images."""
         changing = [x for x, has_rows in zip(inputs, per_row) if has_rows]
         if any(x.size(0) % rows for x in changing):
             return function(*inputs)
@@ -188,10 +189,10 @@ class Execution:
         return to.back(self.fixed.call(node, on, [at.by_image(x) for x, at in zip(changing, lie)], rows))
 
     def write(self, node, x, out, constants):
-        """Writes a layer of x [B, ...] to `out`, without memory of its own; False, and nothing is written, where torch cannot."""
+        """Writes layer(x), x [B, ...], to `out` without other memory. If torch cannot do so, returns False and writes nothing."""
         module = self.module(node, constants)
         hooks = module._forward_hooks or module._forward_pre_hooks
-        aligned = out.is_contiguous() and out.data_ptr() % ALIGNED == 0  # elsewhere a library may sum in another order
+        aligned = out.is_contiguous() and out.data_ptr() % ALIGNED == 0  # at other addresses a library may sum in another order
         if type(module) is not torch.nn.Linear or self.half or self.fixed or hooks or not aligned:
             return False
         x, out, weight = x.reshape(-1, x.size(-1)), out.view(-1, out.size(-1)), module.weight.t()
@@ -208,7 +209,7 @@ class Execution:
         to = rows_of(node)
         lie = [rows_of(a) for a in [node.args[i] for i in places] + [node.kwargs[k] for k in names]]
         if any(at is None or not at.fits(t, rows) for t, at in zip(given, lie)):
-            return function(*args, **kwargs)  # no rows of images, which the run refuses by name
+            return function(*args, **kwargs)  # a value without a row per image: the run refuses the node by name
 
         def on(*slices):
             new, more = list(args), dict(kwargs)

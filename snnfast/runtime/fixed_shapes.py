@@ -1,4 +1,4 @@
-"""Layers called with shapes that do not depend on the batch, so that their results do not either.
+"""Layers called with shapes that do not depend on the batch, so that the results do not depend on the batch.
 
 Libraries choose the order in which a convolution or a matrix product adds up by the shape they are called with, and by the number of
 threads. Here each is called with a fixed number of rows (images times steps; the last call is filled up with zeros) on one thread,
@@ -16,7 +16,7 @@ from snnfast.nn.masking import SpikeMask
 
 # Rows of one call. A call reads the weights once for all its rows, so one row at a time would be slow.
 ROWS = {"cpu": {"linear": 32, "other": 8}, "cuda": {"linear": 64, "other": 64}}
-# What computes every element by itself, or only moves elements: its result depends on no shape. All else is called in fixed shapes.
+# Functions that compute every element by itself, or only move elements: their results depend on no shape. All others are called in fixed shapes.
 _EXACT = {
     "add", "sub", "iadd", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg", "relu", "relu_", "clamp", "abs", "flatten", "view", "reshape",
     "permute", "transpose", "contiguous", "size", "dim", "getitem", "getattr", "clone", "detach", "unflatten", "unsqueeze", "squeeze", "cat", "chunk",
@@ -54,7 +54,7 @@ class FixedShapes:
         return self.apply(node, function, per_row, rows, self.rows["linear" if _is_linear(node, self.gm) else "other"])
 
     def apply(self, key, function, per_row, rows, many=None):
-        """function(*slices of per_row), `many` rows at a time. key: what the function is, for what was found out about it."""
+        """function(*slices of per_row), `many` rows at a time. key: identifies the function; the result of its probe is stored under the key."""
         key = (key, *((t.shape[1:], t.dtype, _is_channels_last(t)) for t in per_row))
         if key not in self.known:
             self.known[key] = self._row_independent(function, per_row, many or self.rows["other"])
@@ -62,7 +62,7 @@ class FixedShapes:
         starts = range(0, rows, many)
 
         def one(start):
-            with torch.no_grad():  # which is each thread's own
+            with torch.no_grad():  # grad mode is per thread
                 return function(*(_filled(t[start : start + many], many) for t in per_row))
 
         first = self._alone(one, 0)
@@ -108,7 +108,7 @@ def _is_channels_last(t):
 
 
 def _filled(t, many):
-    """t with rows of zeros up to `many`, in memory of its own: a slice's address depends on its place, and libraries ask where memory begins."""
+    """t padded with rows of zeros to `many` rows, in new memory: a slice's address depends on its place, and results may depend on the address."""
     if t.size(0) == many:
         return t.clone()
     return torch.cat([t, t.new_zeros(many - t.size(0), *t.shape[1:])])
@@ -118,7 +118,7 @@ _pool, _lock = None, threading.Lock()
 
 
 def _workers():
-    """Threads that each run torch on one thread; as many as torch had when they were first asked for. Kept for the life of the process."""
+    """Threads that each run torch single-threaded; as many as torch had threads at the first call. Kept for the life of the process."""
     global _pool
     with _lock:
         if _pool is None:
@@ -127,12 +127,12 @@ def _workers():
 
             def single():
                 torch.set_num_threads(1)
-                torch.get_num_threads()  # which fixes this thread's number for good
+                torch.get_num_threads()  # this call fixes the thread's number of torch threads for good
                 ready.wait()
 
             _pool = concurrent.futures.ThreadPoolExecutor(many, "snnfast", single)
             for _ in range(many):
-                _pool.submit(int)  # starts a thread, because none is idle before all are there
+                _pool.submit(int)  # each call starts a new thread, because no thread is idle until all have started
             ready.wait()
             torch.set_num_threads(many)
         return _pool

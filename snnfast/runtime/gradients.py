@@ -1,7 +1,7 @@
 """A run that gradients go through: backpropagation through time, by the surrogate gradients of the neurons.
 
-Values are those of other runs, bit for bit. Nothing is computed in place, and every step is kept for the way back: memory grows with T. A training
-loop is told nothing of neurons that are not idle at the end.
+The values are those of other runs, bit for bit. Nothing is computed in place, and every step is kept for the backward pass: memory grows with T. A
+training loop gets no warning about neurons that are not idle at the end.
 """
 
 import torch
@@ -26,7 +26,7 @@ def outputs(snn, x, T, chunk, on_bad):
         raise ValueError("x requires a gradient, and Poisson spikes have none: use inputs='constant'")
     with torch.autocast(x.device.type, enabled=False):
         run = DifferentiableRun(snn.gm, x, snn.method, snn.clock)
-        with torch.no_grad():  # what comes before the steps that count only chooses neurons
+        with torch.no_grad():  # the steps before those that count only choose neurons
             snn.method.before(run, chunk or run.default_chunk())
     done = 0
     while done < T:
@@ -65,10 +65,10 @@ class DifferentiableRun(Run):
         current = self._image_current(source) if constant else env[source].unflatten(0, (steps, -1))
         state, options = self.states.get(node), self.options[node]
         if state is None:
-            with torch.no_grad():  # COS calibrates a number
+            with torch.no_grad():  # the start voltages that COS calibrates are constants
                 options = options | self.method.start(neuron, current, constant)
         self.watch(node, neuron, current, constant)
-        unit = neuron.options.get("spikes") == "unit"  # which has no gradient: as multiples of theta they have
+        unit = neuron.options.get("spikes") == "unit"  # unit spikes have no gradient; spikes as multiples of theta have one
         options = options | {"spikes": "scaled"} if unit else options
         s, self.states[node] = neuron.fire(current, T=steps if constant else None, state=state, **options)
         return (s / neuron.theta_for(s[0]) if unit else s).flatten(0, 1)

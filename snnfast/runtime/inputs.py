@@ -11,7 +11,7 @@ from snnfast.nn.random import uniform
 
 
 def check_shape(gm, x, name="x"):
-    """Refuses what is no batch of images for this graph: of the shape that it was captured for, or that its first layer takes."""
+    """Refuses x unless it is a batch of images of the shape that the graph was captured for, or that its first layer takes."""
     image = next(n for n in gm.graph.nodes if n.op == "placeholder")
     if "shape" in image.meta:
         asked, fits = image.meta["shape"], x.shape[1:] == image.meta["shape"]

@@ -9,20 +9,20 @@ from snnfast.runtime.run import Run
 
 
 def without(run, kept):
-    """The run of the images `kept` [n], places in the batch, at the step that `run` has reached. `run` is not used after that."""
+    """A run of the images at the places `kept` [n] of the batch, at the step that `run` has reached. `run` must not be used afterwards."""
     numbers = (run.first if isinstance(run.first, torch.Tensor) else run.first + torch.arange(run.B, device=run.image.device))[kept]
     with rows_are(numbers):
-        new = Run(run.gm, run.image[kept], run.method, run.clock, numbers, run.execution)  # which knows the sizes of the smaller batch
-    for node, value in run.fixed.items():  # what was computed of all images together
+        new = Run(run.gm, run.image[kept], run.method, run.clock, numbers, run.execution)  # computes the sizes of the smaller batch
+    for node, value in run.fixed.items():  # take the values that were computed for all images together
         rows = rows_of(node)
         if isinstance(value, torch.Tensor) and node in run.plan.from_image and rows is not None and rows.fits(value, run.B):
             new.fixed[node] = rows.back(rows.by_image(value)[kept])
     of = lambda part: _of(part, kept, run.B)  # noqa: E731
     new.t = run.t
     new.states = {node: type(state)(*map(of, state)) for node, state in run.states.items()}
-    new.layouts = {node: layout_of(state.v) for node, state in new.states.items()}  # in which the state lies
+    new.layouts = {node: layout_of(state.v) for node, state in new.states.items()}  # the layout of each state
     for node, options in run.options.items():
-        shape = run.states[node].v.shape  # what a method says of each neuron, such as SRP's mask, has it
+        shape = run.states[node].v.shape  # options for each neuron, such as SRP's mask, have this shape
         new.options[node] = {key: of(value) if getattr(value, "shape", None) == shape else value for key, value in options.items()}
     for node, state in run.sums.items():
         new.sums[node] = run.gm.get_submodule(node.target).of_images(state, of)
@@ -30,9 +30,9 @@ def without(run, kept):
 
 
 def _of(part, kept, images):
-    """The rows of some images, in the layout of memory that they had; what is no tensor stays."""
+    """The rows of the images `kept`, in the memory layout of `part`. A part that is no tensor is returned as it is."""
     if not isinstance(part, torch.Tensor):
         return part
-    places = part.size(0) // images  # of each image
+    places = part.size(0) // images  # rows of each image
     found = torch.empty_like(part[: len(kept) * places])
     return found.copy_(part.unflatten(0, (images, places))[kept].flatten(0, 1))

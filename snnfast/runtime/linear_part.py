@@ -12,7 +12,7 @@ JOINS = {torch.cat, torch.stack}
 
 
 class Scale(torch.nn.Module):
-    """A batch norm in eval mode without its shift: x gamma/sqrt(var + eps) along dimension 1, or along the last where the norm runs there."""
+    """A batch norm in eval mode without its shift: x gamma/sqrt(var + eps) along dimension 1, or along the last dimension if the norm runs there."""
 
     def __init__(self, norm):
         super().__init__()
@@ -32,32 +32,32 @@ def module_without_constant(module):
         return module
     twin = copy.copy(module)
     twin._parameters = {**module._parameters, "bias": None}
-    twin.__dict__.pop("bias", None)  # one that is a plain tensor
+    twin.__dict__.pop("bias", None)  # a bias that is a plain tensor
     return twin
 
 
 def is_join(node):
-    """Whether a node adds its inputs, or lays them side by side: a constant one stands for itself there, not for a factor."""
+    """Whether a node adds, concatenates or stacks its inputs: a constant input then is a term of the result, not a factor."""
     return node.target in ADD or node.target in JOINS
 
 
 def has_number(node, args):
-    """Whether a node adds a number, written or made of sizes. args: the values of its arguments."""
+    """Whether a node adds a number, a literal or one computed from sizes. args: the values of its arguments."""
     return node.target in ADD and any(isinstance(a, (int, float)) for a in args)
 
 
 def without_constant(node, gm, args, kwargs):
-    """Arguments of a function of weights without its bias, of a sum without its numbers."""
+    """The arguments of a node without constants: a function of weights loses its bias, a sum its numbers."""
     if node.op == "call_function" and is_product(node, gm):
         return (*args[:2], *((None,) if len(args) > 2 else ()), *args[3:]), {**kwargs, **({"bias": None} if "bias" in kwargs else {})}
-    if node.target in ADD and any(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):  # else a sum of sizes, which is no value
+    if node.target in ADD and any(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):  # else the node adds sizes, not values
         zeroed = lambda a: 0 if isinstance(a, (int, float)) else a  # noqa: E731
         return tuple(map(zeroed, args)), {k: a if k == "alpha" else zeroed(a) for k, a in kwargs.items()}
     return args, kwargs
 
 
 def check(node, gm, plan):
-    """Raises ValueError where a node has a constant that is none of these."""
+    """Raises ValueError if a node has a constant that `without_constant` cannot take away."""
     layer = gm.get_submodule(node.target) if node.op == "call_module" else None
     if layer is not None and (layer._forward_hooks or layer._forward_pre_hooks):
         raise ValueError(

@@ -21,21 +21,22 @@ from snnfast.system.text import first_line
 class SpikingNetwork(torch.nn.Module):
     """What `snnfast.convert` returns.
 
-    The image is a constant current. Nodes of the graph that no spike reaches (the first convolution) are computed once per batch; the others
-    once per chunk of time, on time and batch merged [chunk * B, ...], with each neuron's state carried from chunk to chunk. State and buffers
-    belong to the run, not to the network: runs may be interleaved, abandoned or threaded.
+    By default the image is a constant current; see `inputs` of `convert`. Nodes of the graph that no spike reaches (the first convolution) are
+    computed once per batch; the others once per chunk of time, on time and batch merged [chunk * B, ...], with each neuron's state carried from
+    chunk to chunk. State and buffers belong to the run, not to the network: runs may be interleaved, abandoned or threaded.
 
-    Its weights are frozen. After `requires_grad_()`, or with images that require one, `snn(x, T)` and `snn.logits(x, T)` have a gradient, by the
-    neurons' surrogates through all steps, which are kept then.
+    The weights are frozen. After `requires_grad_()`, or with images that require a gradient, `snn(x, T)` and `snn.logits(x, T)` have a gradient, by
+    the neurons' surrogate gradients through all steps. All steps are then kept in memory.
 
     Attributes:
         gm: the graph, a torch.fx.GraphModule.
         levels: quantisation levels of the activation that each neuron stands for, by its name.
-        method: the `snnfast.conversion.method.Method` it runs by.
-        clock: the `snnfast.runtime.clock.Clock`, when the image comes in and what the outputs say.
-        outputs: the `snnfast.graph.outputs.Outputs` of a network that gives several tensors, or one inside a dictionary; None of a single one.
-        choice: the `snnfast.conversion.choice.Choice` of a method that was chosen; None where one was named.
-        analog: names of what is no neuron and not linear in front of the first neurons, such as an LSTM: it does not spike.
+        method: the `snnfast.conversion.method.Method` of the conversion.
+        clock: the `snnfast.runtime.clock.Clock`: when the image comes in, and how the answer is read from the outputs.
+        outputs: the `snnfast.graph.outputs.Outputs` of a network that gives several tensors, or one inside a dictionary; None for a single tensor.
+        choice: the `snnfast.conversion.choice.Choice` of a method that was chosen automatically; None if the caller named a method.
+        analog: names of the layers and functions in front of the first neurons that are neither neurons nor linear, such as an LSTM: they do not
+            spike.
     """
 
     def __init__(self, gm, levels, method, clock):
@@ -49,13 +50,13 @@ class SpikingNetwork(torch.nn.Module):
         self.analog, self.outputs = analog.names(gm, self.plan()), outputs_of(gm)
 
     def train(self, mode: bool = True):
-        """Sets `training`, as any module does; the layers stay in evaluation, for a converted network is the same function in training."""
+        """Sets `training`, as any module does. The layers stay in eval mode: a converted network computes the same function in training."""
         super().train(mode)
         self.gm.eval()
         return self
 
     def __getstate__(self):
-        """With the notes of the graph's nodes, which torch's own way of pickling a graph leaves out."""
+        """The state for pickling, with the `meta` of the graph's nodes, which torch leaves out when it pickles a graph."""
         return {**self.__dict__, "notes": [dict(node.meta) for node in self.gm.graph.nodes]}
 
     def __setstate__(self, state):
@@ -78,19 +79,19 @@ class SpikingNetwork(torch.nn.Module):
         return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
 
     def chunks(self, x, T, chunk=None, first=0, statistics=None, **how):
-        """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all; of a network with several outputs all of them.
+        """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all; all outputs if the network has several.
 
         Args:
             x: images [B, ...]; the same current at every step.
-            T: number of steps; those of SRP's first phase come before them, and are not given out.
+            T: number of steps. The steps of SRP's first phase come before these steps, and are not yielded.
             chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
-                whatever T is. The neurons' spikes do not depend on it.
+                whatever T is. The neurons' spikes do not depend on `chunk`.
             first: number of the first image in its data set, or a tensor [B] with the number of each: Poisson input depends on it.
             statistics: a `snnfast.evaluation.statistics.Statistics` that collects from this run.
-            how: `execution`, a `snnfast.runtime.execution.Execution` of this network; `observe`, see `snnfast.runtime.run.Run`; and of a
-                differential run `stop`, whether to compute nothing more once no neuron fires any more (default: on a CPU, where asking costs
-                nothing), and `on_end`, called with (neurons that are not idle after T steps, all neurons) in place of a warning where some are not;
-                `on_bad`, called with {layer: neurons} in place of a warning where currents were not finite.
+            how: `execution`, a `snnfast.runtime.execution.Execution` of this network; `observe`, see `snnfast.runtime.run.Run`; `on_bad`, called
+                with {layer: neurons} if currents were not finite, in place of a warning. For a differential run also `stop`, whether to compute
+                nothing more once no neuron fires any more (default: on a CPU, where the check costs nothing), and `on_end`, called at the end
+                with (neurons that are not idle after T steps, all neurons), in place of a warning about neurons that are not idle.
         """
         return (self.unpacked(y) for y, _ in self.run(x, T, chunk, first, statistics, **how))
 
@@ -109,7 +110,7 @@ class SpikingNetwork(torch.nn.Module):
         return self._run(x, T, chunk, first, statistics, **how)
 
     def check(self, x, T, chunk=None):
-        """Refuses what no run takes."""
+        """Refuses arguments that no run takes."""
         checks.tensor("x", x)
         checks.steps("T", T)
         self.method.check_T(T)
@@ -125,7 +126,7 @@ class SpikingNetwork(torch.nn.Module):
             checks.positive(f"threshold of {name}", neuron.theta.detach())  # an optimiser may have changed it
 
     def check_first(self, x, first):
-        """Refuses what does not number images."""
+        """Refuses a `first` that does not number the images of x."""
         if isinstance(first, torch.Tensor):
             checks.tensor("first", first, (torch.int64,))
             if first.shape != x.shape[:1]:
@@ -134,17 +135,17 @@ class SpikingNetwork(torch.nn.Module):
             checks.integer("first", first, 0)
 
     def _outputs(self, x, T, chunk):
-        """Outputs [t, B, ...] of successive chunks, through which gradients go where one is asked for."""
+        """Outputs [t, B, ...] of successive chunks; they have a gradient if one is asked for."""
         self.check(x, T, chunk)
         if gradients.wanted(self.gm, x):
             with _passes(x):
-                return list(gradients.outputs(self, x, T, chunk, _warn_of))  # which are all kept anyway
+                return list(gradients.outputs(self, x, T, chunk, _warn_of))  # as a list: all steps are kept anyway
         return (y for y, _ in self.run(x, T, chunk))
 
     @torch.no_grad()
     def _run(self, x, T, chunk, first, statistics, execution=None, observe=None, stop=None, on_end=None, on_bad=None):
-        # Under a caller's autocast kernels would meet currents in other formats: dtype= is how products get one. Entered anew for every chunk,
-        # because a generator that waits would leave the caller's own code in it.
+        # The caller's autocast is switched off: kernels would get currents in other formats (dtype= sets the format of products). The context is
+        # entered anew for every chunk, because a generator that waits inside would leave the context active in the caller's own code.
         plain = functools.partial(torch.autocast, x.device.type, enabled=False)
         with plain(), _passes(x):
             run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
@@ -158,7 +159,7 @@ class SpikingNetwork(torch.nn.Module):
             run.counting, run.on_mark = True, statistics.mark
         while done < T:
             steps = self.steps_of_chunk(done, T, chunk)
-            if statistics:  # which reads the spikes so far at its marks
+            if statistics:  # statistics read the spikes so far at their marks
                 if run.execution.graphs:  # a captured chunk runs as a whole
                     steps = min(steps, next(m for m in marks if m > done) - done)
                 run.marks = [m - done for m in marks if done < m < done + steps]
@@ -192,16 +193,17 @@ class SpikingNetwork(torch.nn.Module):
             at: None, or increasing steps in 1..T.
 
         Returns:
-            at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps for
-            each asked t, [len(at), B, classes]: what the network answers when it is read at t; of a differential run the sum. Summed in fp64,
-            step by step, so that it does not depend on `chunk`. A network that gives a dictionary, a list or a tuple gives one of these.
+            at=None: the output of each step, [T, B, classes], without a softmax at its end. Otherwise the mean output of the first t steps (for a
+            differential run the sum) for each t of `at`, [len(at), B, classes]: the network's answer when it is read at t. Outputs are summed in
+            fp64, step by step, so that the result does not depend on `chunk`. A network that gives a dictionary, a list or a tuple gives the
+            same structure here.
         """
         if at is None:
             return self.unpacked(torch.cat(list(self._outputs(x, T, chunk))))
         return self.unpacked(self._means(x, T, at, chunk))
 
     def steps_of_chunk(self, done, T, chunk):
-        """Steps of the chunk that comes after `done`, at most `chunk`: the first has those that a method looks at at once."""
+        """Steps of the chunk after `done`, at most `chunk`. The first chunk has at least `least_T` steps, which the method must see at once."""
         steps, boundary = min(T - done, chunk if done else max(chunk, self.method.least_T)), self.clock.part(done)[1]
         return min(steps, boundary - done) if boundary else steps
 
@@ -211,9 +213,10 @@ class SpikingNetwork(torch.nn.Module):
         return ((t, self.unpacked(y)) for t, y in self._answers(self.sums(x, T, at, chunk, first, statistics, **how)))
 
     def sums(self, x, T, at, chunk=None, first=0, statistics=None, on_steps=None, **how):
-        """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs), several outputs as one; the sum is changed later.
+        """As `means`, but yields (t, sum of the first t outputs in fp64, dtype of the outputs), several outputs as one. The sum is updated in place
+        later.
 
-        on_steps: called with the number of steps of every chunk that is done.
+        on_steps: called after every chunk with the number of its steps.
         """
         return self._sums((y for y, _ in self.run(x, T, chunk, first, statistics, **how)), at, on_steps)
 
@@ -229,14 +232,14 @@ class SpikingNetwork(torch.nn.Module):
                     yield t, total, y.dtype
 
     def read(self, mean):
-        """What the network answers with this mean output: itself, or its softmax where the network ends in one."""
+        """The network's answer for this mean output: the mean itself, or its softmax if the network ends in one."""
         if self.clock.readout is None:
             return mean
         name, dim = self.clock.readout
         return getattr(torch, name)(mean, dim)
 
     def forward(self, x, T=32, chunk=None):
-        """Mean logits of T steps, in a differential run their sum, [B, classes]; of a network with several outputs what it gives, with these."""
+        """Mean logits of T steps, in a differential run their sum, [B, classes]. A network with several outputs gives its own structure of these."""
         return self.unpacked(self._means(x, T, [T], chunk)[0])
 
     def _means(self, x, T, at, chunk):
@@ -251,13 +254,13 @@ class SpikingNetwork(torch.nn.Module):
             yield t, self.read(self.clock.answer(total, t).to(dtype))
 
     def unpacked(self, y):
-        """What the network gives, of a run's one tensor [..., B, values of an image]."""
+        """The network's own structure of outputs, from a run's one tensor [..., B, values of an image]."""
         return y if self.outputs is None else self.outputs.unpacked(y)
 
 
 @contextlib.contextmanager
 def _passes(x):
-    """Inside, images whose shape fits no layer further on are refused with their shape."""
+    """In this context, images that do not fit a later layer are refused with their shape."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -276,7 +279,7 @@ def _warn_of(bad):
 
 
 def not_finite_note(bad):
-    """What a run whose currents were NaN or infinite has to say. bad: {layer: neurons}."""
+    """The warning of a run whose currents were NaN or infinite. bad: {layer: neurons}."""
     told = ", ".join(f"{layer} ({many})" for layer, many in list(bad.items())[:5])
     return f"currents were NaN or infinite in {told}{', ...' if len(bad) > 5 else ''} (neurons): the outputs mean nothing there"
 
@@ -304,5 +307,5 @@ def powers_of_two(T):
 
 
 def not_idle_note(busy, neurons):
-    """What a run that was too short has to say."""
+    """The warning of a run that was too short."""
     return f"T is too small: {busy} of {neurons} neurons are not idle yet, so the outputs are not those of the quantised network"

@@ -1,9 +1,9 @@
-"""The matrix products of a graph, and the number format they are computed in. Neurons, sums and poolings stay in fp32; what a neuron emits is rounded
-to 16 bits where the next product is in it.
+"""The matrix products of a graph, and the number format they are computed in. Neurons, sums and poolings stay in fp32; a neuron's output is rounded
+to 16 bits if the next product is in a 16-bit format.
 
 fp32     full precision; on a GPU TF32 is off
-tf32     a GPU's: factors are rounded to 11 bits
-bf16, fp16   factors and results are in it
+tf32     GPU only: factors are rounded to 11 bits
+bf16, fp16   factors and results are in this format
 author   torch's own settings, untouched: cuDNN's convolutions then use TF32 on a GPU, which is what the methods' authors ran
 """
 
@@ -28,7 +28,7 @@ def check_dtype(dtype, device):
 
 @contextlib.contextmanager
 def formats(dtype, deterministic=False):
-    """Sets what torch may round the factors of fp32 products to, and with `deterministic` how cuDNN chooses; puts back what was set before."""
+    """Sets the format to which torch may round factors of fp32 products, and with `deterministic` how cuDNN chooses; restores the settings after."""
     places = () if dtype == "author" else (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before, cudnn = [p.fp32_precision for p in places], torch.backends.cudnn
     choice = cudnn.benchmark, cudnn.deterministic
@@ -45,7 +45,7 @@ def formats(dtype, deterministic=False):
 
 
 def faithful(dtype):
-    """The format that the quantised network is computed in beside products of `dtype`."""
+    """The format of the quantised network with which a run in `dtype` is compared."""
     return "author" if dtype == "author" else "fp32"
 
 

@@ -18,15 +18,16 @@ from snnfast.runtime.execution import ALIGNED, Execution
 
 # Neuron-steps of the first layer in flight: near the cache on a CPU, enough to fill a GPU.
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
-IDLE_STEPS = 12  # of a chunk of a differential run, after which it asks whether it is idle: longer ones gain little
+IDLE_STEPS = 12  # most steps in a chunk of a differential run, which checks after each chunk whether it is idle: longer chunks gain little
 
 
 def default_chunk(kind, neurons, linear=0, differential=False):
     """Steps at a time for so many neurons in the first layer, on a "cpu" or a "cuda" device.
 
-    linear: weights of linear layers, which are read once per chunk: up to twice as many steps, until their share is that of the neurons in flight.
-    Measured (`bench/studies.py choices`): VGG-16 gains 10 %; ResNet-18, with hardly any, would gain 5 % and take twice the memory.
-    differential: twice as many too, up to `IDLE_STEPS`.
+    linear: number of weights of linear layers. They are read once per chunk, so a chunk has up to twice as many steps, until the share of these
+    weights is that of the neurons in flight.
+    Measured (`bench/studies.py choices`): VGG-16 gains 10 %; ResNet-18, with hardly any such weights, would gain 5 % and take twice the memory.
+    differential: also twice as many steps, up to `IDLE_STEPS`.
     """
     elements = CHUNK_ELEMENTS.get(kind, CHUNK_ELEMENTS["cpu"])
     if differential:
@@ -35,7 +36,7 @@ def default_chunk(kind, neurons, linear=0, differential=False):
 
 
 def nonzeros(s):
-    """How many elements of s [t, B, ...] are not zero. Sums of ones in fp32, where they are exact: torch's own count takes ten times as long."""
+    """How many elements of s [t, B, ...] are not zero. Sums ones in fp32 where such sums are exact: torch's own count takes ten times as long."""
     if s.dim() < 3 or s[0, 0].numel() > 1 << 24:
         return int(torch.count_nonzero(s))
     ones = (step.sign().abs_().sum(list(range(1, step.dim())), dtype=torch.float32) for step in s)
@@ -43,7 +44,7 @@ def nonzeros(s):
 
 
 def alike(x, rows):
-    """x [steps * rows, ...] step by step, all of which a library computes alike: the order of its sums may depend on where memory begins."""
+    """x [steps * rows, ...] step by step, with every step aligned alike: a library's order of sums may depend on the address."""
     parts = x.split(rows)
     return parts if x.stride(0) * rows * x.element_size() % ALIGNED == 0 else (part.clone() for part in parts)
 
@@ -58,24 +59,24 @@ class Run:
     def __init__(self, gm, x, method, clock, first=0, execution=None, observe=None):
         self.gm, self.plan, self.B, self.method, self.clock = gm, Plan(gm, clock.poisson), x.size(0), method, clock
         self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
-        self.image_spikes, self.counting, self.signed = 0, False, {}  # of the image and of signed neurons, where statistics ask for them
-        self.marks, self.on_mark = [], None  # steps of this chunk after which they ask, and whom each layer tells then
+        self.image_spikes, self.counting, self.signed = 0, False, {}  # spikes of the image and of signed neurons, counted if statistics ask
+        self.marks, self.on_mark = [], None  # steps of this chunk after which statistics ask; the function that each layer then calls
         self.image_inside = {}  # spikes of the image in this chunk, by mark
         self.entering = None  # what counts the inputs of products, see `snnfast/evaluation/entering.py`
         self.sums, self.layouts = {}, {}  # running sums of functions over time; the layout of each neuron's step
         self.fired = []  # of a differential run: for each neuron layer, whether anything fired in the last step
         self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
-        self.options = {n: {} for n in self.plan.firing}  # of each neuron, beside its own
+        self.options = {n: {} for n in self.plan.firing}  # options of each neuron layer, on top of its own
         self.execution, self.observe = execution or Execution(gm, x.device), observe
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         self.states, self.arena, self.slabs, self.longest = {}, Arena(x.device), Slabs(x.device), 0
-        self.infinite = {}  # of neurons that forget: how many had an infinite current at once, a tensor []
-        self.eager = 0  # chunks that ran as they are, where CUDA graphs are asked for
+        self.infinite = {}  # for neurons that forget: the most with an infinite current at once, a tensor []
+        self.eager = 0  # chunks that ran without a graph, if CUDA graphs are asked for
         self.last_use = {}
         last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes if a in self.plan.spiking}
         for value, node in last.items():
             self.last_use.setdefault(node, []).append(value)
-        self.fixed = self._fixed_values()  # what no spike reaches, as far as spikes need it
+        self.fixed = self._fixed_values()  # values that no spike reaches and that spiking nodes use
 
     def _fixed_values(self):
         nodes = [n for n in self.gm.graph.nodes if n not in self.plan.spiking and n.op != "output"]
@@ -100,8 +101,8 @@ class Run:
         return default_chunk(self.image.device.type, neurons, self.plan.linear, self.clock.differential)
 
     def rehearsed(self, steps, chunk, options):
-        """Runs `steps` whose outputs are thrown away, with `options` of every neuron, and starts anew. Poisson input goes on: what counts sees new
-        spikes. Yields (node, potentials at the end, theta) of every neuron layer."""
+        """Runs `steps` steps with `options` for every neuron, discards the outputs and resets the states. Poisson input is not reset: the steps
+        that count get new spikes. Yields (node, potentials at the end, theta) of every neuron layer."""
         self.options, observe, self.observe = dict.fromkeys(self.plan.firing, options), self.observe, None
         for done in range(0, steps, chunk):
             self.chunk(min(chunk, steps - done))
@@ -112,7 +113,7 @@ class Run:
         self.slabs = Slabs(self.image.device)
 
     def chunk(self, steps):
-        """One chunk: values that spikes reach are [steps * B, ...]; a fixed value of the image beside one is repeated over the steps."""
+        """Runs one chunk. Values that spikes reach are [steps * B, ...]; beside them, a fixed value of the image is repeated over the steps."""
         env = {}
         self.part = self.clock.part(self.t)[0], self.t == 0 or not self.clock.differential
         self.t += steps
@@ -137,9 +138,9 @@ class Run:
         """Bytes that a node took from the heap and not from the arena."""
         if not isinstance(value, torch.Tensor) or node in self.plan.firing:
             return 0
-        if node in self.plan.over_time:  # of each step
+        if node in self.plan.over_time:  # the memory of every step
             return value.nbytes if getattr(self.gm.get_submodule(node.target), "fused", None) is None else 0
-        if node in self.execution.unspiking:  # of the first step
+        if node in self.execution.unspiking:  # the memory of the first step
             return value.nbytes // steps
         return 0 if self.arena.holds(value) else value.nbytes
 
@@ -154,7 +155,7 @@ class Run:
             return self._image_spikes(steps)
         if node in self.plan.firing:
             return self._fire(node, env, steps)
-        if node in self.plan.over_time:  # beside running sums a fixed value stands as it is
+        if node in self.plan.over_time:  # a layer with running sums takes a fixed value as it is
             inputs = {a: env[a] if a in self.plan.spiking else self.fixed[a] for a in node.all_input_nodes}
         else:
             inputs = {a: self._input(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
@@ -170,7 +171,7 @@ class Run:
         return value
 
     def _input(self, node, env, steps, joined=False):
-        """An input of a node that spikes reach. joined: it is added to the others, or lies beside them."""
+        """An input of a node that spikes reach. joined: whether the node adds this input to its others, or lays it beside them."""
         if node in self.plan.spiking:
             return env[node]
         value, (share, first) = self.fixed[node], self.part
@@ -201,7 +202,7 @@ class Run:
         return s.flatten(0, 1)
 
     def _step_by_step(self, node, inputs, steps):
-        """A layer that torch computes, in calls whose shape does not depend on the chunk; of a step without input there is nothing to compute."""
+        """A layer that torch computes, one call per step, so that no shape depends on the chunk. Skips a step without input and constants."""
         ((source, x),) = inputs.items()
         out = None
         at, to = rows_of(source), rows_of(node)
@@ -226,7 +227,7 @@ class Run:
         return to.back(torch.cat([to.by_image(y) for y in each]))
 
     def _layer_over_time(self, node, inputs, steps):
-        """A layer over time, of values that come over time; a constant beside them stays as it is."""
+        """A layer over time. Inputs that come over time are split into steps; a constant input stays as it is."""
         values = [x.unflatten(0, (steps, -1)) if a in self.plan.spiking else x for a, x in inputs.items()]
         call = None if self.execution.fixed is None else functools.partial(self.execution.in_fixed_shapes, node, self.B)
         moment, state = Moment(self.t - steps, self.first, self.arena.take, call), self.sums.get(node)
@@ -245,7 +246,7 @@ class Run:
         like = current if constant else current[0]
         layout = layout_of(like)
         first = self.layouts.setdefault(node, layout)
-        if layout.order != first.order:  # a library changed its layout with the length of a chunk; the state keeps the first
+        if layout.order != first.order:  # a library chose another layout for this length of a chunk; the state keeps the first layout
             current = first.unrows(first.rows(current.unsqueeze(0) if constant else current).contiguous())
             current, layout = current[0] if constant else current, first
         if not layout.dense:  # the kernels take rows
@@ -263,7 +264,7 @@ class Run:
         return s.flatten(0, 1)
 
     def _advance(self, node, neuron, current, T, out):
-        """A neuron layer and its state by some steps: of `current` [t, B, ...], or T steps of a constant one."""
+        """Advances a neuron layer and its state over the steps of `current` [t, B, ...], or over T steps of a constant `current` [B, ...]."""
         # From the second call on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
         state, options = self.states.get(node), self.options[node]
         if state is None:
@@ -275,21 +276,22 @@ class Run:
             self.signed[node] = self.signed.get(node, 0) + nonzeros(s)
 
     def _image_current(self, source):
-        """What a neuron gets that no other stands before, at every step of this chunk."""
+        """The current, at every step of this chunk, of a neuron layer that has no other neuron layer in front."""
         share = self.part[0]
         value = self.fixed[source]
         return value if share == 1 else value * share if share else torch.zeros_like(value)  # 0 x inf is NaN, so nothing is scaled by 0
 
     @torch.no_grad()
     def watch(self, node, neuron, current, constant):
-        """Counts neurons whose current is infinite at some step, where the potential would not show it: a hard reset forgets it. Does not wait."""
+        """Counts neurons with an infinite current at some step, if their potential may not show it: a hard reset forgets, a neuron of one's
+        own may. Does not wait."""
         if neuron.forgets():
             many = torch.isposinf(current if constant else current.amax(0)).sum()
             self.infinite[node] = torch.maximum(self.infinite.get(node, many), many)
 
     def not_finite(self):
-        """{layer: how many of its neurons have a potential that is not finite} where there are any: their current was NaN or infinite at some step.
-        Of neurons that forget, also those of an infinite current, as many as there were at once in a chunk. Waits for the device."""
+        """{layer: how many of its neurons have a potential that is not finite} for layers with such neurons: their current was NaN or infinite at
+        some step. For neurons that forget, the larger of this number and the most that had an infinite current in a chunk. Waits for the device."""
         counts = collections.Counter()
         for node, state in self.states.items():
             counts[node.target] += max(checks.count_not_finite(state.v), int(self.infinite.get(node, 0)))
@@ -300,9 +302,9 @@ class Run:
         return self.clock.part(self.t)[0] == 0 and self.fired and not any(bool(s) for s in self.fired)
 
     def not_idle(self):
-        """How many neurons would fire again if nothing came any more, and how many there are. Waits for the device."""
+        """(how many neurons would fire again without further input, how many neurons there are). Waits for the device."""
         busy = total = 0
-        if self.clock.part(self.t)[0]:  # the image is not in: none is
+        if self.clock.part(self.t)[0]:  # the image is not complete yet: no neuron is idle
             total = sum(state.v.numel() for state in self.states.values())
             return total, total
         for node, state in self.states.items():

@@ -1,13 +1,13 @@
-"""Which layers of a graph kernels of snnfast compute, and which torch's.
+"""Which layers of a graph are computed by kernels of snnfast, and which by torch.
 
 sparse   convolutions and linear layers add the weights of the inputs that are not zero, in a specified order
-         (`snnfast/equations/synapses/conv.py`): results depend on no batch, chunk or thread, and the time is that of the spikes
-exact    those behind spikes add integers (`snnfast/equations/synapses/exact.py`): the same bits on every device; the others are sparse
+         (`snnfast/equations/synapses/conv.py`): results depend on no batch, chunk or thread, and the time follows the number of spikes
+exact    layers behind spikes add integers (`snnfast/equations/synapses/exact.py`): the same bits on every device; the other layers are sparse
 dense    torch's own products, which multiply by the zeros too
 
-The default is sparse on a CPU and dense on a GPU and in number formats other than fp32, which are those of libraries. What `sparse` does not serve
-(groups, other paddings than zeros, layers that are called as functions) stays with torch, and so does a layer behind a function such as layer norm,
-whose values are not zero. Over time torch computes such a layer step by step: its result does not depend on the chunk, but it may on the batch.
+The default is sparse on a CPU, and dense on a GPU and in number formats other than fp32, which only libraries compute. Torch computes the layers that
+`sparse` does not serve (groups, other paddings than zeros, layers that are called as functions), and a layer behind a function such as layer norm,
+whose values are not zero. Over time torch computes such a layer step by step: the result does not depend on the chunk, but may depend on the batch.
 """
 
 import functools
@@ -59,12 +59,12 @@ class SparseProduct:
         return 0
 
     def __call__(self, x, take=None):
-        """take(numel, dtype) gives the memory of the result, if not torch; where gradients are recorded it is the result's own."""
+        """take(numel, dtype) gives the memory of the result; by default torch does. Where gradients are recorded, the result has its own memory."""
         take = take or fresh(x.device)
         m = self.module
         if not (m._forward_hooks or m._forward_pre_hooks):
             return self._product(take, x)
-        m.forward = functools.partial(self._product, take)  # the hooks see what they would see of torch's
+        m.forward = functools.partial(self._product, take)  # the hooks see the same as with torch's product
         try:
             return m(x)
         finally:

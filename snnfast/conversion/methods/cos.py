@@ -14,8 +14,8 @@ class COS(Method):
     """Each layer starts from the voltage that `snnfast.cos_start` calibrates on its first rho inputs (Hao et al., ICLR 2023, algorithm 1).
 
     Args:
-        rho: inputs that it calibrates on, >= 1; runs need T >= rho.
-        max_shift: largest upward shift, in units of theta; None as the authors have it.
+        rho: number of inputs to calibrate on, >= 1; runs need T >= rho.
+        max_shift: largest upward shift, in units of theta; None: no limit, as in the authors' program.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
     >>> snnfast.convert(net, methods.COS(rho=4))(inputs, T=16).shape
@@ -25,7 +25,7 @@ class COS(Method):
     rho: int = 4
     max_shift: float | None = None
 
-    told: ClassVar[tuple] = ("caps",)  # its start voltages are its own
+    told: ClassVar[tuple] = ("caps",)  # COS sets the start voltages itself
     citation = """@inproceedings{hao2023bridging,
   title     = {Bridging the Gap between {ANN}s and {SNN}s by Calibrating Offset Spikes},
   author    = {Hao, Zecheng and Ding, Jianhao and Bu, Tong and Huang, Tiejun and Yu, Zhaofei},
@@ -45,7 +45,7 @@ class COS(Method):
         return self.rho
 
     def neuron(self):
-        return super().neuron() | ({"by_number": True} if self.parity else {})  # their program holds thresholds as Python numbers
+        return super().neuron() | ({"by_number": True} if self.parity else {})  # the authors' program holds thresholds as Python numbers
 
     def start(self, neuron, current, constant):
         return {"v0": neuron.calibrate(current if constant else current[: self.rho], self.rho if constant else None, self.max_shift)}

@@ -20,7 +20,7 @@ POWER = """@inproceedings{huang2025differential,
 
 @dataclass(frozen=True, kw_only=True)
 class Several(Method):
-    """What methods have whose neurons send several quanta in a step (`snnfast.quanta`). They run in units of the quantum; `parity`: in volts.
+    """The base of methods whose neurons send several quanta in a step (`snnfast.quanta`). They run in units of the quantum; with `parity`, in volts.
 
     Args:
         m: most quanta a neuron sends in a step.
@@ -49,9 +49,9 @@ class Several(Method):
 @register("quanta", ladder="uniform")
 @dataclass(frozen=True, kw_only=True)
 class SignedQuanta(Several):
-    """A neuron sends up to m quanta of theta/m in a step, and takes back what was too much, while its net count is above 0: ST-BIF with several
-    spikes a step. On the ladder "uniform" a step is the activation rounded to m levels, so that few steps do; m T is what counts. On "power" a step
-    is a power of two, m the largest, in fewer bits.
+    """A neuron sends up to m quanta of theta/m in a step, and takes surplus quanta back while its net count is above 0: ST-BIF with several spikes
+    a step. On the ladder "uniform" a step is the activation rounded to m levels, so that few steps suffice; what matters is the product m T. On
+    "power" a step sends a power of two of quanta, at most m, which needs fewer bits.
 
     Args:
         m: most quanta a neuron sends in a step; on the ladder "power" 2^(n - 1), with n thresholds.
@@ -70,7 +70,7 @@ class SignedQuanta(Several):
 
     @property
     def modes(self):
-        """Differences end at the activation's levels where a neuron rounds to whole quanta, not to powers of two."""
+        """Mode "differential" needs whole quanta: with them, not with powers of two, the sums of differences end at the activation's levels."""
         return ("per_step", "differential") if self.ladder == "uniform" else ("per_step",)
 
     def neuron(self):
@@ -79,7 +79,7 @@ class SignedQuanta(Several):
 
     @property
     def own_v0(self):
-        """The nearest power of two is a rounding already."""
+        """0 on the ladder "power": the nearest power of two is a rounding already."""
         return 0.0 if self.ladder == "power" else 0.5
 
     def citations(self):

@@ -17,8 +17,8 @@ MASKS = get_args(Mask)
 @register("srp", negative=None)
 @dataclass(frozen=True, kw_only=True)
 class SRP(Method):
-    """tau steps of the plain neuron, whose output is thrown away; then all start anew, and neurons whose potential ended at or below 0 emit nothing
-    (Hao et al., AAAI 2023, algorithm 1).
+    """tau steps of the plain neuron, whose output is thrown away. Then all neurons start anew, and those that `mask` excludes, whose potential ended
+    at or below about 0, emit nothing (Hao et al., AAAI 2023, algorithm 1).
 
     Args:
         tau: steps of the first phase, >= 1. They come on top of T.
@@ -61,7 +61,7 @@ class SRP(Method):
 
     def neuron(self):
         found = super().neuron() | (signed(self, self.negative, self.caps) if self.negative else {})
-        return found | ({"by_number": True} if self.parity else {})  # their program holds thresholds as Python numbers
+        return found | ({"by_number": True} if self.parity else {})  # the authors' program holds thresholds as Python numbers
 
     def before(self, run, chunk):
         plain = {"negative": None, "caps": None, "memory": False} if self.negative else {}

@@ -26,7 +26,7 @@ def _splat(like, number):
 
 
 def _power(a):
-    """2^j with 0.75 2^j <= a < 1.5 2^j, of finite a >= 0; of 0, 0: a half more in the bits below the exponent carries into it from 1.5 on."""
+    """2^j with 0.75 2^j <= a < 1.5 2^j, for finite a >= 0; 0 for 0. A half, added to the mantissa's bits, carries into the exponent from 1.5 on."""
     if a.dtype == torch.float64:
         return (a.view(torch.int64).add(1 << 51) & 0x7FF0000000000000).view(torch.float64)
     return (a.view(torch.int32).add(1 << 22) & 0x7F800000).view(torch.float32)

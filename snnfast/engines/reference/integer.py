@@ -1,4 +1,4 @@
-"""Exact products in plain torch: sums of integers below 2^53 are exact in fp64 in any order, so the convolution over spikes computes them there.
+"""Exact products in plain torch: sums of integers below 2^53 are exact in fp64 in any order, so the convolution over spikes computes them in fp64.
 
 s is int8 [R, H, W, C] (rows are images times steps), bias int32 [O], scale fp32 [O]; y is fp32 [R, Ho, Wo, O]. The integers of the weights lie as
 their engine reads them: int8 [limbs, O, KY, KX, C] for tensor cores, else fp64 [KY, KX, C, O].
@@ -23,7 +23,7 @@ def spec(s, w, k):
 
 
 def fwd(eq, convolution, s, w, bias, scale, out, k):
-    """convolution: (x [R, H, W, C], w [KY, KX, C, O], bias, *k) -> y, all fp64; for so few rows that they stay small."""
+    """convolution: (x [R, H, W, C], w [KY, KX, C, O], bias, *k) -> y, all fp64; called on few rows at a time, so that the fp64 values stay small."""
     weight = w if w.dtype == torch.float64 else eq.whole(w).permute(1, 2, 3, 0).contiguous()
     bias = bias.double()
     many = max(1, BLOCK // max(1, s[:1].numel(), out[:1].numel()))

@@ -74,8 +74,8 @@ def fwd(eq, x, theta, v, count, mask, T, inner, v0, spikes, every, k):
 
 
 def bwd(eq, ds, dv, x, theta, v, count, mask, kept, T, inner, v0, k, every=EVERY):
-    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N], or of K parameters [K, N], of which the
-    equation may ask for the last only.
+    """Gradients of x (its shape and dtype), of the v before the first step [N], and of theta per neuron [N], or of K parameters [K, N]; an equation
+    may ask for the last of them only (`eq.asked`).
 
     `kept` is what `fwd` kept; where that is nothing, the states are computed again.
     """

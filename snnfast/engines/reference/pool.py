@@ -30,12 +30,12 @@ def fwd(eq, x, k):
 
 
 def bwd(dy, at, H, W, k):
-    """dx: a number adds up what its windows send it, in their order, in fp32 (fp64 for fp64)."""
+    """dx: each number adds up what its windows send back, in the order of the windows, in fp32 (fp64 for fp64)."""
     P, Ho, Wo, C = dy.shape
     acc = dy.double() if dy.dtype == torch.float64 else dy.float()
     dx = acc.new_zeros((P, H + 2 * k.padding_y, W + 2 * k.padding_x, C))
     at = at.view(dy.shape)
-    for ky in reversed(range(k.size_y)):  # windows further on have a number earlier
+    for ky in reversed(range(k.size_y)):  # a later window has the same number at an earlier place
         for kx in reversed(range(k.size_x)):
             _windows(dx, Ho, Wo, ky, kx, k).add_(torch.where(at == ky * k.size_x + kx, acc, 0.0))
     return dx[:, k.padding_y : k.padding_y + H, k.padding_x : k.padding_x + W].to(dy.dtype).contiguous()

@@ -1,9 +1,9 @@
 """A function of rows over time in plain torch: out_t = f(X_t) - f(X_(t-1)), X_t = x_1 + ... + x_t.
 
-x, out: [T, R, C]; total, last: [R, C], X and f(X) of the steps before, 0 before the first; both are brought up to date in place.
+x, out: [T, R, C]; before, last: [R, C], X and f(X) of the steps before, 0 before the first; both are updated in place.
 
-The sum of a row is a tree: the row is filled up with zeros to a power of two and its halves are added, element by element, until one number is
-left. So its order is the same for every number of threads and lanes, and a result depends on its own row alone.
+The sum of a row is a tree: the row is padded with zeros to a power of two and its halves are added, element by element, until one number is left.
+So the order of the sum is the same for every number of threads and lanes, and a result depends on its own row alone.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 
 def root(x):
-    """The square root, correctly rounded, which torch's on a CPU is not: it misses by a unit in the last place in 15 % of fp32."""
+    """The correctly rounded square root. On a CPU torch's own is off by a unit in the last place for 15 % of fp32 numbers."""
     return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 

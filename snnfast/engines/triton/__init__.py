@@ -45,7 +45,7 @@ def _exp(a):
 
 @triton.jit
 def _power(a):
-    # 2^j with 0.75 2^j <= a < 1.5 2^j, of finite a >= 0; of 0, 0: a half more in the bits below the exponent carries into it from 1.5 on.
+    # 2^j with 0.75 2^j <= a < 1.5 2^j, for finite a >= 0; 0 for 0. A half, added to the mantissa's bits, carries into the exponent from 1.5 on.
     if a.dtype == tl.float64:
         return ((a.to(tl.int64, bitcast=True) + 0x8000000000000) & 0x7FF0000000000000).to(tl.float64, bitcast=True)
     else:
@@ -63,8 +63,8 @@ def _root(a):
 
 @triton.jit
 def _total(a):
-    # Halves of a row, as snnfast/engines/reference/rows.py adds them: [rows, n] -> [rows, 1].
-    for _ in tl.static_range(16):  # unrolled: the shape is another in each turn
+    # Adds the halves of a row, in the order of snnfast/engines/reference/rows.py: [rows, n] -> [rows, 1].
+    for _ in tl.static_range(16):  # unrolled, because the shape differs in each turn
         if a.shape[1] > 1:
             halves = tl.permute(tl.reshape(a, [a.shape[0], 2, a.shape[1] // 2]), (0, 2, 1))
             first, second = tl.split(halves)
@@ -90,7 +90,7 @@ def bound(module):
 iaf, cos, qcfs, conv = bound(_iaf), bound(_cos), bound(_qcfs), bound(_conv)
 softmax, layer_norm, moments, max_pool = bound(_softmax), bound(_layer_norm), bound(_moments), bound(_max_pool)
 
-# Numbers are specified: Triton would contract a * b + c by default.
+# Results are specified to the bit, so no contraction: Triton would contract a * b + c by default.
 OPTIONS = dict(enable_fp_fusion=False)
 
 CALLED = ("start", "step", "step_bwd", "start_bwd", "fwd", "bwd", "unwatched", "watch", "shifted", "add", "apply", "corrected", "better")
@@ -100,7 +100,7 @@ def kernel(function, equation, run_time):
     """`function` as a Triton kernel with `equation`'s functions as globals; the arguments in `run_time` never specialise it."""
     import types
 
-    # Only what an engine calls: a helper of the equation must not stand in for one of the engine's.
+    # Only the functions that an engine calls: a helper of the equation must not replace a helper of the engine.
     called = {n: f for n, f in vars(equation).items() if n in CALLED}
     copy = types.FunctionType(function.__code__, {**function.__globals__, **called}, function.__name__, function.__defaults__)
     copy.__module__, copy.__annotations__ = function.__module__, function.__annotations__

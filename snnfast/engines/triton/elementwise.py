@@ -39,7 +39,7 @@ def fwd_kernel(
     """x, y: [N]; element i has theta[(i // inner) % C]."""
     at = _program(small) * BLOCK + tl.arange(0, BLOCK)
     inside = at < _size(N, small, aligned)
-    # Loaded before theta is looked for, so that both are on their way.
+    # x is loaded before the place of theta is computed, so that both loads are in flight together.
     xi = tl.load(x + at, inside, other=0.0, eviction_policy="evict_first")
     if one:
         th = tl.load(theta) + tl.zeros((BLOCK,), theta.dtype.element_ty)

@@ -49,11 +49,11 @@ EVERY = form.EVERY
 
 
 def forward_shape(N, bytes_per_element):
-    """The form of a forward launch of N neurons, whatever T is: neurons per block, warps, rows of x that are loaded together, and turns of them.
+    """The form of a forward launch of N neurons, whatever T is: neurons per block, warps, rows of x loaded together in a turn, turns in flight.
 
-    Many neurons: four to a thread (16 bytes in fp32). Few: a neuron to a thread, a warp to a block, so that the blocks spread over the chip. With
-    more than one turn, the rows of the next turns are on their way to shared memory while those of this one are used; a thread copies at least 4
-    bytes there, which it has not of halves. An H100 chose among them: bench/gpu-predictions.md.
+    Many neurons: four to a thread (16 bytes in fp32). Few: one neuron to a thread, one warp to a block, so that the blocks spread over the chip. With
+    more than one turn in flight, the rows of the next turns are copied to shared memory while the rows of this turn are used. A thread must copy at
+    least 4 bytes, which one 2-byte value does not fill. The forms were chosen by measurement on an H100: bench/gpu-predictions.md.
     """
     wide = bytes_per_element >= 4
     if N >= 1 << 18:
@@ -64,8 +64,9 @@ def forward_shape(N, bytes_per_element):
 
 
 def backward_shape(N, bytes_per_element, gates, aligned):
-    """The form of a backward launch. One neuron to a thread, for a segment's potentials, x and ds fill its registers; two halves, where rows lie on
-    whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few registers to fit more blocks."""
+    """The form of a backward launch. One neuron to a thread, because a segment's potentials, x and ds fill the thread's registers. Two neurons of a
+    2-byte format, if rows lie on whole words, so that a warp still moves 128 bytes. maxnreg: left alone, ptxas spills a few registers to fit more
+    blocks."""
     pairs = aligned and N >= 1 << 18 and bytes_per_element == 2 and not gates
     return dict(aligned=pairs, BLOCK=256 if pairs else 128, maxnreg=255 if bytes_per_element == 8 else 184 if gates or pairs else 128)
 
@@ -225,10 +226,10 @@ def conv_out(x, w, bias, out, *rule):
 
 
 def exact_shape(O, C):  # noqa: E741
-    """The form of an exact product: places and outputs of a program, inputs of a turn. An H200 chose it: bench/gpu-predictions.md."""
+    """The form of an exact product: places and outputs of a program, inputs of a turn. Chosen by measurement on an H200: bench/gpu-predictions.md."""
     panel, deep = max(16, min(64, triton.next_power_of_2(O))), max(32, min(128, triton.next_power_of_2(C)))
     whole = C % deep == 0 and O % panel == 0
-    if not whole:  # which inputs and outputs there are takes registers
+    if not whole:  # the masks of inputs and outputs take registers
         panel, deep = min(panel, 32), 32
     return dict(PLACES=64, PANEL=panel, DEEP=deep, STAGES=3, num_warps=4, whole=whole)
 
@@ -251,7 +252,7 @@ def exact_out(s, w, bias, scale, out, *rule):
 
 
 def rows_shape(C, wide):
-    """Rows of a program, columns of a row, and warps, so many that nothing spills. wide: fp64."""
+    """Rows of a program, columns of a row, and warps: enough warps that no register spills. wide: fp64."""
     columns = max(16, triton.next_power_of_2(C))
     many = 8 if columns > 1024 or (wide and columns <= 256) else 4
     # Left alone, ptxas spills a few registers to fit more blocks.

@@ -60,7 +60,7 @@ def _own(theta, at, inside, C, inner, many: tl.constexpr):
 
 @triton.jit
 def _first(own, many: tl.constexpr):
-    """theta of it."""
+    """theta: `own` itself, or the first of its parameters."""
     if many == 1:
         return own
     else:
@@ -123,7 +123,7 @@ def fwd_kernel(
     stride = tl.cast(x_stride, tl.int64)
     row = x + at
     whole = T - T % STEPS
-    # STEPS rows are on their way together, before the first is used; with STAGES > 1, in shared memory, those of the STAGES - 1 turns ahead too.
+    # The loads of STEPS rows are in flight before the first row is used; with STAGES > 1, also those of the next STAGES - 1 turns, to shared memory.
     for t in tl.range(0, whole, STEPS, num_stages=STAGES):
         xs = ()
         for i in tl.static_range(STEPS):
@@ -181,14 +181,14 @@ def bwd_kernel(
     for j in range(0, segments):
         r = segments - 1 - j
         first = tl.cast(r * every, tl.int64)
-        left = T - first + at * 0  # a lane of it, as masks are
+        left = T - first + at * 0  # one value per lane, as masks are
         from_ = kept + tl.cast(r, tl.int64) * N * (2 if gates else 1) + at
         v = tl.load(from_, inside, other=0.0)
         n = tl.zeros_like(th)
         if gates:
             n = tl.load(from_ + N, inside, other=0.0)
-        # The segment's x and ds are in flight together, before the first is used: a load behind a store of dx would wait for it. Doubles would not
-        # fit the registers: their ds comes when it is used.
+        # The loads of the segment's x and ds are in flight before the first is used: a load behind a store of dx would wait for the store. In fp64
+        # these values would not fit the registers, so ds is loaded when it is used.
         xs, dys = (), ()
         for i in tl.static_range(every):
             xs = xs + (tl.load(x + (first + i) * stride + at, inside & (i < left), other=0.0, eviction_policy="evict_first"),)
@@ -219,7 +219,7 @@ def bwd_kernel(
         tl.store(dx + at, total.to(dx.dtype.element_ty), inside)
     tl.store(dv_start + at, c, inside)
     first_share = shares[0]
-    if asked == many and not has_v:  # theta's, which the start has a share of
+    if asked == many and not has_v:  # theta's share: the start voltage depends on theta too
         first_share = first_share + start_bwd(c, v0, own, k)
     tl.store(dtheta + at, first_share, inside)
     for q in tl.static_range(1, asked):

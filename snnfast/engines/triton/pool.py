@@ -1,4 +1,4 @@
-"""Max pooling in Triton: `better` is the equation's. A lane is a window; backward, a number of the image, which asks the windows it is in."""
+"""Max pooling in Triton: `better` is the equation's. Forward, a lane is a window; backward, a number, which asks the windows around it."""
 
 import triton.language as tl
 
