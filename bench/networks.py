@@ -31,6 +31,7 @@ from runners import WAYS, build, firing_rate, trained_looking
 
 import snnfast
 from snnfast import nn
+from snnfast.evaluation.entering import Operand
 from snnfast.evaluation.memory_plan import Dry
 from snnfast.evaluation.statistics import Statistics
 from snnfast.graph.vocabulary import is_product
@@ -194,12 +195,13 @@ def layers(net, x, T, rounds=3):
 
 def _additions(node, counted, T):
     """Of one image: the additions that spikes ask a product for, or the multiplications of one that no spike reaches."""
-    if node not in counted.work:
+    operand = Operand(node, 0)
+    if operand not in counted.work:
         return 0
-    (multiplications, inputs, inside), sources = counted.work[node], counted.sources()[node]
+    (multiplications, inputs, inside), sources = counted.work[operand], counted.sources()[operand]
     if not sources or "layer" in sources:
         return multiplications * (T if sources else 1)
-    arrived = counted.entered[T].get(node)
+    arrived = counted.entered[T].get(operand)
     arrived = sum(counted.spikes[T][source] for source in sources) if arrived is None else arrived
     return arrived / counted.images * multiplications / inputs * inside
 

@@ -42,7 +42,7 @@ def put(gm, plan):
         if any(a in plan.without_values[0] for a in inputs):
             raise ValueError(f"{node.name} uses a size of values that come over time: write the number in its place")
         name = type(gm.get_submodule(node.target)).__name__ if node.op == "call_module" else getattr(node.target, "__name__", node.target)
-        name = f"product ({name})" if node.target in PRODUCTS else name
+        name = f"product ({name})" if node.target in PRODUCTS or node.meta.get("kind") == "product" else name
         by_image = [a in plan.spiking or (a in plan.from_image and rows_of(a) is not None) for a in inputs]
         plan.spiking.add(over_time(gm, node, name, [a in plan.spiking for a in inputs], _fused(gm, node), by_image))
 

@@ -4,39 +4,68 @@ A selection of channels, a pooling, an upsampling or a sum of two shortcuts may 
 not what the product adds up. Each value that arrives and is not zero counts as one spike.
 """
 
+from typing import NamedTuple
+
 import torch
 
 from snnfast.graph.rows import rows_of
 from snnfast.graph.units import is_view
+from snnfast.graph.vocabulary import is_product
 
 
-def counted(gm, plan, products):
-    """Those of `products` whose input is not just what one neuron layer, or the image, emitted."""
+class Operand(NamedTuple):
+    """An input of a product: `node` multiplies its input number `place`. A product with weights has one operand, a product of values up to two."""
+
+    node: torch.fx.Node
+    place: int
+
+    def source(self):
+        return self.node.all_input_nodes[self.place]
+
+    def __str__(self):
+        return f"{self.node.name}:{self.place}"
+
+    @classmethod
+    def named(cls, text, nodes):
+        """The operand with this text. nodes: {name: node}"""
+        name, _, place = text.rpartition(":")
+        return cls(nodes[name], int(place))
+
+
+def counted(gm, plan, operands):
+    """Those of `operands` that are not just what one neuron layer, or the image, emitted."""
     found = []
-    for node in products:
-        source = node.all_input_nodes[0]
+    for operand in operands:
+        source, node = operand.source(), operand.node
+        if not is_product(node, gm) and node in plan.spiking:
+            found.append(operand)
+            continue
         while source not in plan.firing and source.op != "placeholder" and is_view(source, gm):
             source = source.all_input_nodes[0]
         if node in plan.spiking and source not in plan.firing and source.op != "placeholder":
-            found.append(node)
+            found.append(operand)
     return found
 
 
 class Entering:
-    """Counts, in one run, what enters some products. nodes: these products."""
+    """Counts, in one run, what enters some products. operands: their inputs that are counted."""
 
-    def __init__(self, nodes, count):
-        self.count, self.sums, self.inside = count, dict.fromkeys(nodes, 0), {}
+    def __init__(self, operands, count):
+        self.count, self.sums, self.inside, self.of = count, dict.fromkeys(operands, 0), {}, {}
+        for operand in operands:
+            self.of.setdefault(operand.node, []).append(operand)
 
-    def see(self, node, x, steps, marks):
-        """x: the input of a product in a chunk of `steps` steps, merged with the images; marks: steps after which its sum is asked for too."""
-        by_step = rows_of(node.all_input_nodes[0]).by_image(x).unflatten(0, (steps, -1))
-        for mark in marks:
-            self.inside.setdefault(mark, {})[node] = self.sums[node] + self.count(by_step[:mark])
-        self.sums[node] += self.count(by_step)
+    def see(self, node, inputs, steps, marks):
+        """inputs: {node: value} of a chunk of `steps` steps, merged with the images; marks: steps after which its sums are asked for too."""
+        for operand in self.of.get(node, ()):
+            source = operand.source()
+            by_step = rows_of(source).by_image(inputs[source]).unflatten(0, (steps, -1))
+            for mark in marks:
+                self.inside.setdefault(mark, {})[operand] = self.sums[operand] + self.count(by_step[:mark])
+            self.sums[operand] += self.count(by_step)
 
     def at(self, mark=None):
-        """{product: what has entered so far}, at a mark of the last chunk or at its end."""
+        """{operand: what has entered so far}, at a mark of the last chunk or at its end."""
         return self.sums | self.inside.get(mark, {})
 
     def forget(self):

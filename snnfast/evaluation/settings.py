@@ -10,7 +10,8 @@ from snnfast.evaluation.statistics import Statistics
 from snnfast.runtime.network import SpikingNetwork, check_at, powers_of_two
 from snnfast.runtime.number_formats import check_dtype
 
-COUNTED = 3  # the form of statistics in a file: since form 2 they count what enters products, since form 3 what lies within half a level
+# The form of statistics in a file: since form 2 they count what enters products, since 3 what lies within half a level, since 4 products of values.
+COUNTED = 4
 MOST_WINDOWS = 256  # most steps for delayed read-outs: every pair of steps is one read-out
 
 

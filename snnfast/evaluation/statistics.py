@@ -15,8 +15,11 @@ takes the image itself counts as MACs, once; a layer that takes another layer's 
 borders. Spikes of Poisson input are SOPs. The tau steps of SRP's first phase are in none of these numbers. Energy: 0.9 pJ per SOP (an accumulate),
 4.6 pJ per MAC, 45 nm (Horowitz, ISSCC 2014): the field's convention, not a measurement. Spikes of neurons that may send several quanta need a
 multiplication, so that their SOPs cost what MACs do; powers of two need a shift, and cost what an accumulate does (before a pooling adds them up, as
-all spikes there). The ANN's MACs are those of one pass through all its products with weights; its energy is that of these MACs. Products of two
-values (attention) are in no column.
+all spikes there). The ANN's MACs are those of one pass through all its products; its energy is that of these MACs.
+
+Products of two values (attention). In mode "differential" a product of spikes with spikes is the sum of q_t K_t + Q_(t-1) k_t, with Q and K the sums
+so far: each spike of either factor counts the values of the other that it meets. Step by step the spikes of the first factor count. A factor that is
+not spikes, but another layer's output or what a function (a softmax, a layer norm) gives, makes the product MACs, all of them at every step.
 Threshold spread of a layer: (max - min)/min over its thresholds.
 """
 
@@ -24,13 +27,12 @@ import copy
 import math
 
 import torch
-from torch import fx
 
-from snnfast import checks, nn
-from snnfast.evaluation.entering import Entering, counted, share_inside, shares
-from snnfast.graph.vocabulary import is_product, weight_of
+from snnfast import checks
+from snnfast.evaluation.entering import Entering, Operand, counted, shares
+from snnfast.evaluation.quantised_pass import QuantisedPass
+from snnfast.graph import products
 from snnfast.nn.masking import rows_are
-from snnfast.ops.qcfs import qcfs
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.network import powers_of_two
 from snnfast.runtime.number_formats import faithful, formats
@@ -41,60 +43,6 @@ CASES = ("right_zero", "right_above", "case1", "case2", "case3", "within_half_le
 FIELDS = (
     "layer", "neurons", "levels", "spikes", "firing_rate", *CASES, "SOPs", "MACs", "energy_pJ", "theta_min", "theta_max", "theta_spread",
 )  # fmt: skip
-
-
-class QuantisedPass:
-    """One pass of a spiking network's graph with the activation in place of every neuron.
-
-    fixed: the values that a run has computed already, before the first neuron.  rungs: whether thresholds are the size of one level.
-    alpha: each neuron's level. work: for each product (multiplications, input elements, share of the multiplications that are not with a border), the
-    first two per image. logits: the outputs of the quantised network.
-    """
-
-    def __init__(self, gm, plan, levels, image, execution, fixed=(), rungs=False):
-        self.gm, self.levels, self.rungs, self.alpha, self.work, env = gm, levels, rungs, {}, {}, {}
-        interpreter = fx.Interpreter(gm, garbage_collect_values=False)
-        interpreter.args_iter = iter([image])
-        last = {a: node for node in gm.graph.nodes for a in node.all_input_nodes}
-        for node in gm.graph.nodes:
-            if node.op == "output":
-                self.logits = env[node.args[0]]
-                return
-            if node in fixed:
-                env[node] = fixed[node]
-            else:
-                env[node] = self._value(node, env, interpreter, execution, plan, image.size(0))
-            if is_product(node, gm):
-                self._count(node, env, image.size(0))
-            for a in node.all_input_nodes:
-                if last[a] is node:
-                    env.pop(a, None)
-
-    def _value(self, node, env, interpreter, execution, plan, images):
-        layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(layer, nn.IF):
-            return self._activation(node, layer, env[node.all_input_nodes[0]])
-        return execution.node(interpreter, node, env, plan.per_row, images)
-
-    def _activation(self, node, layer, x):
-        theta, L = layer.theta_for(x) * layer.parts, self.levels.get(node.target)
-        if L is None:
-            return torch.minimum(x.relu(), theta.to(x.dtype))
-        if self.rungs:
-            low, high = layer.options["caps"]
-            self.alpha[node] = torch.floor(x / theta + 0.5).clamp(low, high).to(torch.int32)
-            return self.alpha[node] * theta
-        y = qcfs(x, theta, L)
-        self.alpha[node] = (y / theta * L).round().to(torch.int32)
-        return y
-
-    def _count(self, node, env, images):
-        """Notes the work of a product, per image. A transposed convolution multiplies per input, other layers per output."""
-        layer = self.gm.get_submodule(node.target) if node.op == "call_module" else None
-        inputs, weight = env[node.all_input_nodes[0]], weight_of(node, self.gm, env)
-        many = inputs if isinstance(layer, torch.nn.modules.conv._ConvTransposeNd) else env[node]
-        macs = many.numel() // images * weight[0].numel()
-        self.work[node] = (macs, inputs.numel() // images, share_inside(layer, inputs.shape[2:]))
 
 
 class Statistics:
@@ -113,6 +61,7 @@ class Statistics:
         self.cases = {node: torch.zeros(6, dtype=torch.int64) for node in self.plan.firing}
         self.work, self.poisson = {}, snn.clock.poisson
         self.differential = snn.clock.differential
+        self.known = {}  # multiplications of products of two values
         self.executions = {}  # of the quantised network, by device, whether shapes are fixed, and products
 
     def empty(self):
@@ -133,10 +82,11 @@ class Statistics:
     def state(self):
         """Everything that was counted, as dictionaries, lists and whole numbers."""
         by_name = lambda found: {node.name: int(many) for node, many in found.items()}
+        by_operand = lambda found: {str(operand): int(many) for operand, many in found.items()}
         return dict(
             T=self.T, images=self.images, neurons=by_name(self.neurons), spikes={str(t): by_name(s) for t, s in self.spikes.items()},
-            image_spikes={str(t): int(s) for t, s in self.image_spikes.items()}, entered={str(t): by_name(s) for t, s in self.entered.items()},
-            cases={node.name: c.tolist() for node, c in self.cases.items()}, work={node.name: list(w) for node, w in self.work.items()},
+            image_spikes={str(t): int(s) for t, s in self.image_spikes.items()}, entered={str(t): by_operand(s) for t, s in self.entered.items()},
+            cases={node.name: c.tolist() for node, c in self.cases.items()}, work={str(operand): list(w) for operand, w in self.work.items()},
         )  # fmt: skip
 
     def add(self, state):
@@ -145,12 +95,12 @@ class Statistics:
         self.T = state["T"]
         nodes = {node.name: node for node in self.gm.graph.nodes}
         self.images += state["images"]
-        self.work = self.work or {nodes[name]: tuple(w) for name, w in state["work"].items()}
+        self.work = self.work or {Operand.named(name, nodes): tuple(w) for name, w in state["work"].items()}
         for name, many in state["neurons"].items():
             self.neurons[nodes[name]] += many
             self.cases[nodes[name]] += torch.tensor(state["cases"][name])
         for t, spikes in state["spikes"].items():
-            entered = {nodes[name]: many for name, many in state["entered"][t].items()}
+            entered = {Operand.named(name, nodes): many for name, many in state["entered"][t].items()}
             self._count(int(t), {nodes[name]: many for name, many in spikes.items()}, state["image_spikes"][t], entered)
 
     def _check_T(self, T):
@@ -169,19 +119,23 @@ class Statistics:
     def sources(self):
         """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
         nothing where the image is a constant current."""
-        carried, (sizes, _) = {}, self.plan.without_values
+        carried, (sizes, _), multiply = {}, self.plan.without_values, {operand.node for operand in self.work}
         for node in self.gm.graph.nodes:
             if node in sizes:
                 carried[node] = set()
             elif node in self.plan.firing:
                 carried[node] = {node}
-            elif node in self.work:
+            elif node in multiply or (node in self.plan.spiking and products.is_dense(node, self.gm)):
                 carried[node] = {"layer"} if node in self.plan.spiking else set()
             elif node.op == "placeholder":
                 carried[node] = {"image"} if self.poisson else set()
             else:
                 carried[node] = set().union(*(carried[a] for a in node.all_input_nodes)) if node.all_input_nodes else set()
-        return {node: carried[node.all_input_nodes[0]] for node in self.work}
+        return {operand: carried[operand.node] if self._inside(operand.node) else carried[operand.source()] for operand in self.work}
+
+    def _inside(self, node):
+        """Whether a product of two values stands inside of a function, as those of `scaled_dot_product_attention` do."""
+        return products.may_multiply_values(node, self.gm) and not products.is_of_values(node, self.gm)
 
     # ---- called by the run of one batch
 
@@ -192,7 +146,7 @@ class Statistics:
             self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
         fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
         with formats(faithful(run.execution.dtype), run.execution.deterministic), rows_are(run.first):
-            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential)
+            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential, self.known)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
         self.done = 0  # steps
         run.entering = Entering(counted(self.gm, self.plan, self.work), nonzeros)
@@ -276,8 +230,15 @@ class Statistics:
 
     def _macs(self, sources, t):
         """MACs per image, in t steps."""
-        once = sum(round(work * inside) for node, (work, _, inside) in self.work.items() if not sources[node])
-        return once + t * sum(round(work * inside) for node, (work, _, inside) in self.work.items() if "layer" in sources[node])
+        of = {}  # {product: what reaches its operands}
+        for operand, found in sources.items():
+            of.setdefault(operand.node, set()).update(found)
+        each = self._multiplications()
+        return sum(each[node] for node in of if not of[node]) + t * sum(each[node] for node in of if "layer" in of[node])
+
+    def _multiplications(self):
+        """{product: multiplications per image without the zeros of borders}"""
+        return {operand.node: round(work * inside) for operand, (work, _, inside) in self.work.items()}
 
     def over_time(self):
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs, energy_pJ per image, energy_ratio (E_SNN/E_ANN)."""
@@ -294,11 +255,12 @@ class Statistics:
         """SOPs caused by each neuron layer and by the image's spikes in t steps, over all images. Another layer's output counts as MACs instead."""
         found = dict.fromkeys([*self.plan.firing, "image"], 0.0)
         emitted = self.spikes[t] | {"image": self.image_spikes[t]}
-        for node, (work, inputs, inside) in self.work.items():
-            fan_out, of = work / inputs * inside, sources[node] if "layer" not in sources[node] else ()
-            if node in self.entered[t] and of:
+        dense = {operand.node for operand in self.work if "layer" in sources[operand]}
+        for operand, (work, inputs, inside) in self.work.items():
+            fan_out, of = work / inputs * inside, sources[operand] if operand.node not in dense else ()
+            if operand in self.entered[t] and of:
                 for source, share in shares(of, emitted).items():
-                    found[source] += share * self.entered[t][node] * fan_out
+                    found[source] += share * self.entered[t][operand] * fan_out
                 continue
             for source in of:
                 found[source] += emitted[source] * fan_out
@@ -306,7 +268,7 @@ class Statistics:
 
     def _of_ann(self):
         """The cost, per image, of one pass of the network that this one was converted from."""
-        macs = sum(round(work * inside) for work, _, inside in self.work.values())
+        macs = sum(self._multiplications().values())
         return dict(ann_MACs=macs, ann_energy_pJ=macs * self.energy_mac)
 
     def _neurobench(self, total, graded):
@@ -317,7 +279,7 @@ class Statistics:
         """
         weights = [*self.gm.parameters(), *self.gm.buffers()]
         states = total["neurons"] * (12 if any(t.dtype == torch.float64 for t in weights) else 8)
-        dense = self.T * sum(work for work, *_ in self.work.values())
+        dense = self.T * sum({operand.node: work for operand, (work, *_) in self.work.items()}.values())
         return dict(
             footprint=round(sum(t.nbytes for t in weights) + states), activation_sparsity=1 - total["firing_rate"],
             synaptic_operations=dict(Effective_MACs=total["MACs"] + graded, Effective_ACs=total["SOPs"] - graded, Dense=dense),

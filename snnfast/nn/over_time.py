@@ -82,6 +82,11 @@ class Differential(OverTime):
         self.function, self.name, self.running, self.fused = function, name, tuple(running), fused
         self.by_image, self.infinite = tuple(running if by_image is None else by_image), infinite
 
+    @property
+    def is_product(self):
+        """Whether the function is a product of two values, and nothing else."""
+        return self.name.startswith("product")
+
     def forward(self, *inputs):
         return self.function(*inputs)
 

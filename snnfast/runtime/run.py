@@ -159,10 +159,10 @@ class Run:
             inputs = {a: env[a] if a in self.plan.spiking else self.fixed[a] for a in node.all_input_nodes}
         else:
             inputs = {a: self._input(a, env, steps, linear_part.is_join(node)) for a in node.all_input_nodes}
+        if self.entering:
+            self.entering.see(node, inputs, steps, self.marks)
         if node in self.plan.over_time:
             return self._layer_over_time(node, inputs, steps)
-        if self.entering and node in self.entering.sums:
-            self.entering.see(node, inputs[node.all_input_nodes[0]], steps, self.marks)
         if node in self.execution.unspiking:
             return self._step_by_step(node, inputs, steps)
         value = self._evaluate(node, inputs, steps * self.B)

@@ -51,12 +51,14 @@ def check_leaves(tensors, known):
 def try_cuts(run, x):
     """Refuses a network that gives something else when its time is cut; tried once, until it is made of something else."""
     made_of = torch.is_grad_enabled(), run.chunk, run.T, tuple((name, type(m), m.training) for name, m in run.net.named_modules())
-    if made_of in _passed.get(run.net, ()) or any(norm.running_mean is None for norm in run.norms):
-        return  # a batch norm that never keeps statistics cannot be asked for the same numbers twice
+    if made_of in _passed.get(run.net, ()):
+        return
     keep = torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)  # a checkpoint outside does not count what is saved here
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.inference_mode(False), torch.random.fork_rng(devices=devices), keep:
         told = _tried_in_fp64(run, x, made_of[0])
+        if told is None and any(norm.running_mean is None for norm in run.norms):
+            return  # a batch norm that never keeps statistics cannot be asked for the same numbers twice
         if told is None:
             with _as_it_was(run.net):
                 told = _tried_on(run.net, run, x, x.dtype, AT_MOST, made_of[0])
@@ -67,7 +69,12 @@ def try_cuts(run, x):
 def _tried_in_fp64(run, x, graded):
     """What `_tried_on` says of a copy in fp64, or None where the network has none, or wants its own dtype."""
     try:
-        return _tried_on(copy.deepcopy(run.net).double(), run, x, torch.float64, EXACT, graded)
+        net = copy.deepcopy(run.net)
+        for m in net.modules():
+            if isinstance(m, _BatchNorm) and m.running_mean is None:  # of the batch it would say other numbers of other cuts
+                like = next(net.parameters())
+                m.running_mean, m.running_var = like.new_zeros(m.num_features), like.new_ones(m.num_features)
+        return _tried_on(net.double(), run, x, torch.float64, EXACT, graded)
     except Refused:
         raise
     except Exception:  # of any kind: what is copied, and run, are other people's objects

@@ -62,3 +62,25 @@ def test_what_draws_and_what_is_only_looked_at_is_taken():
     with torch.inference_mode():
         found = snnfast.backward_through_time(net.eval(), x, chunk=3)
         assert torch.allclose(found, net(x), rtol=1e-5, atol=1e-6)  # products of other sizes
+
+
+class OverSteps(nn.Module):
+    """A batch norm that keeps no statistics over steps and images, and what may stand behind it."""
+
+    def __init__(self, mixes):
+        super().__init__()
+        self.f, self.norm, self.mixes, self.last = nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False), mixes, nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = self.norm(self.f(x).flatten(0, 1)).unflatten(0, x.shape[:2])
+        s = snnfast.lif(h, 0.2)[0]
+        return self.last(s - s.mean(0) if self.mixes else s)
+
+
+def test_behind_a_batch_norm_without_statistics_steps_must_not_mix():
+    x, how = torch.randn(8, 5, 6), dict(chunk=2, batch_norm="chunk")
+    with pytest.raises(ValueError, match="takes steps together"):
+        snnfast.backward_through_time(OverSteps(True), x, **how)
+    net = OverSteps(False)
+    snnfast.backward_through_time(net, x, **how).sum().backward()
+    assert net.norm.running_mean is None and all(p.grad is not None for p in net.parameters())

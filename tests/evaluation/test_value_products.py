@@ -1,0 +1,108 @@
+"""Operations of products of two values (attention), and of products behind functions, against counts by hand: spikes times what each meets."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+import snnfast
+from snnfast.evaluation.statistics import Statistics
+
+N, D, B, T = 5, 6, 7, 16  # tokens, channels, images, steps
+
+
+class Attention(nn.Module):
+    """(q k^T) v of quantised q, k, v [B, N, D], with a quantised map."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.q, self.k, self.v = (nn.Sequential(nn.Linear(D, D), snnfast.nn.QCFS(8, 1.0)) for _ in range(3))
+        self.map, self.head = snnfast.nn.QCFS(8, 1.0), nn.Linear(D, 3)
+
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if self.how == "fused":
+            y = F.scaled_dot_product_attention(q, k, v)
+        elif self.how == "einsum":
+            y = torch.einsum("bnm,bmd->bnd", self.map(torch.einsum("bnd,bmd->bnm", q, k) / 4), v)
+        else:
+            y = self.map(q @ k.transpose(1, 2) / 4) @ v
+        return self.head(y).mean(1)
+
+
+def counted(net, mode, T=T, **how):
+    torch.manual_seed(0)
+    x = torch.randn(B, N, D)
+    snn = snnfast.convert(net.eval(), mode=mode, sample=x, **how)
+    statistics = Statistics(snn)
+    report = snnfast.evaluate(snn, TensorDataset(x, torch.zeros(B, dtype=torch.long)), T=T, batch=4, chunk=3, statistics=statistics)
+    rows = {row["layer"]: row for row in statistics.rows()}
+    return snn, statistics, rows, report
+
+
+@pytest.mark.parametrize("how", ["matmul", "einsum"])
+def test_a_spike_of_either_factor_meets_the_other(how):
+    """In mode "differential": of q_t K_t + Q_(t-1) k_t each spike of q meets N values, and so does each of k; of the map D, of v N."""
+    torch.manual_seed(0)
+    _, statistics, rows, report = counted(Attention(how), "differential")
+    image, meets = rows.pop("image"), {"q.1": N, "k.1": N, "map": D, "v.1": N}
+    assert {name: row["SOPs"] for name, row in rows.items()} == pytest.approx(
+        {name: rows[name]["spikes"] * many for name, many in meets.items()}
+    )
+    assert all(row["spikes"] > 0 for row in rows.values())
+    own = 3 * N * D * D  # q, k, v of the image, once; the head takes another layer's output, at every step
+    assert image["MACs"] == own + T * N * D * 3
+    assert report.totals["ann_MACs"] == own + N * N * D + N * N * D + N * D * 3
+    assert report.totals["neurobench"]["synaptic_operations"]["Dense"] == T * report.totals["ann_MACs"]
+    again = statistics.empty()
+    again.add(statistics.state())
+    assert again.rows() == statistics.rows() and again.over_time() == statistics.over_time()
+
+
+def test_step_by_step_the_first_factor_counts():
+    torch.manual_seed(0)
+    _, _, rows, _ = counted(Attention("matmul"), "per_step")
+    meets = {"q.1": N, "k.1": 0, "map": D, "v.1": 0}
+    assert {name: rows[name]["SOPs"] for name in meets} == pytest.approx(
+        {name: rows[name]["spikes"] * many for name, many in meets.items()}
+    )
+
+
+@pytest.mark.parametrize("mode", ["differential", "per_step"])
+def test_a_product_inside_of_a_function_multiplies(mode):
+    """torch's fused attention has a softmax between its two products: both are MACs, at every step."""
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Attention("fused"), mode)
+    assert rows["image"]["MACs"] == 3 * N * D * D + T * (2 * N * N * D + N * D * 3)
+    assert rows["q.1"]["SOPs"] == rows["k.1"]["SOPs"] == rows["v.1"]["SOPs"] == 0 and report.totals["SOPs"] == 0
+    assert report.totals["ann_MACs"] == 3 * N * D * D + 2 * N * N * D + N * D * 3
+
+
+@pytest.mark.parametrize("between", [nn.LayerNorm(D), nn.GELU(), nn.Softmax(-1), nn.Identity()])
+def test_a_product_behind_a_function_multiplies(between):
+    """What a layer norm gives are real values, not spikes: MACs at every step. Behind nothing they are SOPs."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(D, D), snnfast.nn.QCFS(8, 1.0), between, nn.Linear(D, 3), nn.Flatten(), nn.Linear(3 * N, 3))
+    _, _, rows, _ = counted(net, "differential")
+    dense = not isinstance(between, nn.Identity)
+    assert rows["image"]["MACs"] == N * D * D + T * (dense * N * D * 3 + 9 * N)
+    assert rows["1"]["SOPs"] == pytest.approx(0 if dense else 3 * rows["1"]["spikes"]) and rows["1"]["spikes"] > 0
+
+
+def test_a_gate_is_no_matrix_product():
+    """An elementwise product adds up nothing, as in the counts of others; what it gives are real values."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (nn.Sequential(nn.Linear(D, D), snnfast.nn.QCFS(8, 1.0)) for _ in range(2))
+            self.head = nn.Linear(N * D, 3)
+
+        def forward(self, x):
+            return self.head((self.a(x) * self.b(x)).flatten(1))
+
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Gated(), "differential")
+    assert report.totals["ann_MACs"] == 2 * N * D * D + N * D * 3 and rows["image"]["MACs"] == 2 * N * D * D + T * N * D * 3
