@@ -32,6 +32,18 @@ def is_dense(node, gm):
 @torch.no_grad()
 def multiplications(node, gm, env):
     """Multiplications of matrix products inside of a node, for these values of its inputs. An elementwise product has none."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    given = {a: torch.utils._pytree.tree_map_only(torch.Tensor, fake.from_tensor, env[a]) for a in node.all_input_nodes}
+    try:
+        with fake:  # shapes alone: a second attention map would take memory that nobody has planned
+            return _counted(node, gm, given)
+    except Exception:  # of any kind: a function of one's own may ask for values
+        return _counted(node, gm, env)
+
+
+def _counted(node, gm, env):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode  # which imports sympy
 
