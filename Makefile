@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and is quick the second time.
 #
 #   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
+#   make docs       the documentation as a site, in build/docs
 #   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | info | lint | clean
 #   make test-thorough | test-versions | test-sanitizers | test-hostile
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
@@ -23,7 +24,7 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel
+TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel "mkdocs-material<10" "mkdocstrings[python]"
 # What would bring another torch with it, so without what it depends on: networks and neurons of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
@@ -31,7 +32,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
+.PHONY: docs gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -125,6 +126,11 @@ peers: $(BUILT) $(PEERS)/installed.stamp
 figures: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/tables.py
 	PYTHONPATH="$(CURDIR)" $(PY) bench/plot.py
+
+# The documentation as a site. `python -m mkdocs serve` shows it while it is written.
+docs: $(READY)
+	PYTHONPATH="$(CURDIR)" NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --site-dir build/docs
+	@echo "build/docs/index.html"
 
 # The CUDA column on the host under ASan and UBSan, in a build of its own; ASan wants to be loaded first. Python and torch leak at exit by design.
 SANITIZED := build/sanitize

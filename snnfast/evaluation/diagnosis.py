@@ -12,11 +12,13 @@ Each part is reported as its norm over the norm of f(x). In mode "differential" 
 """
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from snnfast import checks
-from snnfast.evaluation.statistics import QuantisedPass
+from snnfast.evaluation.quantised_pass import QuantisedPass
 from snnfast.ops.qcfs import qcfs
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.network import SpikingNetwork
@@ -59,16 +61,16 @@ class Diagnosis:
     images: int
     agreement: float | None
 
-    def worst(self):
+    def worst(self) -> tuple[str, str]:
         """(layer, part): where most is lost that is not inherited."""
         _, layer, part = max((row[part], row["layer"], part) for row in self.rows for part in PARTS[1:])
         return layer, part
 
-    def at(self, layer, part):
+    def at(self, layer: str, part: str) -> float:
         """A number of a layer."""
         return next(row for row in self.rows if row["layer"] == layer)[part]
 
-    def advice(self):
+    def advice(self) -> list[str]:
         """Lines of text: where most is lost and what helps, and whether thresholds are too low."""
         layer, part = self.worst()
         lines = [f"most is lost in {layer}, {self.at(layer, part):.3f} of its values, {part}: {WHAT[part]}"]
@@ -91,7 +93,7 @@ class Diagnosis:
         told = "" if self.agreement is None else f", {self.agreement:.2f} % of the answers are the network's"
         return "\n".join([*lines, f"T = {self.T}, {self.images} images{told}", *self.advice()])
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Writes the rows as a table (.csv), or a picture of them (.png)."""
         if str(path).endswith(".csv"):
             return save_rows(path, self.rows)
@@ -100,7 +102,7 @@ class Diagnosis:
         figure = Figure(figsize=(max(5.0, 1.5 + 0.28 * len(self.rows)), 4.2), layout="constrained")
         panel = figure.subplots()
         for part in ("error", *PARTS):
-            style = dict(color="black", linewidth=1.5) if part == "error" else dict(linewidth=1, marker="o", markersize=3)
+            style: dict[str, Any] = dict(color="black", linewidth=1.5) if part == "error" else dict(linewidth=1, marker="o", markersize=3)
             panel.plot([r[part] for r in self.rows], label=part, **style)
         panel.set_xticks(range(len(self.rows)), [r["layer"] for r in self.rows], rotation=90, fontsize=6)
         panel.set_ylabel("of the norm of the activations")
@@ -143,7 +145,7 @@ def diagnose(snn: SpikingNetwork, images: torch.Tensor, T: int) -> Diagnosis:
         fired[node] = fired.get(node, 0) + (s != 0).sum(0)
 
     execution = Execution(snn.gm, images.device)
-    answers = sum(y.sum(0) for y, _ in snn.run(images, T, execution=execution, observe=observe))
+    answers: Any = sum(y.sum(0) for y, _ in snn.run(images, T, execution=execution, observe=observe))
     plan = snn.plan()
     seen = _Network(snn.gm, plan, snn.levels, images, execution, (), snn.clock.differential)
     rows = [_row(snn, node, seen.values[node], currents[node], outputs[node], fired[node], T) for node in plan.firing if node in currents]

@@ -25,6 +25,8 @@ Threshold spread of a layer: (max - min)/min over its thresholds.
 
 import copy
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,20 +53,21 @@ class Statistics:
     energy_ac, energy_mac: pJ of an accumulate and of a multiply-accumulate.
     """
 
-    def __init__(self, snn, energy_ac=0.9, energy_mac=4.6):
-        self.gm, self.levels, self.plan, self.images, self.T = snn.gm, snn.levels, snn.plan(), 0, None
+    def __init__(self, snn: Any, energy_ac: float = 0.9, energy_mac: float = 4.6):
+        self.gm, self.levels, self.plan, self.images = snn.gm, snn.levels, snn.plan(), 0
+        self.T: Any = None  # of the runs, once there is one
         self.energy_ac, self.energy_mac = checks.number("energy_ac", energy_ac, True), checks.number("energy_mac", energy_mac, True)
         self.neurons = dict.fromkeys(self.plan.firing, 0)
-        self.spikes = {}  # {t: spikes of each layer in t steps}
-        self.image_spikes = {}  # by step
-        self.entered = {}  # {t: what entered each product that is counted at its input}
+        self.spikes: dict[int, dict] = {}  # {t: spikes of each layer in t steps}
+        self.image_spikes: dict[int, int] = {}  # by step
+        self.entered: dict[int, dict] = {}  # {t: what entered each product that is counted at its input}
         self.cases = {node: torch.zeros(6, dtype=torch.int64) for node in self.plan.firing}
-        self.work, self.poisson = {}, snn.clock.poisson
-        self.differential = snn.clock.differential
-        self.known = {}  # multiplications of products of two values
-        self.executions = {}  # of the quantised network, by device, whether shapes are fixed, and products
+        self.poisson, self.differential = snn.clock.poisson, snn.clock.differential
+        self.work: dict[Operand, tuple] = {}  # see QuantisedPass
+        self.known: dict = {}  # multiplications of products of two values
+        self.executions: dict[tuple, Execution] = {}  # of the quantised network, by device, whether shapes are fixed, and products
 
-    def empty(self):
+    def empty(self) -> "Statistics":
         """Statistics of the same network and energies that have seen nothing."""
         new = copy.copy(self)
         new.T, new.images, new.spikes, new.image_spikes, new.entered, new.work = None, 0, {}, {}, {}, {}
@@ -79,7 +82,7 @@ class Statistics:
 
     # ---- a batch's numbers as plain values, for a file; sums of them are exact, so batches may come in any order
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Everything that was counted, as dictionaries, lists and whole numbers."""
         by_name = lambda found: {node.name: int(many) for node, many in found.items()}
         by_operand = lambda found: {str(operand): int(many) for operand, many in found.items()}
@@ -89,7 +92,7 @@ class Statistics:
             cases={node.name: c.tolist() for node, c in self.cases.items()}, work={str(operand): list(w) for operand, w in self.work.items()},
         )  # fmt: skip
 
-    def add(self, state):
+    def add(self, state: dict[str, Any]) -> None:
         """Takes in what `state()` of other statistics of this network gave."""
         self._check_T(state["T"])
         self.T = state["T"]
@@ -200,7 +203,7 @@ class Statistics:
 
     # ---- results
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """One dictionary per layer with the keys FIELDS, in the order of the graph: neurons, spikes, SOPs, MACs and energy per image, cases in %."""
         if not self.images:
             raise ValueError("no image was seen")
@@ -240,7 +243,7 @@ class Statistics:
         """{product: multiplications per image without the zeros of borders}"""
         return {operand.node: round(work * inside) for operand, (work, _, inside) in self.work.items()}
 
-    def over_time(self):
+    def over_time(self) -> list[dict[str, Any]]:
         """What t steps cost, one dictionary per t (powers of two, and T): t, spikes, SOPs, MACs, energy_pJ per image, energy_ratio (E_SNN/E_ANN)."""
         sources, ann, found = self.sources(), self._of_ann()["ann_energy_pJ"], []
         for t in sorted(self.spikes):
@@ -285,7 +288,7 @@ class Statistics:
             synaptic_operations=dict(Effective_MACs=total["MACs"] + graded, Effective_ACs=total["SOPs"] - graded, Dense=dense),
         )  # fmt: skip
 
-    def totals(self):
+    def totals(self) -> dict[str, Any]:
         """Sums per image, of the ANN too, the firing rate over all neurons, the largest and the mean threshold spread of a layer; `neurobench`: the
         same under the names of NeuroBench."""
         rows = self.rows()
@@ -304,7 +307,7 @@ class Statistics:
         )  # fmt: skip
         return total | dict(neurobench=self._neurobench(total, graded))
 
-    def save_csv(self, path):
+    def save_csv(self, path: str | Path) -> None:
         """The rows as a table, one line per layer."""
         save_rows(path, self.rows())
 

@@ -20,7 +20,7 @@ class Accelerated:
     def __init__(self, changed, replaced, left, hook=None):
         self._changed, self.replaced, self.left, self._hook = changed, replaced, left, hook
 
-    def undo(self):
+    def undo(self) -> None:
         """Gives every module its own class back."""
         for module, cls in self._changed:
             module.__class__ = cls

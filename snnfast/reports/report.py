@@ -5,6 +5,7 @@ import json
 import math
 import typing
 from pathlib import Path
+from typing import Any
 
 from snnfast.reports import citations, plots
 from snnfast.runtime.network import not_finite_note, not_idle_note
@@ -55,16 +56,16 @@ class Report:
     machine: dict = dataclasses.field(default_factory=dict)
     complete: bool = True
 
-    def at_step(self, t):
+    def at_step(self, t: int) -> float:
         """Accuracy at step t, in %."""
         return self.accuracy[self.at.index(t)]
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, float]]:
         """(name, accuracy in %) of the network, then of each t."""
         first = [] if self.ann is None else [("ANN", self.ann)]
         return first + [(f"T = {t}", a) for t, a in zip(self.at, self.accuracy)]
 
-    def columns(self):
+    def columns(self) -> list[dict[str, Any]]:
         """One dictionary per asked t: what `report.csv` holds."""
         energy = {row["t"]: row for row in self.energy}
         found = []
@@ -76,7 +77,7 @@ class Report:
             found.append(row | dict(ann=self.ann, images=self.images))
         return found
 
-    def table(self, published=None):
+    def table(self, published: dict[int, float] | None = None) -> Any:
         """A rich table. published: accuracies of a paper by t, to stand beside the own ones."""
         from rich.table import Table
 
@@ -96,7 +97,7 @@ class Report:
             table.add_row(f"T = {row['t']}", *cells)
         return table
 
-    def notes(self):
+    def notes(self) -> list[str]:
         """What a reader has to know beside the numbers, as lines."""
         lines = []
         if self.speed:
@@ -130,7 +131,7 @@ class Report:
         per = f"{t['energy_ac_pJ']} pJ per SOP (of several quanta {t['energy_mac_pJ']}) and {t['energy_mac_pJ']} per MAC"
         return f"{text}; counted is what enters a product, at {per}, a convention"
 
-    def bibtex(self):
+    def bibtex(self) -> str:
         """BibTeX of the methods used."""
         return citations.bibtex(
             self.method.get("method", "if"), self.settings.get("quantised", True), bool(self.energy), self.method.get("arch")
@@ -138,19 +139,19 @@ class Report:
 
     # ---- files
 
-    def save_json(self, path):
+    def save_json(self, path: str | Path) -> None:
         save_text(path, json.dumps(dataclasses.asdict(self) | {"bibtex": self.bibtex()}, indent=2) + "\n")
 
-    def save_csv(self, path):
+    def save_csv(self, path: str | Path) -> None:
         """One line per asked t."""
         save_rows(path, self.columns())
 
-    def plot(self, path):
+    def plot(self, path: str | Path) -> None:
         """Accuracy against T (log axis), with the network's line."""
         with whole(path) as part:
             plots.curves({self.method.get("method", "SNN"): self}, part)
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> list[str]:
         """Writes what there is of FILES, report.json last, and returns the names."""
         folder, name = Path(folder), self.method.get("method", "SNN")
         folder.mkdir(parents=True, exist_ok=True)

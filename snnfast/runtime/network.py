@@ -4,6 +4,8 @@ import contextlib
 import functools
 import math
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -49,7 +51,7 @@ class SpikingNetwork(torch.nn.Module):
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
         self.analog, self.outputs = analog.names(gm, self.plan()), outputs_of(gm)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "SpikingNetwork":
         """Sets `training`, as any module does. The layers stay in eval mode: a converted network computes the same function in training."""
         super().train(mode)
         self.gm.eval()
@@ -65,20 +67,22 @@ class SpikingNetwork(torch.nn.Module):
         for node, kept in zip(self.gm.graph.nodes, notes):
             node.meta.update(kept)
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """Method and input, for a report: plain values."""
         own = self.method.facts()
         told = {"analog": analog_note(self.analog)} if self.analog else {}
         return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own | told
 
-    def plan(self):
+    def plan(self) -> Plan:
         return Plan(self.gm, self.clock.poisson)
 
-    def neurons(self):
+    def neurons(self) -> list[tuple[str, torch.nn.Module]]:
         """(name, IF) of every neuron layer, in the order of the graph."""
         return [(n.target, self.gm.get_submodule(n.target)) for n in self.plan().firing]
 
-    def chunks(self, x, T, chunk=None, first=0, statistics=None, **how):
+    def chunks(
+        self, x: torch.Tensor, T: int, chunk: int | None = None, first: int | torch.Tensor = 0, statistics: Any = None, **how: Any,
+    ) -> Iterator[Any]:  # fmt: skip
         """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all; all outputs if the network has several.
 
         Args:
@@ -95,7 +99,9 @@ class SpikingNetwork(torch.nn.Module):
         """
         return (self.unpacked(y) for y, _ in self.run(x, T, chunk, first, statistics, **how))
 
-    def run(self, x, T, chunk=None, first=0, statistics=None, **how):
+    def run(
+        self, x: torch.Tensor, T: int, chunk: int | None = None, first: int | torch.Tensor = 0, statistics: Any = None, **how: Any,
+    ) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:  # fmt: skip
         """As `chunks`, but yields (logits, states): the `IAFState` of every neuron, by its node's name, as it is until the next chunk runs. Several
         outputs come as one tensor [t, B, values of an image]."""
         self.check(x, T, chunk)
@@ -185,7 +191,7 @@ class SpikingNetwork(torch.nn.Module):
         if self.clock.differential:
             (on_end or _warn)(*run.not_idle())
 
-    def logits(self, x, T, at=None, chunk=None):
+    def logits(self, x: torch.Tensor, T: int, at: list[int] | None = None, chunk: int | None = None) -> Any:
         """Logits over time.
 
         Args:
@@ -207,7 +213,9 @@ class SpikingNetwork(torch.nn.Module):
         steps, boundary = min(T - done, chunk if done else max(chunk, self.method.least_T)), self.clock.part(done)[1]
         return min(steps, boundary - done) if boundary else steps
 
-    def means(self, x, T, at, chunk=None, first=0, statistics=None, **how):
+    def means(
+        self, x: torch.Tensor, T: int, at: list[int], chunk: int | None = None, first: int | torch.Tensor = 0, statistics: Any = None, **how: Any,
+    ) -> Iterator[tuple[int, torch.Tensor]]:  # fmt: skip
         """Yields (t, mean logits of the first t steps [B, classes], in a differential run their sum) for each t of `at`, in memory that does not
         grow with T."""
         return ((t, self.unpacked(y)) for t, y in self._answers(self.sums(x, T, at, chunk, first, statistics, **how)))
@@ -238,7 +246,7 @@ class SpikingNetwork(torch.nn.Module):
         name, dim = self.clock.readout
         return getattr(torch, name)(mean, dim)
 
-    def forward(self, x, T=32, chunk=None):
+    def forward(self, x: torch.Tensor, T: int = 32, chunk: int | None = None) -> Any:
         """Mean logits of T steps, in a differential run their sum, [B, classes]. A network with several outputs gives its own structure of these."""
         return self.unpacked(self._means(x, T, [T], chunk)[0])
 

@@ -1,0 +1,159 @@
+"""What the site has beside the pages of docs/: the README as its first page, the benchmarks, the changelog, and the reference from docstrings.
+
+A hook of MkDocs (`make docs`). Every public name has one place in the reference, or the build fails.
+"""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Pages that lie elsewhere in the repository, by their place on the site.
+PAGES = {
+    "index.md": "README.md", "benchmarks.md": "bench/README.md", "gpu-predictions.md": "bench/gpu-predictions.md", "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}  # fmt: skip
+# {page: (title, sentence, names below snnfast)}
+REFERENCE = {
+    "conversion": (
+        "Conversion", "From a trained network to a spiking one.",
+        "convert SpikingNetwork to_quantised to_channelwise conversion.Constant conversion.Poisson conversion.Analog conversion.Rate "
+        "conversion.Percentile accelerate Accelerated",
+    ),
+    "methods": (
+        "Conversion methods", "Each is an object, `convert(net, SRP(tau=4))`, and a name, `convert(net, \"srp\", tau=4)`.",
+        "conversion.methods.IF conversion.methods.STBIF conversion.methods.SNM conversion.methods.SRP conversion.methods.COS "
+        "conversion.methods.SignedQuanta conversion.methods.Group conversion.methods.Method",
+    ),
+    "evaluation": (
+        "Evaluation", "Accuracy at every step in memory that does not grow with T, what spikes cost, and where accuracy is lost.",
+        "evaluate Report evaluation.Statistics diagnose Diagnosis calibrate_exit evaluate_early answer_early ExitRule EarlyReport operations "
+        "Operations",
+    ),
+    "neurons": (
+        "Neurons", "A neuron over all T steps in one call, with its gradient; as functions and as layers.",
+        "iaf lif plif quanta cos_start norm_neuron neuron IAFState nn.IF nn.LIF nn.PLIF nn.Quanta nn.SpikeMask",
+    ),
+    "activations": (
+        "Quantised activations", "What a neuron stands for after T steps: trained in a network, and converted.",
+        "qcfs cs_qcfs nn.QCFS nn.CQCFS nn.SQCFS nn.CSQCFS nn.EQCFS nn.CEQCFS nn.HQCFS nn.HSQCFS nn.HEQCFS nn.NQCFS nn.NSQCFS nn.NEQCFS nn.LSQ "
+        "nn.Quantised nn.register_quantised",
+    ),
+    "products": (
+        "Products and functions over time", "Products that skip zeros or add integers, pooling, and functions of running sums.",
+        "spike_conv2d spike_linear exact_weights ExactWeights exact_conv2d exact_linear max_pool2d softmax_over_time layer_norm_over_time RowState",
+    ),
+    "training": (
+        "Training", "Networks with quantised activations, and spiking networks with surrogate gradients.",
+        "training.fit backward_through_time data.load data.digits",
+    ),
+    "checkpoints": (
+        "Checkpoints", "Files of ours and of other trainers; loading runs no code.",
+        "load_checkpoint save_checkpoint load_weights extract",
+    ),
+}  # fmt: skip
+MODULES = {"conversion", "data", "evaluation", "models", "nn", "train", "training"}  # public names that are rooms
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def named(name):
+    """The public object below snnfast."""
+    import snnfast
+
+    found = snnfast
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def models():
+    """Names of the functions that make networks, those converted and those trained as spiking ones, in the order of their names."""
+    import inspect
+
+    import snnfast
+
+    return sorted(
+        f"models.{name}" for name, f in vars(snnfast.models).items() if inspect.isfunction(f) and f.__module__.startswith("snnfast.models.")
+    )
+
+
+def names():
+    """Every name that the reference documents."""
+    return [*(name for _, _, of in REFERENCE.values() for name in of.split()), *models()]
+
+
+def reference():
+    """{page: Markdown} of the reference, with a directive for each name; mkdocstrings reads the docstrings."""
+    pages = {page: _page(title, sentence, of.split()) for page, (title, sentence, of) in REFERENCE.items()}
+    pages["models"] = networks()
+    pages["commands"] = commands()
+    return {f"reference/{page}.md": text for page, text in pages.items()}
+
+
+def _page(title, sentence, of):
+    return f"# {title}\n\n{sentence}\n" + "".join(f"\n::: {_path(name)}\n" for name in of)
+
+
+def networks():
+    """Signature and docstring of every network. Many are made as the package is imported, so that mkdocstrings, which reads text, finds none."""
+    import inspect
+
+    text = "# Networks\n\nBy their authors' names. `snnfast train --arch NAME` and `snnfast eval --arch NAME` take them too.\n"
+    for name in models():
+        f = named(name)
+        text += f"\n## {name.removeprefix('models.')}\n\n```python\nsnnfast.{name}{inspect.signature(f)}\n```\n\n```text\n{inspect.getdoc(f)}\n```\n"
+    return text
+
+
+def _path(name):
+    """Where a public object is defined; the page shows its short name."""
+    found = named(name)
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def commands():
+    """The help of every command."""
+    from snnfast.cli.main import parser
+
+    of = next(action for action in parser()._actions if hasattr(action, "choices") and isinstance(action.choices, dict))
+    each = (f"\n## snnfast {name}\n\n```text\n{command.format_help().rstrip()}\n```\n" for name, command in of.choices.items())
+    return "# Commands\n\n`snnfast COMMAND --help` prints the same.\n" + "".join(each)
+
+
+def rewritten(text, source):
+    """Markdown of `source` (its path in the repository) with links that hold on the site. What the site does not have is named without a link."""
+    at = {target: page for page, target in PAGES.items()}
+
+    def link(found):
+        picture, label, target = found.groups()
+        path, hash_, anchor = target.partition("#")
+        if "://" in target or not path:
+            return found.group(0)
+        place = (ROOT / source).parent.joinpath(path).resolve().relative_to(ROOT).as_posix()
+        if place in at:
+            return f"{picture}[{label}]({at[place]}{hash_}{anchor})"
+        if place.startswith("docs/"):
+            return f"{picture}[{label}]({place.removeprefix('docs/')}{hash_}{anchor})"
+        if place.startswith("bench/figures/"):
+            return f"{picture}[{label}]({place.removeprefix('bench/')})"
+        return label
+
+    return _LINK.sub(link, text)
+
+
+def on_files(files, config):
+    """Called by MkDocs with the pages of docs/."""
+    from mkdocs.structure.files import File
+
+    for page, source in PAGES.items():
+        files.append(File.generated(config, page, content=rewritten((ROOT / source).read_text(), source)))
+    for page, text in reference().items():
+        files.append(File.generated(config, page, content=text))
+    for picture in sorted((ROOT / "bench/figures").glob("*.png")):
+        files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Called by MkDocs with each page: those of docs/ have their links rewritten too."""
+    here = page.file.src_uri
+    return markdown if here in PAGES or here.startswith("reference/") else rewritten(markdown, f"docs/{here}")
