@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from snnfast import checks, models
-from snnfast.checkpoints import budget, convolutional, names
+from snnfast.checkpoints import budget, convolutional, names, safetensor_files
 from snnfast.models import replaced
 from snnfast.nn import is_quantised, threshold_of
 from snnfast.system import files
@@ -39,6 +39,7 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
 
     One of `snnfast.models` is written with its configuration, one that `snnfast.convert` returned with its graph: `load_checkpoint` makes them again.
     Of any other its weights are written, and which quantised activations stand where: `load_weights` puts both into a network that you build.
+    A path that ends in `.safetensors` gets a safetensors file, with all else than tensors in its metadata, any other a file of `torch.save`.
 
     >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
     >>> snnfast.save_checkpoint(path, snnfast.models.vgg11(width=0.05), data="digits")
@@ -59,7 +60,12 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
         kept = {"format": FORMAT, "config": net.config}
     else:
         kept = of_ones_own(net)
-    files.save(kept | {"state_dict": _plain(net.state_dict()), "facts": facts}, path)
+    write(kept | {"state_dict": _plain(net.state_dict()), "facts": facts}, path)
+
+
+def write(content: dict, path: str | os.PathLike) -> None:
+    """Writes one of our formats, in the kind of file that the ending of `path` names."""
+    (safetensor_files if safetensor_files.is_one(path) else files).save(content, path)
 
 
 def of_ones_own(net):
@@ -200,7 +206,10 @@ def safely(path):
     try:
         budget.check_archive(path)
         found = _damage(path)
-        if found is None:
+        if safetensor_files.is_one(path) and Path(path).is_file():
+            file = _of_safetensors(path)
+            budget.check_entries(file, path)
+        elif found is None:
             # What trainers keep beside weights, their arguments: an object of attributes, which runs nothing.
             with _ONE_AT_A_TIME, torch.serialization.safe_globals([argparse.Namespace]):
                 file = torch.load(path, map_location="cpu", weights_only=True)
@@ -221,6 +230,15 @@ def safely(path):
     if found is not None:
         raise ValueError(f"{path} is damaged: the checksum of {found} in it does not fit")
     return file
+
+
+def _of_safetensors(path):
+    safetensor_files.check_installed(path)
+    try:
+        file = safetensor_files.read(path)
+    except ValueError as error:
+        raise budget.Refused(str(error)) from None
+    return torch.load(path, map_location="cpu", weights_only=True) if file is None else file
 
 
 def _own(file, path):

@@ -13,7 +13,6 @@ from snnfast.conversion.direct import Direct
 from snnfast.conversion.method import REGISTRY
 from snnfast.runtime.clock import Clock
 from snnfast.runtime.network import SpikingNetwork
-from snnfast.system import files
 from snnfast.system.text import plain
 
 FORMAT = "snnfast-spiking-1"
@@ -38,7 +37,7 @@ def save(path: str | os.PathLike, snn: SpikingNetwork, facts: dict) -> None:
         tensors=[name for name, _ in snn.gm.named_parameters(recurse=False)], method=[snn.method.name, fields],
         clock=clock | {"readout": clock["readout"] and list(clock["readout"])}, facts=facts,
     )  # fmt: skip
-    files.save(content, path)
+    own.write(content, path)
 
 
 def load(file: dict, path: str | os.PathLike) -> SpikingNetwork:
