@@ -75,6 +75,8 @@ class QuantisedPass:
         if not self.known[node]:
             return
         places = [i for i, a in enumerate(node.all_input_nodes) if a in self.plan.spiking]
-        places = places if products.is_of_values(node, self.gm) and self.rungs else places[:1]
-        for place in places or [0]:
-            self.work[Operand(node, place)] = (self.known[node], env[node.all_input_nodes[place]].numel() // images, 1.0)
+        both = products.is_of_values(node, self.gm) and self.rungs
+        for place in (places if both else places[:1]) or [0]:
+            each = env[node.all_input_nodes[place]].numel() // images
+            times = products.times_among_factors(node, self.gm, place) if both else 1
+            self.work[Operand(node, place)] = (self.known[node], each / times if times > 1 else each, 1.0)

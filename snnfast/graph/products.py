@@ -21,6 +21,17 @@ def is_of_values(node, gm):
     return node.meta.get("kind") == "product" or node.target in PRODUCTS
 
 
+def times_among_factors(node, gm, place):
+    """How often input number `place` stands among the factors of a product: twice in x x^T."""
+    layer = module_of(gm, node)
+    if layer is not None:
+        call = getattr(layer.function, "function", layer.function)  # behind RowsFirst
+        return call.times(place)
+    found = []
+    torch.fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found.count(node.all_input_nodes[place])
+
+
 def is_dense(node, gm):
     """Whether a node gives real values at every step, whatever comes in: a softmax, a layer norm, a GELU, and over time a gate."""
     layer = module_of(gm, node)

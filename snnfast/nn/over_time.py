@@ -174,6 +174,12 @@ class Call(torch.nn.Module):
         self.op, self.target = node.op, node.target
         self.args, self.kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _Place(places[n]))
 
+    def times(self, place):
+        """How often an input stands among the arguments."""
+        found = []
+        torch.fx.node.map_aggregate((self.args, self.kwargs), found.append)
+        return sum(isinstance(a, _Place) and a.index == place for a in found)
+
     def forward(self, *inputs):
         args, kwargs = torch.fx.node.map_aggregate((self.args, self.kwargs), lambda a: inputs[a.index] if isinstance(a, _Place) else a)
         if self.op == "call_module":

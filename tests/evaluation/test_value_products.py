@@ -91,6 +91,30 @@ def test_a_product_behind_a_function_multiplies(between):
     assert rows["1"]["SOPs"] == pytest.approx(0 if dense else 3 * rows["1"]["spikes"]) and rows["1"]["spikes"] > 0
 
 
+class Factors(nn.Module):
+    """A product of quantised values with something else."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.product, self.a, self.head = product, nn.Sequential(nn.Linear(D, D), snnfast.nn.QCFS(8, 1.0)), nn.Linear(N, 3)
+        self.weight, self.left = nn.Parameter(torch.randn(D, N)), nn.Parameter(torch.randn(N, D))
+
+    def forward(self, x):
+        return self.head(self.product(self, self.a(x), x)).mean(1)
+
+
+@pytest.mark.parametrize("product, meets", [
+    (lambda net, a, x: torch.einsum("bnd,bmd->bnm", a, a), 2 * N), (lambda net, a, x: a @ a.transpose(1, 2), 2 * N),
+    (lambda net, a, x: a @ net.weight, N), (lambda net, a, x: net.left @ a.transpose(1, 2), N), (lambda net, a, x: a @ x.transpose(1, 2), N),
+], ids=["the same twice", "its transpose", "a weight", "a weight first", "the image"])  # fmt: skip
+def test_factors_of_other_kinds(product, meets):
+    """Values times themselves: each spike counts in both places. A weight, or the image, is a factor that does not come over time."""
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Factors(product), "differential")
+    assert rows["a.1"]["SOPs"] == pytest.approx(meets * rows["a.1"]["spikes"]) and rows["a.1"]["spikes"] > 0
+    assert report.totals["ann_MACs"] == N * D * D + N * N * D + N * N * 3
+
+
 def test_a_gate_is_no_matrix_product():
     """An elementwise product adds up nothing, as in the counts of others; what it gives are real values."""
 
