@@ -18,7 +18,6 @@ from snnfast.checkpoints import budget, names, own
 from snnfast.checkpoints.holders import held, unprefixed
 from snnfast.checkpoints.weights import put_state
 from snnfast.models.direct import BY_NAME, DirectNetwork
-from snnfast.system import files
 from snnfast.system.text import first_line
 
 FORMAT = "snnfast-direct-1"
@@ -164,7 +163,7 @@ def _made_again(net):
 def _save(path, net, facts):
     known = _made_again(net)
     kept = {"format": FORMAT, "config": net.config, "T": net.T} if known else own.of_ones_own(net)
-    files.save(kept | {"state_dict": dict(net.state_dict()), "facts": facts}, path)
+    own.write(kept | {"state_dict": dict(net.state_dict()), "facts": facts}, path)
 
 
 def _load(file, path):

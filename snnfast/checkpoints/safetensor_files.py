@@ -18,7 +18,7 @@ from snnfast.system.text import first_line
 SUFFIX = ".safetensors"
 ENTRY = "snnfast"
 TENSORS = "state_dict", "state"  # where our formats hold them
-TUPLE = "(tuple)"
+TUPLE, ASIDE = "(tuple)", "(tensor)"  # marks in the JSON; a tensor among other values lies beside the weights, under the mark and a number
 
 
 def is_one(path: str | os.PathLike) -> bool:
@@ -42,9 +42,10 @@ def save(content: dict, path: str | os.PathLike) -> None:
     from safetensors.torch import save_file
 
     held = next(name for name in TENSORS if name in content)
-    text = json.dumps({key: _encoded(value, key) for key, value in content.items() if key != held} | {"held": held})
+    aside: dict[str, torch.Tensor] = {}
+    text = json.dumps({key: _encoded(value, key, aside) for key, value in content.items() if key != held} | {"held": held})
     # Of tied weights each its own; a view of one element has strides that the format does not take.
-    tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in content[held].items()}
+    tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in (content[held] | aside).items()}
     try:
         save_file(tensors, path, {ENTRY: json.dumps([_checksum(text, tensors), text])})
     except (OSError, SafetensorError) as error:
@@ -68,12 +69,13 @@ def read(path: str | os.PathLike) -> Any:
         checksum, text = json.loads(entry)
         content = json.loads(text)
         held = content.pop("held")
-        content = {key: _decoded(value) for key, value in content.items()}
+        aside = {name: tensors[name] for name in tensors if name.startswith(ASIDE)}
+        content = {key: _decoded(value, aside) for key, value in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged: its metadata of snnfast cannot be read") from None
     if held not in TENSORS or checksum != _checksum(text, tensors):
         raise ValueError(f"{path} is damaged: its checksum does not fit")
-    return content | {held: tensors}
+    return content | {held: {name: t for name, t in tensors.items() if name not in aside}}
 
 
 def _checksum(text, tensors):
@@ -85,22 +87,28 @@ def _checksum(text, tensors):
     return found
 
 
-def _encoded(value, where):
-    """JSON has no tuples: one is a dictionary with the key TUPLE alone."""
+def _encoded(value, where, aside):
+    """JSON has no tuples and no tensors: each is a dictionary with a mark as its only key."""
+    if isinstance(value, torch.Tensor):
+        name = f"{ASIDE} {len(aside)}"
+        aside[name] = value
+        return {ASIDE: name}
     if isinstance(value, dict):
-        odd = [key for key in value if not isinstance(key, str) or key == TUPLE]
+        odd = [key for key in value if not isinstance(key, str) or key in (TUPLE, ASIDE)]
         if odd:
             raise ValueError(
                 f"{where} has the key {odd[0]!r}, and safetensors keeps texts alone as keys: give the file another ending than {SUFFIX}"
             )
-        return {key: _encoded(v, f"{where}.{key}") for key, v in value.items()}
+        return {key: _encoded(v, f"{where}.{key}", aside) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        found = [_encoded(v, where) for v in value]
+        found = [_encoded(v, where, aside) for v in value]
         return {TUPLE: found} if isinstance(value, tuple) else found
     return value
 
 
-def _decoded(value):
+def _decoded(value, aside):
     if isinstance(value, dict):
-        return tuple(_decoded(value[TUPLE])) if set(value) == {TUPLE} else {key: _decoded(v) for key, v in value.items()}
-    return [_decoded(v) for v in value] if isinstance(value, list) else value
+        if set(value) == {TUPLE}:
+            return tuple(_decoded(v, aside) for v in value[TUPLE])
+        return aside[value[ASIDE]] if set(value) == {ASIDE} else {key: _decoded(v, aside) for key, v in value.items()}
+    return [_decoded(v, aside) for v in value] if isinstance(value, list) else value

@@ -29,6 +29,16 @@ def test_a_network_comes_back(path):
     assert others.keys() == net.state_dict().keys() and all(torch.equal(others[key], t) for key, t in net.state_dict().items())
 
 
+def test_start_voltages_of_each_neuron_come_back(path):
+    """Which are tensors among the method's numbers."""
+    net, x = nn.Sequential(nn.Linear(6, 8), snnfast.nn.QCFS(8, 1.0), nn.Linear(8, 3)), torch.randn(5, 6)
+    snn = snnfast.convert(net, "if", v0={"1": torch.rand(8)})
+    snnfast.save_checkpoint(path, snn)
+    new = snnfast.load_checkpoint(path)
+    assert torch.equal(new(x, T=20), snn(x, T=20)) and torch.equal(new.method.v0["1"], snn.method.v0["1"])
+    assert new.state_dict().keys() == snn.state_dict().keys()
+
+
 @pytest.mark.parametrize("how", [dict(method="srp"), dict(method="stbif", caps=(0, 5)), dict(mode="differential")])
 def test_a_converted_network_comes_back(path, how):
     torch.manual_seed(0)
@@ -40,6 +50,12 @@ def test_a_converted_network_comes_back(path, how):
     one, other = snnfast.load_checkpoint(path), snnfast.load_checkpoint(pt)
     assert torch.equal(one(x, T=20), snn(x, T=20)) and one.facts() == other.facts() == snn.facts() and one.saved == other.saved
     assert one.method == snn.method and one.levels == snn.levels
+
+
+def test_a_network_trained_as_a_spiking_one_comes_back(path):
+    net, x = snnfast.models.csnn_cifar10((8, 8, 8), hidden=16).eval(), torch.randn(1, 3, 32, 32)
+    snnfast.save_checkpoint(path, net)
+    assert torch.equal(snnfast.load_checkpoint(path)(x), net(x)) and load_file(path).keys() == net.state_dict().keys()
 
 
 def test_weights_of_ones_own_network_and_tied_ones(path):
