@@ -39,7 +39,8 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
 
     One of `snnfast.models` is written with its configuration, one that `snnfast.convert` returned with its graph: `load_checkpoint` makes them again.
     Of any other its weights are written, and which quantised activations stand where: `load_weights` puts both into a network that you build.
-    A path that ends in `.safetensors` gets a safetensors file, with all else than tensors in its metadata, any other a file of `torch.save`.
+    A path that ends in `.safetensors` gets a safetensors file, with all else than tensors in its metadata, any other a file of `torch.save`. From the
+    former tensors come back contiguous, and a library may then round otherwise.
 
     >>> path = os.path.join(tempfile.mkdtemp(), "net.pt")
     >>> snnfast.save_checkpoint(path, snnfast.models.vgg11(width=0.05), data="digits")
@@ -206,6 +207,8 @@ def safely(path):
     try:
         budget.check_archive(path)
         found = _damage(path)
+        if Path(path).is_file():
+            _check_ending(path)
         if safetensor_files.is_one(path) and Path(path).is_file():
             file = _of_safetensors(path)
             budget.check_entries(file, path)
@@ -238,7 +241,20 @@ def _of_safetensors(path):
         file = safetensor_files.read(path)
     except ValueError as error:
         raise budget.Refused(str(error)) from None
-    return torch.load(path, map_location="cpu", weights_only=True) if file is None else file
+    if file is not None:
+        return file
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _check_ending(path):
+    """Refuses a file of one kind with the ending of the other."""
+    named, packed = safetensor_files.is_one(path), zipfile.is_zipfile(path)
+    if named and packed:
+        raise budget.Refused(f"{path} is a file of torch.save: give it another ending than {safetensor_files.SUFFIX}")
+    if not named and not packed and safetensor_files.looks_like_one(path):
+        raise budget.Refused(f"{path} is a safetensors file: give it the ending {safetensor_files.SUFFIX}")
 
 
 def _own(file, path):

@@ -18,11 +18,20 @@ from snnfast.system.text import first_line
 SUFFIX = ".safetensors"
 ENTRY = "snnfast"
 TENSORS = "state_dict", "state"  # where our formats hold them
+MOST_TEXT, MOST_PARTS, MOST_TENSORS = 1 << 24, 1_000_000, 100_000
 TUPLE, ASIDE = "(tuple)", "(tensor)"  # marks in the JSON; a tensor among other values lies beside the weights, under the mark and a number
 
 
 def is_one(path: str | os.PathLike) -> bool:
-    return str(path).endswith(SUFFIX)
+    """Whether a path has the ending of these files."""
+    return str(path).lower().endswith(SUFFIX)
+
+
+def looks_like_one(path: str | os.PathLike) -> bool:
+    """Whether a file begins as these do: the length of a header, then JSON."""
+    with open(path, "rb") as file:
+        first = file.read(9)
+    return len(first) == 9 and first[8:] == b"{" and int.from_bytes(first[:8], "little") < os.path.getsize(path)
 
 
 def check_installed(path: str | os.PathLike) -> None:
@@ -38,18 +47,21 @@ def save(content: dict, path: str | os.PathLike) -> None:
         ValueError: the package is not installed, or a dictionary has keys that are no texts. OSError: the file cannot be written.
     """
     check_installed(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
     held = next(name for name in TENSORS if name in content)
     aside: dict[str, torch.Tensor] = {}
-    text = json.dumps({key: _encoded(value, key, aside) for key, value in content.items() if key != held} | {"held": held})
+    try:
+        text = json.dumps({key: _encoded(value, key, aside) for key, value in content.items() if key != held} | {"held": held})
+    except (RecursionError, TypeError) as error:
+        raise ValueError(f"{path} cannot hold these facts: {first_line(error)}") from None
+    if len(text) > MOST_TEXT or _parts(text) > MOST_PARTS:
+        raise ValueError(f"{path} cannot hold facts of more than {MOST_TEXT >> 20} MiB or {MOST_PARTS} parts: give the file another ending")
     # Of tied weights each its own; a view of one element has strides that the format does not take.
     tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in (content[held] | aside).items()}
-    try:
-        save_file(tensors, path, {ENTRY: json.dumps([_checksum(text, tensors), text])})
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path} cannot be written: {first_line(error)}") from error
+    data = packed(tensors, {ENTRY: json.dumps([_checksum(text, tensors), text])})
+    with open(path, "wb") as file:
+        file.write(data)
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -64,7 +76,10 @@ def read(path: str | os.PathLike) -> Any:
         entry = (file.metadata() or {}).get(ENTRY)
         if entry is None:
             return None
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = list(file.keys())
+        if len(entry) > 2 * MOST_TEXT or _parts(entry) > 2 * MOST_PARTS or len(names) > MOST_TENSORS:
+            raise ValueError(f"{path} is refused: its metadata, or the number of its tensors, is larger than any that snnfast writes")
+        tensors = {name: file.get_tensor(name) for name in names}
     try:
         checksum, text = json.loads(entry)
         content = json.loads(text)
@@ -76,6 +91,10 @@ def read(path: str | os.PathLike) -> Any:
     if held not in TENSORS or checksum != _checksum(text, tensors):
         raise ValueError(f"{path} is damaged: its checksum does not fit")
     return content | {held: {name: t for name, t in tensors.items() if name not in aside}}
+
+
+def _parts(text):
+    return text.count("[") + text.count("{") + text.count(",")
 
 
 def _checksum(text, tensors):
@@ -97,7 +116,7 @@ def _encoded(value, where, aside):
         odd = [key for key in value if not isinstance(key, str) or key in (TUPLE, ASIDE)]
         if odd:
             raise ValueError(
-                f"{where} has the key {odd[0]!r}, and safetensors keeps texts alone as keys: give the file another ending than {SUFFIX}"
+                f"{where} has the key {odd[0]!r}; a safetensors file keeps texts alone as keys, but {TUPLE} and {ASIDE}: give it another ending"
             )
         return {key: _encoded(v, f"{where}.{key}", aside) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -134,11 +134,13 @@ class Statistics:
                 carried[node] = {"image"} if self.poisson else set()
             else:
                 carried[node] = set().union(*(carried[a] for a in node.all_input_nodes)) if node.all_input_nodes else set()
-        return {operand: carried[operand.node] if self._inside(operand.node) else carried[operand.source()] for operand in self.work}
+        return {operand: {"layer"} if self._is_real(operand.node, carried) else carried[operand.source()] for operand in self.work}
 
-    def _inside(self, node):
-        """Whether a product of two values stands inside of a function, as those of `scaled_dot_product_attention` do."""
-        return products.may_multiply_values(node, self.gm) and not products.is_of_values(node, self.gm)
+    def _is_real(self, node, carried):
+        """Whether a product of two values has a factor that is no spikes, or stands inside of a function, as in `scaled_dot_product_attention`."""
+        if node not in self.plan.spiking or not products.may_multiply_values(node, self.gm):
+            return False
+        return not products.is_of_values(node, self.gm) or any("layer" in carried[a] for a in node.all_input_nodes)
 
     # ---- called by the run of one batch
 

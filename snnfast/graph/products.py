@@ -36,7 +36,7 @@ def is_dense(node, gm):
     """Whether a node gives real values at every step, whatever comes in: a softmax, a layer norm, a GELU, and over time a gate."""
     layer = module_of(gm, node)
     if isinstance(layer, Differential):
-        return not layer.infinite
+        return not (layer.infinite or layer.name.startswith("maximum"))  # a maximum is a pooling, which passes on spikes
     return isinstance(layer, FUNCTION_MODULES) or node.target in FUNCTIONS or node.meta.get("kind") == "function"
 
 

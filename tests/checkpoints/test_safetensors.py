@@ -115,9 +115,28 @@ def test_files_of_others_load_as_before(path):
     assert torch.equal(snnfast.load_weights(nn.Linear(3, 2), path).weight, net.weight)
 
 
+def test_a_file_with_the_ending_of_another_kind_is_told(tmp_path):
+    net = snnfast.models.vgg11(width=0.05)
+    snnfast.save_checkpoint(tmp_path / "a.SafeTensors", net)
+    snnfast.save_checkpoint(tmp_path / "b.pt", net)
+    assert snnfast.load_checkpoint(tmp_path / "a.SafeTensors").config == net.config
+    (tmp_path / "b.pt").rename(tmp_path / "c.safetensors")
+    with pytest.raises(ValueError, match="is a file of torch.save: give it another ending"):
+        snnfast.load_checkpoint(tmp_path / "c.safetensors")
+    (tmp_path / "a.SafeTensors").rename(tmp_path / "d.pt")
+    with pytest.raises(ValueError, match="is a safetensors file: give it the ending .safetensors"):
+        snnfast.load_checkpoint(tmp_path / "d.pt")
+
+
+def test_metadata_without_end_is_refused_before_it_is_read(path):
+    save_file({}, path, {safetensor_files.ENTRY: json.dumps([0, "[" + "[]," * 2_100_000 + "[]]"])})
+    with pytest.raises(ValueError, match="larger than any that snnfast writes"):
+        snnfast.load_checkpoint(path)
+
+
 def test_what_cannot_be_written_is_refused(path, monkeypatch):
     net = snnfast.models.vgg11(width=0.05)
-    with pytest.raises(ValueError, match="facts.steps has the key 1, and safetensors keeps texts alone as keys"):
+    with pytest.raises(ValueError, match="facts.steps has the key 1; a safetensors file keeps texts alone as keys"):
         snnfast.save_checkpoint(path, net, steps={1: 2})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
     with pytest.raises(ValueError, match="wants the package safetensors: pip install safetensors"):

@@ -115,6 +115,31 @@ def test_factors_of_other_kinds(product, meets):
     assert report.totals["ann_MACs"] == N * D * D + N * N * D + N * N * 3
 
 
+@pytest.mark.parametrize("mode", ["differential", "per_step"])
+def test_the_order_of_the_factors_does_not_matter_where_one_is_real(mode):
+    """Spikes times another layer's output, and that output times spikes: MACs at every step."""
+    real = lambda net, a: (a @ net.weight).mean(2, True).expand(-1, -1, D).transpose(1, 2)  # noqa: E731
+    for product in (lambda net, a, x: a @ real(net, a), lambda net, a, x: real(net, a).transpose(1, 2) @ a.transpose(1, 2)):
+        torch.manual_seed(0)
+        _, _, rows, _ = counted(Factors(product), mode)
+        assert rows["image"]["MACs"] == N * D * D + T * (N * N * D + N * N * 3)
+
+
+@pytest.mark.parametrize("take", [lambda h: h.amax(1), lambda h: h.max(1).values])
+def test_a_maximum_is_a_pooling(take):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.head = nn.Sequential(nn.Linear(D, D), snnfast.nn.QCFS(8, 1.0)), nn.Linear(D, 3)
+
+        def forward(self, x):
+            return self.head(take(self.a(x)))
+
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Net(), "differential")
+    assert rows["image"]["MACs"] == N * D * D and rows["a.1"]["SOPs"] > 0 and report.totals["ann_MACs"] == N * D * D + 3 * D
+
+
 def test_a_gate_is_no_matrix_product():
     """An elementwise product adds up nothing, as in the counts of others; what it gives are real values."""
 
