@@ -1,6 +1,6 @@
 """What the site has beside the pages of docs/: the README as its first page, the benchmarks, the changelog, and the reference from docstrings.
 
-A hook of MkDocs (`make docs`). Every public name has one place in the reference, or the build fails.
+A hook of MkDocs (`make docs`). Every public name has one place in the reference, which tests/house/test_site.py holds.
 """
 
 import re

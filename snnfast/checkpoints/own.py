@@ -207,9 +207,10 @@ def safely(path):
     try:
         budget.check_archive(path)
         found = _damage(path)
-        if Path(path).is_file():
+        there = Path(path).is_file()
+        if there:
             _check_ending(path)
-        if safetensor_files.is_one(path) and Path(path).is_file():
+        if there and safetensor_files.is_one(path):
             file = _of_safetensors(path)
             budget.check_entries(file, path)
         elif found is None:

@@ -5,7 +5,8 @@ import functools
 import torch
 
 from snnfast import nn
-from snnfast.graph.vocabulary import FUNCTION_MODULES, FUNCTIONS, is_function, is_size, module_of
+from snnfast.graph.products import is_dense
+from snnfast.graph.vocabulary import is_function, is_size, module_of
 from snnfast.nn.over_time import Differential, OverTime
 from snnfast.ops.conv import DTYPES
 
@@ -67,8 +68,7 @@ def unspiking(gm):
             if served(module) and any(a in dense for a in node.all_input_nodes):
                 found.add(node)
             continue
-        function = isinstance(module, (Differential, *FUNCTION_MODULES)) or node.target in FUNCTIONS or node.meta.get("kind") == "function"
-        if function or any(a in dense for a in node.all_input_nodes):
+        if isinstance(module, Differential) or is_dense(node, gm) or any(a in dense for a in node.all_input_nodes):
             dense.add(node)
     return found
 

@@ -10,7 +10,9 @@ def may_multiply_values(node, gm):
     """Whether a node may be a product of two values, or a function that holds one."""
     if node.op == "call_module":
         return isinstance(module_of(gm, node), Differential)
-    return node.op.startswith("call_") and (node.meta.get("kind") in ("product", "function") or node.target in PRODUCTS | FUNCTIONS)
+    if not node.op.startswith("call_"):
+        return False
+    return node.meta.get("kind") in ("product", "function") or node.target in PRODUCTS or node.target in FUNCTIONS
 
 
 def is_of_values(node, gm):
@@ -36,7 +38,7 @@ def is_dense(node, gm):
     """Whether a node gives real values at every step, whatever comes in: a softmax, a layer norm, a GELU, and over time a gate."""
     layer = module_of(gm, node)
     if isinstance(layer, Differential):
-        return not (layer.infinite or layer.name.startswith("maximum"))  # a maximum is a pooling, which passes on spikes
+        return not layer.passes_spikes
     return isinstance(layer, FUNCTION_MODULES) or node.target in FUNCTIONS or node.meta.get("kind") == "function"
 
 
@@ -60,10 +62,8 @@ def _counted(node, gm, env):
 
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
     layer = module_of(gm, node)
-    with (
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):  # the counter does not know torch's fused attention on a CPU
+    # The counter does not know torch's fused attention on a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         if node.op == "call_method":
             getattr(args[0], node.target)(*args[1:], **kwargs)
         else:

@@ -87,6 +87,11 @@ class Differential(OverTime):
         """Whether the function is a product of two values, and nothing else."""
         return self.name.startswith("product")
 
+    @property
+    def passes_spikes(self):
+        """Whether spikes come out where spikes go in: a mask, or a maximum, which is a pooling. Other functions give real values."""
+        return self.infinite or self.name.startswith("maximum")
+
     def forward(self, *inputs):
         return self.function(*inputs)
 
