@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from snnfast.ops.carried import Tape, carrying
 from snnfast.system import memory
+from snnfast.training import time_trial
 from snnfast.training.optimisers import STATES
 
 IDLE = 128 << 20  # libraries' own
@@ -54,7 +55,7 @@ class TrainingPlan:
 def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None, chunk=None) -> TrainingPlan:
     """The plan of a training on `device`. image: one of its images [1, ...]. amp: the dtype of autocast, or None. budget: bytes of the process, or
     None. chunk: steps of a DirectNetwork that are in memory at a time, or None. The network stays as it is, and so do random numbers."""
-    few, many = (_kept(net, image, B, amp, device, chunk) for B in FEW)
+    few, many = (_of_a_step(net, image, B, amp, device, chunk) for B in FEW)
     gaps = GAPS["cuda" if torch.device(device).type == "cuda" else "cpu"]
     each, largest = (gaps * max(0, (b - a) / (FEW[1] - FEW[0])) for a, b in zip(few, many))
     constant = max(0, gaps * few[0] - FEW[0] * each)
@@ -73,11 +74,22 @@ def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None
     return TrainingPlan(batch, sum(parts.values()), budget, most, parts)
 
 
-def _kept(net, image, B, amp, device, chunk):
-    """(bytes that a step on B images keeps for its backward, beside the weights; those of the largest)."""
-    twin, boundaries = copy.deepcopy(net).to(device).train(), 0
-    if chunk is not None and chunk < net.T:
-        twin.T, boundaries = chunk, -(-net.T // chunk)
+def _of_a_step(net, image, B, amp, device, chunk):
+    """(bytes that a step on B images keeps, beside the weights; those of the largest value). In chunks: of one of them and the states between all,
+    or of the trial before the first step, which is in fp64, where that is more."""
+    if chunk is None or chunk >= net.T:
+        return _kept(net, image, B, amp, device)[:2]
+    kept, largest, states = _kept(net, image, B, amp, device, chunk)
+    trial = (2 * size for size in _kept(net, image, B, None, device, min(chunk, time_trial.FEW))[:2])
+    return tuple(map(max, (kept + -(-net.T // chunk) * states, largest), trial))
+
+
+def _kept(net, image, B, amp, device, steps=None):
+    """(bytes that a step on B images keeps for its backward, beside the weights; those of the largest; those of the states behind it). steps: of a
+    DirectNetwork, in place of its T."""
+    twin = copy.deepcopy(net).to(device).train()
+    if steps is not None:
+        twin.T = steps
     own = {t.untyped_storage().data_ptr() for t in (*twin.parameters(), *twin.buffers())}
     found: dict[int, int] = {}
 
@@ -91,9 +103,9 @@ def _kept(net, image, B, amp, device, chunk):
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         tape = Tape(None)  # what is carried from chunk to chunk
-        with torch.autocast(torch.device(device).type, amp, enabled=amp is not None), carrying(tape if boundaries else None):
+        with torch.autocast(torch.device(device).type, amp, enabled=amp is not None), carrying(None if steps is None else tape):
             y = twin(x)
             loss = F.cross_entropy(y, y.new_zeros(B, dtype=torch.long))
     del loss
-    states = boundaries * sum(t.nbytes for state in tape.after for t in state if isinstance(t, torch.Tensor))
-    return sum(found.values()) + states, max(found.values(), default=0)
+    states = sum(t.nbytes for state in tape.after for t in state if isinstance(t, torch.Tensor))
+    return sum(found.values()), max(found.values(), default=0), states

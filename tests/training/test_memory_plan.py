@@ -102,3 +102,10 @@ def test_half_precision_keeps_less():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), snnfast.nn.QCFS(4, 1.0), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5))
     full, half = (memory_plan.plan(net, torch.zeros(1, 3, 8, 8), 64, amp=amp).parts["kept"] for amp in (None, torch.bfloat16))
     assert half < full
+
+
+def test_the_trial_before_the_first_chunk_is_counted():
+    """It runs four steps in fp64, which hold what a chunk of eight holds in fp32."""
+    net, image = snnfast.models.csnn_cifar10((8, 8, 8), hidden=16, T=32), torch.zeros(1, 3, 32, 32)
+    short, long = (memory_plan.plan(net, image, 16, chunk=chunk).parts for chunk in (4, 8))
+    assert short["beside"] == long["beside"] > 0 and short["kept"] > 0.8 * long["kept"]
