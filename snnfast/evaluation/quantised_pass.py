@@ -75,7 +75,7 @@ class QuantisedPass:
         if not self.known[node]:
             return
         places = [i for i, a in enumerate(node.all_input_nodes) if a in self.plan.spiking]
-        both = products.is_of_values(node, self.gm) and self.rungs
+        both = products.is_of_values(node, self.gm, self.plan.spiking) and self.rungs
         for place in (places if both else places[:1]) or [0]:
             each = env[node.all_input_nodes[place]].numel() // images
             times = products.times_among_factors(node, self.gm, place) if both else 1

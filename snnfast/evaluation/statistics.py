@@ -140,7 +140,7 @@ class Statistics:
         """Whether a product of two values has a factor that is no spikes, or stands inside of a function, as in `scaled_dot_product_attention`."""
         if node not in self.plan.spiking or not products.may_multiply_values(node, self.gm):
             return False
-        return not products.is_of_values(node, self.gm) or any("layer" in carried[a] for a in node.all_input_nodes)
+        return not products.is_of_values(node, self.gm, self.plan.spiking) or any("layer" in carried[a] for a in node.all_input_nodes)
 
     # ---- called by the run of one batch
 

@@ -155,3 +155,69 @@ def test_a_gate_is_no_matrix_product():
     torch.manual_seed(0)
     _, _, rows, report = counted(Gated(), "differential")
     assert report.totals["ann_MACs"] == 2 * N * D * D + N * D * 3 and rows["image"]["MACs"] == 2 * N * D * D + T * N * D * 3
+
+
+class Behind(nn.Module):
+    """A product behind a function of quantised values."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.a, self.b = function, nn.Sequential(nn.Linear(D, D), snnfast.nn.QCFS(8, 1.0)), nn.Linear(D, D)
+        self.last, self.head = snnfast.nn.QCFS(8, 1.0), nn.Linear(D, 3)
+
+    def forward(self, x):
+        return self.head(self.function(self.a(x), self.last(self.b(x)))).mean(1)
+
+
+@pytest.mark.parametrize("function", [
+    lambda a, b: a.clamp(-0.1, 0.7), lambda a, b: a.abs(), lambda a, b: torch.maximum(a, b), lambda a, b: torch.minimum(a, b), lambda a, b: F.gelu(a),
+    lambda a, b: F.leaky_relu(a, 0.1), lambda a, b: F.prelu(a, torch.tensor([0.2])),
+], ids=["clamp", "abs", "maximum", "minimum", "gelu", "leaky_relu", "prelu"])  # fmt: skip
+def test_step_by_step_a_function_that_keeps_zero_passes_spikes(function):
+    """Where no spike goes in, nothing comes out, so that each value that arrives costs what a spike does: SOPs, and no MACs."""
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Behind(function), "per_step")
+    assert rows["image"]["MACs"] == report.totals["ann_MACs"] - N * D * 3 and rows["a.1"]["SOPs"] > 0
+    assert report.totals["SOPs"] <= 3 * report.totals["spikes"]
+
+
+@pytest.mark.parametrize(
+    "function", [lambda a, b: a.clamp(0.1, 0.7), lambda a, b: F.softplus(a), lambda a, b: torch.maximum(a, torch.full((D,), 0.1)) + b]
+)
+def test_step_by_step_a_function_that_does_not_multiplies(function):
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Behind(function), "per_step")
+    assert rows["image"]["MACs"] == report.totals["ann_MACs"] - N * D * 3 + T * N * D * 3 and rows["a.1"]["SOPs"] == 0
+
+
+@pytest.mark.parametrize("mode", ["differential", "per_step"])
+def test_of_three_factors_a_spike_meets_a_product(mode):
+    """One einsum over three values is MACs at every step; written as two, the first gives real values, and the second is MACs."""
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Behind(lambda a, b: torch.einsum("bnd,bmd,bme->bne", a, b, b)), mode)
+    ann = report.totals["ann_MACs"] - 2 * N * D * D - N * D * 3
+    assert ann > 0 and rows["image"]["MACs"] == 2 * N * D * D + T * (ann + N * D * 3) and report.totals["SOPs"] == 0
+
+
+class Analog(nn.Module):
+    """A layer in front of the first neuron."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.act, self.head = layer, snnfast.nn.QCFS(8, 1.0), nn.Linear(D, 3)
+
+    def forward(self, x):
+        y = self.layer(x, x) if isinstance(self.layer, nn.Bilinear) else self.layer(x)[0]
+        return self.head(self.act(y)).mean(1)
+
+
+@pytest.mark.parametrize("layer, many", [
+    (lambda: nn.LSTM(D, D, batch_first=True), 8 * D * D), (lambda: nn.LSTM(D, D // 2, bidirectional=True, batch_first=True), 8 * (D + D // 2) * D // 2),
+    (lambda: nn.GRU(D, D, 2, batch_first=True), 12 * D * D), (lambda: nn.RNN(D, D, batch_first=True), 2 * D * D), (lambda: nn.Bilinear(D, D, D), D**3),
+], ids=["lstm", "both ways", "gru", "rnn", "bilinear"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*stay analog")
+def test_recurrent_and_bilinear_layers_count(layer, many):
+    """Per token all weights; in front of the first neuron they are computed once."""
+    torch.manual_seed(0)
+    _, _, rows, report = counted(Analog(layer()), "per_step")
+    assert rows["image"]["MACs"] == N * many and report.totals["ann_MACs"] == N * (many + 3 * D)
