@@ -191,7 +191,7 @@ def convert(
     gm.recompile()
     snn = SpikingNetwork(gm.requires_grad_(False).eval(), levels, how, clock)
     if snn.analog:
-        told = f"{analog_note(snn.analog)} stay analog: no neuron stands in front of them, and they do not spike"
+        told = f"what stays analog, as no neuron stands in front of it: {analog_note(snn.analog)}"
         if strict:
             raise ValueError(f"{told}; strict=False converts the rest")
         warnings.warn(told, stacklevel=2)

@@ -215,7 +215,7 @@ class Analog(nn.Module):
     (lambda: nn.LSTM(D, D, batch_first=True), 8 * D * D), (lambda: nn.LSTM(D, D // 2, bidirectional=True, batch_first=True), 8 * (D + D // 2) * D // 2),
     (lambda: nn.GRU(D, D, 2, batch_first=True), 12 * D * D), (lambda: nn.RNN(D, D, batch_first=True), 2 * D * D), (lambda: nn.Bilinear(D, D, D), D**3),
 ], ids=["lstm", "both ways", "gru", "rnn", "bilinear"])  # fmt: skip
-@pytest.mark.filterwarnings("ignore:.*stay analog")
+@pytest.mark.filterwarnings("ignore:.*stays analog")
 def test_recurrent_and_bilinear_layers_count(layer, many):
     """Per token all weights; in front of the first neuron they are computed once."""
     torch.manual_seed(0)
