@@ -47,8 +47,8 @@ REFERENCE = {
         "training.fit backward_through_time data.load data.digits",
     ),
     "checkpoints": (
-        "Checkpoints", "Files of ours and of other trainers; loading runs no code.",
-        "load_checkpoint save_checkpoint load_weights extract",
+        "Checkpoints", "Files of ours, of other trainers and of other simulators; loading runs no code.",
+        "load_checkpoint save_checkpoint load_weights extract export_nir import_nir",
     ),
 }  # fmt: skip
 MODULES = {"conversion", "data", "evaluation", "models", "nn", "train", "training"}  # public names that are rooms

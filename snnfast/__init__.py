@@ -16,6 +16,8 @@ from snnfast.evaluation.diagnosis import Diagnosis, diagnose
 from snnfast.evaluation.early import EarlyReport, ExitRule, answer_early, calibrate_exit, evaluate_early
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.interop.accelerate import Accelerated, accelerate
+from snnfast.interop.nir_export import export_nir
+from snnfast.interop.nir_import import import_nir
 from snnfast.models.channelwise import to_channelwise
 from snnfast.models.replaced import to_quantised
 from snnfast.ops import library as _library
@@ -41,10 +43,11 @@ backends.register(_library.override)
 
 __all__ = [
     "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Operations", "Report", "RowState", "SpikingNetwork",
-    "accelerate", "answer_early", "backward_through_time", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data", "diagnose",
-    "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "extract", "iaf", "layer_norm_over_time", "lif",
-    "load_checkpoint", "load_weights", "max_pool2d", "models", "neuron", "nn", "norm_neuron", "operations", "plif", "qcfs", "quanta",
-    "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise", "to_quantised", "train", "training",
+    "accelerate", "answer_early", "backward_through_time", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data",
+    "diagnose", "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "export_nir", "extract", "iaf",
+    "import_nir", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "max_pool2d", "models", "neuron", "nn", "norm_neuron",
+    "operations", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise",
+    "to_quantised", "train", "training",
 ]  # fmt: skip
 
 
