@@ -1,6 +1,8 @@
 """A NIR graph as a spiking network."""
 
+import keyword
 import os
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
@@ -137,9 +139,9 @@ def _module(nodes, edges, dt, reset):
         for more in before[name][1:]:
             x = graph.call_function(torch.add, (x, values[more]))
         for i, layer in enumerate(_layers(name, nodes[name], dt, reset, scaled)):
-            own = f"{name.replace('.', '_')}{f'_{i}' if i else ''}"
-            while hasattr(root, own):
-                own += "_"
+            own = f"{re.sub(r'[^a-zA-Z0-9_]', '_', name)}{f'_{i}' if i else ''}"
+            while hasattr(root, own) or keyword.iskeyword(own) or not own.isidentifier():
+                own = own + "_" if own.isidentifier() else "_" + own
             root.add_module(own, layer)
             names[name] = own
             x = graph.call_module(own, (x,))
