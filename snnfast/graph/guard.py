@@ -1,6 +1,7 @@
 """Checks that a captured graph computes what its network computes: known losses of a capture are refused by name, the rest is compared on samples."""
 
 import copy
+import math
 
 import torch
 
@@ -11,6 +12,7 @@ from snnfast.graph.outputs import outputs_of
 from snnfast.system.text import first_line
 
 NEAR = 1e-6  # || captured - network || / || network ||, both in fp64: rounding alone
+SMALL = 1e-6  # what counts as the size of an output that is next to nothing beside the others, so that rounding does not decide
 
 
 def layers_of(gm):
@@ -60,7 +62,14 @@ def with_hooks_inside(net):
 
 def has_masks(net):
     """Whether a network draws random masks of spikes."""
-    return any(getattr(m, "mask", None) is not None or isinstance(m, nn.SpikeMask) for m in net.modules())
+    return any(isinstance(m, nn.SpikeMask) for m in net.modules())
+
+
+def _take_off_masks(net):
+    """Random masks then keep all: what they draw follows from the number of an image in its batch."""
+    for m in net.modules():
+        if isinstance(m, nn.SpikeMask):
+            m.masking = -1.0
 
 
 def formats_of(net):
@@ -74,6 +83,7 @@ def formats_of(net):
 def _in_format(net, samples, dtype, change=None):
     """What a copy of `net`, changed by `change`, gives for copies of the samples."""
     twin = copy.deepcopy(net).to(dtype)
+    _take_off_masks(twin)
     if change is not None:
         change(twin)
         twin.recompile()
@@ -121,7 +131,9 @@ def _as_batches(samples, expected):
 
 def _differs(gm, samples, expected, dtype, near, change=None):
     """The relative difference of the first batch for which the graph, as it is or changed, gives something else, or None."""
-    largest = max(float(y.norm()) for y in expected) or 1.0
+    split = _parts_of(outputs_of(gm))
+    whole = max(float(y.norm()) for y in expected) or 1.0
+    largest = [max(SMALL * whole, *map(float, norms)) for norms in zip(*([part.norm() for part in split(y)] for y in expected))]
     batches, wanted = _as_batches(samples, expected)
     try:
         captured = _in_format(gm, batches, dtype, change)
@@ -129,23 +141,35 @@ def _differs(gm, samples, expected, dtype, near, change=None):
         raise ValueError(f"net cannot be converted: captured, it does not run: {first_line(error)}") from error
     for found, of in zip(captured, wanted):
         same = isinstance(found, torch.Tensor) and found.shape[1:] == of.shape[1:]
-        off = float((found[: of.size(0)].double() - of).norm()) / largest if same else float("inf")
-        if not off <= near:
-            return off
+        if not same:
+            return float("inf")
+        parts = zip(split(found[: of.size(0)].double()), split(of), largest)
+        wrong = [off for part, right, size in parts if not (off := float((part - right).norm()) / size) <= near]  # also a NaN
+        if wrong:
+            return max(wrong)
     return None
+
+
+def _parts_of(outputs):
+    """How to split what a graph gives into the tensors that the network gives, each of which has its own size."""
+    if outputs is None or outputs.read is not None or len(outputs.names) == 1:
+        return lambda y: [y]
+    sizes = [math.prod(shape) for shape in outputs.shapes]
+    return lambda y: y.split(sizes, -1)
 
 
 def check(gm, net, samples, fold=None):
     """Refuses a graph whose outputs differ from the network's once `fold` has folded its batch norms on a copy. The unfolded graph is compared too,
-    so that the message names the reason. Networks that draw random masks are not compared. fold: None if the batch norms are folded already.
+    so that the message names the reason. Random masks of spikes are taken off. Each of several outputs is compared by its own size. fold: None if
+    the batch norms are folded already.
 
     Returns:
-        False if the network's outputs could not be compared, because they are not finite or no tensors; else True, also with random masks.
+        False if the network's outputs could not be compared, because they are not finite or no tensors; else True.
     """
     gm.graph.lint()
     gm.recompile()
-    differs, outputs, compared = None, outputs_of(gm), has_masks(net)
-    for dtype, near in () if has_masks(net) else formats_of(net):
+    differs, outputs, compared = None, outputs_of(gm), False
+    for dtype, near in formats_of(net):
         expected = _outputs(net, samples, dtype, outputs)
         if expected is None:
             continue

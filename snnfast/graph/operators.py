@@ -6,7 +6,6 @@ A maker takes (lowering, node, arguments by name) and gives True, or False if it
 import operator
 
 import torch
-from torch import fx
 from torch.nn import functional as F
 
 from snnfast.graph import aten
@@ -140,7 +139,6 @@ def kind_of(lowering, node, given):
         return "affine"
     if name in ("pad", "constant_pad_nd") and not given["value"]:
         return "linear"
-    if name == "lerp" and lowering.is_constant(given["weight"]):
-        both = all(isinstance(given[k], fx.Node) and given[k] in lowering.data for k in ("self", "end"))
-        return "linear" if both else "affine"
+    if name == "lerp":  # of the image and of spikes: one of them comes once
+        return "affine" if lowering.is_constant(given["weight"]) else kind
     return "refused" if name in aten.REFUSED or not floating or given.get("rounding_mode") is not None else kind

@@ -45,7 +45,7 @@ def _backward(ctx, dy):
     return (back(dx, 0, 2, 3, 1), back(dw, 2, 3, 1, 0), dbias, *[None] * len(ctx.rule))
 
 
-library.autograd("conv_fwd", _backward, _setup)
+_call_fwd = library.autograd("conv_fwd", _backward, _setup)
 
 
 def spike_conv2d(
@@ -130,7 +130,8 @@ def _launch(x, w, bias, rule, out):
     x, w = x.contiguous(), w.contiguous()
     bias = None if bias is None else bias.contiguous()
     if out is None:
-        return conv_fwd(x, w, bias, *rule)
+        return _call_fwd(x, w, bias, *rule)
+    library.check_untransformed("a product into out=", x, w, bias)
     checks.disjoint(out, x=x, weight=w, bias=bias)
     conv_out(x, w, bias, out, *rule)
     return out

@@ -111,6 +111,16 @@ def _one_by_one(call, many, in_dims, args):
     return tuple(map(torch.stack, zip(*found))), (0,) * len(found[0])
 
 
+def check_untransformed(what, *tensors):
+    """Refuses values that torch.func's transforms or dual numbers of forward mode wrap, where nothing would carry them on: `what` cannot be
+    differentiated or batched by them."""
+    given = [t for t in tensors if isinstance(t, torch.Tensor)]
+    if _transformed() and any(map(torch._C._functorch.is_functorch_wrapped_tensor, given)):
+        raise RuntimeError(f"{what} does not go through torch.func (grad, jvp, vmap and their kin): for gradients take backward()")
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in given):
+        raise RuntimeError(f"{what} has no derivative in forward mode (dual numbers): take backward()")
+
+
 def _check_no_tangent(name, args):
     """In forward mode torch takes a custom op for a constant, without a word."""
     if any(isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):

@@ -109,6 +109,7 @@ def layer_norm_over_time(
 @torch.no_grad()
 def _launch(op, x, state, out):
     checks.tensor("x", x, DTYPES)
+    library.check_untransformed("a function over time", x)
     if x.dim() < 2 or not 1 <= x.size(-1) <= MOST_COLUMNS or x.size(0) < 1:
         raise ValueError(f"x must be [T, ..., C] with T >= 1 and 1 <= C <= {MOST_COLUMNS}, got shape {tuple(x.shape)}")
     if state is None:

@@ -13,10 +13,7 @@ from snnfast.runtime.run import Run
 def wanted(gm, x):
     """Whether a caller asks for gradients: by images, weights or thresholds that require one."""
     tensors = x, *gm.parameters(), *gm.buffers()
-    asks = any(t.requires_grad for t in tensors) and torch.is_grad_enabled()
-    if asks and any(torch._C._functorch.is_gradtrackingtensor(t) for t in tensors):
-        raise ValueError("torch.func.grad and its kin do not go through a converted network: use loss.backward() or torch.autograd.grad")
-    return asks
+    return any(t.requires_grad for t in tensors) and torch.is_grad_enabled()
 
 
 def outputs(snn, x, T, chunk, on_bad):

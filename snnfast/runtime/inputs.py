@@ -5,9 +5,11 @@ images are cut into chunks and batches (splitmix64's finaliser; Steele, Lea and 
 """
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from snnfast import checks
 from snnfast.nn.random import uniform
+from snnfast.ops import library
 
 
 def check_shape(gm, x, name="x"):
@@ -35,6 +37,13 @@ def _taken(gm, image, x):
         if isinstance(layer, torch.nn.Linear):
             return ("...", layer.in_features), x.dim() >= 2 and x.size(-1) == layer.in_features
     return ("...",), True
+
+
+def check_plain(gm, x):
+    """Refuses images or weights that a tracer or a transform wraps: a run is a loop in Python over chunks of time, with kernels that read memory."""
+    library.check_untransformed("a converted network", x, *gm.parameters(), *gm.buffers())
+    if torch.jit.is_tracing() or isinstance(x, FakeTensor):
+        raise RuntimeError("a converted network cannot be traced (torch.export, torch.jit.trace): its run is a loop over chunks of time")
 
 
 def check_like_weights(gm, x):

@@ -118,6 +118,7 @@ class SpikingNetwork(torch.nn.Module):
     def check(self, x, T, chunk=None):
         """Refuses arguments that no run takes."""
         checks.tensor("x", x)
+        inputs.check_plain(self.gm, x)
         checks.steps("T", T)
         self.method.check_T(T)
         if chunk is not None:

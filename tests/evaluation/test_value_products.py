@@ -212,8 +212,10 @@ class Analog(nn.Module):
 
 
 @pytest.mark.parametrize("layer, many", [
-    (lambda: nn.LSTM(D, D, batch_first=True), 8 * D * D), (lambda: nn.LSTM(D, D // 2, bidirectional=True, batch_first=True), 8 * (D + D // 2) * D // 2),
-    (lambda: nn.GRU(D, D, 2, batch_first=True), 12 * D * D), (lambda: nn.RNN(D, D, batch_first=True), 2 * D * D), (lambda: nn.Bilinear(D, D, D), D**3),
+    (lambda: nn.LSTM(D, D, batch_first=True), 8 * D * D),
+    (lambda: nn.LSTM(D, D // 2, bidirectional=True, batch_first=True), 8 * (D + D // 2) * D // 2),
+    (lambda: nn.GRU(D, D, 2, batch_first=True), 12 * D * D), (lambda: nn.RNN(D, D, batch_first=True), 2 * D * D),
+    (lambda: nn.Bilinear(D, D, D), D**3),
 ], ids=["lstm", "both ways", "gru", "rnn", "bilinear"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*stays analog")
 def test_recurrent_and_bilinear_layers_count(layer, many):

@@ -193,3 +193,22 @@ def test_scripted_modules_are_refused():
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), torch.jit.script(nn.Linear(4, 3)))
     with pytest.raises(ValueError, match="2 is a scripted module, which is not captured"):
         snnfast.convert(net, calibrate=torch.randn(4, 4))
+
+
+@pytest.mark.parametrize("mode", ["per_step", "differential"])
+@pytest.mark.parametrize("weight", [0.3, torch.linspace(0, 1, 6)], ids=["a number", "numbers"])
+def test_between_spikes_and_the_image(mode, weight):
+    """In a lerp the image is a term that comes once, in mode "differential" as at every step."""
+
+    class Between(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.head = torch.nn.Linear(6, 6), torch.nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(torch.lerp(F.relu(self.a(x)), x, weight) + torch.lerp(x, F.relu(self.a(x)), weight))
+
+    torch.manual_seed(0)
+    net, x = Between().eval(), torch.randn(8, 6)
+    snn = snnfast.convert(net, calibrate=x, percentile=100.0, mode=mode, levels=256)
+    assert (snn(x, T=512) - net(x)).norm() < 0.01 * net(x).norm()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 import snnfast
 
@@ -59,3 +60,41 @@ def test_what_has_no_derivative_says_so():
         torch.func.grad(lambda z: torch.func.grad(weighted("iaf"))(z).sum())(X)
     with pytest.raises(RuntimeError, match="no derivative in forward mode"):
         torch.func.hessian(weighted("iaf"))(X)
+
+
+PRODUCTS = {
+    "linear": (lambda x: snnfast.spike_linear(x, torch.arange(12.0).view(4, 3)), lambda x: x @ torch.arange(12.0).view(4, 3).T, (5, 3)),
+    "conv": (
+        lambda x: snnfast.spike_conv2d(x, torch.arange(18.0).view(2, 1, 3, 3)),
+        lambda x: torch.nn.functional.conv2d(x, torch.arange(18.0).view(2, 1, 3, 3)), (2, 1, 4, 4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_go_through_grad_and_vmap(name):
+    own, torchs, shape = PRODUCTS[name]
+    x = torch.arange(float(torch.Size(shape).numel())).view(shape)
+    grads = [torch.func.grad(lambda x, f=f: f(x).square().sum())(x) for f in (own, torchs)]
+    assert torch.equal(*grads) and torch.equal(torch.func.vmap(own)(x[None])[0], torchs(x))
+    each = [torch.func.vmap(torch.func.grad(lambda x, f=f: f(x[None]).square().sum()))(x) for f in (own, torchs)]
+    assert torch.equal(*each)
+
+
+FORWARD = {
+    "spike_linear": lambda x: snnfast.spike_linear(x, torch.ones(4, 3)),
+    "spike_conv2d": lambda x: snnfast.spike_conv2d(x[None, None], torch.ones(2, 1, 1, 1)),
+    "softmax_over_time": lambda x: snnfast.softmax_over_time(x)[0],
+    "layer_norm_over_time": lambda x: snnfast.layer_norm_over_time(x, torch.ones(3), torch.zeros(3))[0],
+    "cos_start": lambda x: snnfast.cos_start(x, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_no_tangent_is_lost_without_a_word(name):
+    x = torch.rand(5, 3)
+    with pytest.raises(RuntimeError, match="take backward") as error:
+        torch.func.jvp(FORWARD[name], (x,), (x,))
+    assert "\n" not in str(error.value)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="take backward"):
+        FORWARD[name](forward_ad.make_dual(x, x))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from transformers import NETS, images, network
 
@@ -193,8 +194,6 @@ def test_a_threshold_that_training_made_negative_is_refused_by_name():
 
 def test_what_no_gradient_goes_through_is_told_as_any_run_tells_it():
     snn = snnfast.convert(net()).requires_grad_()
-    with pytest.raises(ValueError, match="torch.func.grad and its kin do not go through a converted network"):
-        torch.func.grad(lambda x: snn(x, T=2).sum())(X)
     with pytest.raises(ValueError, match=r"x of shape \(4, 3, 13, 13\) does not pass through the network"):
         snn(torch.rand(4, 3, 13, 13), T=2)
     bad = X.clone()
@@ -205,3 +204,33 @@ def test_what_no_gradient_goes_through_is_told_as_any_run_tells_it():
     snn.neurons()[0][1].theta.requires_grad_()
     with pytest.raises(ValueError, match="parity=True holds it as a number"):
         snn(X, T=4)
+
+
+def _dual(run):
+    with forward_ad.dual_level():
+        return run(forward_ad.make_dual(X, X))
+
+
+WRAPPED = {
+    "grad": (lambda run: torch.func.grad(lambda x: run(x).sum())(X), "does not go through torch.func"),
+    "jvp": (lambda run: torch.func.jvp(run, (X,), (X,)), "does not go through torch.func"),
+    "jacfwd": (lambda run: torch.func.jacfwd(run)(X[:1]), "does not go through torch.func"),
+    "vmap": (lambda run: torch.func.vmap(lambda x: run(x[None]))(X), "does not go through torch.func"),
+    "dual numbers": (lambda run: _dual(run), "has no derivative in forward mode"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", WRAPPED)
+def test_transforms_and_tracers_are_refused_in_one_line(name, frozen):
+    """Their values have no memory that a kernel could read: a run would crash, or lose the tangent without a word."""
+    snn, (wrapped, message) = snnfast.convert(net()).requires_grad_(not frozen), WRAPPED[name]
+    with pytest.raises(RuntimeError, match=f"a converted network {message}") as error:
+        wrapped(lambda x: snn(x, T=2))
+    assert "\n" not in str(error.value)
+    for trace in (
+        lambda: torch.jit.trace(snnfast.convert(net()), X),
+        lambda: torch.export.export(snn, (X,), kwargs=dict(T=2), strict=False),
+    ):
+        with pytest.raises(RuntimeError, match="cannot be traced"):
+            trace()
