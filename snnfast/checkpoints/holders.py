@@ -6,6 +6,7 @@ import torch
 
 from snnfast.system.text import plain
 
+AVERAGES = ("state_dict_ema", "model_ema", "ema", "params_ema", "ema_state_dict", "model_ema_state_dict", "ema_model")
 # Entries that hold weights, the first of which is taken where none is asked for; the last are moving averages.
 HOLDERS = (
     "state_dict",
@@ -15,10 +16,7 @@ HOLDERS = (
     "module",
     "params",
     "weights",
-    "state_dict_ema",
-    "model_ema",
-    "ema",
-    "params_ema",
+    *AVERAGES,
 )
 # Of DataParallel, torch.compile, Lightning, and of classes that hold a network.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -51,8 +49,17 @@ def _under(file, key):
 
 
 def held(file, path, key=None):
-    """The weights of a file: itself, or what the entry `key` holds, or the first of HOLDERS that has any; a warning names the others."""
+    """The weights of a file: itself, or what the entry `key` holds, or those whose names begin with `key`, or the first of HOLDERS that has any; a
+    warning names the others. key "ema" is any of AVERAGES."""
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"key must be the name of an entry, a str, got {type(key).__name__}")
     found = list(_states(file if key is None else _under(file, key)))
+    if key == "ema" and not found and isinstance(file, dict):
+        found = [(names, state) for names, state in _states(file) if names and names[-1] in AVERAGES]
+    if not found and key is not None:
+        front = key.rstrip(".") + "."
+        behind = [{n.removeprefix(front): t for n, t in state.items() if n.startswith(front)} for _, state in _states(file)]
+        found = [((), state) for state in behind if state]
     if not found:
         there = (
             [".".join(names) for names, _ in _states(file)] + [n for n in list(file)[:100] if is_state(file[n])]

@@ -118,7 +118,8 @@ def load_checkpoint(
             by the names.
         threshold: for "cs-qcfs", "softplus" (theta = softplus(up)) or "raw" (theta = up); a file with a value <= 0 is softplus.
         signs: for "spikezip", which levels have a sign: "authors" (all but those behind the softmax and fc1), "all" or "none".
-        key: the entry of the file that holds the weights, such as "state_dict_ema", where it has several; a warning names them.
+        key: the entry of the file that holds the weights, such as "state_dict_ema", where it has several; a warning names them. "ema" is the average,
+            whatever it is called; "teacher" what stands behind "teacher.".
         options: further arguments of the network (image_size, width, stem, in_channels, dropout, heads); most are read off the shapes. Of a network
             that was trained as a spiking one T, and heads or connect, are asked for where its file does not say them.
 

@@ -10,7 +10,7 @@ import torch
 
 from snnfast import checks
 from snnfast.checkpoints import budget, names
-from snnfast.checkpoints.holders import COUNTERS, held, unprefixed
+from snnfast.checkpoints.holders import COUNTERS, PREFIXES, held, unprefixed
 from snnfast.checkpoints.own import WEIGHTS, safely
 from snnfast.models import replaced
 from snnfast.nn import QCFS
@@ -26,7 +26,8 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
         path: a file of `torch.save` or safetensors, read safely, or the `.index.json` of a file in several parts, as Hugging Face writes them.
             A file of `save_checkpoint` puts its quantised activations in place of the network's ReLUs. A prefix that stands in front of all names
             of `net` ("module.", "_orig_mod.model.", "student.") and counters of profilers are taken off.
-        key: the entry that holds the weights, such as "state_dict_ema", where a file has several.
+        key: the entry that holds the weights, where a file has several: its name, such as "model_ema"; "ema", whatever the average is called; or
+            what stands in front of their names, such as "teacher".
 
     Raises:
         FileNotFoundError; ValueError: the file does not read, is not safe, or holds weights of another network: at most ten names say which.
@@ -111,18 +112,29 @@ def _places(expected):
 def _without_prefix(state, expected, path):
     """The weights under the names of the network: as they are, behind one prefix that all of them have, or without the prefixes of wrappers.
 
-    What does not stand behind that prefix is of something else (a loss's weights, a teacher) and is left out with a warning.
+    What does not stand behind that prefix is of something else (a loss's weights, an average) and is left out with a warning. Of several prefixes
+    that of a wrapper is taken.
+
+    Raises:
+        ValueError: several networks stand in the file, a student and a teacher, and nothing says which is meant.
     """
     places = list(_places(expected).values())
     first = places[0] if places else []
-    for prefix in sorted({key[: -len(name)] for name in first for key in state if key.endswith(name)}, key=len):
-        if all(any(prefix + name in state for name in shared) for shared in places):
-            others = [key for key in state if not key.startswith(prefix) and not _is_counter(key)]
-            if others:
-                left = ", ".join(plain(key, 40) for key in others[:5])
-                warnings.warn(f"{path}: the weights behind {plain(prefix, 40)!r} are taken; left out: {left}", stacklevel=3)
-            return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
-    return unprefixed(state)
+    ends = {key[: -len(name)] for name in first for key in state if key.endswith(name)}
+    whole = [p for p in sorted(ends) if p.endswith(".") or not p]
+    fit = [p for p in whole if all(any(p + name in state for name in shared) for shared in places)]
+    of_wrappers = [p for p in fit if all(part + "." in PREFIXES for part in p.split(".")[:-1])]
+    if not of_wrappers and len(fit) > 1:
+        told = " and ".join(repr(plain(p.rstrip("."), 40)) for p in fit[:5])
+        raise ValueError(f"{path} holds several networks, behind {told}: key= says which is meant")
+    if not fit:
+        return unprefixed(state)
+    prefix = min(of_wrappers or fit, key=len)
+    others = [key for key in state if not key.startswith(prefix) and not _is_counter(key)]
+    if others:
+        left = ", ".join(plain(key, 40) for key in others[:5])
+        warnings.warn(f"{path}: the weights behind {plain(prefix, 40)!r} are taken; left out: {left}", stacklevel=3)
+    return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
 
 
 def _with_shared(state, expected):

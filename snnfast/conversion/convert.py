@@ -154,6 +154,9 @@ def convert(
     checks.weights(net)
     inputs, calibrate = inputs_of(inputs, **of_inputs), percentile_of(calibrate, **of_thresholds)
     asked = _mode_asked(mode, inputs, method)
+    step_by_step = (
+        mode == "per_step"
+    )  # Poisson input asks for the mode, and not for a function of random spikes in place of one of their mean
     how = method_of(method or ("stbif" if asked == "differential" else "if"), **options)
     if neuron is not None:
         how = _own_neuron(how, neuron, rule)
@@ -166,7 +169,8 @@ def convert(
     readout = take_readout(gm)
     follows = method is None or "differential" in how.modes
     if asked is None and follows and neuron is None and inputs is None and _needs_differences(gm, batches):
-        asked = "per_step" if guard.has_masks(gm) else "differential"
+        step_by_step = guard.has_masks(gm)
+        asked = "per_step" if step_by_step else "differential"
         how = how if asked == "per_step" or method is not None else method_of("stbif", **options)
     if asked == "differential":
         _check_differential(how, gm, neuron, batches, output, maxpool)
@@ -184,7 +188,7 @@ def convert(
     _replace_max_pools(gm, maxpool, clock.poisson)
     if clock.differential:
         functions.put(gm, Plan(gm))
-    _check_rates(gm, clock, asked == "per_step")
+    _check_rates(gm, clock, step_by_step)
     if doubted is not None:
         raise doubted
     gm.delete_all_unused_submodules()

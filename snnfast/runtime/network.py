@@ -49,7 +49,7 @@ class SpikingNetwork(torch.nn.Module):
             raise ValueError("net must return one tensor, the logits: give sample=, images, with which torch.export captures several")
         if output not in self.plan().spiking:
             raise ValueError("net's output does not depend on any quantised activation, so no spike would reach it")
-        self.analog, self.outputs = analog.names(gm, self.plan()), outputs_of(gm)
+        self.analog, self.outputs = analog.names(gm, Plan(gm)), outputs_of(gm)  # also where the image comes as spikes
 
     def train(self, mode: bool = True) -> "SpikingNetwork":
         """Sets `training`, as any module does. The layers stay in eval mode: a converted network computes the same function in training."""

@@ -337,7 +337,7 @@ def test_entries_of_a_file_are_told_and_chosen(tmp_path):
         assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05)), weight(nets[0]))
     for key, net in (("state_dict_ema", nets[1]), ("teacher", nets[2])):
         assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, width=0.05, key=key)), weight(net))
-    with pytest.raises(ValueError, match="no weights under key='ema'; it holds some under state_dict, state_dict_ema, teacher"):
-        snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, key="ema")
+    with pytest.raises(ValueError, match="no weights under key='averaged'; it holds some under state_dict, state_dict_ema, teacher"):
+        snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, key="averaged")
     torch.save({"state_dict_ema": nets[1].state_dict(), "epoch": 1}, tmp_path / "ema.pth")
     assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "ema.pth", levels=8, width=0.05)), weight(nets[1]))

@@ -85,12 +85,3 @@ def test_a_mask_does_not_take_the_guard_off(mask):
     for how in (dict(sample=x), {}):
         assert (snnfast.convert(net, **how)(x, T=512) - net(x)).norm() < 0.1 * net(x).norm()
     assert getattr(mask, "masking", 0.001) == 0.001
-
-
-def test_images_that_depend_on_each_other_beside_a_mask():
-    class Turned(Masked):
-        def forward(self, x):
-            return super().forward(x + x.flip(0))
-
-    with pytest.raises(ValueError, match="images depend on each other|value per image|mixed"):
-        snnfast.convert(Turned(snnfast.nn.SpikeMask(0.001, 0), False).eval(), sample=torch.randn(8, 6))
