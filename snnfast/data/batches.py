@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from snnfast import checks
+
 # Names in batches that are dictionaries, as those of Hugging Face's data sets are; the first that is there is taken.
 IMAGES = ("pixel_values", "image", "images", "img", "input", "inputs", "x")
 LABELS = ("labels", "label", "target", "targets", "y")
@@ -26,3 +30,23 @@ def parts_of(batch: Any, name: str) -> tuple[Any, Any]:
     if isinstance(batch, (tuple, list)):
         return (batch[0], batch[1] if len(batch) > 1 else None) if batch else (None, None)
     return batch, None
+
+
+def pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images [B, ...], labels [B], int64) of one batch of a loader.
+
+    Raises:
+        TypeError, ValueError: it has no labels, or of another form.
+    """
+    x, y = parts_of(batch, "loader")
+    if y is None or (isinstance(batch, (tuple, list)) and len(batch) != 2):
+        told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise TypeError(f"loader must give (images, labels), got {told}: labels are needed")
+    checks.tensor("images", x)
+    if not isinstance(y, torch.Tensor):
+        raise TypeError(f"labels must be a torch.Tensor, got {type(y).__name__}")
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got shape {tuple(y.shape)}")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise TypeError(f"labels must be whole numbers, got dtype {checks.dtype_name(y.dtype)}")
+    return x, y.long()

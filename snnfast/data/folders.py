@@ -65,14 +65,16 @@ def _check_sides(size):
 
 def _of_eight_bits(image):
     """Grey values of 16 bits as 8: Pillow's conversion makes all above 255 white. Those of 32 bits are as they are up to 255, and of 16 bits beyond,
-    as older Pillows open such files."""
+    as older Pillows open such files. Floating numbers are shares of white up to 1, and values of 8 bits up to 255."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
     if not np.isfinite(values).all():
         raise Unfit("has values that are not finite")
     if image.mode.startswith("F"):
-        return image
+        if values.min() < 0 or values.max() > 0xFF:
+            raise Unfit(f"has grey values from {values.min():g} to {values.max():g}: floating numbers from 0 to 1, or to 255, can be read")
+        return Image.fromarray(np.round(values * (0xFF if values.max() <= 1 else 1)).astype(np.uint8))
     if image.mode == "I" and values.max() <= 0xFF:
         return image
     if values.min() < 0 or values.max() > 0xFFFF:

@@ -20,6 +20,7 @@ import torch
 from snnfast import checks
 from snnfast.evaluation.quantised_pass import QuantisedPass
 from snnfast.ops.qcfs import qcfs
+from snnfast.reports import plots
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.system.files import save_rows
@@ -97,6 +98,7 @@ class Diagnosis:
         """Writes the rows as a table (.csv), or a picture of them (.png)."""
         if str(path).endswith(".csv"):
             return save_rows(path, self.rows)
+        plots.check_installed()
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(max(5.0, 1.5 + 0.28 * len(self.rows)), 4.2), layout="constrained")

@@ -15,7 +15,7 @@ import torch
 
 from snnfast import checks
 from snnfast.conversion.calibration import Images
-from snnfast.evaluation.images import pair
+from snnfast.data.batches import pair
 from snnfast.nn.masking import rows_are
 from snnfast.runtime.leaving import without
 from snnfast.runtime.network import SpikingNetwork, check_at, not_finite_note, powers_of_two

@@ -4,25 +4,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from snnfast import checks
-from snnfast.data.batches import parts_of
+from snnfast.data.batches import pair
 from snnfast.evaluation import fingerprint
 from snnfast.system import processes
-
-
-def pair(batch):
-    """(images, labels) of one batch of a loader."""
-    x, y = parts_of(batch, "loader")
-    if y is None or (isinstance(batch, (tuple, list)) and len(batch) != 2):
-        told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise TypeError(f"loader must give (images, labels), got {told}: an accuracy needs labels")
-    checks.tensor("images", x)
-    if not isinstance(y, torch.Tensor):
-        raise TypeError(f"labels must be a torch.Tensor, got {type(y).__name__}")
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"labels must be a tensor [B] beside images [B, ...] of shape {tuple(x.shape)}, got shape {tuple(y.shape)}")
-    if y.is_floating_point() or y.dtype == torch.bool:
-        raise TypeError(f"labels must be whole numbers, got dtype {checks.dtype_name(y.dtype)}")
-    return x, y.long()
 
 
 def is_data_set(loader):

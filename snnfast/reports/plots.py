@@ -1,6 +1,19 @@
 """Pictures of reports. matplotlib is imported where one is drawn."""
 
+import importlib.util
+
 MARKERS = "osv^D*Px"
+
+
+def can_draw():
+    """Whether matplotlib is there. A run whose numbers are the result does without; its pictures are left out."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def check_installed():
+    """Refuses to draw without matplotlib."""
+    if not can_draw():
+        raise ValueError("pictures want the package matplotlib: pip install matplotlib, or snnfast[demo]")
 
 
 def _label(name):
@@ -9,6 +22,7 @@ def _label(name):
 
 
 def _axes(many=1, size=(6, 4)):
+    check_installed()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")

@@ -8,6 +8,7 @@ import torch
 
 from snnfast import checks
 from snnfast.ops.iaf import iaf
+from snnfast.reports import plots
 from snnfast.system import memory
 
 
@@ -114,6 +115,7 @@ def plot(name, arrays, image, path, normalised=False, shown=4):
 
     normalised: whether potentials are multiples of theta already.
     """
+    plots.check_installed()
     from matplotlib.figure import Figure
 
     s, key = arrays["s"][:, image], "u" if "u" in arrays else "v"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import typing
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class Report:
             plots.curves({self.method.get("method", "SNN"): self}, part)
 
     def save(self, folder: str | Path) -> list[str]:
-        """Writes what there is of FILES, report.json last, and returns the names."""
+        """Writes what there is of FILES, report.json last, and returns the names. Without matplotlib a warning says that pictures are left out."""
         folder, name = Path(folder), self.method.get("method", "SNN")
         folder.mkdir(parents=True, exist_ok=True)
         pictures = {
@@ -165,7 +166,11 @@ class Report:
         tables = {"report.csv": self.columns(), "layers.csv": self.layers, "profile.csv": self.profile}
         for file in (tables := {file: rows for file, rows in tables.items() if rows}):
             save_rows(folder / file, tables[file])
-        for file in (drawn := [file for file, (there, _) in pictures.items() if there]):
+        drawn = [file for file, (there, _) in pictures.items() if there]
+        if drawn and not plots.can_draw():
+            warnings.warn(f"{folder}: pictures are left out, matplotlib is not installed: pip install snnfast[demo]", stacklevel=2)
+            drawn = []
+        for file in drawn:
             with whole(folder / file) as part:
                 pictures[file][1](part)
         save_text(folder / "citations.bib", self.bibtex() + "\n")

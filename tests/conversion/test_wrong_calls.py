@@ -155,9 +155,9 @@ WRONG = [
     (TypeError, "snn must be what snnfast.convert returned, got Sequential", lambda: evaluate(net, L)),
     (TypeError, "snn must be what snnfast.convert returned, got list", lambda: evaluate(L, snn)),
     (TypeError, "loader must be a data set or an iterable of (images, labels), got int", lambda: evaluate(snn, 3)),
-    (TypeError, "loader must give (images, labels), got Tensor: an accuracy needs labels", lambda: evaluate(snn, X)),
+    (TypeError, "loader must give (images, labels), got Tensor: labels are needed", lambda: evaluate(snn, X)),
     (ValueError, "loader gave no images", lambda: evaluate(snn, [])),
-    (TypeError, "loader must give (images, labels), got Tensor: an accuracy needs labels", lambda: evaluate(snn, [X])),
+    (TypeError, "loader must give (images, labels), got Tensor: labels are needed", lambda: evaluate(snn, [X])),
     (TypeError, "labels must be whole numbers, got dtype float32", lambda: evaluate(snn, [(X, Y.float())], T=2)),
     (
         ValueError,

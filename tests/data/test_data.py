@@ -208,6 +208,21 @@ def test_pictures_of_16_bits_are_not_white(tmp_path):
     assert torch.allclose(image, torch.linspace(0, 1, 8).expand(3, 8, 8), atol=1 / 255)  # a level of 8 bits
 
 
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_pictures_of_floating_numbers(white, tmp_path):
+    """Shares of white, or values of 8 bits; anything else is refused with the name of the file."""
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    from PIL import Image
+
+    from snnfast.data.folders import opened
+
+    Image.fromarray(np.tile(np.linspace(0, white, 8, dtype=np.float32), (8, 1))).save(tmp_path / "0.tiff")
+    assert np.array_equal(np.asarray(opened(str(tmp_path / "0.tiff")))[0, :, 0], np.round(np.linspace(0, 255, 8)))
+    Image.fromarray(np.full((4, 4), 2 * 255, np.float32)).save(tmp_path / "1.tiff")
+    with pytest.raises(ValueError, match="1.tiff has grey values from 510 to 510"):
+        opened(str(tmp_path / "1.tiff"))
+
+
 def test_the_order_of_numbered_class_folders_is_told(tmp_path):
     pytest.importorskip("torchvision", reason="torchvision is not installed")
     from PIL import Image

@@ -188,7 +188,7 @@ def _cpu(call):
         ("labels must be whole numbers", lambda snn: snnfast.evaluate_early(snn, [(X, X[:, 0, 0, 0])], snnfast.calibrate_exit(snn, X, 2))),
         ("first must have a number for each", lambda snn: snnfast.answer_early(snn, X, snnfast.calibrate_exit(snn, X, 2), torch.arange(4))),
         ("threshold must be a number", lambda snn: snnfast.ExitRule((4,), float("nan"), 0.0, 2.0, 1)),
-        ("an accuracy needs labels", lambda snn: snnfast.evaluate_early(snn, [X], snnfast.calibrate_exit(snn, X, 2))),
+        ("labels are needed", lambda snn: snnfast.evaluate_early(snn, [X], snnfast.calibrate_exit(snn, X, 2))),
         ("loader gave no images", lambda snn: snnfast.evaluate_early(snn, [], snnfast.calibrate_exit(snn, X, 2))),
         ("at must be increasing steps", lambda snn: snnfast.ExitRule((4, 2), 0.9, 0.0, 2.0, 1)),
         (
