@@ -5,7 +5,7 @@ import torch
 from snnfast import checks, nn
 from snnfast.conversion import relu_thresholds
 from snnfast.conversion.method import voltage_of
-from snnfast.graph.rewrite import moved, places, put_behind, put_in_place, replace
+from snnfast.graph.rewrite import keep_reads, moved, places, put_behind, put_in_place, replace
 from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import called
 
@@ -25,6 +25,7 @@ def put_neurons(gm, method, differential):
         else:
             theta = nn.threshold_of(m)
         levels[name] = high - low
+        keep_reads(gm, name)
         replace(
             gm,
             name,

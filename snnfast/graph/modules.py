@@ -162,7 +162,7 @@ def _bounds(lowering, node, given):
 
 
 def clip(lowering, node, given):
-    if any(not lowering.is_constant(given.get(k)) for k in ("min", "max") if k in given):
+    if any(not lowering.is_constant(given.get(k)) for k in ("min", "max") if k in given) or not node.meta["val"].is_floating_point():
         return False
     bounds = _bounds(lowering, node, given)
     if bounds is None:

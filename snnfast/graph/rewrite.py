@@ -1,6 +1,7 @@
 """Changes of a graph: a layer or a node replaced, batch norms folded, dropout taken out, a softmax taken off the end."""
 
 import collections
+import operator
 
 import torch
 from torch import fx
@@ -13,6 +14,17 @@ from snnfast.graph.vocabulary import module_of, softmax_of
 def replace(gm, name, module):
     parent, _, child = name.rpartition(".")
     setattr(gm.get_submodule(parent), child, module)
+
+
+def keep_reads(gm, name):
+    """Tensors below a module that the graph reads by themselves get a name of their own, before the module is replaced."""
+    for node in gm.graph.find_nodes(op="get_attr"):
+        if node.target.startswith(f"{name}."):
+            own = node.target.replace(".", "_")
+            while hasattr(gm, own):
+                own += "_"
+            gm.register_buffer(own, operator.attrgetter(node.target)(gm).detach().clone())
+            node.target = own
 
 
 def places(node):

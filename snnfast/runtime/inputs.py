@@ -4,6 +4,8 @@ The numbers come from a counter, not from a stream: each is a hash of (seed, ste
 images are cut into chunks and batches (splitmix64's finaliser; Steele, Lea and Flood, OOPSLA 2014).
 """
 
+import warnings
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -55,6 +57,15 @@ def check_like_weights(gm, x):
         )
     if x.device != weight.device:
         raise ValueError(f"x is on {x.device}, but the network's weights are on {weight.device}: move one of them")
+
+
+def warn_of_saturation(x, amplitude):
+    """Says it where an image is larger than its spikes can tell."""
+    if x.device.type == "cpu" and x.numel() and (most := float(x.abs().amax())) > amplitude * (1 + 1e-6):
+        warnings.warn(
+            f"images have values up to {most:.3g}, and Poisson input of amplitude {amplitude:g} fires at every step from there on: give amplitude=",
+            stacklevel=3,
+        )
 
 
 def spikes(x, amplitude, seed, t, steps, first):

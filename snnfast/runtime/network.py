@@ -154,6 +154,8 @@ class SpikingNetwork(torch.nn.Module):
         # The caller's autocast is switched off: kernels would get currents in other formats (dtype= sets the format of products). The context is
         # entered anew for every chunk, because a generator that waits inside would leave the context active in the caller's own code.
         plain = functools.partial(torch.autocast, x.device.type, enabled=False)
+        if self.clock.poisson:
+            inputs.warn_of_saturation(x, self.clock.amplitude)
         with plain(), _passes(x):
             run = Run(self.gm, x, self.method, self.clock, first, execution, observe)
         chunk, done, marks = chunk or run.default_chunk(), 0, statistics.marks(T, self.method.least_T) if statistics else []
