@@ -221,6 +221,7 @@ def _eval(p):
 def _compare(p):
     p.add_argument("runs", nargs="+", metavar="RUN", help="folder of an evaluation, or NAME=FOLDER,FOLDER... of one method's seeds")
     p.add_argument("--out", default="runs/compare", metavar="FOLDER", help="for compare.{csv,tex,pdf,png} (default runs/compare)")
+    p.add_argument("--overwrite", action="store_true", help="replace what is in --out")
 
 
 def _convert(p):
@@ -237,6 +238,7 @@ def _diagnose(p):
     _checkpoint(p)
     p.add_argument("--images", type=int, default=64, metavar="N", help="the first N images of the test set (default 64)")
     p.add_argument("--out", default="runs/diagnose", metavar="FOLDER", help="for diagnosis.csv and diagnosis.png (default runs/diagnose)")
+    p.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     _conversion(p)
 
 
@@ -251,4 +253,5 @@ def _trace(p):
     p.add_argument("--images", type=int, nargs="+", default=[0], metavar="i", help="numbers of images of the test set (default 0)")
     p.add_argument("--neurons", type=int, default=32, metavar="N", help="of each layer, spread over it; 0: all (default 32)")
     p.add_argument("--out", default="runs/trace", metavar="FOLDER", help="for trace.npz and pictures (default runs/trace)")
+    p.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     _conversion(p)

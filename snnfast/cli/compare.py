@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.table import Table
 
 from snnfast.cli.console import plain_console
+from snnfast.cli.folders import can_draw, free
 from snnfast.evaluation.compare import by_step, group, latex, rows
 from snnfast.reports import plots
 from snnfast.system.files import save_rows, save_text, whole
@@ -31,22 +32,23 @@ def groups_of(given):
 
 def run(args):
     console = plain_console()
+    out = free(args.out, "compare.csv", args.overwrite)
     groups = groups_of(args.runs)
     found = rows(groups)
     at = sorted({r["t"] for r in found})
-    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     save_rows(out / "compare.csv", found)
     save_text(out / "compare.tex", latex(groups, found))
     reports = {g.name: g.as_report(at) for g in groups}
     deviations = {g.name: [g.deviation(t) for t in at] for g in groups}
     wrote = ["compare.csv", "compare.tex"]
-    for name in ("compare.pdf", "compare.png"):
+    draws = can_draw(console)
+    for name in ("compare.pdf", "compare.png") if draws else ():
         with whole(out / name) as part:
             plots.curves(reports, part, deviations)
         wrote.append(name)
     energies = {g.name: g.reports[0] for g in groups if g.reports[0].energy}
-    if len(energies) == len(groups):
+    if draws and len(energies) == len(groups):
         with whole(out / "energy.pdf") as part:
             plots.energy(energies, part)
         wrote.append("energy.pdf")

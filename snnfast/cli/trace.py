@@ -1,19 +1,19 @@
 """`snnfast trace`: input, potential and spikes of chosen neurons as an npz file, with a raster plot per layer."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from snnfast import checks
 from snnfast.cli.console import plain_console
 from snnfast.cli.evaluate import converted, load
+from snnfast.cli.folders import can_draw, free
 from snnfast.reports import raster
 
 
 def run(args, device):
     console = plain_console()
     checks.steps("T", args.T)
+    out = free(args.out, "trace.npz", args.overwrite)
     net, _, data = load(args)
     for i in args.images:
         if not 0 <= i < len(data.test):
@@ -22,12 +22,11 @@ def run(args, device):
     x, labels = zip(*(data.test[i] for i in args.images))
     numbers = torch.tensor(args.images, device=device)
     found = raster.record(snn, torch.stack(x).to(device), args.T, args.layers, args.neurons, numbers)
-    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     arrays = {f"{name}/{key}": a for name, layer in found.items() for key, a in layer.items()}
     np.savez_compressed(out / "trace.npz", images=np.asarray(args.images), labels=np.asarray([int(y) for y in labels]), **arrays)
     wrote = ["trace.npz"]
-    for name, layer in found.items():
+    for name, layer in found.items() if can_draw(console) else ():
         for j, i in enumerate(args.images):
             wrote.append(f"{name}-image{i}.png")
             raster.plot(

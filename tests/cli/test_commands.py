@@ -281,7 +281,7 @@ def test_trace_command(checkpoint, tmp_path, capsys):
         (["--images", "360"], "--images must be between 0 and 359, got 360"),
         (["--layers", "x"], "which is no neuron layer"),
     ):
-        assert main([*base, *wrong]) == 2
+        assert main([*base, *wrong, "--overwrite"]) == 2
         assert message in capsys.readouterr().err
 
 
