@@ -16,7 +16,7 @@ PAGES = {
 REFERENCE = {
     "conversion": (
         "Conversion", "From a trained network to a spiking one.",
-        "convert SpikingNetwork to_quantised to_channelwise conversion.Constant conversion.Poisson conversion.Analog conversion.Rate "
+        "convert SpikingNetwork nn.JoinedInputs to_quantised to_channelwise conversion.Constant conversion.Poisson conversion.Analog conversion.Rate "
         "conversion.Percentile accelerate Accelerated",
     ),
     "methods": (

@@ -112,6 +112,8 @@ def check_runs(net, sample, name):
             net(sample.clone())
     except Exception as error:
         about = f"{list(sample.shape)}, {checks.dtype_name(sample.dtype)}, on {sample.device}"
+        if "required positional argument" in str(error):
+            about += "; a network of several inputs goes into snnfast.nn.JoinedInputs"
         raise ValueError(f"net does not run on an image of {name}= ({about}): {first_line(error)}") from error
 
 
