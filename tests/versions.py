@@ -43,12 +43,12 @@ ENVIRONMENTS = Environment("3.10", "2.10.0"), Environment("3.12", "2.11.0"), Env
 
 
 def find_python(version):
-    """An interpreter of that version: on the PATH or among pyenv's."""
+    """An interpreter of that version: on the PATH or among pyenv's; None if there is none."""
     pyenv = sorted((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/python3"))
     for path in (shutil.which(f"python{version}"), *pyenv):
         if path and subprocess.run([path, "-c", "pass"], capture_output=True).returncode == 0:
             return str(path)
-    raise SystemExit(f"versions.py: no Python {version} on this machine")
+    return None
 
 
 def install(environment):
@@ -59,7 +59,10 @@ def install(environment):
         return
     print(f"installing {environment.folder.name}", flush=True)
     shutil.rmtree(environment.folder, ignore_errors=True)
-    subprocess.run([find_python(environment.python), "-m", "venv", environment.folder], check=True)
+    python = find_python(environment.python)
+    if python is None:
+        raise SystemExit(f"versions.py: no Python {environment.python} on this machine")
+    subprocess.run([python, "-m", "venv", environment.folder], check=True)
     pip = [environment.interpreter, "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, f"torch=={environment.torch}"], check=True)
     subprocess.run([*pip, *TOOLS], check=True)

@@ -19,6 +19,7 @@ from snnfast.models.resnet import STEMS
 from snnfast.models.swin import WIRINGS
 from snnfast.models.tokens import NORMS
 from snnfast.models.vit import SIGNS
+from snnfast.runtime.network import STEPS
 from snnfast.runtime.number_formats import DTYPES
 from snnfast.runtime.sparse_products import KINDS
 from snnfast.training import direct_recipes, recipes
@@ -149,7 +150,7 @@ def _checkpoint(p):
         metavar="NAME",
         help="per_step or differential, of stbif and quanta (default with a softmax or the like)",
     )
-    p.add_argument("--T", type=int, default=64, help="time steps (default 64)")
+    p.add_argument("--T", type=int, default=STEPS, help=f"time steps (default {STEPS})")
 
 
 def conversion_flags():

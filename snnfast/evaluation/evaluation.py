@@ -21,7 +21,7 @@ from snnfast.reports.machine import machine
 from snnfast.reports.report import Report
 from snnfast.runtime.cuda_graphs import Graphs
 from snnfast.runtime.execution import Execution
-from snnfast.runtime.network import SpikingNetwork
+from snnfast.runtime.network import STEPS, SpikingNetwork
 from snnfast.runtime.number_formats import faithful, formats
 from snnfast.system import heap, memory, processes
 from snnfast.system.memory import parse
@@ -82,7 +82,7 @@ class Evaluation:
     """One evaluation: call `run`, then `report`. After a KeyboardInterrupt `report` covers what is done so far. See `evaluate`."""
 
     def __init__(
-        self, snn, loader, T=1024, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
+        self, snn, loader, T=STEPS, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
         products=None, deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
         on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip

@@ -162,7 +162,10 @@ def _bounds(lowering, node, given):
 
 
 def clip(lowering, node, given):
-    if any(not lowering.is_constant(given.get(k)) for k in ("min", "max") if k in given) or not node.meta["val"].is_floating_point():
+    if any(not lowering.is_constant(given.get(k)) for k in ("min", "max") if k in given):
+        return False
+    value = node.meta["val"]
+    if isinstance(value, torch.Tensor) and not value.is_floating_point():  # whole numbers are no activations
         return False
     bounds = _bounds(lowering, node, given)
     if bounds is None:

@@ -19,6 +19,8 @@ from snnfast.runtime.run import Run
 from snnfast.system import heap, memory
 from snnfast.system.text import first_line
 
+STEPS = 64  # of a run where none are asked for, as on the command line
+
 
 class SpikingNetwork(torch.nn.Module):
     """What `snnfast.convert` returns.
@@ -249,7 +251,7 @@ class SpikingNetwork(torch.nn.Module):
         name, dim = self.clock.readout
         return getattr(torch, name)(mean, dim)
 
-    def forward(self, x: torch.Tensor, T: int = 32, chunk: int | None = None) -> Any:
+    def forward(self, x: torch.Tensor, T: int = STEPS, chunk: int | None = None) -> Any:
         """Mean logits of T steps, in a differential run their sum, [B, classes]. A network with several outputs gives its own structure of these."""
         return self.unpacked(self._means(x, T, [T], chunk)[0])
 

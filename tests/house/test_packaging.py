@@ -116,6 +116,11 @@ def installed(environment, wheel, tmp_path):
     return python, environment / "bin/snnfast"
 
 
+def test_the_citation_is_of_this_version():
+    said = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    assert f'__version__ = "{said}"' in (ROOT / "snnfast/version.py").read_text()
+
+
 def test_the_sdist_is_whole(sdist):
     with tarfile.open(sdist) as tar:
         found = {name.partition("/")[2] for name in tar.getnames()}
