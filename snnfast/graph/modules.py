@@ -6,6 +6,8 @@ A maker takes (lowering, node, arguments by name) and gives True, or False if an
 import torch
 from torch import nn
 
+from snnfast.graph import aten
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -147,6 +149,10 @@ def _bounds(lowering, node, given):
         return given["self"], 0.0, None
     if name == "hardtanh":
         return given["self"], number("min_val"), number("max_val")
+    if name == "relu6":
+        return given["self"], 0.0, 6.0
+    if name in ("where", "masked_fill"):
+        return _chosen(lowering, node, given)
     if name == "threshold":
         return (given["self"], 0.0, None) if number("threshold") == 0 and number("value") == 0 else None
     if name in ("maximum", "max"):
@@ -155,10 +161,33 @@ def _bounds(lowering, node, given):
         constant = [lowering.value(a) for a in pair if lowering.is_constant(a)]
         zero = len(data) == 1 and isinstance(constant[0], torch.Tensor) and not bool(constant[0].any())
         return (data[0], 0.0, None) if zero else None
+    if name in ("minimum", "min"):
+        pair = given["self"], given.get("other")
+        data = [a for a in pair if not lowering.is_constant(a)]
+        constant = [lowering.value(a) for a in pair if lowering.is_constant(a)]
+        one = len(data) == 1 and isinstance(constant[0], torch.Tensor) and constant[0].numel() == 1
+        return (data[0], None, float(constant[0])) if one else None
     least, most = number("min"), number("max")
     if any(isinstance(b, torch.Tensor) and b.numel() > 1 for b in (least, most)):
         return None
     return given["self"], least, most
+
+
+def _chosen(lowering, node, given):
+    """The bounds of where(x > 0, x, 0) and of x.masked_fill(x < 0, 0), which are ReLUs, or None."""
+    picks = node.target._schema.name.endswith("where")
+    x, mask, other = (given["self"], given["condition"], given["other"]) if picks else (given["self"], given["mask"], given["value"])
+    signs = ("gt", "ge") if picks else ("lt", "le")
+    if (
+        not isinstance(mask, torch.fx.Node)
+        or aten.name_of(mask.target) not in signs
+        or mask.args[0] is not x
+        or not lowering.is_constant(other)
+    ):
+        return None
+    values = [lowering.value(a) if lowering.is_constant(a) else None for a in (mask.args[1], other)]
+    zeros = [v is not None and not bool(torch.as_tensor(v).any()) for v in values]
+    return (x, 0.0, None) if all(zeros) else None
 
 
 def clip(lowering, node, given):
@@ -171,9 +200,9 @@ def clip(lowering, node, given):
     if bounds is None:
         return False
     source, least, most = bounds
-    before, above = lowering.clips.get(source, (None, 0.0))
-    if least is None and above is None and len(source.users) == 1:  # relu, then clamp(max=)
-        source, least = before, 0.0
+    if least is None and source in lowering.clips and len(source.users) == 1:  # relu, then clamp(max=)
+        (source, above), least = lowering.clips[source], 0.0
+        most = above if most is None else most if above is None else min(float(most), above)
     if least is None or float(least) != 0 or (most is not None and not float(most) > 0):
         return False
     most = None if most is None else float(most)
@@ -194,7 +223,10 @@ MADE = {
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), batch_norm),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
     **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"), max_pool),
-    **dict.fromkeys(("relu", "hardtanh", "threshold", "maximum", "max", "clamp", "clamp_min", "clamp_max"), clip),
+    **dict.fromkeys(
+        ("relu", "relu6", "hardtanh", "threshold", "maximum", "max", "minimum", "min", "clamp", "clip", "clamp_min", "clamp_max"), clip
+    ),
+    **dict.fromkeys(("where", "masked_fill"), clip),
     "linear": linear,
     "layer_norm": layer_norm,
     "group_norm": group_norm,

@@ -21,7 +21,8 @@ class JoinedInputs(torch.nn.Module):
             give the shapes and dtypes.
 
     Raises:
-        TypeError, ValueError: inputs are no tensors with a batch in front, or hold whole numbers beyond 2^24; the message names which.
+        TypeError, ValueError: inputs are no tensors with a batch in front, or hold whole numbers that the floating ones' dtype rounds (beyond 2^24 in fp32, 2^11 in fp16);
+            the message names which.
 
     >>> class Sum(torch.nn.Module):
     ...     def __init__(self):
@@ -79,9 +80,11 @@ class JoinedInputs(torch.nn.Module):
         for (name, t), shape in zip(found, self.shapes):
             if tuple(t.shape[1:]) != shape:
                 raise ValueError(f"{name} must be [B{''.join(f', {n}' for n in shape)}], got shape {tuple(t.shape)}")
-            if not t.is_floating_point() and t.numel() and int(t.long().abs().max()) > 1 << 24:
-                raise ValueError(f"{name} holds whole numbers beyond 2^24, which do not lie in fp32 as they are")
         dtype = next((d for d in self.dtypes if d.is_floating_point), torch.float32)
+        digits = round(1 - math.log2(torch.finfo(dtype).eps))
+        for name, t in found:
+            if not t.is_floating_point() and t.numel() and int(t.long().abs().max()) > 1 << digits:
+                raise ValueError(f"{name} holds whole numbers beyond 2^{digits}, which do not lie in {checks.dtype_name(dtype)} as they are")
         return torch.cat([t.reshape(t.size(0), -1).to(dtype) for _, t in found], 1)
 
     def forward(self, x: torch.Tensor) -> Any:

@@ -60,7 +60,7 @@ def cos_start(
     >>> [round(v, 3) for v in snnfast.cos_start(x, theta=1.0).tolist()]
     [-1.001, 0.5]
     """
-    library.check_untransformed("cos_start", x, theta)
+    library.check_no_derivative("cos_start", x, theta)
     x, T = steps_of(x, T)
     rule = rule_of(unit, max_shift)
     layout = layout_of(x, skip=1)

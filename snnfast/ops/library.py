@@ -52,6 +52,14 @@ def is_transformed():
     return _transformed() and not torch.compiler.is_compiling()
 
 
+def is_differentiated():
+    """Whether torch.func's grad or jvp is at work: what is computed there is wrapped, even of plain values."""
+    if not is_transformed():
+        return False
+    kinds = torch._C._functorch.TransformType
+    return any(level.key() in (kinds.Grad, kinds.Jvp) for level in torch._C._functorch.get_interpreter_stack() or ())
+
+
 def are_plain(*tensors):
     """Whether these are torch's own tensors, or None: a subclass may stand for several."""
     return all(t is None or type(t) in _PLAIN for t in tensors)
@@ -109,6 +117,15 @@ def _one_by_one(call, many, in_dims, args):
     if isinstance(found[0], torch.Tensor):
         return torch.stack(found), 0
     return tuple(map(torch.stack, zip(*found))), (0,) * len(found[0])
+
+
+def check_no_derivative(what, *tensors):
+    """Refuses what a derivative of torch.func or of dual numbers goes through, where it would be zero without a word."""
+    given = [t for t in tensors if isinstance(t, torch.Tensor)]
+    if _transformed() and any(map(torch._C._functorch.is_gradtrackingtensor, given)):
+        raise RuntimeError(f"{what} has no derivative (torch.func.grad, jvp and their kin): take its value outside")
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in given):
+        raise RuntimeError(f"{what} has no derivative in forward mode (dual numbers): take its value outside")
 
 
 def check_untransformed(what, *tensors):

@@ -51,6 +51,18 @@ def test_in_double():
     assert one.joined(inputs).dtype == torch.float64 and torch.equal(one(one.joined(inputs)), net(**inputs))
 
 
+@pytest.mark.parametrize("dtype, most", [(torch.float16, 1 << 11), (torch.bfloat16, 1 << 8), (torch.float32, 1 << 24)])
+def test_whole_numbers_fit_the_dtype(dtype, most):
+    for number in (most, most + 1):
+        inputs = torch.zeros(2, 3, dtype=dtype), torch.full((2, 2), number)
+        if number == most:
+            one = snnfast.nn.JoinedInputs(nn.Bilinear(3, 2, 1), inputs)
+            assert one.joined(inputs)[:, 3:].to(torch.int64).eq(number).all()
+            continue
+        with pytest.raises(ValueError, match=r"inputs\[1\] holds whole numbers beyond 2\^"):
+            snnfast.nn.JoinedInputs(nn.Bilinear(3, 2, 1), inputs)
+
+
 WRONG = {
     "a tensor": (lambda: snnfast.nn.JoinedInputs(Several(), IMAGE), "inputs must be a tuple of tensors, got Tensor"),
     "an entry": (lambda: snnfast.nn.JoinedInputs(Several(), (IMAGE, 3)), r"inputs\[1\] must be a torch.Tensor of real or whole numbers, got int"),

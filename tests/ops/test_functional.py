@@ -93,8 +93,8 @@ FORWARD = {
 @pytest.mark.parametrize("name", FORWARD)
 def test_no_tangent_is_lost_without_a_word(name):
     x = torch.rand(5, 3)
-    with pytest.raises(RuntimeError, match="take backward") as error:
+    with pytest.raises(RuntimeError, match="take backward|take its value outside") as error:
         torch.func.jvp(FORWARD[name], (x,), (x,))
     assert "\n" not in str(error.value)
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="take backward"):
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="take backward|take its value outside"):
         FORWARD[name](forward_ad.make_dual(x, x))

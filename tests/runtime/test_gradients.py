@@ -234,3 +234,15 @@ def test_transforms_and_tracers_are_refused_in_one_line(name, frozen):
     ):
         with pytest.raises(RuntimeError, match="cannot be traced"):
             trace()
+
+
+@pytest.mark.parametrize("transform", ["grad", "jvp"])
+def test_inside_of_another_derivative_it_is_refused(transform):
+    """What is computed there is wrapped, even of plain images: kernels would read memory that is not there."""
+    snn, w = snnfast.convert(net()), torch.ones(2)
+    with pytest.raises(RuntimeError, match="does not run inside of torch.func.grad"):
+        if transform == "grad":
+            torch.func.grad(lambda w: (w * snn(X, T=2).sum()).sum())(w)
+        else:
+            torch.func.jvp(lambda w: w * snn(X, T=2).sum(), (w,), (w,))
+    assert torch.equal(torch.func.vmap(lambda w: w * snn(X, T=2).sum())(w), w * snn(X, T=2).sum())
