@@ -57,9 +57,8 @@ def held(file, path, key=None):
     if key == "ema" and not found and isinstance(file, dict):
         found = [(names, state) for names, state in _states(file) if names and names[-1] in AVERAGES]
     if not found and key is not None:
-        front = key.rstrip(".") + "."
-        behind = [{n.removeprefix(front): t for n, t in state.items() if n.startswith(front)} for _, state in _states(file)]
-        found = [((), state) for state in behind if state]
+        names = AVERAGES if key == "ema" else (key.rstrip("."),)
+        found = [((), part) for _, state in _states(file) for name in names if (part := _behind(state, name + "."))]
     if not found:
         there = (
             [".".join(names) for names, _ in _states(file)] + [n for n in list(file)[:100] if is_state(file[n])]
@@ -77,6 +76,12 @@ def held(file, path, key=None):
         taken, other = (".".join([*([key] if key else []), *names]) for names in (taken, others[0][0]))
         warnings.warn(f"{path}: the weights under {taken!r} are taken; key={other!r} takes others of the same file", stacklevel=5)
     return state
+
+
+def _behind(state, front):
+    """The weights behind a part of their names, also behind a wrapper's: "module.teacher.fc.weight" behind "teacher."."""
+    at = {name: 0 if name.startswith(front) else name.find("." + front) + 1 for name in state}
+    return {n[at[n] + len(front) :]: t for n, t in state.items() if at[n] or n.startswith(front)}
 
 
 def unprefixed(state):

@@ -123,18 +123,29 @@ def _without_prefix(state, expected, path):
     ends = {key[: -len(name)] for name in first for key in state if key.endswith(name)}
     whole = [p for p in sorted(ends) if p.endswith(".") or not p]
     fit = [p for p in whole if all(any(p + name in state for name in shared) for shared in places)]
+    fit = [p for p in fit if all(state[p + n].shape == t.shape for n, t in expected.items() if p + n in state)] or fit
     of_wrappers = [p for p in fit if all(part + "." in PREFIXES for part in p.split(".")[:-1])]
-    if not of_wrappers and len(fit) > 1:
+    fit = _different(of_wrappers or fit, state, expected)
+    if len(fit) > 1:
         told = " and ".join(repr(plain(p.rstrip("."), 40)) for p in fit[:5])
         raise ValueError(f"{path} holds several networks, behind {told}: key= says which is meant")
     if not fit:
         return unprefixed(state)
-    prefix = min(of_wrappers or fit, key=len)
+    (prefix,) = fit
     others = [key for key in state if not key.startswith(prefix) and not _is_counter(key)]
     if others:
         left = ", ".join(plain(key, 40) for key in others[:5])
         warnings.warn(f"{path}: the weights behind {plain(prefix, 40)!r} are taken; left out: {left}", stacklevel=3)
     return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
+
+
+def _different(prefixes, state, expected):
+    """Those behind which other numbers lie than behind one before; shorter ones come first."""
+    found: list[str] = []
+    for p in sorted(prefixes, key=len):
+        if not any(all(torch.equal(state[p + n], state[q + n]) for n in expected if p + n in state and q + n in state) for q in found):
+            found.append(p)
+    return found
 
 
 def _with_shared(state, expected):

@@ -300,6 +300,18 @@ def _shared_out(options, neuron):
     return rest, rule, of_inputs, of_thresholds
 
 
+def _check_commutes(node, gm, plan, per_step, clock):
+    try:
+        commutes.check(node, gm, plan, per_step)
+    except ValueError as error:
+        if not clock.poisson or per_step:
+            raise
+        told = str(error).partition(": say mode=")[0]
+        raise ValueError(
+            f"{told}: with Poisson input it is computed on random spikes, which is biased; mode='per_step' asks for that"
+        ) from None
+
+
 def _check_rates(gm, clock, per_step):
     """Refuses, by name, nodes without a spiking form. per_step: whether functions that do not commute may be computed step by step."""
     plan = Plan(gm, clock.poisson)
@@ -308,7 +320,7 @@ def _check_rates(gm, clock, per_step):
             raise ValueError(f"{called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")
         ours = node in plan.firing or isinstance(module_of(gm, node), OverTime)
         if node in plan.spiking and not ours and node.op not in ("output", "placeholder"):
-            commutes.check(node, gm, plan, per_step)
+            _check_commutes(node, gm, plan, per_step, clock)
             if clock.differential:
                 linear_part.check(node, gm, plan)
         elif node.op == "call_method" and node.target.endswith("_"):

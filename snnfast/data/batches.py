@@ -32,8 +32,8 @@ def parts_of(batch: Any, name: str) -> tuple[Any, Any]:
     return batch, None
 
 
-def pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """(images [B, ...], labels [B], int64) of one batch of a loader.
+def pair(batch: Any, whole: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images [B, ...], labels [B], int64) of one batch of a loader. whole: whether images may be whole numbers, as those of words are.
 
     Raises:
         TypeError, ValueError: it has no labels, or of another form.
@@ -42,7 +42,8 @@ def pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     if y is None or (isinstance(batch, (tuple, list)) and len(batch) != 2):
         told = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"loader must give (images, labels), got {told}: labels are needed")
-    checks.tensor("images", x)
+    if not whole or not isinstance(x, torch.Tensor):
+        checks.tensor("images", x)
     if not isinstance(y, torch.Tensor):
         raise TypeError(f"labels must be a torch.Tensor, got {type(y).__name__}")
     if y.shape != x.shape[:1]:

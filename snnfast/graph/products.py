@@ -15,7 +15,7 @@ SINGLE_MODULES = tuple(
 # Functions of single values that may give zero for zero, so that, step by step, nothing comes out where no spike goes in.
 SINGLE = frozenset(
     "abs clamp clamp_min clamp_max clip relu relu6 hardtanh silu gelu hardswish tanh elu leaky_relu mish selu celu square "
-    "softshrink hardshrink sin asin atan sinh erf expm1 log1p".split()
+    "softshrink hardshrink sin asin atan sinh erf expm1 log1p pow".split()
 )  # fmt: skip
 
 

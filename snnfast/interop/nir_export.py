@@ -8,7 +8,9 @@ Each node of the graph is one of NIR's: convolutions, linear layers, average poo
     a maximum          of spikes of one size: a SumPool2d and a Threshold
 """
 
+import copy
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from snnfast.interop.nir_import import import_nir
 from snnfast.interop.nir_neurons import check_installed, noted, to_nir, why_not
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.system.files import whole
+from snnfast.system.text import first_line
 
 
 def export_nir(
@@ -34,10 +37,11 @@ def export_nir(
 ) -> Any:
     """The network as a graph of the package `nir`, and as a file of it.
 
-    One step of the network is one Euler step of length dt of NIR's equations; the answer is the mean of the outputs, as in `snn(x, T)`. Batch norms
-    are folded. NIR has no reset by subtraction and no start voltage: they stand in the metadata of each neuron, which `import_nir` reads; in another
-    simulator set them yourself (most have a switch for the reset). Before anything is written, the graph is read back and must give the network's
-    outputs on `sample`, bit for bit.
+    One step of the network is one Euler step of length dt of NIR's equations; the answer is the mean of the outputs, as in `snn(x, T)`, and of a
+    network that ends in a softmax the softmax of that, which another simulator leaves to you. Batch norms are folded. NIR has no reset by
+    subtraction and no start voltage: they stand in the metadata of each neuron, which `import_nir` reads; in another simulator set them yourself
+    (most have a switch for the reset). Before anything is written, the graph is read back and must give the network's outputs on `sample`, bit for
+    bit.
 
     Args:
         snn: what `snnfast.convert` returns, of method "if" with constant input; or a `snnfast.models.DirectNetwork`.
@@ -125,13 +129,17 @@ class _Written(fx.Interpreter):
             self.args_iter = iter([self.image])
             for node in self.module.graph.nodes:  # not run(), which adds lines to the messages of errors
                 self.env[node] = self.run_node(node)
-        grouped = any(
-            int(getattr(node, "groups", 1)) > 1 for node in self.nodes.values()
-        )  # the package takes their channels for another number
         levels = {self.names[name]: L for name, L in self.snn.levels.items() if name in self.names}
         clock, method = self.snn.clock, self.snn.method
         note = dict(dt=self.dt, levels=levels, readout=clock.readout and list(clock.readout), method=method.name)
-        return nir.NIRGraph(self.nodes, self.edges, noted(**note), type_check=not grouped)
+        try:
+            return nir.NIRGraph(copy.deepcopy(self.nodes), self.edges, noted(**note))
+        except ValueError as error:
+            warnings.warn(
+                f"the package nir takes a layer's shapes for others ({first_line(error)}): read the file with nir.read(path, type_check=False)",
+                stacklevel=4,
+            )
+            return nir.NIRGraph(self.nodes, self.edges, noted(**note), type_check=False)
 
     def call_module(self, target, args, kwargs):
         layer = self.module.get_submodule(target)
@@ -144,12 +152,16 @@ class _Written(fx.Interpreter):
 
         value = super().run_node(node)
         if node.op == "output":
-            value, given = self.env[node.args[0]], self.sources[node.args[0]]
+            value, given = self.env[node.args[0]], self.sources.get(node.args[0])
+            if given is None:
+                raise ValueError(f"{called(node.args[0], self.module)} has no counterpart in NIR: it is the output, and a constant")
             self._behind("output", nir.Output({"output": np.array(value.shape[1:])}), given, value)
         elif node.op == "placeholder":
             self.sources[node] = self._behind("input", nir.Input({"input": np.array(value.shape[1:])}), [], value)
         elif isinstance(value, torch.Tensor) and node.op != "get_attr" and node.meta.get("kind") != "constant" and not is_size(node):
             self._write(node, value)
+        elif isinstance(value, (tuple, list)) and any(a in self.sources for a in node.all_input_nodes):
+            raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: it gives several values")
         return value
 
     def _write(self, node, value):
@@ -160,8 +172,9 @@ class _Written(fx.Interpreter):
         if isinstance(layer, nn.IF):
             self._neuron(node, layer, given[0], value)
         elif layers.is_sum(node):
-            given = given * 2 if len(given) == 1 else given
-            self.sources[node] = [self._one_of(a) for a in given]
+            if any(a not in self.sources for a in node.args):
+                raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: it adds a constant")
+            self.sources[node] = [self._one_of(a) for a in node.args]
         else:
             if len(given) > 1:
                 raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: it takes several values")

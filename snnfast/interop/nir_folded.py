@@ -9,7 +9,7 @@ from torch import fx
 from snnfast import nn
 from snnfast.graph import rewrite
 from snnfast.graph.vocabulary import module_of
-from snnfast.interop.nir_layers import passes_sizes
+from snnfast.interop.nir_layers import norm_as_conv, passes_sizes
 from snnfast.runtime.network import SpikingNetwork
 
 WEIGHTED = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Linear
@@ -38,6 +38,9 @@ def folded(snn: SpikingNetwork, x: torch.Tensor, unit_spikes: bool) -> SpikingNe
 def _folded(snn, unit_spikes):
     gm = copy.deepcopy(snn.gm)
     rewrite.fold_batch_norms(gm)
+    for name, layer in list(gm.named_modules()):  # those that no convolution stands in front of
+        if type(layer) is torch.nn.BatchNorm2d and layer.running_mean is not None:
+            rewrite.replace(gm, name, norm_as_conv(layer, 2))
     if unit_spikes:
         _fold_thresholds(gm)
     gm.recompile()

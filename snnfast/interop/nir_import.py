@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -32,7 +33,7 @@ def import_nir(source: Any, *, dt: float | None = None, reset: Literal["hard", "
 
     Args:
         source: a `nir.NIRGraph`, or a path of a file of one.
-        dt: the length of a step. Default: what the file says, else 1e-4, as in other simulators.
+        dt: the length of a step. Default: what a file of ours says, else 1e-4, as in other simulators; files of sinabs want 1.
         reset: of neurons whose file does not say it: "hard", to v_reset, as in NIR's equations; or "subtract", by the threshold, as sinabs and
             snnTorch do by default.
 
@@ -57,8 +58,10 @@ def import_nir(source: Any, *, dt: float | None = None, reset: Literal["hard", "
         raise TypeError(f"source must be a nir.NIRGraph or the path of a file of one, got {type(source).__name__}")
     note = note_of(graph)
     own_dt, levels, readout, method = _facts(note)
-    dt = checks.number("dt", own_dt if dt is None else dt, True)
     nodes, edges = _flat(graph)
+    if dt is None and "dt" not in note:
+        _check_step(nodes)
+    dt = checks.number("dt", own_dt if dt is None else dt, True)
     gm, names = _module(nodes, edges, dt, RESETS[reset])
     gm = trace.prepared(gm, fold=False)
     gm.delete_all_unused_submodules()
@@ -67,10 +70,27 @@ def import_nir(source: Any, *, dt: float | None = None, reset: Literal["hard", "
     return SpikingNetwork(gm.requires_grad_(False).eval(), levels, method, Clock(readout=readout)).eval()
 
 
+def _check_step(nodes):
+    """Refuses a file whose numbers say that its step is another than the usual one, as sinabs's, which is 1: no neuron would fire."""
+    for name, node in nodes.items():
+        kind = type(node).__name__
+        r, tau = (float(np.max(v)) if np.size(v) else 1.0 for v in (getattr(node, "r", 1.0), getattr(node, "tau", DT)))
+        if (kind == "IF" and 0 < r * DT < 0.01) or (kind == "LIF" and tau / DT > 5000):
+            told = f"R = {r:g}" if kind == "IF" else f"tau = {tau:g}"
+            raise ValueError(
+                f"node {name}: {told} leaves next to nothing of a current in a step of dt = {DT:g}: say dt= (1 for a file of sinabs)"
+            )
+
+
 def _facts(note):
     """(dt, levels, readout, method) of a graph of ours; of others what they lack."""
     dt, levels, readout = note.get("dt", DT), note.get("levels", {}), note.get("readout")
-    fine = isinstance(dt, float | int) and isinstance(levels, dict) and all(L is None or isinstance(L, int) for L in levels.values())
+    fine = (
+        isinstance(dt, float | int)
+        and not isinstance(dt, bool)
+        and isinstance(levels, dict)
+        and all(L is None or isinstance(L, int) for L in levels.values())
+    )
     if readout is not None:
         fine &= isinstance(readout, list) and len(readout) == 2 and readout[0] in ("softmax", "log_softmax") and isinstance(readout[1], int)
     if not fine:
@@ -160,7 +180,13 @@ def _scaled(nodes, edges):
         if type(node).__name__ not in ("IF", "LIF") or len(behind.get(name, ())) != 1:
             continue
         after = nodes[behind[name][0]]
-        if type(after).__name__ == "Scale" and after.scale.shape == node.v_threshold.shape and (after.scale == node.v_threshold).all():
+        alone = [a for a, b in edges if b == behind[name][0]] == [name]
+        if (
+            alone
+            and type(after).__name__ == "Scale"
+            and after.scale.shape == node.v_threshold.shape
+            and (after.scale == node.v_threshold).all()
+        ):
             found[name] = behind[name][0]
     return found
 
@@ -175,7 +201,7 @@ def _layers(name, node, dt, reset, scaled):
             layer = layers.from_nir(node)
             return [] if layer is None else [layer]
         neuron, factor = from_nir(node, dt, reset)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # of any kind: the numbers are anybody's
         raise ValueError(f"node {name}: {first_line(error)}") from None
     neuron.options["spikes"] = "scaled" if name in scaled else "unit"
     return [neuron] if factor == 1 else [layers.Scaled(torch.tensor(factor, dtype=neuron.theta.dtype)), neuron]

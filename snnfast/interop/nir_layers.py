@@ -114,14 +114,20 @@ def _norm(layer, x, y):
         raise Unknown("it has no running statistics")
     if x.dim() == 2:
         raise Unknown("a batch norm of single features, that no convolution stands in front of")
-    scale = (layer.running_var.double() + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight.double())
-    bias = (0 if layer.bias is None else layer.bias.double()) - layer.running_mean.double() * scale
     dims = x.dim() - 2
     if dims not in (1, 2):
         raise Unknown(f"NIR has convolutions of 1 and 2 dimensions, not of {dims}")
-    conv = (nn.Conv1d, nn.Conv2d)[dims - 1](x.size(1), x.size(1), 1, groups=x.size(1)).to(x.dtype)
-    conv.weight.data, conv.bias.data = scale.to(x.dtype).view(-1, 1, *[1] * dims), bias.to(x.dtype)
-    return _conv(conv, x, y)
+    return _conv(norm_as_conv(layer, dims), x, y)
+
+
+def norm_as_conv(layer: Any, dims: int) -> nn.Module:
+    """A batch norm in eval mode as a convolution of one weight in each channel by itself."""
+    mean, C = layer.running_mean, len(layer.running_mean)
+    scale = (layer.running_var.double() + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight.detach().double())
+    bias = (0 if layer.bias is None else layer.bias.detach().double()) - mean.double() * scale
+    conv = (nn.Conv1d, nn.Conv2d)[dims - 1](C, C, 1, groups=C, device=mean.device, dtype=mean.dtype)
+    conv.weight.data, conv.bias.data = scale.to(mean.dtype).view(-1, 1, *[1] * dims), bias.to(mean.dtype)  # type: ignore[union-attr]
+    return conv.requires_grad_(False)
 
 
 def _average(layer, x, y):
@@ -139,14 +145,15 @@ def _average(layer, x, y):
 def _adaptive(layer, x, y):
     if any(n % m for n, m in zip(x.shape[-2:], y.shape[-2:])):
         raise Unknown(f"its windows are not of one size: {tuple(x.shape[-2:])} to {tuple(y.shape[-2:])}")
-    return _windows(x, y, noted(adaptive=list(y.shape[-2:])))
+    return _windows(x, y, adaptive=list(y.shape[-2:]))
 
 
-def _windows(x, y, metadata):
+def _windows(x, y, **form):
     import nir
 
-    kernel = np.array([n // m for n, m in zip(x.shape[-2:], y.shape[-2:])])
-    return nir.AvgPool2d(kernel_size=kernel, stride=kernel.copy(), padding=np.zeros(2, int), metadata=metadata)
+    kernel = [n // m for n, m in zip(x.shape[-2:], y.shape[-2:])]
+    metadata = noted(kernel=kernel, **form)
+    return nir.AvgPool2d(kernel_size=np.array(kernel), stride=np.array(kernel), padding=np.zeros(2, int), metadata=metadata)
 
 
 def _mean(node, x, y):
@@ -157,7 +164,7 @@ def _mean(node, x, y):
         raise Unknown(f"a mean of dimensions {dims} of {tuple(x.shape)}")
     keep = y.dim() == 4
     one = y if keep else y[..., None, None]
-    return [_windows(x, one, noted(mean=True))] + ([] if keep else _view(one, y))
+    return [_windows(x, one, mean=True)] + ([] if keep else _view(one, y))
 
 
 def _maximum(layer, x, y, spike):
@@ -171,9 +178,11 @@ def _maximum(layer, x, y, spike):
             'NIR has no maximum; of spikes of one size it is a sum and a threshold. Convert with maxpool="average", or train with that'
         )
     shape, dtype = tuple(y.shape[1:]), str(x.dtype).removeprefix("torch.")
-    summed = nir.SumPool2d(kernel_size=np.array(kernel), stride=np.array(stride), padding=np.array(padding), metadata=noted(maximum=True))
-    made = [summed, nir.Threshold(threshold=np.full(shape, spike / 2, dtype), metadata=noted(maximum=True))]
-    return made + ([] if spike == 1 else [nir.Scale(np.full(shape, spike, dtype), metadata=noted(maximum=True))])
+    summed = nir.SumPool2d(
+        kernel_size=np.array(kernel), stride=np.array(stride), padding=np.array(padding), metadata=noted(maximum=True, kernel=list(kernel))
+    )
+    made = [summed, nir.Threshold(threshold=np.full(shape, spike / 2, dtype), metadata=noted(maximum=True, of=spike / 2))]
+    return made + ([] if spike == 1 else [nir.Scale(np.full(shape, spike, dtype), metadata=noted(maximum=True, of=spike))])
 
 
 def _scale(node, x):
@@ -264,27 +273,28 @@ def from_nir(node: Any) -> nn.Module | None:
     if kind == "Flatten":
         start, end = int(node.start_dim), int(node.end_dim)
         return nn.Flatten(start + 1 if start >= 0 else start, end + 1 if end >= 0 else end)
-    if kind == "Threshold":
-        return None if note.get("maximum") else Over(compact(node.threshold))
-    if kind == "Scale":
-        scale = compact(node.scale)
-        return None if note.get("maximum") or (scale == 1).all() else Scaled(scale)
+    if kind in ("Threshold", "Scale"):
+        number = compact(node.threshold if kind == "Threshold" else node.scale)
+        if note.get("maximum"):
+            if not np.allclose(number, note.get("of", np.nan)):
+                raise ValueError("its note of snnfast contradicts its numbers: the file was changed")
+            return None
+        return Over(number) if kind == "Threshold" else None if (number == 1).all() else Scaled(number)
     raise ValueError(f"{kind} of NIR has no counterpart here; those that have: Affine, Linear, Conv1d, Conv2d, AvgPool2d, SumPool2d, Flatten, Scale, "
                      "Threshold, IF, LIF")  # fmt: skip
 
 
 def _read_linear(node):
-    weight = torch.from_numpy(np.array(node.weight))
+    weight, bias = _weight(node), getattr(node, "bias", None)
     if weight.dim() != 2:
         raise ValueError(f"weight must be [features, inputs], got shape {tuple(weight.shape)}")
-    bias = getattr(node, "bias", None)
     layer = nn.Linear(weight.size(1), weight.size(0), bias is not None, dtype=weight.dtype)
     _fill(layer, weight, bias)
     return layer
 
 
 def _read_conv(node, note):
-    weight = torch.from_numpy(np.array(node.weight))
+    weight = _weight(node)
     dims = weight.dim() - 2
     padding = node.padding if isinstance(node.padding, str) else _numbers(node.padding, dims)
     has_bias = note.get("bias", True) or bool(np.any(node.bias))
@@ -296,14 +306,26 @@ def _read_conv(node, note):
     return layer
 
 
+def _weight(node):
+    weight = torch.from_numpy(np.array(node.weight))
+    if not weight.is_floating_point():
+        raise ValueError(f"weight must be floating numbers, got {str(weight.dtype).removeprefix('torch.')}")
+    return weight
+
+
 def _fill(layer, weight, bias):
     layer.weight.data = weight
-    if bias is not None:
-        layer.bias.data = torch.from_numpy(np.array(bias)).to(weight.dtype)
+    if bias is None:
+        return
+    if np.shape(bias) != tuple(layer.bias.shape):
+        raise ValueError(f"bias must have the shape {tuple(layer.bias.shape)}, got {np.shape(bias)}")
+    layer.bias.data = torch.from_numpy(np.array(bias)).to(weight.dtype)
 
 
 def _read_pool(node, note):
     kernel, stride, padding = (_numbers(v, 2) for v in (node.kernel_size, node.stride, node.padding))
+    if note and list(kernel) != note.get("kernel"):
+        raise ValueError("its note of snnfast contradicts its kernel: the file was changed")
     if type(node).__name__ == "SumPool2d":
         if note.get("maximum"):
             return nn.MaxPool2d(kernel, stride, padding)

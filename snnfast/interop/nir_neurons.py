@@ -43,7 +43,7 @@ def note_of(node: Any) -> dict[str, Any]:
     text = node.metadata.get(ENTRY, "{}") if isinstance(node.metadata, dict) else "{}"
     try:
         found = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise ValueError(f"metadata {ENTRY!r} of a node is no JSON") from None
     if not isinstance(found, dict):
         raise ValueError(f"metadata {ENTRY!r} of a node must be a JSON object, got {type(found).__name__}")
@@ -73,11 +73,15 @@ def to_nir(layer: nn.IF, step: torch.Tensor, dt: float) -> tuple[Any, np.ndarray
     import nir
 
     theta = _full(layer.theta_for(step).to(step.dtype), step)
-    options = {name: value for name, value in layer.options.items() if name in KEPT and value is not None}
-    arrays = {name: t.cpu().numpy() for name, t in layer.named_buffers(recurse=False) if name != "theta"}  # a start voltage for each neuron
+    options: dict[str, Any] = {"reset": "soft", "spikes": "scaled"} | ({"v0": 0.5, "unit": "volts"} if type(layer) is nn.IF else {})
+    options |= {name: value for name, value in layer.options.items() if name in KEPT and value is not None}
+    # A start voltage for each neuron. NIR's files hold no arrays without a dimension.
+    arrays = {name: np.atleast_1d(t.cpu().numpy()) for name, t in layer.named_buffers(recurse=False) if name != "theta"}
+    if "v0" in arrays:
+        del options["v0"]
     v_reset = np.full(theta.shape, options.get("v_reset", 0.0))
     if isinstance(layer, nn.PLIF):
-        arrays["w"] = layer.w.detach().cpu().numpy()
+        arrays["w"] = np.atleast_1d(layer.w.detach().cpu().numpy())
     metadata = noted(neuron=type(layer).__name__, **options) | arrays
     large = None if options.get("spikes") == "unit" or (theta == 1).all() else theta
     if type(layer) is nn.IF:

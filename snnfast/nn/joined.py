@@ -21,8 +21,8 @@ class JoinedInputs(torch.nn.Module):
             give the shapes and dtypes.
 
     Raises:
-        TypeError, ValueError: inputs are no tensors with a batch in front, or hold whole numbers that the floating ones' dtype rounds (beyond 2^24 in fp32, 2^11 in fp16);
-            the message names which.
+        TypeError, ValueError: inputs are no tensors with a batch in front, or hold whole numbers that the floating ones' dtype
+            rounds (beyond 2^24 in fp32, 2^11 in fp16); the message names which.
 
     >>> class Sum(torch.nn.Module):
     ...     def __init__(self):
@@ -84,7 +84,9 @@ class JoinedInputs(torch.nn.Module):
         digits = round(1 - math.log2(torch.finfo(dtype).eps))
         for name, t in found:
             if not t.is_floating_point() and t.numel() and int(t.long().abs().max()) > 1 << digits:
-                raise ValueError(f"{name} holds whole numbers beyond 2^{digits}, which do not lie in {checks.dtype_name(dtype)} as they are")
+                raise ValueError(
+                    f"{name} holds whole numbers beyond 2^{digits}, which do not lie in {checks.dtype_name(dtype)} as they are"
+                )
         return torch.cat([t.reshape(t.size(0), -1).to(dtype) for _, t in found], 1)
 
     def forward(self, x: torch.Tensor) -> Any:

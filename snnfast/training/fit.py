@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -10,15 +11,19 @@ from snnfast import checks
 from snnfast.data.batches import pair
 from snnfast.training.optimisers import optimiser_of, parameter_groups, warmed_cosine
 
+IGNORED = -100  # torch's label of what does not count
+
 
 def _check(net, loader, epochs, lr, weight_decay, warmup):
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
-    if not isinstance(loader, Iterable):
+    if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
         raise TypeError(f"loader must be an iterable of (images, labels), got {type(loader).__name__}")
-    checks.integer("epochs", epochs, 0)
+    if not isinstance(epochs, np.integer):
+        checks.integer("epochs", epochs, 0)
     checks.integer("warmup", warmup, 0)
-    checks.number("lr", lr, True)
+    if not isinstance(lr, torch.Tensor) and checks.number("lr", lr) < 0:
+        raise ValueError(f"lr must be >= 0, got {lr}")
     if checks.number("weight_decay", weight_decay) < 0:
         raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
 
@@ -65,8 +70,12 @@ def fit(
     for epoch in range(epochs):
         seen, total, correct = 0, torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
         for batch in loader:
-            x, y = pair(batch)
-            most = int(y.max()) if y.device.type == "cpu" and len(y) else -1
+            x, y = pair(batch, whole=True)
+            if not len(y):
+                continue
+            least, most = (int(y.min()), int(y.max())) if y.device.type == "cpu" else (0, -1)  # on a GPU asking would wait
+            if least < 0 and least != IGNORED:
+                raise ValueError(f"loader gives label {least}: labels are 0, 1, ..., or {IGNORED} for none")
             x, y = x.to(device), y.to(device)
             logits = net(x if augment is None else augment(x))
             if not isinstance(logits, torch.Tensor):

@@ -48,6 +48,28 @@ def test_ema_is_the_average_whatever_it_is_called(name, tmp_path):
     assert loaded(file, tmp_path, key="ema") == loaded(file, tmp_path, key=name) == 2
 
 
+def test_prefixes_of_averages_and_inside_of_wrappers(tmp_path):
+    assert loaded(state(1.0, "model.") | state(2.0, "ema_model."), tmp_path, key="ema") == 2
+    file = state(1.0, "module.student.") | state(2.0, "module.teacher.")
+    assert loaded(file, tmp_path, key="teacher") == 2 and loaded(file, tmp_path, key="module.student") == 1
+
+
+def test_the_same_numbers_twice_are_no_question(tmp_path):
+    with pytest.warns(UserWarning, match="are taken; left out"):
+        assert loaded(state(3.0, "features.") | state(3.0, "backbone."), tmp_path) == 3
+
+
+def test_two_wrappers_of_other_numbers_are_one(tmp_path):
+    with pytest.raises(ValueError, match="holds several networks, behind 'net' and 'model'"):
+        loaded(state(1.0, "model.") | state(2.0, "net."), tmp_path)
+
+
+def test_only_one_has_the_shapes(tmp_path):
+    large = {f"teacher.{n}": torch.zeros(*(k + 1 for k in t.shape)) for n, t in net().state_dict().items()}
+    with pytest.warns(UserWarning, match="are taken; left out"):
+        assert loaded(state(1.0, "student.") | large, tmp_path) == 1
+
+
 def test_a_name_within_a_name_is_no_prefix(tmp_path):
     """10.weight ends in 0.weight."""
     with pytest.raises(ValueError, match="file.pt"):

@@ -148,8 +148,8 @@ REFUSED = {
     "delay": (lambda: chain(nir.Delay(full(1.0)), IF), "node delay: Delay of NIR has no counterpart"),
     "tau": (lambda: chain(nir.LIF(full(DT), full(1.0), full(0.0), full(1.0))), "node lif: tau must be > dt = 0.0001"),
     "leak": (lambda: chain(nir.LIF(full(2 * DT), full(1.0), full(0.3), full(1.0))), "node lif: v_leak must be the potential after a spike"),
-    "threshold": (lambda: chain(nir.IF(full(1.0), full(-1.0))), "node if: theta must be > 0"),
-    "reset": (lambda: chain(nir.IF(full(1.0), full(1.0), np.arange(5.0))), "node if: v_reset must be the same for all neurons of a layer"),
+    "threshold": (lambda: chain(nir.IF(full(1 / DT), full(-1.0))), "node if: theta must be > 0"),
+    "reset": (lambda: chain(nir.IF(full(1 / DT), full(1.0), np.arange(5.0))), "node if: v_reset must be the same for all neurons of a layer"),
     "recurrent": (
         lambda: ends({"a": IF, "b": nir.Linear(np.eye(N))}, [("i", "a"), ("a", "b"), ("b", "a"), ("a", "o")]), "the graph is recurrent, by "
     ),

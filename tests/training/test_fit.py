@@ -1,5 +1,6 @@
 """What `snnfast.training.fit` takes and refuses."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,10 +23,20 @@ def test_batches_of_any_form(loader):
     assert snnfast.training.fit(net(), loader, epochs=3, lr=0.1) == snnfast.training.fit(net(), [(X, Y)], epochs=3, lr=0.1)
 
 
+def test_what_other_programs_give():
+    """Bytes that `augment` scales, whole numbers of words, numpy's integers, an empty batch among others."""
+    bytes_ = (X * 255).byte()
+    scaled = snnfast.training.fit(net(), [(bytes_, Y), (bytes_[:0], Y[:0])], epochs=np.int64(2), lr=0.1, augment=lambda x: x.float() / 255)
+    assert scaled == snnfast.training.fit(net(), [(bytes_.float() / 255, Y)], epochs=2, lr=0.1)
+    words = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3))
+    assert len(snnfast.training.fit(words, [(torch.randint(5, (6, 3)), Y)], epochs=1, lr=torch.tensor(0.1))) == 1
+
+
 WRONG = {
     "epochs": (dict(epochs="3"), "epochs must be"),
     "lr": (dict(lr="x"), "lr must be"),
-    "no rate": (dict(lr=0.0), "lr must be"),
+    "a rate below 0": (dict(lr=-0.1), "lr must be >= 0, got -0.1"),
+    "a label below 0": (dict(loader=[(X, Y - 1)]), "loader gives label -1: labels are 0, 1"),
     "decay": (dict(weight_decay=-1.0), "weight_decay must be >= 0, got -1.0"),
     "warmup": (dict(warmup=1.5), "warmup must be"),
     "optimiser": (dict(optimiser="best"), "optimiser must be one of"),
