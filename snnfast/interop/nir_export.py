@@ -8,7 +8,6 @@ Each node of the graph is one of NIR's: convolutions, linear layers, average poo
     a maximum          of spikes of one size: a SumPool2d and a Threshold
 """
 
-import copy
 import os
 import warnings
 from pathlib import Path
@@ -132,14 +131,15 @@ class _Written(fx.Interpreter):
         levels = {self.names[name]: L for name, L in self.snn.levels.items() if name in self.names}
         clock, method = self.snn.clock, self.snn.method
         note = dict(dt=self.dt, levels=levels, readout=clock.readout and list(clock.readout), method=method.name)
+        made = nir.NIRGraph(self.nodes, self.edges, noted(**note), type_check=False)
         try:
-            return nir.NIRGraph(copy.deepcopy(self.nodes), self.edges, noted(**note))
-        except ValueError as error:
+            nir.dict2NIRNode(made.to_dict() | {"type_check": True})  # as nir.read does
+        except Exception as error:  # of any kind: the package infers shapes by rules of its own
             warnings.warn(
                 f"the package nir takes a layer's shapes for others ({first_line(error)}): read the file with nir.read(path, type_check=False)",
                 stacklevel=4,
             )
-            return nir.NIRGraph(self.nodes, self.edges, noted(**note), type_check=False)
+        return made
 
     def call_module(self, target, args, kwargs):
         layer = self.module.get_submodule(target)
