@@ -123,9 +123,10 @@ def _without_prefix(state, expected, path):
     ends = {key[: -len(name)] for name in first for key in state if key.endswith(name)}
     whole = [p for p in sorted(ends) if p.endswith(".") or not p]
     fit = [p for p in whole if all(any(p + name in state for name in shared) for shared in places)]
-    fit = [p for p in fit if all(state[p + n].shape == t.shape for n, t in expected.items() if p + n in state)] or fit
-    of_wrappers = [p for p in fit if all(part + "." in PREFIXES for part in p.split(".")[:-1])]
-    fit = _different(of_wrappers or fit, state, expected)
+    if len(fit) > 1:
+        fit = [p for p in fit if all(_shape(state[p + n]) == t.shape for n, t in expected.items() if p + n in state)] or fit
+        of_wrappers = [p for p in fit if all(part + "." in PREFIXES for part in p.split(".")[:-1])]
+        fit = _different(of_wrappers or fit, state, expected)
     if len(fit) > 1:
         told = " and ".join(repr(plain(p.rstrip("."), 40)) for p in fit[:5])
         raise ValueError(f"{path} holds several networks, behind {told}: key= says which is meant")
@@ -139,11 +140,21 @@ def _without_prefix(state, expected, path):
     return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
 
 
+def _shape(t):
+    """None of a tensor that has none."""
+    return None if t.is_nested else t.shape
+
+
+def _same(a, b):
+    """Whether two tensors hold the same numbers, as far as they can be compared."""
+    return all(t.layout == torch.strided and not t.is_nested and not t.is_meta for t in (a, b)) and torch.equal(a, b)
+
+
 def _different(prefixes, state, expected):
     """Those behind which other numbers lie than behind one before; shorter ones come first."""
     found: list[str] = []
     for p in sorted(prefixes, key=len):
-        if not any(all(torch.equal(state[p + n], state[q + n]) for n in expected if p + n in state and q + n in state) for q in found):
+        if not any(all(_same(state[p + n], state[q + n]) for n in expected if p + n in state and q + n in state) for q in found):
             found.append(p)
     return found
 

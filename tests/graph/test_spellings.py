@@ -1,5 +1,7 @@
 """ReLU and clamp in every spelling are neurons; what only looks like one is not."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -38,12 +40,17 @@ def converted(function):
     return snnfast.convert(Net(function).eval(), calibrate=X, percentile=100.0)
 
 
+@functools.cache
+def of_the_plain_one(function):
+    return converted(function)
+
+
 @pytest.mark.parametrize("function, same", [
     *(pytest.param(f, RELU["relu"], id=f"ReLU: {name}") for name, f in RELU.items()),
     *(pytest.param(f, CLAMP["clamp"], id=f"clamp: {name}") for name, f in CLAMP.items()),
 ])  # fmt: skip
 def test_every_spelling_is_a_neuron(function, same):
-    snn, plain = converted(function), converted(same)
+    snn, plain = converted(function), of_the_plain_one(same)
     assert snn.clock.mode == "per_step" and len(snn.neurons()) == 1
     assert torch.equal(snn(X, T=32), plain(X, T=32))
 

@@ -75,7 +75,7 @@ def assert_equal_steps(plain, fused, x, y):
         assert torch.allclose(a, b, rtol=1e-9), name
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.thorough] if n == "plif" else []) for n in NETS])
 def test_our_networks(name):
     torch.manual_seed(0)
     plain = NETS[name]().double()

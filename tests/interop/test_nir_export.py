@@ -154,7 +154,7 @@ def per_step(snn, x, T=T):
         return torch.cat(list(snn.chunks(x, T, 3)))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.thorough] if n in ("csnn", "vanilla") else []) for n in NETWORKS])
 def test_read_back_it_is_the_same_network(name, tmp_path):
     """Bit for bit at each step, and the spikes of each layer. Batch norms of directly trained networks are folded, so these are compared in fp64,
     where rounding moves no spike."""

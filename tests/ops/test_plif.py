@@ -232,7 +232,7 @@ def test_four_files_and_two_rows():
     }  # where users meet it
     files = [p for folder in ("snnfast", "csrc") for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".h", ".cpp", ".cu", ".cmake")]
     shown.add("snnfast/ops/python_neuron.py")  # names it as an example
-    shown.add("snnfast/interop/spikingjelly_former.py")
+    shown |= {"snnfast/interop/spikingjelly_former.py", "snnfast/interop/nir_neurons.py"}
     # Batch norm and the neuron behind it may have its leak: the equation takes its functions.
     shown |= {"snnfast/equations/neurons/norm_neuron.py", "snnfast/ops/norm_neuron.py", "csrc/equations/neurons/norm_neuron.h"}
     # Networks of its authors, which a neuron does not need, are in models; files, citations, recipes and losses of networks name them.
