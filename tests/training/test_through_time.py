@@ -146,7 +146,8 @@ def test_gradients_of_x_are_the_whole_runs_bits():
 
 
 @pytest.mark.parametrize("name, options", [
-    ("sew_resnet18", {}), ("ms_resnet18", {}), pytest.param("plif_cifar10", {}, marks=pytest.mark.thorough), ("csnn_cifar10", dict(channels=(4, 4, 4), hidden=8)),
+    ("sew_resnet18", {}), ("ms_resnet18", {}), pytest.param("plif_cifar10", {}, marks=pytest.mark.thorough),
+    ("csnn_cifar10", dict(channels=(4, 4, 4), hidden=8)),
     ("sdt", dict(depth=1, dim=16, heads=2)),
 ])  # fmt: skip
 def test_networks_of_images(name, options):
