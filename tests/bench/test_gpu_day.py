@@ -41,6 +41,7 @@ def ends(folder):
     return {r["step"]: r["result"] for r in records(folder / "steps.jsonl") if "result" in r}
 
 
+@pytest.mark.thorough
 def test_the_first_call(tmp_path):
     assert rehearse("gpu", tmp_path).wait() == 0, (tmp_path / "gpu.log").read_text()[-3000:]
     found = ends(tmp_path)
