@@ -1,7 +1,6 @@
 """Checks that a captured graph computes what its network computes: known losses of a capture are refused by name, the rest is compared on samples."""
 
 import copy
-import math
 
 import torch
 
@@ -133,7 +132,8 @@ def _as_batches(samples, expected):
 
 def _differs(gm, samples, expected, dtype, near, change=None):
     """The relative difference of the first batch for which the graph, as it is or changed, gives something else, or None."""
-    split = _parts_of(outputs_of(gm))
+    outputs = outputs_of(gm)
+    split = (lambda y: [y]) if outputs is None else outputs.parts
     whole = max(float(y.norm()) for y in expected) or 1.0
     largest = [max(SMALL * whole, *map(float, norms)) for norms in zip(*([part.norm() for part in split(y)] for y in expected))]
     batches, wanted = _as_batches(samples, expected)
@@ -142,22 +142,13 @@ def _differs(gm, samples, expected, dtype, near, change=None):
     except Exception as error:
         raise ValueError(f"net cannot be converted: captured, it does not run: {first_line(error)}") from error
     for found, of in zip(captured, wanted):
-        same = isinstance(found, torch.Tensor) and found.shape[1:] == of.shape[1:]
-        if not same:
+        if not isinstance(found, torch.Tensor) or found.shape[1:] != of.shape[1:]:
             return float("inf")
         parts = zip(split(found[: of.size(0)].double()), split(of), largest)
         wrong = [off for part, right, size in parts if not (off := float((part - right).norm()) / size) <= near]  # also a NaN
         if wrong:
             return max(wrong)
     return None
-
-
-def _parts_of(outputs):
-    """How to split what a graph gives into the tensors that the network gives, each of which has its own size."""
-    if outputs is None or outputs.read is not None or len(outputs.names) == 1:
-        return lambda y: [y]
-    sizes = [math.prod(shape) for shape in outputs.shapes]
-    return lambda y: y.split(sizes, -1)
 
 
 def check(gm, net, samples, fold=None):

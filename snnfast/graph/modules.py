@@ -155,18 +155,15 @@ def _bounds(lowering, node, given):
         return _chosen(lowering, node, given)
     if name == "threshold":
         return (given["self"], 0.0, None) if number("threshold") == 0 and number("value") == 0 else None
-    if name in ("maximum", "max"):
+    if name in ("maximum", "max", "minimum", "min"):
         pair = given["self"], given.get("other")
         data = [a for a in pair if not lowering.is_constant(a)]
         constant = [lowering.value(a) for a in pair if lowering.is_constant(a)]
-        zero = len(data) == 1 and isinstance(constant[0], torch.Tensor) and not bool(constant[0].any())
-        return (data[0], 0.0, None) if zero else None
-    if name in ("minimum", "min"):
-        pair = given["self"], given.get("other")
-        data = [a for a in pair if not lowering.is_constant(a)]
-        constant = [lowering.value(a) for a in pair if lowering.is_constant(a)]
-        one = len(data) == 1 and isinstance(constant[0], torch.Tensor) and constant[0].numel() == 1
-        return (data[0], None, float(constant[0])) if one else None
+        if len(data) != 1 or not isinstance(constant[0], torch.Tensor):
+            return None
+        if name.startswith("max"):
+            return None if bool(constant[0].any()) else (data[0], 0.0, None)
+        return (data[0], None, float(constant[0])) if constant[0].numel() == 1 else None
     least, most = number("min"), number("max")
     if any(isinstance(b, torch.Tensor) and b.numel() > 1 for b in (least, most)):
         return None

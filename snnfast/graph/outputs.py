@@ -21,9 +21,12 @@ class Outputs(NamedTuple):
         """y [..., values of an image] -> what the network gives, each tensor [..., *its shape]. A single tensor comes in its own shape."""
         if len(self.names) == 1:
             return pytree.tree_map(lambda i: y, self.tree)
-        parts = y.split([math.prod(shape) for shape in self.shapes], -1)
-        each = [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, self.shapes)]
+        each = [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(self.parts(y), self.shapes)]
         return pytree.tree_map(lambda i: each[i], self.tree)
+
+    def parts(self, y: torch.Tensor) -> Any:
+        """y [..., values of an image] -> the values of each tensor, one after the other; a single tensor as it is."""
+        return [y] if len(self.names) == 1 else y.split([math.prod(shape) for shape in self.shapes], -1)
 
     def packed(self, given: Any) -> torch.Tensor:
         """The inverse of `unpacked`: one tensor, from what the network gives for a batch."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from snnfast import checks
 from snnfast.graph.aten import name_of
 from snnfast.interop.nir_neurons import compact, note_of, noted
 
@@ -77,7 +78,7 @@ def _name(node):
 
 
 def _array(t, like=None):
-    return np.ascontiguousarray(t.detach().cpu().numpy()) if t is not None else np.zeros(len(like), str(like.dtype).removeprefix("torch."))
+    return np.ascontiguousarray(t.detach().cpu().numpy()) if t is not None else np.zeros(len(like), checks.dtype_name(like.dtype))
 
 
 def _conv(layer, x, y):
@@ -114,10 +115,7 @@ def _norm(layer, x, y):
         raise Unknown("it has no running statistics")
     if x.dim() == 2:
         raise Unknown("a batch norm of single features, that no convolution stands in front of")
-    dims = x.dim() - 2
-    if dims not in (1, 2):
-        raise Unknown(f"NIR has convolutions of 1 and 2 dimensions, not of {dims}")
-    return _conv(norm_as_conv(layer, dims), x, y)
+    return _conv(norm_as_conv(layer, x.dim() - 2), x, y)
 
 
 def norm_as_conv(layer: Any, dims: int) -> nn.Module:
@@ -133,13 +131,19 @@ def norm_as_conv(layer: Any, dims: int) -> nn.Module:
 def _average(layer, x, y):
     import nir
 
-    kernel, stride, padding = (_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
-    whole = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[-2:], kernel, stride, padding)]
-    if list(y.shape[-2:]) != whole:
+    kernel, stride, padding, whole = _window(layer, x, y)
+    if not whole:
         raise Unknown("ceil_mode adds windows that stand over the border")
     if layer.divisor_override is not None or (any(padding) and not layer.count_include_pad):
         raise Unknown("its divisor is not the size of its window")
     return nir.AvgPool2d(kernel_size=np.array(kernel), stride=np.array(stride), padding=np.array(padding))
+
+
+def _window(layer, x, y):
+    """(kernel, stride, padding, whether no window stands over the border) of a pooling."""
+    kernel, stride, padding = (_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
+    places = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[-2:], kernel, stride, padding)]
+    return kernel, stride, padding, list(y.shape[-2:]) == places
 
 
 def _adaptive(layer, x, y):
@@ -171,13 +175,12 @@ def _maximum(layer, x, y, spike):
     """Of spikes of one size: whether one stands in the window."""
     import nir
 
-    kernel, stride, padding = (_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding))
-    whole = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(x.shape[-2:], kernel, stride, padding)]
-    if spike is None or _pair(layer.dilation) != (1, 1) or list(y.shape[-2:]) != whole or x.dim() != 4:
+    kernel, stride, padding, whole = _window(layer, x, y)
+    if spike is None or _pair(layer.dilation) != (1, 1) or not whole or x.dim() != 4:
         raise Unknown(
             'NIR has no maximum; of spikes of one size it is a sum and a threshold. Convert with maxpool="average", or train with that'
         )
-    shape, dtype = tuple(y.shape[1:]), str(x.dtype).removeprefix("torch.")
+    shape, dtype = tuple(y.shape[1:]), checks.dtype_name(x.dtype)
     summed = nir.SumPool2d(
         kernel_size=np.array(kernel), stride=np.array(stride), padding=np.array(padding), metadata=noted(maximum=True, kernel=list(kernel))
     )
@@ -196,7 +199,7 @@ def _scale(node, x):
         if math.frexp(factor)[0] not in (0.5, -0.5):
             raise Unknown("it divides by a number that is no power of two")
         factor = 1 / factor
-    return nir.Scale(np.full(tuple(x.shape[1:]), factor, str(x.dtype).removeprefix("torch.")))
+    return nir.Scale(np.full(tuple(x.shape[1:]), factor, checks.dtype_name(x.dtype)))
 
 
 def _view(x, y):
@@ -309,7 +312,7 @@ def _read_conv(node, note):
 def _weight(node):
     weight = torch.from_numpy(np.array(node.weight))
     if not weight.is_floating_point():
-        raise ValueError(f"weight must be floating numbers, got {str(weight.dtype).removeprefix('torch.')}")
+        raise ValueError(f"weight must be floating numbers, got {checks.dtype_name(weight.dtype)}")
     return weight
 
 

@@ -100,8 +100,8 @@ def autograd(name, backward, setup):
     )
 
     def call(*args):
-        if forward_ad._current_level >= 0:
-            _check_no_tangent(name, args)
+        if forward_ad._current_level >= 0 and _has_tangent(args):  # in forward mode torch takes a custom op for a constant, without a word
+            _refuse_tangent(name)
         if not is_plain():
             return composed.apply(*args) if is_transformed() else op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
@@ -124,7 +124,7 @@ def check_no_derivative(what, *tensors):
     given = [t for t in tensors if isinstance(t, torch.Tensor)]
     if _transformed() and any(map(torch._C._functorch.is_gradtrackingtensor, given)):
         raise RuntimeError(f"{what} has no derivative (torch.func.grad, jvp and their kin): take its value outside")
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in given):
+    if _has_tangent(given):
         raise RuntimeError(f"{what} has no derivative in forward mode (dual numbers): take its value outside")
 
 
@@ -134,14 +134,15 @@ def check_untransformed(what, *tensors):
     given = [t for t in tensors if isinstance(t, torch.Tensor)]
     if _transformed() and any(map(torch._C._functorch.is_functorch_wrapped_tensor, given)):
         raise RuntimeError(f"{what} does not go through torch.func (grad, jvp, vmap and their kin): for gradients take backward()")
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in given):
+    if _has_tangent(given):
         raise RuntimeError(f"{what} has no derivative in forward mode (dual numbers): take backward()")
 
 
-def _check_no_tangent(name, args):
-    """In forward mode torch takes a custom op for a constant, without a word."""
-    if any(isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args):
-        _refuse_tangent(name)
+def _has_tangent(args):
+    """Whether one is a dual number of forward mode."""
+    return forward_ad._current_level >= 0 and any(
+        isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args
+    )
 
 
 def _refuse_tangent(name):

@@ -43,9 +43,10 @@ def _taken(gm, image, x):
 
 def check_plain(gm, x):
     """Refuses images or weights that a tracer or a transform wraps: a run is a loop in Python over chunks of time, with kernels that read memory."""
-    library.check_untransformed("a converted network", x, *gm.parameters(), *gm.buffers())
-    if library.is_differentiated():
-        raise RuntimeError("a converted network does not run inside of torch.func.grad, jvp and their kin: take its outputs before")
+    if not library.is_plain():  # else nothing wraps anything
+        library.check_untransformed("a converted network", x, *gm.parameters(), *gm.buffers())
+        if library.is_differentiated():
+            raise RuntimeError("a converted network does not run inside of torch.func.grad, jvp and their kin: take its outputs before")
     if torch.jit.is_tracing() or isinstance(x, FakeTensor):
         raise RuntimeError("a converted network cannot be traced (torch.export, torch.jit.trace): its run is a loop over chunks of time")
 
