@@ -79,9 +79,19 @@ def held(file, path, key=None):
 
 
 def _behind(state, front):
-    """The weights behind a part of their names, also behind a wrapper's: "module.teacher.fc.weight" behind "teacher."."""
+    """The weights behind a part of their names, also behind a wrapper's: "module.teacher.fc.weight" behind "teacher.".
+
+    Raises:
+        ValueError: this part stands in several places, behind which other networks may lie.
+    """
     at = {name: 0 if name.startswith(front) else name.find("." + front) + 1 for name in state}
-    return {n[at[n] + len(front) :]: t for n, t in state.items() if at[n] or n.startswith(front)}
+    ends = {n: at[n] + len(front) for n in state if at[n] or n.startswith(front)}
+    places = sorted({n[:end] for n, end in ends.items()})
+    if len(places) > 1:
+        raise ValueError(
+            f"key={front.rstrip('.')!r} stands in several places, {', '.join(plain(p, 40) for p in places[:5])}: give one whole"
+        )
+    return {n[end:]: state[n] for n, end in ends.items()}
 
 
 def unprefixed(state):

@@ -54,6 +54,13 @@ def test_prefixes_of_averages_and_inside_of_wrappers(tmp_path):
     assert loaded(file, tmp_path, key="teacher") == 2 and loaded(file, tmp_path, key="module.student") == 1
 
 
+def test_a_part_of_names_in_several_places_is_asked_for_whole(tmp_path):
+    file = state(1.0, "a.teacher.") | state(2.0, "b.teacher.")
+    with pytest.raises(ValueError, match="key='teacher' stands in several places, a.teacher., b.teacher.: give one whole"):
+        loaded(file, tmp_path, key="teacher")
+    assert loaded(file, tmp_path, key="b.teacher") == 2
+
+
 def test_the_same_numbers_twice_are_no_question(tmp_path):
     with pytest.warns(UserWarning, match="are taken; left out"):
         assert loaded(state(3.0, "features.") | state(3.0, "backbone."), tmp_path) == 3
