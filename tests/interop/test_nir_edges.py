@@ -93,6 +93,7 @@ def test_start_voltages_are_in_the_file(v0, tmp_path):
 
 
 def test_batch_norms_behind_neurons():
+    """Folded, so to the rounding of fp64, which moves no spike."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 6, 3), quantised(), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3), quantised(), nn.BatchNorm2d(4, affine=False),

@@ -202,7 +202,8 @@ def test_what_the_graph_holds(tmp_path):
 
 @pytest.mark.parametrize("name", ["vgg", "vgg per channel", "resnet", "groups"])
 def test_thresholds_in_the_weights(name):
-    """No Scale is left where only weights read the spikes; in fp64 the outputs are those of the network."""
+    """No Scale is left where only weights read the spikes; in fp64 the outputs are those of the network, but for the rounding of the new
+    weights."""
     snn, x = NETWORKS[name]().double(), images().double()
     graph = snnfast.export_nir(snn, x, unit_spikes=True)
     scales = sum(isinstance(node, nir.Scale) for node in graph.nodes.values())

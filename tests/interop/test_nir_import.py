@@ -100,7 +100,7 @@ def test_layers_pools_sums_and_graphs_inside():
     expected = fc(nn.functional.avg_pool2d(total, 2).flatten(1))
     with torch.no_grad():
         found = torch.cat(list(snnfast.import_nir(graph).chunks(image, 1, 1)))[0]
-    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)  # a convolution of another number of images at once rounds otherwise
 
 
 @pytest.mark.parametrize("reset", [None, 0.0])
