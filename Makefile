@@ -55,7 +55,8 @@ demo: $(READY)
 test: $(READY) lint test-native
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# With the tests that take long, and more of what repeats.
+# With the tests that take long, and more of what repeats; with the kernels of fp16 and fp64, and the kit linked.
+test-thorough: MORE := kernels_cuda_f16_f64 kit_CUDA
 test-thorough: $(READY) test-native
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --thorough $(ARGS)
 
@@ -68,7 +69,7 @@ test-shuffled: $(READY) test-native
 CMAKE_BUILD = build/cmake-$$($(PY) -c "import sys; print(sys.implementation.cache_tag)")
 test-native: $(READY)
 	cd $(CMAKE_BUILD) && PATH="$(abspath $(dir $(PY))):$$PATH" cmake --build . --target isas \
-	$$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host kernels_cuda kit_CUDA) > test-native.log || (cat test-native.log; exit 1)
+	$$(grep -q ^HAS_CUDA:BOOL=ON CMakeCache.txt && echo _cuda_on_host kernels_cuda $(MORE)) > test-native.log || (cat test-native.log; exit 1)
 
 bench-models: $(READY)
 	PYTHONPATH="$(CURDIR)" $(PY) bench/networks.py $(ARGS)

@@ -58,7 +58,7 @@ def same_function(net, path, **given):
 
 @pytest.mark.parametrize("holder", [None, "state_dict", "model", "net"])
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("arch", ["vgg16", "resnet20", "resnet18"])
+@pytest.mark.parametrize("arch", ["vgg16", "resnet20", pytest.param("resnet18", marks=pytest.mark.thorough)])
 def test_qcfs_and_older(tmp_path, arch, prefix, holder):
     net = trained(arch)
     for rename, family in ((dict, "qcfs"), (as_older, "srp")):

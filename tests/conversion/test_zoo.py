@@ -14,8 +14,8 @@ pytest.importorskip("torchvision"), pytest.importorskip("timm")
 # (network, steps): in "per_step" the error falls as 1/T; in "differential" with 1/levels.
 NETWORKS = [
     ("timm:regnetx_002", 512),
-    ("timm:resnetblur18", 512),
-    ("timm:repvgg_a0", 256),
+    pytest.param("timm:resnetblur18", 512, marks=pytest.mark.thorough),
+    pytest.param("timm:repvgg_a0", 256, marks=pytest.mark.thorough),
     ("torchvision:squeezenet1_1", 512),
     ("torchvision:shufflenet_v2_x0_5", 64),
     ("timm:seresnet18", 512),

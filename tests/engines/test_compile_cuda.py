@@ -26,16 +26,24 @@ BESIDE = (
     "pool_fwd",
     "pool_bwd",
 )
-UNITS = (*NEURONS, *BESIDE)
+
+
+def thoroughly(units):
+    """Those of fp16 and fp64 are compiled by `make test-thorough` alone: fp16 takes the way of bf16."""
+    return [pytest.param(unit, marks=pytest.mark.thorough) if unit.endswith(("_f16", "_f64")) else unit for unit in units]
+
+
+UNITS = thoroughly((*NEURONS, *BESIDE))
 
 
 @pytest.fixture(scope="module")
-def objects():
+def objects(request):
     folders = sorted(BUILD.glob("cmake-*/CMakeFiles/kernels_cuda.dir"))
     if not folders:
         pytest.skip("no CUDA compiler was found when snnfast was built in this checkout")
-    found = {path.name.removesuffix(".cu.o"): path for path in folders[-1].rglob("*.cu.o")}
-    assert set(found) >= set(UNITS), "run `make test`, or `make test-native` once"
+    found = {path.name.removesuffix(".cu.o"): path for path in folders[-1].parent.glob("kernels_cuda*.dir/**/*.cu.o")}
+    wanted = [unit for unit in (*NEURONS, *BESIDE) if request.config.getoption("--thorough") or not unit.endswith(("_f16", "_f64"))]
+    assert set(found) >= set(wanted), "run `make test`, or `make test-native` once"
     return found
 
 
@@ -180,7 +188,7 @@ def functions(sass):
         yield part.split()[0], part
 
 
-@pytest.mark.parametrize("unit", FORWARD[:3])
+@pytest.mark.parametrize("unit", thoroughly(FORWARD[:3]))
 def test_rows_are_on_their_way_together(objects, cuobjdump, unit):
     """The time loop waits for no row in the batch that issued it: else one row would be in flight, whatever the source says."""
     seen = 0
@@ -195,7 +203,7 @@ def test_rows_are_on_their_way_together(objects, cuobjdump, unit):
     assert seen == 4 * 2 * 2
 
 
-@pytest.mark.parametrize("unit", BACKWARD[:3])
+@pytest.mark.parametrize("unit", thoroughly(BACKWARD[:3]))
 def test_a_segment_of_the_backward_is_loaded_at_once(objects, cuobjdump, unit):
     """32 loads, of x and ds, and at most two waits among them: one row at a time would be 32. Two signed bf16 neurons leave no room for all of them:
     ptxas issues the last ones between the first steps."""
@@ -221,7 +229,7 @@ def test_blocks_that_fit_a_multiprocessor(objects):
     for name, many in registers(objects, "iaf_fwd_f32").items():
         if "ELi4ENS0_15Plain" in name:
             assert many <= 80, (name, many)
-    for unit in BACKWARD[:3]:
+    for unit in ("iaf_bwd_f32", "iaf_bwd_bf16"):
         for name, many in registers(objects, unit).items():
             if "IAFILb0E" in name and "15PlainIafNumbers" in name:
                 assert many <= 128, (name, many)
@@ -229,7 +237,7 @@ def test_blocks_that_fit_a_multiprocessor(objects):
 
 def test_spikes_become_bytes_without_conversions(objects, cuobjdump):
     """A conversion runs at a quarter of the rate of what replaces it; those that are left are of counts, at the end."""
-    for unit in FORWARD[:3]:
+    for unit in ("iaf_fwd_f32", "iaf_fwd_bf16"):
         seen = 0
         for name, ptx in kernels(cuobjdump("-ptx", objects[unit])):
             if "SpikesE1E" in name and "multistep_few" not in name:

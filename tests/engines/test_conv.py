@@ -78,7 +78,7 @@ def test_cpu(isa, many, row):
         check_conv(row, conv.conv_fwd, conv.conv_out)
 
 
-@pytest.mark.parametrize("row", [r for r in cases.CONV if DEVICE != "cpu" or cases.conv_work(r) < 50_000], ids=name)
+@pytest.mark.parametrize("row", [r for r in cases.CONV if DEVICE != "cpu" or cases.conv_work(r) < 25_000], ids=name)
 def test_triton(row):
     from snnfast.engines.triton import launch
 

@@ -39,9 +39,9 @@ print(json.dumps([plan.bytes, memory.peak("cpu"), plan.parts["in use"]]))
     [
         ("vgg11", 64, 32, "sgd", dict(width=0.5, image_size=64)),
         ("resnet20", 32, 200, "sgd", {}),
-        ("resnet18", 64, 32, "sgd", dict(width=0.5)),
+        pytest.param("resnet18", 64, 32, "sgd", dict(width=0.5), marks=pytest.mark.thorough),
         ("vit_tiny", 32, 32, "adamw", dict(image_size=32, patch_size=4, dim=96, depth=4)),
-        ("csnn_cifar10", 32, 16, "sgd", dict(channels=(32, 32, 32), hidden=32, T=64)),
+        pytest.param("csnn_cifar10", 32, 16, "sgd", dict(channels=(32, 32, 32), hidden=32, T=64), marks=pytest.mark.thorough),
     ],
 )
 def test_the_estimate_holds_the_peak(arch, size, B, optimiser, options):

@@ -14,7 +14,7 @@ from snnfast.training import loop, recipes
 from snnfast.training.optimisers import warmed_cosine
 
 
-@pytest.mark.parametrize("arch", ["vit", "swin"])
+@pytest.mark.parametrize("arch", ["vit", pytest.param("swin", marks=pytest.mark.thorough)])
 def test_demo(tmp_path, arch):
     """In mode differential the spiking network answers as the quantised one does, whatever that has learned."""
     report = demo(out=tmp_path, arch=arch, epochs=(3, 1), T=64)
@@ -39,7 +39,7 @@ SWIN = "train --arch swin_tiny --dim 12 --depth 1 1 --heads 2 4 --norm bn --wiri
 SWIN += "--epochs 1 1 --batch-size 128 --T 8 --out".split()
 
 
-@pytest.mark.parametrize("line", [VIT, SWIN], ids=["vit", "mst"])
+@pytest.mark.parametrize("line", [VIT, pytest.param(SWIN, marks=pytest.mark.thorough)], ids=["vit", "mst"])
 def test_command(line, tmp_path, capsys):
     assert main([*line, str(tmp_path / "whole")]) == 0
     report = json.loads((tmp_path / "whole" / "report.json").read_text())
