@@ -17,6 +17,7 @@ from snnfast.graph.outputs import Outputs
 from snnfast.graph.rows import Rows
 from snnfast.models.tokens import TokenBatchNorm
 from snnfast.nn import over_time
+from snnfast.nn.pointwise import Pointwise
 from snnfast.runtime import linear_part
 
 _LOWERED = {torch.reshape, torch.relu, torch.clamp, torch.movedim, torch.full, torch.amax, torch.mean, operator.add, operator.floordiv,
@@ -36,10 +37,18 @@ def _named(function):
 
 
 FUNCTIONS = {name: entry for entry in _KNOWN if not isinstance(entry, str) for name in _named(entry)}
-OURS = {
-    cls.__name__: cls
-    for cls in (nn.IF, nn.Quanta, nn.SpikeMask, over_time.Pool, over_time.Differential, over_time.Call, over_time.RowsFirst, TokenBatchNorm)
-}
+_LAYERS = (
+    nn.IF,
+    nn.Quanta,
+    nn.SpikeMask,
+    Pointwise,
+    over_time.Pool,
+    over_time.Differential,
+    over_time.Call,
+    over_time.RowsFirst,
+    TokenBatchNorm,
+)
+OURS = {cls.__name__: cls for cls in _LAYERS}
 FUSED = {"softmax": over_time.FusedSoftmax, "layer norm": over_time.FusedLayerNorm}
 NOTES = ("kind", "rows", "place", "told", "shape", "outputs")
 

@@ -17,7 +17,7 @@ from snnfast.conversion.method import options as options_of_methods
 from snnfast.conversion.methods import OwnNeuron
 from snnfast.conversion.neurons import put_neurons, put_neurons_by_images
 from snnfast.conversion.relu_thresholds import Percentile, percentile_of
-from snnfast.graph import commutes, guard
+from snnfast.graph import commutes, guard, pointwise
 from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.prepare import doubt, prepared
 from snnfast.graph.rewrite import put_in_place, take_readout
@@ -167,6 +167,8 @@ def convert(
     gm = prepared(net, samples, read)
     doubted = None if samples else doubt(gm, net)  # raised at the end: errors that come before name the layer
     readout = take_readout(gm)
+    if samples and mode != "per_step":
+        pointwise.merge(gm)
     follows = method is None or "differential" in how.modes
     if asked is None and follows and neuron is None and inputs is None and _needs_differences(gm, batches):
         step_by_step = guard.has_masks(gm)
@@ -215,11 +217,14 @@ def _nothing_to_fire(gm):
     text = "net has no quantised activation (snnfast.nn.QCFS and its kin) and no ReLU to put neurons in place of"
     if relu_thresholds.relu_nodes(gm):
         return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
+    functions = relu_thresholds.function_nodes(gm)
+    if functions:
+        return (
+            f"{text}; {called(functions[0], gm)} has no spiking form that commutes with rates: say mode='differential' with calibrate= images, "
+            "in which activation functions become neurons with levels="
+        )
     known = (*commutes.MODULES, torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d, torch.nn.Softmax, torch.nn.LogSoftmax)
     others = [n for n in gm.graph.nodes if n.op == "call_module" and not isinstance(gm.get_submodule(n.target), known)]
-    others += relu_thresholds.function_nodes(gm)
-    if relu_thresholds.function_nodes(gm):
-        text += "; mode='differential' with calibrate= puts neurons behind other activation functions"
     return text + ("" if not others else f"; {', '.join(called(n, gm) for n in others[:5])} cannot fire")
 
 

@@ -15,16 +15,11 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from snnfast import checks
-from snnfast.graph.aten import name_of as name_of_operator
+from snnfast.graph.gates import fires, gates, is_of_images
 from snnfast.graph.vocabulary import called
 
 MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
 FUNCTIONS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
-# Activation functions of single values, by the names of torch's operators, behind which mode "differential" puts a neuron.
-ELEMENTWISE = frozenset(
-    "silu gelu hardswish hardsigmoid sigmoid tanh elu leaky_relu softplus mish prelu _prelu_kernel selu celu log_sigmoid hardtanh rrelu "
-    "softshrink hardshrink".split()
-)  # fmt: skip
 # The histogram that a percentile is read from: bins of equal ratio, 0.4 % wide, over 24 octaves below the largest activation, so that one outlier
 # does not make them coarse.
 OCTAVES, BINS = 24, 4096
@@ -117,14 +112,15 @@ def cap_of(node, gm):
 
 
 def function_nodes(gm):
-    """The nodes that are other activation functions of single values, without gates: those that are only factors of products."""
-    found = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of_operator(n.target) in ELEMENTWISE]
-    return [n for n in found if not all(_multiplies_values(user) for user in n.users)]
+    """The nodes behind which mode "differential" puts a neuron: other activation functions of single values, and gates. Not those that are only
+    factors of products."""
+    found = {n for n in gm.graph.nodes if fires(n) and not all(_multiplies_values(user) for user in n.users)} | set(gates(gm))
+    return [n for n in gm.graph.nodes if n in found]
 
 
 def _multiplies_values(node):
     """Whether a node is a product of two values that follow from the image."""
-    return node.meta.get("kind") == "product" and sum(a.meta.get("kind") not in ("constant", "rows") for a in node.all_input_nodes) > 1
+    return node.meta.get("kind") == "product" and sum(map(is_of_images, node.all_input_nodes)) > 1
 
 
 def name_of(node, taken):

@@ -30,13 +30,19 @@ _ACTIVATIONS = (
 
 
 def names(gm, plan):
-    """The layers and functions of a graph that stay analog, for a message; without those whose users are all neurons."""
+    """The layers and functions of a graph that stay analog, for a message; without those whose values reach neurons alone."""
     found = []
     for node in gm.graph.nodes:
         if node in plan.from_image and node.op in ("call_module", "call_function", "call_method") and _is_one(node, gm):
-            if not all(user in plan.firing for user in node.users):
+            if not all(_fires(user, plan) for user in node.users):
                 found.append(called(node, gm))
     return list(dict.fromkeys(found))
+
+
+def _fires(node, plan):
+    """Whether a node is a neuron, or a gate or a view in front of neurons alone."""
+    through = node.meta.get("kind") in ("product", "view") and bool(node.users)
+    return node in plan.firing or (through and all(_fires(user, plan) for user in node.users))
 
 
 def _is_one(node, gm):

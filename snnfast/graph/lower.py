@@ -176,6 +176,7 @@ class Lowering:
         """A call of a function in place of a node that images reach."""
         made = self.graph.call_function(target, args, kwargs)
         made.meta.update(kind=kind, rows=rows or self.places.put(node, self.told(node)), place=self.place(node)[0], told=self.told(node))
+        made.meta["size"] = _size(node)
         self.made[node] = made
         return made
 
@@ -197,7 +198,9 @@ class Lowering:
         if first and rows.outer > 1:
             raise ValueError(f"{self.told(node)} takes values in which the images do not come before what else lies along their dimension")
         made = call(moved(self.graph, x, 0) if moves else x)
-        made.meta.update(rows=rows._replace(axis=0) if moves else rows, place=self.place(node)[0], **notes)
+        made.meta.update(
+            rows=rows._replace(axis=0) if moves else rows, place=self.place(node)[0], size=None if moves else _size(node), **notes
+        )
         self.made[node] = moved(self.graph, made, rows.axis) if moves else made
         return made
 
@@ -343,6 +346,12 @@ class Lowering:
         if name in PLAIN and PLAIN[name](self, node, given):
             return
         self.emit(node, node.target, self.argument(node.args), self.argument(node.kwargs), kind_of(self, node, given))
+
+
+def _size(node):
+    """The shape of the tensor that a node gives, -1 where the images are; None of several tensors."""
+    value = node.meta["val"]
+    return tuple(-1 if isinstance(n, torch.SymInt) else int(n) for n in value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def _is_taken(root, path):

@@ -10,10 +10,10 @@ m = torch.nn
 
 def called(node, gm):
     """What a node calls, for a message."""
-    if node.op == "call_module":
-        return f"{node.target} ({type(gm.get_submodule(node.target)).__name__})"
     if "told" in node.meta:
         return node.meta["told"]
+    if node.op == "call_module":
+        return f"{node.target} ({type(gm.get_submodule(node.target)).__name__})"
     return f"{node.target if isinstance(node.target, str) else node.target.__name__} (node {node.name})"
 
 

@@ -74,7 +74,7 @@ def test_the_default_leaves_the_choice_to_the_caller():
     net = nn.Sequential(conv(3), nn.ReLU(), conv(), nn.GELU(), nn.Flatten(), nn.Linear(144, 3)).double()
     with pytest.raises(ValueError, match=r"3 \(GELU\) has no spiking form that commutes with rates: say mode='differential'"):
         snnfast.convert(net, calibrate=X)
-    with pytest.raises(ValueError, match="mode='differential' with calibrate= puts neurons behind other activation functions"):
+    with pytest.raises(ValueError, match=r"GELU.* has no spiking form .* say mode='differential' with calibrate= images"):
         snnfast.convert(net[2:], calibrate=torch.randn(2, 4, 6, 6, dtype=torch.float64))
     gate = nn.Sequential(conv(3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8), nn.Softmax(1), nn.Linear(8, 3)).double()
     assert snnfast.convert(gate, calibrate=X).clock.differential

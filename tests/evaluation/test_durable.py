@@ -49,30 +49,30 @@ def killed(process, folder, grown, seconds=60.0):
 
 def test_killed_again_and_again(checkpoint, tmp_path, request):
     """Whenever it dies, what was done stays done: no image twice, none lost but those of the batch at hand."""
-    longer = ("--T", 128, "--images", 360, *ARGUMENTS[4:])
+    kills, images = (20, 360) if request.config.getoption("--thorough") else (1, 120)
+    longer = ("--T", 128, "--images", images, *ARGUMENTS[4:])
     code, told, error = command.run("eval", checkpoint, *longer, "--out", tmp_path / "undisturbed")
     assert code == 0, error
     out, rng, done, inside = tmp_path / "killed", random.Random(0), 0, 0
-    batch = size_of(tmp_path / "undisturbed") / 120
-    kills = 20 if request.config.getoption("--thorough") else 1
+    batch = size_of(tmp_path / "undisturbed") / (images // 3)
     for kill in range(kills):
         process = command.start("eval", checkpoint, *longer, "--out", out, "--resume")
         # At any moment, in the imports, in the dry run, or when it has written some batches; every other time only then.
         killed(process, out, rng.uniform(0.2, 6) * batch, rng.uniform(0.3, 5.0) if kill % 2 else 60.0)
         now = finished(out)
-        assert now >= done and (now % 3 == 0 or now == 360)
-        inside += done < now < 360
+        assert now >= done and (now % 3 == 0 or now == images)
+        inside += done < now < images
         done = now
     assert inside >= 0.4 * kills, "too few kills fell into the run to show anything"
     code, told, error = command.run("eval", checkpoint, *longer, "--out", out, "--resume")
     assert code == 0, error
     assert command.result(out) == command.result(tmp_path / "undisturbed")
     indices = np.concatenate([r["index"] for r in records_in(out)])
-    assert sorted(indices.tolist()) == list(range(360))
+    assert sorted(indices.tolist()) == list(range(images))
     first = command.report(out)
     code, told, error = command.run("eval", checkpoint, *longer, "--out", out, "--resume")  # nothing is left to do
     again = command.report(out)
-    assert code == 0 and "360 of 360 images are done already" in told
+    assert code == 0 and f"{images} of {images} images are done already" in told
     assert (
         again["profile"] == first["profile"] and again["seconds"] == first["seconds"] and again["memory"]["peak"] == first["memory"]["peak"]
     )

@@ -54,7 +54,7 @@ def calls():
 
 @pytest.mark.parametrize("op", list(calls()))
 def test_calls_keep_nothing(op, request):
-    call, many = calls()[op], 20_000 if request.config.getoption("--thorough") else 2_000
+    call, many = calls()[op], 20_000 if request.config.getoption("--thorough") else 4_000
     for _ in range(1000):
         call()
     before = held()

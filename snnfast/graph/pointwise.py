@@ -1,0 +1,165 @@
+"""Activation functions that are written out, such as x sigmoid(1.702 x), h (h > 0) or a GELU by its formula: each becomes one function.
+
+A region is what operators of single values make of one value, and of constants. It ends where something else takes its result. Constants that are
+added or multiplied at its end stay outside, as they commute with rates.
+"""
+
+import operator
+
+import torch
+
+from snnfast.graph.aten import name_of
+from snnfast.graph.gates import ELEMENTWISE, is_of_images
+from snnfast.graph.rewrite import places
+from snnfast.graph.vocabulary import is_product
+from snnfast.nn.over_time import Call
+from snnfast.nn.pointwise import Pointwise
+
+ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg}
+MORE = {"to", "_to_copy", "type_as", "prelu", "_prelu_kernel", "where", "hardtanh"}  # which torch does not mark
+COMPARED = {"gt", "ge", "lt", "le", "where", "sign", "abs", "maximum", "minimum", "heaviside", "threshold"}
+
+
+def merge(gm):
+    """Puts one call of a `Pointwise` in place of every region that is more than a known activation. A ReLU that is written out becomes one."""
+    members = _members(gm)
+    for source, nodes in members.items():
+        if source.op == "placeholder":  # what is done to an image comes before the first layer
+            continue
+        for end in dict.fromkeys(_end(gm, source, node, nodes) for node in nodes if any(user not in nodes for user in node.users)):
+            if end is not None:
+                _replace(gm, source, _region(end, nodes), end)
+    gm.graph.eliminate_dead_code()
+
+
+def _members(gm):
+    """{value: the nodes that are functions of its single numbers}, in the order of the graph."""
+    of, found = {}, {}
+    for node in gm.graph.nodes:
+        values = _values(node)
+        roots = {of.get(a, a) for a in values}
+        if len(roots) == 1 and _is_pointwise(node, gm) and all(_size(a) in (None, _size(node)) for a in values):
+            of[node] = roots.pop()
+            found.setdefault(of[node], {})[node] = None
+    return found
+
+
+def _values(node):
+    return [a for a in node.all_input_nodes if is_of_images(a)]
+
+
+def _size(node):
+    return node.meta.get("size")
+
+
+def _is_pointwise(node, gm):
+    if any(a.meta.get("kind") in ("rows", "size") for a in node.all_input_nodes) or _size(node) is None:
+        return False
+    if node.meta.get("kind") == "activation" or node.target in ARITHMETIC:
+        return True
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
+        return False
+    return torch.Tag.pointwise in node.target.tags or name_of(node.target) in MORE
+
+
+def _is_scaled(node):
+    """Whether a node adds constants to one value, multiplies the value by them, or puts constants at places that are known."""
+    if node.target is operator.truediv and node.args[0] not in _values(node):
+        return False
+    if name_of(node.target) in ("where", "masked_fill"):
+        return len(_values(node)) == 1 and node.args[name_of(node.target) == "masked_fill"] not in _values(node)
+    return node.target in ARITHMETIC and len(_values(node)) == 1 and (node.target is not operator.mul or node.args[0] is not node.args[1])
+
+
+def _end(gm, source, node, nodes):
+    """The last node of a region that is a ReLU, or else more than constants added and multiplied; None if there is none."""
+    while _is_scaled(node) and not _is_relu(gm, source, _region(node, nodes)):
+        (node,) = _values(node)
+        if node not in nodes:
+            return None
+    return node
+
+
+def _region(end, nodes):
+    """The nodes that an end is made of, in order."""
+    found, left = {end}, [end]
+    while left:
+        more = [a for a in left.pop().all_input_nodes if a in nodes and a not in found]
+        found.update(more)
+        left += more
+    return [node for node in nodes if node in found]
+
+
+def _replace(gm, source, region, end):
+    curved, relu = [node for node in region if not _is_scaled(node)], _is_relu(gm, source, region)
+    known = end.meta.get("kind") == "activation" or (not relu and curved == [end] and name_of(end.target) in ELEMENTWISE)
+    if known or not curved or end.meta.get("kind") not in ("function", "product", "affine", "linear"):
+        return
+    fires = relu or any(n.meta.get("kind") == "activation" or name_of(n.target) in ELEMENTWISE | COMPARED for n in curved)
+    if not fires and not _reaches_weights(end, gm):
+        return
+    path = f"{end.name}_function"
+    gm.add_submodule(path, _written_out(gm, source, region))
+    with gm.graph.inserting_after(end):
+        new = gm.graph.call_module(path, (source,))
+    notes = {k: end.meta[k] for k in ("told", "size") if k in end.meta}
+    new.meta.update(places(end) | notes, kind="activation" if relu else "function", fires=True)
+    end.replace_all_uses_with(new)
+
+
+def _written_out(gm, source, region):
+    constants = dict.fromkeys(a for node in region for a in node.all_input_nodes if a is not source and a not in region)
+    at = {node: i for i, node in enumerate([source, *constants, *region])}
+    tensors = [operator.attrgetter(node.target)(gm).detach().clone() for node in constants]
+    return Pointwise([Call(gm, node) for node in region], [[at[a] for a in node.all_input_nodes] for node in region], tensors).eval()
+
+
+def _reaches_weights(node, gm):
+    """Whether a layer with weights takes a value, perhaps through views, constants and sums."""
+    for user in node.users:
+        through = user.meta.get("kind") == "view" or user.target in (operator.add, operator.sub) or _is_scaled(user)
+        if is_product(user, gm) or (through and _reaches_weights(user, gm)):
+            return True
+    return False
+
+
+# ---- ReLUs
+
+_DEGREE_1 = {"abs", "leaky_relu"}
+_DEGREE_0 = {"gt", "ge", "lt", "le", "sign", "heaviside"}
+
+
+def _is_relu(gm, source, region):
+    """Whether a region is max(x, 0): proved for what keeps f(a x) = a f(x) with a > 0, where f(1) = 1 and f(-1) = 0 are enough."""
+    degree = {source: 1}
+    for node in region:
+        degree[node] = _degree(node, degree)
+        if degree[node] is None:
+            return False
+    if degree[region[-1]] != 1:
+        return False
+    found = _written_out(gm, source, region)(torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64))
+    return found.tolist() == [1.0, 0.0, 0.0]
+
+
+def _degree(node, degree):
+    """1 if a node grows as its source does, 0 if it does not change, None if neither is known."""
+    values = [degree[a] for a in _values(node)]
+    constants = [a for a in node.args if not (isinstance(a, torch.fx.Node) and a in degree)]
+    name = name_of(node.target) or getattr(node.target, "__name__", "")
+    if len(values) < sum(isinstance(a, torch.fx.Node) for a in node.all_input_nodes):  # a constant tensor
+        return None
+    zero = all(isinstance(a, (int, float)) and a == 0 for a in constants)
+    if name in _DEGREE_0 and values == [1] and zero:
+        return 0
+    if name in ("_to_copy", "to") and values == [0]:
+        return 0
+    if name in ("neg", *_DEGREE_1) or node.meta.get("kind") == "activation" and name == "relu":
+        return values[0]
+    if name in ("add", "sub", "maximum", "minimum") and len(node.args) == 2 and not constants:
+        return 1 if set(values) == {1} else None
+    if name == "mul" and not constants:
+        return sum(degree[a] for a in node.args) if sum(degree[a] for a in node.args) < 2 else None
+    if name in ("mul", "truediv") and len(constants) == 1 and node.args[0] in degree and isinstance(constants[0], (int, float)):
+        return values[0]
+    return None
