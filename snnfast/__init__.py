@@ -18,6 +18,7 @@ from snnfast.evaluation.evaluate import evaluate
 from snnfast.interop.accelerate import Accelerated, accelerate
 from snnfast.interop.nir_export import export_nir
 from snnfast.interop.nir_import import import_nir
+from snnfast.interop.onnx_export import export_onnx
 from snnfast.models.channelwise import to_channelwise
 from snnfast.models.replaced import to_quantised
 from snnfast.ops import library as _library
@@ -36,6 +37,7 @@ from snnfast.ops.quanta import quanta
 from snnfast.ops.rows import RowState, layer_norm_over_time, softmax_over_time
 from snnfast.reports.report import Report
 from snnfast.runtime.network import SpikingNetwork
+from snnfast.runtime.steps import Steps
 from snnfast.training.through_time import backward_through_time
 from snnfast.version import __version__  # noqa: F401
 
@@ -43,11 +45,11 @@ backends.register(_library.override)
 
 __all__ = [
     "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Operations", "Report", "RowState", "SpikingNetwork",
-    "accelerate", "answer_early", "backward_through_time", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data",
-    "diagnose", "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "export_nir", "extract", "iaf",
-    "import_nir", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "max_pool2d", "models", "neuron", "nn", "norm_neuron",
-    "operations", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear", "to_channelwise",
-    "to_quantised", "train", "training",
+    "Steps", "accelerate", "answer_early", "backward_through_time", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data",
+    "diagnose", "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "export_nir", "export_onnx",
+    "extract", "iaf", "import_nir", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "max_pool2d", "models", "neuron", "nn",
+    "norm_neuron", "operations", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear",
+    "to_channelwise", "to_quantised", "train", "training",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ _library = torch.library.Library("snnfast", "DEF")  # keeps the registrations al
 
 
 _names: list[str] = []
+_references = {}  # by name
 
 
 def names():
@@ -20,6 +21,7 @@ def define(schema, reference):
     """Declares `snnfast::<schema>` with `reference` as its kernel wherever no backend overrides it; returns the op."""
     name = schema.split("(")[0]
     _names.append(name)
+    _references[name] = reference
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
 
     def kernel(*args):
@@ -58,6 +60,11 @@ def is_differentiated():
         return False
     kinds = torch._C._functorch.TransformType
     return any(level.key() in (kinds.Grad, kinds.Jvp) for level in torch._C._functorch.get_interpreter_stack() or ())
+
+
+def _becomes_onnx():
+    """Whether torch.onnx captures what runs."""
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
 
 
 def are_plain(*tensors):
@@ -99,10 +106,14 @@ def autograd(name, backward, setup):
         ),
     )
 
+    reference = _references[name]
+
     def call(*args):
         if forward_ad._current_level >= 0 and _has_tangent(args):  # in forward mode torch takes a custom op for a constant, without a word
             _refuse_tangent(name)
         if not is_plain():
+            if _becomes_onnx():  # which has torch's operators alone
+                return reference(*args)
             return composed.apply(*args) if is_transformed() else op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)
 

@@ -166,7 +166,7 @@ class Neuron:
             raise ValueError("state_out goes with out=")
         kind, numbers = form.SPIKES.index(spikes), (self.eq.numbers.packed if plain else self.eq.numbers.pack)(rule)
         # With results allocated here a small launch takes three quarters of the time; a large one wants the op's, which lie on huge pages.
-        if not grad and T * layout.N <= SMALL and plain and library.are_plain(rows, th, v, count, mask):
+        if plain and not grad and T * layout.N <= SMALL and library.are_plain(rows, th, v, count, mask):
             like = spikes == "scaled" and T == rows.size(0) and rows.is_contiguous()
             s = torch.empty_like(rows) if like else form.allocate(rows, T, spikes, signed(rule))
             ends = th.new_empty(layout.N), form.count_like(rows, th, rule)

@@ -1,0 +1,101 @@
+"""Networks as ONNX: quantised ones, and spiking ones as their answer after T steps or as two files of a step each."""
+
+import copy
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+from snnfast import checks
+from snnfast.conversion.direct import is_direct
+from snnfast.runtime.network import SpikingNetwork
+from snnfast.runtime.steps import Steps
+from snnfast.system.files import whole
+from snnfast.system.text import first_line
+
+
+def export_onnx(
+    net: torch.nn.Module, sample: torch.Tensor, path: str | os.PathLike, *, T: int | None = None, opset: int | None = None
+) -> list[Path]:
+    """Writes a network as ONNX, in ONNX's own operators: activations and neurons by their equations, so that any runtime takes them.
+
+    The number of images stays open. What a runtime computes is the same function, rounded by that runtime: where it sums a product in another order
+    a value on the edge between two levels, or a potential on its threshold, may fall to the other side.
+
+    Args:
+        net: a network with quantised activations or any others, which is written as it answers in eval mode; or what `snnfast.convert` returns, of
+            a method that `Steps` takes.
+        sample: images [1 or more, ...]; only their number may differ later.
+        path: the file, by custom with the ending .onnx.
+        T: of a spiking network, the steps of a run: input "x", output "y", what `net(x, T)` answers; the file has each step once more. Without T
+            there are two files of one step, NAME.first.onnx and NAME.later.onnx, whose states are "v_0", "v_1", ... on their way in and "u_0",
+            "u_1", ... on their way out: the first from "x", a later one from "x" and the states that the step before gave. "y" is then the
+            output of the step, whose mean over the steps is the answer (in mode "differential" the sum).
+        opset: version of ONNX's operators; default: torch's.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError, TypeError: naming the argument; a package is missing (onnx, onnxscript); or ONNX has no operator for a layer.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"this wants the package {missing[0]}: pip install onnx onnxscript, or snnfast[onnx]")
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    checks.tensor("sample", sample)
+    if sample.dim() < 2 or sample.size(0) == 0:
+        raise ValueError(f"sample must be images [1 or more, ...], got shape {tuple(sample.shape)}")
+    if opset is not None:
+        checks.integer("opset", opset, 18)
+    path, sample = Path(path), sample.detach()
+    sample = torch.cat([sample, sample])[:2] if sample.size(0) == 1 else sample  # of one image the exporter takes the number for a constant
+    if is_direct(net):
+        raise TypeError("net was trained as a spiking network: give snnfast.convert(net), which runs its neurons step by step")
+    if not isinstance(net, SpikingNetwork):
+        if T is not None:
+            raise ValueError("T is of spiking networks: give what snnfast.convert returns")
+        net = copy.deepcopy(net).eval().requires_grad_(False)
+        return [_written(net, (sample,), path, ["x"], opset)]
+    if net.method.name == "power":
+        raise ValueError("net has method 'power', whose neuron reads the bits of a number, for which ONNX has no operator")
+    if T is not None:
+        return [_written(Steps(net, checks.steps("T", T), answer=True), (sample,), path, ["x"], opset)]
+    with torch.no_grad():
+        _, *state = Steps(net)(sample)
+        later = Steps(net, first=False)
+        later(sample, *state)  # which notes how the states are put together
+    names = [f"_{i}" for i in range(len(state))]
+    outputs = ["y", *("u" + n for n in names)]
+    stem = path.with_suffix("")
+    return [
+        _written(Steps(net), (sample,), stem.with_name(f"{stem.name}.first.onnx"), ["x"], opset, outputs),
+        _written(later, (sample, *state), stem.with_name(f"{stem.name}.later.onnx"), ["x", *("v" + n for n in names)], opset, outputs),
+    ]
+
+
+def _written(net, given, path, inputs, opset, outputs=None):
+    if not path.parent.is_dir():
+        raise ValueError(f"path: there is no folder {path.parent}")
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    shapes = ({0: batch}, *([tuple({0: batch} for _ in given[1:])] if isinstance(net, Steps) and len(given) > 1 else ()))
+    with warnings.catch_warnings(), torch.no_grad(), whole(path) as part:
+        warnings.simplefilter("ignore")  # the exporter's own, about its insides
+        try:
+            torch.onnx.export(
+                net, given, part, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, opset_version=opset, external_data=False,
+                verbose=False,
+            )  # fmt: skip
+        except (torch.onnx.OnnxExporterError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
+            raise ValueError(f"net cannot become ONNX: {_why(error)}") from error
+    return path
+
+
+def _why(error):
+    """The cause in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
