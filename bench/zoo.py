@@ -1,6 +1,7 @@
 """Networks of torchvision and timm as they are published, with drawn weights: converted from a few images, and how near they come.
 
-`python bench/zoo.py [--T T] [--levels L] [NAME ...]`; a name is `torchvision:NAME` or `timm:NAME`. Rows have neurons, mode, seconds and the error,
+`python bench/zoo.py [--T T] [--levels L] [--mode M] [--per P] [NAME ...]`;
+a name is `torchvision:NAME` or `timm:NAME`. Rows have neurons, mode, seconds and the error,
 || output - network || / || network ||, or why a network is refused.
 """
 
@@ -29,8 +30,9 @@ TIMM = (
     "cspresnet50 darknet53 cspdarknet53 ese_vovnet19b_dw gernet_s legacy_xception xception41 inception_v4 inception_resnet_v2 nf_resnet26 "
     "dm_nfnet_f0 hrnet_w18_small selecsls42 tresnet_m vgg11 convmixer_768_32 convnext_atto poolformer_s12 edgenext_xx_small vit_tiny_patch16_224 "
     "deit_tiny_patch16_224 deit3_small_patch16_224 cait_xxs24_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 mixer_s32_224 "
-    "resmlp_12_224 levit_128s coatnet_nano_rw_224 pit_ti_224 twins_svt_small"
+    "resmlp_12_224 levit_128s coatnet_nano_rw_224 pit_ti_224 twins_svt_small gmixer_12_224 gmlp_ti16_224 eva02_tiny_patch14_224"
 ).split()
+OWN_SIZE = tuple("mixer gmixer gmlp eva02 resmlp levit coatnet pit twins".split())  # beginnings of names
 ZOO = [*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM)]
 
 
@@ -49,7 +51,7 @@ def network(name, classes=10):
     declare_operators()
     net = importlib.import_module("timm").create_model(name, pretrained=False, num_classes=classes)
     own = net.default_cfg.get("input_size", (3, 224, 224))
-    keeps = net.default_cfg.get("fixed_input_size") or name.startswith(("mixer", "resmlp", "levit", "coatnet", "pit", "twins"))
+    keeps = net.default_cfg.get("fixed_input_size") or name.startswith(OWN_SIZE)
     return net, own if keeps else (3, 96, 96) if name.startswith("inception") else (3, 64, 64)
 
 
@@ -64,8 +66,8 @@ class Named(torch.nn.Module):
         return self.net(x)["out"]
 
 
-def row(name, T, levels, device="cpu"):
-    """How near `name` comes to its network after T steps, or why it is refused."""
+def row(name, T, levels, device="cpu", mode=None, per="layer"):
+    """How near `name` comes to its network after T steps, or why it is refused. per: what has a threshold of its own, see `Percentile`."""
     net, shape = network(name)
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(device)
     for w in net.parameters():
@@ -74,7 +76,7 @@ def row(name, T, levels, device="cpu"):
     net, found = net.eval().to(device), dict(row=name, T=T, image=list(shape), parameters=sum(p.numel() for p in net.parameters()))
     began = time.perf_counter()
     try:
-        snn = _converted(net, x, levels)
+        snn = _converted(net, x, levels, mode, per)
     except ValueError as error:
         return found | dict(refused=str(error)[:300])
     converted = time.perf_counter() - began
@@ -87,14 +89,15 @@ def row(name, T, levels, device="cpu"):
         neurons=len(snn.neurons()), mode=snn.clock.mode, convert_seconds=converted, seconds=time.perf_counter() - began - converted
     )
     found |= dict(levels=levels) if snn.clock.differential else {}
+    found |= dict(per=per)
     return found | dict(error=error(z), first_error=error(first), busy=any("too small" in str(w.message) for w in told))
 
 
-def _converted(net, x, levels):
+def _converted(net, x, levels, mode, per):
     """In mode "differential" where the default says that it takes it."""
-    how = dict(calibrate=x, percentile=100, levels=levels)
+    how = dict(calibrate=snnfast.conversion.Percentile(x, q=100, per=per, levels=levels))
     try:
-        return snnfast.convert(net, **how)
+        return snnfast.convert(net, mode=mode, **how)
     except ValueError as error:
         if "mode='differential'" not in str(error):
             raise
@@ -108,11 +111,12 @@ def table():
     for name in (name for name in ZOO if name in last):
         r = last[name]
         if "refused" in r:
-            found.append([f"`{name}`", "refused", "", "", "", r["refused"].replace("|", "/")])
+            found.append([f"`{name}`", "refused", "", "", "", "", r["refused"].replace("|", "/")])
             continue
         error, first = (f"{r[k]:.4f}" if r[k] >= 1e-4 else "< 0.0001" for k in ("error", "first_error"))
-        found.append([f"`{name}`", r["mode"], str(r["neurons"]), first, error, f"{r['convert_seconds']:.1f}"])
-    return lay(["network", "mode", "neuron layers", "error, T = 1", f"error, T = {steps}", "s to convert"], found)
+        thresholds = f"{r.get('per', 'layer')}{', ' + str(r['levels']) if 'levels' in r else ''}"
+        found.append([f"`{name}`", r["mode"], thresholds, str(r["neurons"]), first, error, f"{r['convert_seconds']:.1f}"])
+    return lay(["network", "mode", "thresholds per, levels", "neuron layers", "error, T = 1", f"error, T = {steps}", "s to convert"], found)
 
 
 def main(argv=None):
@@ -120,10 +124,12 @@ def main(argv=None):
     p.add_argument("names", nargs="*", default=ZOO)
     p.add_argument("--T", type=stored.positive, default=512)
     p.add_argument("--levels", type=stored.positive, default=256)
+    p.add_argument("--mode", choices=("per_step", "differential"))
+    p.add_argument("--per", choices=("layer", "channel", "neuron"), default="layer")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = p.parse_args(argv)
     for name in args.names:
-        found = row(name, args.T, args.levels, args.device)
+        found = row(name, args.T, args.levels, args.device, args.mode, args.per)
         stored.append("zoo", stored.facts(args.device), [found])
         print({k: v for k, v in found.items() if k != "image"}, flush=True)
 

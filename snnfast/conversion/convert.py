@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from snnfast import checks
+from snnfast import checks, nn
 from snnfast.conversion import choice, direct, functions, max_pooling, relu_thresholds
 from snnfast.conversion.calibration import Images
 from snnfast.conversion.direct import is_direct
@@ -18,6 +18,7 @@ from snnfast.conversion.methods import OwnNeuron
 from snnfast.conversion.neurons import put_neurons, put_neurons_by_images
 from snnfast.conversion.relu_thresholds import Percentile, percentile_of
 from snnfast.graph import commutes, guard, pointwise
+from snnfast.graph.aten import name_of
 from snnfast.graph.flow import Plan, has_functions
 from snnfast.graph.prepare import doubt, prepared
 from snnfast.graph.rewrite import put_in_place, take_readout
@@ -167,8 +168,11 @@ def convert(
     gm = prepared(net, samples, read)
     doubted = None if samples else doubt(gm, net)  # raised at the end: errors that come before name the layer
     readout = take_readout(gm)
-    if samples and mode != "per_step":
-        pointwise.merge(gm)
+    if samples:
+        pointwise.write_relus(gm)
+        if asked == "differential" and batches is not None:
+            others = relu_thresholds.relu_nodes(gm) or relu_thresholds.function_nodes(gm) or any(map(nn.is_quantised, gm.modules()))
+            pointwise.mark(gm, alone=not others)
     follows = method is None or "differential" in how.modes
     if asked is None and follows and neuron is None and inputs is None and _needs_differences(gm, batches):
         step_by_step = guard.has_masks(gm)
@@ -217,7 +221,8 @@ def _nothing_to_fire(gm):
     text = "net has no quantised activation (snnfast.nn.QCFS and its kin) and no ReLU to put neurons in place of"
     if relu_thresholds.relu_nodes(gm):
         return "net has no quantised activation; for its ReLUs give calibrate=, images that set their thresholds"
-    functions = relu_thresholds.function_nodes(gm)
+    functions = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of(n.target) is not None]
+    functions = relu_thresholds.function_nodes(gm) or functions
     if functions:
         return (
             f"{text}; {called(functions[0], gm)} has no spiking form that commutes with rates: say mode='differential' with calibrate= images, "

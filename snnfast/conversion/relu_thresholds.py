@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from snnfast import checks
-from snnfast.graph.gates import fires, gates, is_of_images
+from snnfast.graph.gates import is_activation, is_of_images
 from snnfast.graph.vocabulary import called
 
 MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
@@ -112,10 +112,10 @@ def cap_of(node, gm):
 
 
 def function_nodes(gm):
-    """The nodes behind which mode "differential" puts a neuron: other activation functions of single values, and gates. Not those that are only
-    factors of products."""
-    found = {n for n in gm.graph.nodes if fires(n) and not all(_multiplies_values(user) for user in n.users)} | set(gates(gm))
-    return [n for n in gm.graph.nodes if n in found]
+    """The nodes behind which mode "differential" puts a neuron: other activation functions of single values, and what `pointwise.mark` found. Not
+    those that are only factors of products."""
+    fires = lambda n: is_activation(n) and not all(_multiplies_values(user) for user in n.users)
+    return [n for n in gm.graph.nodes if fires(n) or (n.meta.get("fires", False) and n.meta["kind"] == "product")]
 
 
 def _multiplies_values(node):

@@ -4,7 +4,8 @@ import torch
 
 from snnfast import nn
 from snnfast.graph import commutes
-from snnfast.graph.vocabulary import called
+from snnfast.graph.vocabulary import called, module_of
+from snnfast.nn.pointwise import Pointwise
 
 m = torch.nn
 # Layers that are not linear, but no activations either: no neuron ever replaces them.
@@ -47,6 +48,8 @@ def _fires(node, plan):
 
 def _is_one(node, gm):
     kind = node.meta.get("kind")
+    if isinstance(module_of(gm, node), Pointwise):
+        return True
     if kind is None and node.op == "call_module":
         layer = gm.get_submodule(node.target)
         return not isinstance(layer, (*commutes.MODULES, *_STAY, nn.SpikeMask)) and not hasattr(layer, "over_last")

@@ -20,14 +20,14 @@ def is_of_images(node):
     return node.meta.get("kind") not in ("constant", "rows", "size")
 
 
-def fires(node):
-    """Whether a node is an activation function of single values, or a gated linear unit, behind which a neuron can stand."""
-    return node.meta.get("kind") == "function" and (node.meta.get("fires", False) or name_of(node.target) in {*ELEMENTWISE, "glu"})
+def is_activation(node):
+    """Whether a node is an activation function of single values, by its name or because it was found to be one."""
+    return node.meta.get("kind") == "function" and (node.meta.get("fires", False) or name_of(node.target) in ELEMENTWISE)
 
 
 def gates(gm):
     """The products that are gates, in the order of the graph."""
-    alone = lambda node: fires(node) and len(node.users) == 1
+    alone = lambda node: is_activation(node) and len(node.users) == 1
     products = [n for n in gm.graph.nodes if n.target is operator.mul and n.meta.get("kind") == "product"]
     return [n for n in products if any(map(alone, n.all_input_nodes)) and _of_one_size(n)]
 

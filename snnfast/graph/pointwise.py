@@ -1,7 +1,7 @@
 """Activation functions that are written out, such as x sigmoid(1.702 x), h (h > 0) or a GELU by its formula: each becomes one function.
 
 A region is what operators of single values make of one value, and of constants. It ends where something else takes its result. Constants that are
-added or multiplied at its end stay outside, as they commute with rates.
+added or multiplied at its end stay outside, as they commute with rates. What is done to an image in front of the first weights is no activation.
 """
 
 import operator
@@ -9,27 +9,73 @@ import operator
 import torch
 
 from snnfast.graph.aten import name_of
-from snnfast.graph.gates import ELEMENTWISE, is_of_images
-from snnfast.graph.rewrite import places
+from snnfast.graph.gates import ELEMENTWISE, gates, is_of_images
+from snnfast.graph.rewrite import moved, places
+from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import is_product
 from snnfast.nn.over_time import Call
 from snnfast.nn.pointwise import Pointwise
 
 ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg}
-MORE = {"to", "_to_copy", "type_as", "prelu", "_prelu_kernel", "where", "hardtanh"}  # which torch does not mark
-COMPARED = {"gt", "ge", "lt", "le", "where", "sign", "abs", "maximum", "minimum", "heaviside", "threshold"}
+MORE = {"to", "_to_copy", "type_as", "prelu", "_prelu_kernel", "where", "hardtanh"}  # which torch does not mark as pointwise
+SURE = ELEMENTWISE | {"erf", "where", "heaviside"}  # what only activations are made of, where it is not a mask
 
 
-def merge(gm):
-    """Puts one call of a `Pointwise` in place of every region that is more than a known activation. A ReLU that is written out becomes one."""
-    members = _members(gm)
-    for source, nodes in members.items():
-        if source.op == "placeholder":  # what is done to an image comes before the first layer
-            continue
-        for end in dict.fromkeys(_end(gm, source, node, nodes) for node in nodes if any(user not in nodes for user in node.users)):
-            if end is not None:
-                _replace(gm, source, _region(end, nodes), end)
+def write_relus(gm):
+    """Puts a ReLU in place of what is one in other words."""
+    while found := next(_written_relus(gm), None):
+        _put_relu(gm, *found)
     gm.graph.eliminate_dead_code()
+
+
+def _written_relus(gm):
+    """(source, node) of each."""
+    for source, nodes in _members(gm).items():
+        for node in nodes:
+            if node.users and node.meta.get("kind") != "activation" and rows_of(source).outer == 1:
+                if _is_relu(gm, source, _region(node, nodes)):
+                    yield source, node
+
+
+def _put_relu(gm, source, node):
+    with gm.graph.inserting_after(node):
+        first = moved(gm.graph, source, 0)
+        with gm.graph.inserting_after(first if first is not source else node):
+            relu = gm.graph.call_function(torch.relu, (first,))
+            notes = {k: node.meta[k] for k in ("told", "size") if k in node.meta}
+            relu.meta.update(places(node) | notes, kind="activation", rows=rows_of(first))
+            with gm.graph.inserting_after(relu):
+                last = moved(gm.graph, relu, rows_of(source).axis)
+    node.replace_all_uses_with(last)
+
+
+def mark(gm, alone):
+    """Makes one function of every activation that is written out, and notes what else fires in mode "differential": these functions, gated linear
+    units and gates, where weights take their values.
+
+    alone: whether the network has no other activation. Then also what may be one fires: any function of single values, such as a sine, and gates in
+    front of a norm. In other networks these are parts of norms, of poolings and the like.
+    """
+    behind = _behind_weights(gm)
+    for source, nodes in _members(gm).items():
+        ends = dict.fromkeys(_end(node, nodes) for node in nodes if any(user not in nodes for user in node.users))
+        for end in (
+            reversed([node for node in nodes if node in ends]) if source in behind else ()
+        ):  # an inner one may be part of an outer one
+            _merge(gm, source, _region(end, nodes), end, alone)
+    gm.graph.eliminate_dead_code()
+    units = [n for n in gm.graph.nodes if n.meta.get("kind") == "function" and name_of(n.target) == "glu"]
+    for node in [*units, *gates(gm)]:
+        if alone or _reaches_weights(node, gm):
+            node.meta["fires"] = True
+
+
+def _behind_weights(gm):
+    found = set()
+    for node in gm.graph.nodes:
+        if is_product(node, gm) or any(a in found for a in node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _members(gm):
@@ -62,18 +108,24 @@ def _is_pointwise(node, gm):
     return torch.Tag.pointwise in node.target.tags or name_of(node.target) in MORE
 
 
+def _is_mask(node):
+    """Whether a node puts constants at places that are known."""
+    name = name_of(node.target)
+    return name in ("where", "masked_fill") and len(_values(node)) == 1 and node.args[name == "masked_fill"] not in _values(node)
+
+
 def _is_scaled(node):
     """Whether a node adds constants to one value, multiplies the value by them, or puts constants at places that are known."""
     if node.target is operator.truediv and node.args[0] not in _values(node):
         return False
-    if name_of(node.target) in ("where", "masked_fill"):
-        return len(_values(node)) == 1 and node.args[name_of(node.target) == "masked_fill"] not in _values(node)
-    return node.target in ARITHMETIC and len(_values(node)) == 1 and (node.target is not operator.mul or node.args[0] is not node.args[1])
+    return _is_mask(node) or (
+        node.target in ARITHMETIC and len(_values(node)) == 1 and (node.target is not operator.mul or node.args[0] is not node.args[1])
+    )
 
 
-def _end(gm, source, node, nodes):
-    """The last node of a region that is a ReLU, or else more than constants added and multiplied; None if there is none."""
-    while _is_scaled(node) and not _is_relu(gm, source, _region(node, nodes)):
+def _end(node, nodes):
+    """The last node of a region that is more than constants added and multiplied, or None."""
+    while _is_scaled(node):
         (node,) = _values(node)
         if node not in nodes:
             return None
@@ -90,47 +142,55 @@ def _region(end, nodes):
     return [node for node in nodes if node in found]
 
 
-def _replace(gm, source, region, end):
-    curved, relu = [node for node in region if not _is_scaled(node)], _is_relu(gm, source, region)
-    known = end.meta.get("kind") == "activation" or (not relu and curved == [end] and name_of(end.target) in ELEMENTWISE)
+def _merge(gm, source, region, end, alone):
+    curved = [node for node in region if not _is_scaled(node)]
+    named = [name_of(node.target) for node in curved]
+    # A ReLU inside has a neuron of its own.
+    known = any(node.meta.get("kind") == "activation" for node in curved) or (curved == [end] and named[0] in ELEMENTWISE)
     if known or not curved or end.meta.get("kind") not in ("function", "product", "affine", "linear"):
         return
-    fires = relu or any(n.meta.get("kind") == "activation" or name_of(n.target) in ELEMENTWISE | COMPARED for n in curved)
-    if not fires and not _reaches_weights(end, gm):
+    sure = bool(SURE & set(named)) or ("exp" in named and len(curved) > 1)
+    if not sure and not (alone and _reaches_weights(end, gm)):
         return
     path = f"{end.name}_function"
     gm.add_submodule(path, _written_out(gm, source, region))
     with gm.graph.inserting_after(end):
         new = gm.graph.call_module(path, (source,))
     notes = {k: end.meta[k] for k in ("told", "size") if k in end.meta}
-    new.meta.update(places(end) | notes, kind="activation" if relu else "function", fires=True)
+    new.meta.update(places(end) | notes, kind="function", fires=True)
     end.replace_all_uses_with(new)
 
 
 def _written_out(gm, source, region):
     constants = dict.fromkeys(a for node in region for a in node.all_input_nodes if a is not source and a not in region)
     at = {node: i for i, node in enumerate([source, *constants, *region])}
-    tensors = [operator.attrgetter(node.target)(gm).detach().clone() for node in constants]
+    tensors = [operator.attrgetter(node.target)(gm) for node in constants]
     return Pointwise([Call(gm, node) for node in region], [[at[a] for a in node.all_input_nodes] for node in region], tensors).eval()
 
 
 def _reaches_weights(node, gm):
     """Whether a layer with weights takes a value, perhaps through views, constants and sums."""
-    for user in node.users:
-        through = user.meta.get("kind") == "view" or user.target in (operator.add, operator.sub) or _is_scaled(user)
-        if is_product(user, gm) or (through and _reaches_weights(user, gm)):
-            return True
+    left, seen = [node], set()
+    while left:
+        for user in left.pop().users:
+            if is_product(user, gm):
+                return True
+            if user not in seen and (user.meta.get("kind") == "view" or user.target in (operator.add, operator.sub) or _is_scaled(user)):
+                seen.add(user)
+                left.append(user)
     return False
 
 
 # ---- ReLUs
 
-_DEGREE_1 = {"abs", "leaky_relu"}
 _DEGREE_0 = {"gt", "ge", "lt", "le", "sign", "heaviside"}
+_TURNS = {"abs", "maximum", "minimum"} | _DEGREE_0  # without one of them nothing of degree 1 is more than linear
 
 
 def _is_relu(gm, source, region):
     """Whether a region is max(x, 0): proved for what keeps f(a x) = a f(x) with a > 0, where f(1) = 1 and f(-1) = 0 are enough."""
+    if not any(name_of(node.target) in _TURNS for node in region) or any(node.meta.get("kind") == "activation" for node in region):
+        return False
     degree = {source: 1}
     for node in region:
         degree[node] = _degree(node, degree)
@@ -154,7 +214,7 @@ def _degree(node, degree):
         return 0
     if name in ("_to_copy", "to") and values == [0]:
         return 0
-    if name in ("neg", *_DEGREE_1) or node.meta.get("kind") == "activation" and name == "relu":
+    if name in ("neg", "abs", "leaky_relu"):
         return values[0]
     if name in ("add", "sub", "maximum", "minimum") and len(node.args) == 2 and not constants:
         return 1 if set(values) == {1} else None

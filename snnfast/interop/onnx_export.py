@@ -40,6 +40,10 @@ def export_onnx(
 
     Raises:
         ValueError, TypeError: naming the argument; a package is missing (onnx, onnxscript); or ONNX has no operator for a layer.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(levels=8, theta=1.0), torch.nn.Linear(8, 2))
+    >>> [path.name for path in snnfast.export_onnx(net, torch.randn(2, 4), "net.onnx")]
+    ['net.onnx']
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:

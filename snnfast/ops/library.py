@@ -1,5 +1,7 @@
 """The op library `snnfast::`: schemas are declared in Python, the reference is every op's default kernel."""
 
+from collections.abc import Callable
+
 import torch
 from torch.autograd import forward_ad
 
@@ -9,7 +11,7 @@ _library = torch.library.Library("snnfast", "DEF")  # keeps the registrations al
 
 
 _names: list[str] = []
-_references = {}  # by name
+_references: dict[str, Callable] = {}  # by name
 
 
 def names():

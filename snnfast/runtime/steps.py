@@ -1,6 +1,7 @@
 """Steps of a spiking network as a function of tensors alone, which torch.export, AOTInductor and ONNX take."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ class Steps(torch.nn.Module):
             )
         self.snn, self.first, self.answer = snn, first, answer
         self.layout = None  # of the states in the arguments, as the first steps leave them
-        self.executions = {}  # by device; made outside of a trace, as they ask for values
+        self.executions: dict[torch.device, Execution] = {}  # by device; made outside of a trace, as they ask for values
         weight = next((t for t in (*snn.gm.parameters(), *snn.gm.buffers())), None)
         self._execution(torch.device("cpu") if weight is None else weight.device)
 
@@ -86,7 +87,7 @@ class Steps(torch.nn.Module):
             )
         if state:
             self._restore(run, x, state)
-        total = None
+        total: Any = None
         for _ in range(self.steps):  # one by one: no shape is then a multiple of the batch's size
             (y,) = run.chunk(1)
             total = y.double() if total is None else total + y

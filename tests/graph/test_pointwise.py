@@ -107,7 +107,7 @@ RELUS = {
 def test_relus_in_other_words(name):
     """The same thresholds and the same bits as ReLUs, in every mode."""
     own, relu = Own(RELUS[name]), Own(F.relu)
-    for mode in (None, "differential"):
+    for mode in (None, "per_step", "differential"):
         (error, a), (_, b) = (converted(net, T=600, mode=mode) for net in (own, relu))
         assert error < 0.02 and a.clock.mode == b.clock.mode
         assert [n.theta.tolist() for _, n in a.neurons()] == [n.theta.tolist() for _, n in b.neurons()]
@@ -117,13 +117,14 @@ def test_relus_in_other_words(name):
 def test_a_relu_is_proved_and_not_tried():
     """Functions that are ReLUs at -1, 0 and 1, and nowhere else."""
     for act in (lambda h: h * h * (h > 0), lambda h: torch.where(h > -0.5, h, 0 * h), lambda h: (h + h * h) / 2, lambda h: h * (h > 0.5)):
-        with pytest.raises(ValueError, match="mode='differential'"):
+        with pytest.raises(ValueError, match="no ReLU"):
             converted(Own(act))
 
 
 def regions(net):
     gm = prepared(net.double().eval(), [X[:1]])
-    pointwise.merge(gm)
+    pointwise.write_relus(gm)
+    pointwise.mark(gm, alone=False)
     return [n.name for n in gm.graph.nodes if n.op == "call_module" and n.target.endswith("_function")]
 
 
@@ -136,9 +137,27 @@ def regions(net):
         lambda h: (h - h.mean(1, keepdim=True)) / torch.sqrt(h.var(1, keepdim=True) + 1e-5),
         lambda h: F.relu(h) * torch.sigmoid(h.mean((2, 3), keepdim=True)),
         lambda h: F.silu(h) + 1,
+        lambda h: F.relu(h) ** 2,
+        lambda h: F.relu(h) * h - F.relu(-h),
+        lambda h: torch.sin(F.relu(h) + 1),
+        lambda h: F.relu(h) / (F.relu(h).pow(2).sum(1, keepdim=True).sqrt() + 1e-10),
+        lambda h: F.avg_pool2d(F.relu(h).pow(3), 3, 1, 1).pow(1 / 3),
         lambda h: h,
     ],
-    ids=["scaled", "clipped twice", "a softmax", "a norm", "squeeze and excite", "known", "nothing"],
+    ids=[
+        "scaled",
+        "clipped twice",
+        "a softmax",
+        "a norm",
+        "squeeze and excite",
+        "known",
+        "a square",
+        "sums",
+        "a sine",
+        "length 1",
+        "GeM",
+        "nothing",
+    ],
 )
 def test_what_is_none_stays_as_it_is(act):
     assert regions(Own(act)) == []
@@ -167,13 +186,7 @@ def test_one_value_used_twice():
 
 
 def test_thresholds_per_channel_and_a_constant_per_channel():
-    class Slopes(Own):
-        def __init__(self):
-            super().__init__(None)
-            self.slope = nn.Parameter(torch.rand(4, 1, 1))
-            self.act = lambda h: torch.where(h > 0, h, self.slope * h)
-
-    error, snn = converted(Slopes(), 256, mode="differential", per_channel=True)
+    error, snn = converted(Own(Leak()), 256, mode="differential", per_channel=True)
     assert error < 0.01 and all(n.theta.shape == (4,) for _, n in snn.neurons())
 
 
@@ -196,3 +209,93 @@ def test_step_by_step_it_is_refused_or_asked_for():
         converted(Own(WRITTEN_OUT["swish"]))
     with pytest.raises(ValueError, match="no ReLU"):
         converted(Own(WRITTEN_OUT["swish"]), mode="per_step")
+
+
+BEHIND_RELUS = {
+    "length 1": lambda s, h: h / (h.pow(2).sum(1, keepdim=True).sqrt() + 1e-10),
+    "variance as a difference": lambda s, h: (
+        (h - h.mean(1, keepdim=True)) / torch.sqrt((h**2).mean(1, keepdim=True) - h.mean(1, keepdim=True) ** 2 + 1e-5)
+    ),
+    "hard swish": lambda s, h: s.b(h) * F.relu6(s.b(h) + 3) / 6,
+    "pixel attention": lambda s, h: h * torch.sigmoid(s.b(h)),
+    "logarithm": lambda s, h: torch.log1p(h),
+    "sine": lambda s, h: torch.sin(s.b(h)),
+    "leaky": lambda s, h: torch.maximum(s.b(h), 0.1 * s.b(h)),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND_RELUS)
+def test_networks_of_relus_convert_as_ever(name):
+    """Without a mode that is asked for: "differential" by itself, a neuron for each ReLU, functions without neurons."""
+
+    class Net(Own):
+        def forward(self, x):
+            return self.head(BEHIND_RELUS[name](self, F.relu(self.a(x))).flatten(1))
+
+    few, _ = converted(Net(None), 16)
+    many, snn = converted(Net(None), 256)
+    assert snn.clock.differential and many < few / 3 and all("function" not in name for name, _ in snn.neurons())
+
+
+def test_regions_inside_of_regions():
+    class Nested(Own):
+        def forward(self, x):
+            h = self.a(x)
+            g = h * torch.sigmoid(1.7 * h)
+            r = h * (h > 0)
+            return self.head((self.b(g) + g * torch.tanh(g) + self.b(r) + torch.sqrt(r + 1) * r).flatten(1))
+
+    few, _ = converted(Nested(None), 16, mode="differential")
+    many, _ = converted(Nested(None), 256, mode="differential")
+    assert many < 0.01 and many < few / 6
+
+
+class Lying(nn.Module):
+    """Tokens [B, N, C] whose images lie along another dimension where the activation is."""
+
+    def __init__(self, act, way):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.head, self.act, self.way = nn.Linear(12, 12), nn.Linear(12, 5), act, way
+
+    def forward(self, x):
+        x = x.flatten(1).reshape(-1, 9, 12)
+        B, N, C = x.shape
+        h = x.transpose(0, 1).reshape(N * B, C) if self.way == "merged" else x.transpose(0, 1)
+        h = self.head(self.act(self.a(h)))
+        return h.reshape(N, B, 5).transpose(0, 1).mean(1) if self.way == "merged" else h.mean(0)
+
+
+def test_images_that_do_not_come_first():
+    for mode in (None, "differential"):
+        for act in (F.relu, lambda h: h * (h > 0)):
+            error, snn = converted(Lying(act, "second"), mode=mode)
+            assert error < 0.02 and len(snn.neurons()) == 1
+            with pytest.raises(ValueError, match="do not come before|cannot fire|no ReLU"):
+                converted(Lying(act, "merged"), mode=mode)
+
+
+class Leak(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.rand(4, 1, 1))
+
+    def forward(self, h):
+        return torch.where(h > 0, h, self.slope * h)
+
+
+def test_weights_inside_are_trained():
+    _, snn = converted(Own(Leak()), 8, mode="differential")
+    snn.requires_grad_()
+    snn(X, T=10).sum().backward()
+    (slope,) = (p for p in snn.parameters() if p.shape == (4, 1, 1))
+    assert slope.grad is not None and bool(slope.grad.any())
+
+
+def test_what_stays_analog_is_named():
+    class Prepared(Own):
+        def forward(self, x):
+            return super().forward(torch.erf(F.avg_pool2d(x, 3, 1, 1)) * 2)
+
+    with pytest.warns(UserWarning, match="what stays analog.*erf"):
+        converted(Prepared(F.silu), mode="differential")

@@ -60,7 +60,7 @@ def step_by_step(paths, x, T):
 
 QUANTISED = {
     "QCFS": lambda: network(lambda: snnfast.nn.QCFS(4, 1.0)),
-    "CQCFS": lambda: network(lambda: snnfast.nn.CQCFS(8, 4, theta=2.0)),
+    "CQCFS": lambda: network(lambda: snnfast.nn.CQCFS(4, 4, theta=2.0)),
     "function": lambda: network(lambda: Function()),
     "pooling": lambda: network(lambda: snnfast.nn.QCFS(4, 1.0), nn.MaxPool2d(2)),
 }

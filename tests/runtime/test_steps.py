@@ -120,7 +120,7 @@ def test_exported_for_any_number_of_images(name):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["max pooling", "transformer"])
+@pytest.mark.parametrize("name", ["if", "transformer"])
 def test_compiled_ahead_of_time(name, tmp_path):
     """AOTInductor compiles with one rounding for a product and a sum, so nothing is equal to the bit: 1e-4."""
     snn, x = made(name)
