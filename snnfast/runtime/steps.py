@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from snnfast import checks
+from snnfast.graph import guard
 from snnfast.nn.over_time import Moment
+from snnfast.runtime import inputs
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.gradients import DifferentiableRun
 from snnfast.runtime.network import SpikingNetwork
@@ -63,6 +65,10 @@ class Steps(torch.nn.Module):
             raise ValueError(
                 f"snn has method {snn.method.name!r}, which looks at the first steps at once: Steps takes methods without phases"
             )
+        if guard.has_masks(snn.gm):
+            raise ValueError(
+                "snn has random masks (snnfast.nn.SpikeMask), which draw other numbers at every step: Steps takes networks without"
+            )
         self.snn, self.first, self.answer = snn, first, answer
         self.layout = None  # of the states in the arguments, as the first steps leave them
         self.executions: dict[torch.device, Execution] = {}  # by device; made outside of a trace, as they ask for values
@@ -77,6 +83,8 @@ class Steps(torch.nn.Module):
         return self.executions[device]
 
     def _run(self, x):
+        checks.tensor("x", x)
+        inputs.check_like_weights(self.snn.gm, x)
         return _StepsRun(self.snn, x, self._execution(x.device))
 
     def forward(self, x: Tensor, *state: Tensor):

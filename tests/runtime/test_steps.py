@@ -82,8 +82,10 @@ def test_they_are_a_runs(name):
         y, *state = snnfast.Steps(snn)(x)
         later, outputs = snnfast.Steps(snn, first=False), [y]
         for _ in range(T - 1):
+            given, before = state, [t.clone() for t in state]
             y, *state = later(x, *state)
             outputs.append(y)
+            assert all(map(torch.equal, given, before))  # what goes in stays as it is
         assert same(torch.stack(outputs), wanted)
         total, *_ = snnfast.Steps(snn, T)(x)
         assert same(total, wanted.double().sum(0).to(total.dtype))
@@ -130,6 +132,11 @@ def test_compiled_ahead_of_time(name, tmp_path):
         assert torch.allclose(torch._inductor.aoti_load_package(package)(x), whole(x), atol=1e-4)
 
 
+def masked():
+    net = nn.Sequential(conv(3), snnfast.nn.QCFS(4, 1.0), snnfast.nn.SpikeMask(0.5), nn.Flatten(), nn.Linear(256, 5)).eval()
+    return snnfast.convert(net, sample=X)
+
+
 def test_what_it_does_not_take():
     snn, _ = made("if")
     for error, told, call in (
@@ -140,6 +147,8 @@ def test_what_it_does_not_take():
         (ValueError, "method 'srp', which looks at the first steps", lambda: snnfast.Steps(snnfast.convert(relus(), "srp", calibrate=X))),
         (ValueError, "method 'cos', which looks at the first steps", lambda: snnfast.Steps(snnfast.convert(relus(), "cos", calibrate=X))),
         (ValueError, "image as spikes", lambda: snnfast.Steps(snnfast.convert(relus(), calibrate=X, inputs="poisson", amplitude=9.0))),
+        (ValueError, "random masks", lambda: snnfast.Steps(masked())),
+        (TypeError, "x has dtype float64, but the network's weights float32", lambda: snnfast.Steps(snn)(X.double())),
         (ValueError, "the first steps take no state", lambda: snnfast.Steps(snn)(X, X)),
         (ValueError, "later steps take the states", lambda: snnfast.Steps(snn, first=False)(X)),
         (ValueError, "state has 1 tensors, and the network's neurons and functions over time have 4", lambda: snnfast.Steps(snn, first=False)(X, X)),
