@@ -76,7 +76,13 @@ WRITTEN_OUT = {
 }
 
 
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+def thoroughly(names, *quick):
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.thorough]) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", thoroughly(WRITTEN_OUT, "swish", "GELU by tanh", "Mish", "hard swish", "leaky by where", "softsign", "gated linear unit")
+)
 def test_what_is_written_out_converges_with_its_levels(name):
     few, _ = converted(Own(WRITTEN_OUT[name]), 16, mode="differential")
     many, snn = converted(Own(WRITTEN_OUT[name]), 256, mode="differential")
@@ -103,12 +109,12 @@ RELUS = {
 }
 
 
-@pytest.mark.parametrize("name", RELUS)
+@pytest.mark.parametrize("name", thoroughly(RELUS, "times its sign as a number", "half of the sum"))
 def test_relus_in_other_words(name):
     """The same thresholds and the same bits as ReLUs, in every mode."""
     own, relu = Own(RELUS[name]), Own(F.relu)
     for mode in (None, "per_step", "differential"):
-        (error, a), (_, b) = (converted(net, T=600, mode=mode) for net in (own, relu))
+        (error, a), (_, b) = (converted(net, T=400, mode=mode) for net in (own, relu))
         assert error < 0.02 and a.clock.mode == b.clock.mode
         assert [n.theta.tolist() for _, n in a.neurons()] == [n.theta.tolist() for _, n in b.neurons()]
         assert torch.equal(a(X, T=20), b(X, T=20))
@@ -192,7 +198,7 @@ def test_thresholds_per_channel_and_a_constant_per_channel():
 
 def test_saved_and_loaded(tmp_path):
     for net in (Own(WRITTEN_OUT["leaky by where"]), Own(RELUS["times its sign"]), Tokens(F.silu)):
-        _, snn = converted(net, mode="differential")
+        _, snn = converted(net, T=20, mode="differential")
         snnfast.save_checkpoint(tmp_path / "snn.pt", snn)
         assert torch.equal(snnfast.load_checkpoint(tmp_path / "snn.pt")(X, T=30), snn(X, T=30))
 
@@ -224,7 +230,7 @@ BEHIND_RELUS = {
 }
 
 
-@pytest.mark.parametrize("name", BEHIND_RELUS)
+@pytest.mark.parametrize("name", thoroughly(BEHIND_RELUS, "variance as a difference", "pixel attention", "leaky"))
 def test_networks_of_relus_convert_as_ever(name):
     """Without a mode that is asked for: "differential" by itself, a neuron for each ReLU, functions without neurons."""
 
