@@ -168,9 +168,9 @@ def convert(
     gm = prepared(net, samples, read)
     doubted = None if samples else doubt(gm, net)  # raised at the end: errors that come before name the layer
     readout = take_readout(gm)
-    if samples:
+    if samples and batches is not None:
         pointwise.write_relus(gm)
-        if asked == "differential" and batches is not None:
+        if asked == "differential":
             others = relu_thresholds.relu_nodes(gm) or relu_thresholds.function_nodes(gm) or any(map(nn.is_quantised, gm.modules()))
             pointwise.mark(gm, alone=not others)
     follows = method is None or "differential" in how.modes

@@ -86,6 +86,11 @@ class Method:
         """The neuron layer with these keywords. theta: the threshold of its activation; in mode "differential" the size of a level."""
         return nn.IF(theta=theta, **keywords)
 
+    def has_phases(self):
+        """Whether it runs steps before those that count, or looks at the first steps at once."""
+        looks = any(getattr(type(self), part) is not getattr(Method, part) for part in ("before", "start"))
+        return looks or self.least_T > 1
+
     def before(self, run, chunk):
         """What `run` does before its first step that counts, `chunk` steps at a time."""
 

@@ -1,5 +1,6 @@
 """Networks as ONNX: quantised ones, and spiking ones as their answer after T steps or as two files of a step each."""
 
+import contextlib
 import copy
 import importlib.util
 import os
@@ -10,6 +11,7 @@ import torch
 
 from snnfast import checks
 from snnfast.conversion.direct import is_direct
+from snnfast.graph.outputs import leaves
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.steps import Steps
 from snnfast.system.files import whole
@@ -29,11 +31,11 @@ def export_onnx(
             a method that `Steps` takes.
         sample: images [1 or more, ...]; only their number may differ later.
         path: the file, by custom with the ending .onnx.
-        T: of a spiking network, the steps of a run: input "x", output "y", what `net(x, T)` answers; the file has each step once more. Without T
-            there are two files of one step, NAME.first.onnx and NAME.later.onnx, whose states are "v_0", "v_1", ... on their way in and "u_0",
-            "u_1", ... on their way out: the first from "x", a later one from "x" and the states that the step before gave. "y" is then the
-            output of the step, whose mean over the steps is the answer (in mode "differential" the sum).
-        opset: version of ONNX's operators; default: torch's.
+        T: of a spiking network, the steps of a run: from "x" to "y" (of several outputs to their keys), what `net(x, T)` answers; the file has each
+            step once more. Without T there are two files of one step, NAME.first.onnx and NAME.later.onnx, whose states are "v_0", "v_1", ... on
+            their way in and "u_0", "u_1", ... on their way out: the first from "x", a later one from "x" and the states that the step before gave.
+            "y" is then the output of the step, whose mean over the steps is the answer (in mode "differential" the sum).
+        opset: version of ONNX's operators, 18 or a later one that torch writes; default: torch's.
 
     Returns:
         The files.
@@ -55,7 +57,11 @@ def export_onnx(
         raise ValueError(f"sample must be images [1 or more, ...], got shape {tuple(sample.shape)}")
     if opset is not None:
         checks.integer("opset", opset, 18)
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
     path, sample = Path(path), sample.detach()
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"path: {f'{path} is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
     sample = torch.cat([sample, sample])[:2] if sample.size(0) == 1 else sample  # of one image the exporter takes the number for a constant
     if is_direct(net):
         raise TypeError("net was trained as a spiking network: give snnfast.convert(net), which runs its neurons step by step")
@@ -63,30 +69,45 @@ def export_onnx(
         if T is not None:
             raise ValueError("T is of spiking networks: give what snnfast.convert returns")
         net = copy.deepcopy(net).eval().requires_grad_(False)
-        return [_written(net, (sample,), path, ["x"], opset)]
+        return _written([(net, (sample,), path, ["x"], _names(net(sample)))], opset)
     if net.method.name == "power":
         raise ValueError("net has method 'power', whose neuron reads the bits of a number, for which ONNX has no operator")
     if T is not None:
-        return [_written(Steps(net, checks.steps("T", T), answer=True), (sample,), path, ["x"], opset)]
+        whole_run = Steps(net, checks.steps("T", T), answer=True)
+        return _written([(whole_run, (sample,), path, ["x"], _names(whole_run(sample)))], opset)
     with torch.no_grad():
         _, *state = Steps(net)(sample)
         later = Steps(net, first=False)
         later(sample, *state)  # which notes how the states are put together
     names = [f"_{i}" for i in range(len(state))]
     outputs = ["y", *("u" + n for n in names)]
-    stem = path.with_suffix("")
-    return [
-        _written(Steps(net), (sample,), stem.with_name(f"{stem.name}.first.onnx"), ["x"], opset, outputs),
-        _written(later, (sample, *state), stem.with_name(f"{stem.name}.later.onnx"), ["x", *("v" + n for n in names)], opset, outputs),
-    ]
+    first, second = (path.with_name(f"{path.name.removesuffix('.onnx')}.{step}.onnx") for step in ("first", "later"))
+    return _written(
+        [(Steps(net), (sample,), first, ["x"], outputs), (later, (sample, *state), second, ["x", *("v" + n for n in names)], outputs)],
+        opset,
+    )
 
 
-def _written(net, given, path, inputs, opset, outputs=None):
-    if not path.parent.is_dir():
-        raise ValueError(f"path: there is no folder {path.parent}")
+def _names(given):
+    """Names of the outputs: "y", or of several the keys in the network's own structure."""
+    found = list(leaves(given))
+    return ["y"] if found == [""] else found
+
+
+def _written(graphs, opset):
+    """Writes all of the files or none. graphs: (net, arguments, path, names of inputs, names of outputs) of each."""
+    with contextlib.ExitStack() as stack:
+        for net, given, path, inputs, outputs in graphs:
+            _write(net, given, stack.enter_context(whole(path)), inputs, outputs, opset)
+    return [path for _, _, path, _, _ in graphs]
+
+
+def _write(net, given, part, inputs, outputs, opset):
+    import onnx
+
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     shapes = ({0: batch}, *([tuple({0: batch} for _ in given[1:])] if isinstance(net, Steps) and len(given) > 1 else ()))
-    with warnings.catch_warnings(), torch.no_grad(), whole(path) as part:
+    with warnings.catch_warnings(), torch.no_grad(), torch.autocast(given[0].device.type, enabled=False):
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         try:
             torch.onnx.export(
@@ -95,7 +116,9 @@ def _written(net, given, path, inputs, opset, outputs=None):
             )  # fmt: skip
         except (torch.onnx.OnnxExporterError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
             raise ValueError(f"net cannot become ONNX: {_why(error)}") from error
-    return path
+    got = max(entry.version for entry in onnx.load(part, load_external_data=False).opset_import if entry.domain in ("", "ai.onnx"))
+    if opset not in (None, got):
+        raise ValueError(f"opset must be a version that torch's exporter writes, got {opset}: it wrote {got}")
 
 
 def _why(error):

@@ -16,8 +16,6 @@ from snnfast.runtime.gradients import DifferentiableRun
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.run import Run
 
-PHASED = ("srp", "cos")  # methods that run steps before those that count, or look at the first steps at once
-
 
 class Steps(torch.nn.Module):
     """A number of steps of a spiking network, with the neurons' states as tensors that come in and go out.
@@ -61,7 +59,7 @@ class Steps(torch.nn.Module):
             raise ValueError(
                 "snn gets its image as spikes or over several steps: Steps takes inputs='constant', or 'analog' in mode 'differential'"
             )
-        if snn.method.name.startswith(PHASED):
+        if snn.method.has_phases():
             raise ValueError(
                 f"snn has method {snn.method.name!r}, which looks at the first steps at once: Steps takes methods without phases"
             )
@@ -77,17 +75,19 @@ class Steps(torch.nn.Module):
 
     def _execution(self, device):
         if device not in self.executions:
-            self.executions[device] = found = Execution(self.snn.gm, device, products="dense")
-            for node in self.snn.gm.graph.find_nodes(op="call_module") if self.snn.clock.differential else ():
-                found.module(node, constants=False)
+            self.executions[device] = Execution(self.snn.gm, device, products="dense")
         return self.executions[device]
 
     def _run(self, x):
         checks.tensor("x", x)
+        inputs.check_shape(self.snn.gm, x)
         inputs.check_like_weights(self.snn.gm, x)
         return _StepsRun(self.snn, x, self._execution(x.device))
 
     def forward(self, x: Tensor, *state: Tensor):
+        if torch.is_autocast_enabled(x.device.type):  # a run is in the network's own format
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x, *state)
         run = self._run(x)
         if self.first == bool(state):
             raise ValueError(
@@ -95,6 +95,7 @@ class Steps(torch.nn.Module):
             )
         if state:
             self._restore(run, x, state)
+        run.execution.linear_parts = {}  # layers without their bias hold the weights that the network has in this call
         total: Any = None
         for _ in range(self.steps):  # one by one: no shape is then a multiple of the batch's size
             (y,) = run.chunk(1)

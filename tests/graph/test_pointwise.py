@@ -305,3 +305,10 @@ def test_what_stays_analog_is_named():
 
     with pytest.warns(UserWarning, match="what stays analog.*erf"):
         converted(Prepared(F.silu), mode="differential")
+
+
+def test_without_images_for_thresholds_nothing_is_written_anew():
+    act = Own(lambda h: (h + h.abs()) / 2)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), snnfast.nn.QCFS(8, 1.0), act, snnfast.nn.QCFS(8, 1.0), nn.Linear(5, 3)).double().eval()
+    snn = snnfast.convert(net, sample=X)
+    assert len(snn.neurons()) == 2

@@ -102,13 +102,14 @@ SPIKING = {
 def test_a_spiking_network(name, tmp_path):
     snn = SPIKING[name]()
     wanted = snn.logits(X, 8)
-    paths = snnfast.export_onnx(snn, X[:1], tmp_path / "net.onnx")
-    assert [p.name for p in paths] == ["net.first.onnx", "net.later.onnx"]
+    paths = snnfast.export_onnx(snn, X[:1], tmp_path / "net.v1")
+    assert [p.name for p in paths] == ["net.v1.first.onnx", "net.v1.later.onnx"]
     outputs = np.stack(list(step_by_step(paths, X, 8)))
     assert np.array_equal(outputs, wanted.numpy()) and np.abs(outputs).max() > 0
     (path,) = snnfast.export_onnx(snn, X, tmp_path / "whole.onnx", T=3)
     for images in (X, X[:1]):
         assert np.array_equal(run(path, x=images)[0], snn(images, T=3).numpy())
+    assert [output.name for output in onnxruntime.InferenceSession(path).get_outputs()] == ["y"]
 
 
 @pytest.mark.thorough
@@ -130,6 +131,13 @@ def test_what_it_does_not_take(tmp_path, monkeypatch):
         (ValueError, "sample must be images", lambda: snnfast.export_onnx(snn, X[:0], path)),
         (ValueError, "T must be >= 1", lambda: snnfast.export_onnx(snn, X, path, T=0)),
         (ValueError, "T is of spiking networks", lambda: snnfast.export_onnx(network(), X, path, T=2)),
+        (
+            ValueError,
+            "opset must be a version that torch's exporter writes, got 99",
+            lambda: snnfast.export_onnx(network(), X, path, opset=99),
+        ),
+        (ValueError, "is a folder", lambda: snnfast.export_onnx(snn, X, tmp_path)),
+        (TypeError, "path must be a str or a path, got NoneType", lambda: snnfast.export_onnx(snn, X, None)),
         (ValueError, "opset must be >= 18, got 3", lambda: snnfast.export_onnx(snn, X, path, opset=3)),
         (ValueError, "there is no folder", lambda: snnfast.export_onnx(snn, X, tmp_path / "no" / "net.onnx")),
         (ValueError, "method 'power'", lambda: snnfast.export_onnx(spiking(network(), "power", m=4), X, path)),

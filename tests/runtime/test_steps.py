@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import snnfast
+from snnfast.conversion.methods import SRP
 from snnfast.runtime.execution import Execution
 
 X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(7))
@@ -132,6 +133,28 @@ def test_compiled_ahead_of_time(name, tmp_path):
         assert torch.allclose(torch._inductor.aoti_load_package(package)(x), whole(x), atol=1e-4)
 
 
+def test_other_weights_and_autocast():
+    """In every step the weights are those of the call, and the format is that of the network."""
+    snn, _ = made("functions")
+    whole = snnfast.Steps(snn, 6, answer=True)
+    other = {name: p * 1.5 if "weight" in name else p for name, p in whole.named_parameters()}
+    with torch.no_grad():
+        before = whole(X)
+        program = torch.export.export(whole, (X,)).module()
+        given = torch.func.functional_call(whole, other, (X,))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(whole(X), before) and snnfast.Steps(snn)(X)[0].dtype == torch.float32
+        for name, p in whole.named_parameters():
+            p.copy_(other[name])
+        program.load_state_dict({name: other.get(name, t) for name, t in program.state_dict().items()})
+        assert torch.equal(whole(X), given) and not torch.allclose(given, before, atol=1e-3)
+        assert torch.allclose(program(X), given, atol=1e-5)  # of products in another order
+
+
+class Renamed(SRP):
+    """A method of phases under a name of its own."""
+
+
 def masked():
     net = nn.Sequential(conv(3), snnfast.nn.QCFS(4, 1.0), snnfast.nn.SpikeMask(0.5), nn.Flatten(), nn.Linear(256, 5)).eval()
     return snnfast.convert(net, sample=X)
@@ -147,6 +170,9 @@ def test_what_it_does_not_take():
         (ValueError, "method 'srp', which looks at the first steps", lambda: snnfast.Steps(snnfast.convert(relus(), "srp", calibrate=X))),
         (ValueError, "method 'cos', which looks at the first steps", lambda: snnfast.Steps(snnfast.convert(relus(), "cos", calibrate=X))),
         (ValueError, "image as spikes", lambda: snnfast.Steps(snnfast.convert(relus(), calibrate=X, inputs="poisson", amplitude=9.0))),
+        (ValueError, "method 'Renamed'", lambda: snnfast.Steps(snnfast.convert(relus(), Renamed(), calibrate=X))),
+        (ValueError, "captured with, with B >= 1, got shape", lambda: snnfast.Steps(snn)(torch.randn(2, 3, 12, 12))),
+        (ValueError, "for one image give x", lambda: snnfast.Steps(snn)(X[0])),
         (ValueError, "random masks", lambda: snnfast.Steps(masked())),
         (TypeError, "x has dtype float64, but the network's weights float32", lambda: snnfast.Steps(snn)(X.double())),
         (ValueError, "the first steps take no state", lambda: snnfast.Steps(snn)(X, X)),
