@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import torch
+from shares import every
 from torch.nn import functional as F
 
 import snnfast
@@ -338,7 +339,7 @@ def others():
             yield f"timm {name}", lambda num_classes, name=name: timm.create_model(name, num_classes=num_classes)
 
 
-@pytest.mark.parametrize("which", [*range(5), pytest.param(5, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("which", every(2, range(6)))
 def test_networks_of_others_convert_without_edits(which):
     found = list(others())
     if which >= len(found):

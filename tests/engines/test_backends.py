@@ -4,6 +4,7 @@ import cases
 import pytest
 import torch
 from conftest import DEVICE, isas, threads
+from shares import every
 
 from snnfast.engines import reference
 from snnfast.engines.form import EVERY, SPIKES
@@ -62,11 +63,11 @@ def test_cpu(isa, row):
 
 def interpreted(rows):
     """(row, every, kinds), so that an interpreter takes minutes. every: what the backward of a GPU reads, the states that the forward kept; of every
-    fourth row also those computed again. kinds: "scaled" and one of the others in turn, of every fourth row all. All of them take long: two
-    of three cases are left to --thorough."""
+    fourth row also those computed again. kinds: "scaled" and one of the others in turn, of every fourth row all. All of them take long: five
+    of six cases are left to --thorough."""
     some = [SPIKES if i % 4 == 0 else ("scaled", SPIKES[1 + i % 3]) for i in range(len(rows))]
     found = [(row, EVERY, kinds) for row, kinds in zip(rows, some)] + [(row, 0, ("scaled",)) for row in rows[::4]]
-    return [pytest.param(case, marks=[pytest.mark.thorough] if i % 3 else []) for i, case in enumerate(found)]
+    return every(6, found)
 
 
 def name_of(case):

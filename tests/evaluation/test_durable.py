@@ -47,6 +47,7 @@ def killed(process, folder, grown, seconds=60.0):
     process.stdout.close(), process.stderr.close()
 
 
+@pytest.mark.thorough
 def test_killed_again_and_again(checkpoint, tmp_path, request):
     """Whenever it dies, what was done stays done: no image twice, none lost but those of the batch at hand."""
     kills, images = (20, 360) if request.config.getoption("--thorough") else (1, 120)

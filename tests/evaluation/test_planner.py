@@ -146,7 +146,10 @@ print(report.memory["batch"], report.memory["chunk"], report.memory["peak"], bud
 """
 
 
-@pytest.mark.parametrize("arch, extra", [("vgg16", 160), ("vgg16", 260), ("resnet18", 260)])
+@pytest.mark.parametrize(
+    "arch, extra",
+    [pytest.param("vgg16", 160, marks=pytest.mark.thorough), pytest.param("vgg16", 260, marks=pytest.mark.thorough), ("resnet18", 260)],
+)
 def test_larger_networks_stay_below_it_too(arch, extra):
     code, out, error = command.run(WIDE, arch, extra, script=("-c",))
     assert code == 0, error

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from shares import every
 from torch import nn
 from torch.nn import functional as F
 
@@ -104,7 +105,7 @@ def check(net, snn, T, near):
         assert (given - wanted).norm() / wanted.norm() < near
 
 
-@pytest.mark.parametrize("body", PER_STEP)
+@pytest.mark.parametrize("body", every(2, PER_STEP))
 def test_rates(body):
     net = Own(PER_STEP[body]).double().eval()
     snn = snnfast.convert(net, "if", calibrate=X, percentile=100)
@@ -112,7 +113,7 @@ def test_rates(body):
 
 
 @pytest.mark.filterwarnings("ignore:T is too small")
-@pytest.mark.parametrize("body", [*DIFFERENTIAL, "a constant repeated", "ones of each image", "a part overwritten"])
+@pytest.mark.parametrize("body", every(2, [*DIFFERENTIAL, "a constant repeated", "ones of each image", "a part overwritten"]))
 def test_differences(body):
     net = Own((DIFFERENTIAL | PER_STEP)[body]).double().eval()
     snn = snnfast.convert(net, mode="differential", calibrate=X, percentile=100, levels=128)
