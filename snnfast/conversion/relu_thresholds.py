@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from snnfast import checks
-from snnfast.graph.gates import is_activation, is_of_images
+from snnfast.graph.gates import is_activation, values_of
 from snnfast.graph.vocabulary import called
 
 MODULES = (torch.nn.ReLU, torch.nn.ReLU6)
@@ -120,7 +120,7 @@ def function_nodes(gm):
 
 def _multiplies_values(node):
     """Whether a node is a product of two values that follow from the image."""
-    return node.meta.get("kind") == "product" and sum(map(is_of_images, node.all_input_nodes)) > 1
+    return node.meta.get("kind") == "product" and len(values_of(node)) > 1
 
 
 def name_of(node, taken):

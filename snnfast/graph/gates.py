@@ -15,9 +15,9 @@ ELEMENTWISE = frozenset(
 )  # fmt: skip
 
 
-def is_of_images(node):
-    """Whether a node is a value that follows from the images."""
-    return node.meta.get("kind") not in ("constant", "rows", "size")
+def values_of(node):
+    """The inputs of a node that follow from the images."""
+    return [a for a in node.all_input_nodes if a.meta.get("kind") not in ("constant", "rows", "size")]
 
 
 def is_activation(node):
@@ -33,5 +33,5 @@ def gates(gm):
 
 
 def _of_one_size(node):
-    values = [a for a in node.all_input_nodes if is_of_images(a)]
+    values = values_of(node)
     return len(values) == 2 and all(a.meta.get("size") in (None, node.meta.get("size")) for a in values)

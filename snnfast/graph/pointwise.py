@@ -9,7 +9,7 @@ import operator
 import torch
 
 from snnfast.graph.aten import name_of
-from snnfast.graph.gates import ELEMENTWISE, gates, is_of_images
+from snnfast.graph.gates import ELEMENTWISE, gates, values_of
 from snnfast.graph.rewrite import moved, places
 from snnfast.graph.rows import rows_of
 from snnfast.graph.vocabulary import is_product
@@ -23,18 +23,19 @@ SURE = ELEMENTWISE | {"erf", "where", "heaviside"}  # what only activations are 
 
 def write_relus(gm):
     """Puts a ReLU in place of what is one in other words."""
-    while found := next(_written_relus(gm), None):
-        _put_relu(gm, *found)
+    while found := list(_written_relus(gm)):
+        for source, node in found:
+            _put_relu(gm, source, node)
     gm.graph.eliminate_dead_code()
 
 
 def _written_relus(gm):
-    """(source, node) of each."""
+    """(source, node) of the first of each source: with it in place, what follows from it has another source."""
     for source, nodes in _members(gm).items():
-        for node in nodes:
-            if node.users and node.meta.get("kind") != "activation" and rows_of(source).outer == 1:
-                if _is_relu(gm, source, _region(node, nodes)):
-                    yield source, node
+        if rows_of(source).outer == 1:
+            written = (n for n in nodes if n.users and _is_relu(gm, source, _region(n, nodes)))
+            if first := next(written, None):
+                yield source, first
 
 
 def _put_relu(gm, source, node):
@@ -82,23 +83,19 @@ def _members(gm):
     """{value: the nodes that are functions of its single numbers}, in the order of the graph."""
     of, found = {}, {}
     for node in gm.graph.nodes:
-        values = _values(node)
+        values = values_of(node)
         roots = {of.get(a, a) for a in values}
-        if len(roots) == 1 and _is_pointwise(node, gm) and all(_size(a) in (None, _size(node)) for a in values):
+        if len(roots) == 1 and _is_pointwise(node) and all(_size(a) in (None, _size(node)) for a in values):
             of[node] = roots.pop()
             found.setdefault(of[node], {})[node] = None
     return found
-
-
-def _values(node):
-    return [a for a in node.all_input_nodes if is_of_images(a)]
 
 
 def _size(node):
     return node.meta.get("size")
 
 
-def _is_pointwise(node, gm):
+def _is_pointwise(node):
     if any(a.meta.get("kind") in ("rows", "size") for a in node.all_input_nodes) or _size(node) is None:
         return False
     if node.meta.get("kind") == "activation" or node.target in ARITHMETIC:
@@ -111,22 +108,22 @@ def _is_pointwise(node, gm):
 def _is_mask(node):
     """Whether a node puts constants at places that are known."""
     name = name_of(node.target)
-    return name in ("where", "masked_fill") and len(_values(node)) == 1 and node.args[name == "masked_fill"] not in _values(node)
+    return name in ("where", "masked_fill") and len(values_of(node)) == 1 and node.args[name == "masked_fill"] not in values_of(node)
 
 
 def _is_scaled(node):
     """Whether a node adds constants to one value, multiplies the value by them, or puts constants at places that are known."""
-    if node.target is operator.truediv and node.args[0] not in _values(node):
+    if node.target is operator.truediv and node.args[0] not in values_of(node):
         return False
     return _is_mask(node) or (
-        node.target in ARITHMETIC and len(_values(node)) == 1 and (node.target is not operator.mul or node.args[0] is not node.args[1])
+        node.target in ARITHMETIC and len(values_of(node)) == 1 and (node.target is not operator.mul or node.args[0] is not node.args[1])
     )
 
 
 def _end(node, nodes):
     """The last node of a region that is more than constants added and multiplied, or None."""
     while _is_scaled(node):
-        (node,) = _values(node)
+        (node,) = values_of(node)
         if node not in nodes:
             return None
     return node
@@ -204,13 +201,12 @@ def _is_relu(gm, source, region):
 
 def _degree(node, degree):
     """1 if a node grows as its source does, 0 if it does not change, None if neither is known."""
-    values = [degree[a] for a in _values(node)]
-    constants = [a for a in node.args if not (isinstance(a, torch.fx.Node) and a in degree)]
-    name = name_of(node.target) or getattr(node.target, "__name__", "")
-    if len(values) < sum(isinstance(a, torch.fx.Node) for a in node.all_input_nodes):  # a constant tensor
+    values = [degree[a] for a in values_of(node)]
+    if len(values) < len(node.all_input_nodes):  # a constant tensor
         return None
-    zero = all(isinstance(a, (int, float)) and a == 0 for a in constants)
-    if name in _DEGREE_0 and values == [1] and zero:
+    constants = [a for a in node.args if not isinstance(a, torch.fx.Node)]
+    name = name_of(node.target) or getattr(node.target, "__name__", "")
+    if name in _DEGREE_0 and values == [1] and all(isinstance(a, (int, float)) and a == 0 for a in constants):
         return 0
     if name in ("_to_copy", "to") and values == [0]:
         return 0
@@ -219,7 +215,8 @@ def _degree(node, degree):
     if name in ("add", "sub", "maximum", "minimum") and len(node.args) == 2 and not constants:
         return 1 if set(values) == {1} else None
     if name == "mul" and not constants:
-        return sum(degree[a] for a in node.args) if sum(degree[a] for a in node.args) < 2 else None
+        both = sum(degree[a] for a in node.args)
+        return both if both < 2 else None
     if name in ("mul", "truediv") and len(constants) == 1 and node.args[0] in degree and isinstance(constants[0], (int, float)):
         return values[0]
     return None

@@ -73,8 +73,8 @@ def export_onnx(
     if net.method.name == "power":
         raise ValueError("net has method 'power', whose neuron reads the bits of a number, for which ONNX has no operator")
     if T is not None:
-        whole_run = Steps(net, checks.steps("T", T), answer=True)
-        return _written([(whole_run, (sample,), path, ["x"], _names(whole_run(sample)))], opset)
+        outputs = _names(None if net.outputs is None else net.outputs.tree)
+        return _written([(Steps(net, checks.steps("T", T), answer=True), (sample,), path, ["x"], outputs)], opset)
     with torch.no_grad():
         _, *state = Steps(net)(sample)
         later = Steps(net, first=False)
@@ -89,7 +89,7 @@ def export_onnx(
 
 
 def _names(given):
-    """Names of the outputs: "y", or of several the keys in the network's own structure."""
+    """Names of the outputs: "y", or the keys in the structure that the network gives."""
     found = list(leaves(given))
     return ["y"] if found == [""] else found
 
@@ -103,8 +103,6 @@ def _written(graphs, opset):
 
 
 def _write(net, given, part, inputs, outputs, opset):
-    import onnx
-
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     shapes = ({0: batch}, *([tuple({0: batch} for _ in given[1:])] if isinstance(net, Steps) and len(given) > 1 else ()))
     with warnings.catch_warnings(), torch.no_grad(), torch.autocast(given[0].device.type, enabled=False):
@@ -116,9 +114,12 @@ def _write(net, given, part, inputs, outputs, opset):
             )  # fmt: skip
         except (torch.onnx.OnnxExporterError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
             raise ValueError(f"net cannot become ONNX: {_why(error)}") from error
-    got = max(entry.version for entry in onnx.load(part, load_external_data=False).opset_import if entry.domain in ("", "ai.onnx"))
-    if opset not in (None, got):
-        raise ValueError(f"opset must be a version that torch's exporter writes, got {opset}: it wrote {got}")
+    if opset is not None:
+        import onnx
+
+        got = next(entry.version for entry in onnx.load(part).opset_import if entry.domain in ("", "ai.onnx"))
+        if got != opset:
+            raise ValueError(f"opset must be a version that torch's exporter writes, got {opset}: it wrote {got}")
 
 
 def _why(error):

@@ -14,9 +14,8 @@ class Pointwise(nn.Module):
         super().__init__()
         self.calls, self.wires, self.many = nn.ModuleList(calls), [list(w) for w in wires], len(constants)
         for i, constant in enumerate(constants):
-            setattr(self, f"constant_{i}", constant) if isinstance(constant, nn.Parameter) else self.register_buffer(
-                f"constant_{i}", constant
-            )
+            register = self.register_parameter if isinstance(constant, nn.Parameter) else self.register_buffer
+            register(f"constant_{i}", constant)
 
     def forward(self, x: Tensor) -> Tensor:
         values = [x, *(getattr(self, f"constant_{i}") for i in range(self.many))]

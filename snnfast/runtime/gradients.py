@@ -39,8 +39,8 @@ def outputs(snn, x, T, chunk, on_bad):
 class DifferentiableRun(Run):
     """One batch on its way through time, without memory that steps share."""
 
-    def __init__(self, gm, x, method, clock):
-        super().__init__(gm, x, method, clock)
+    def __init__(self, gm, x, method, clock, execution=None):
+        super().__init__(gm, x, method, clock, execution=execution)
         self.slabs.wanted = False
 
     def _evaluate(self, node, env, rows):
@@ -52,9 +52,12 @@ class DifferentiableRun(Run):
 
     def _layer_over_time(self, node, inputs, steps):
         values = [x.unflatten(0, (steps, -1)) if a in self.plan.spiking else x for a, x in inputs.items()]
-        moment, layer = Moment(self.t - steps, self.first), self.gm.get_submodule(node.target)
-        y, self.sums[node] = layer.differentiable(values, self.sums.get(node), moment)
+        moment = Moment(self.t - steps, self.first)
+        y, self.sums[node] = self._over_time(node).differentiable(values, self.sums.get(node), moment)
         return y.flatten(0, 1)
+
+    def _over_time(self, node):
+        return self.gm.get_submodule(node.target)
 
     def _fire(self, node, env, steps):
         neuron, source = self.gm.get_submodule(node.target), node.all_input_nodes[0]

@@ -9,12 +9,10 @@ from torch.utils import _pytree as pytree
 
 from snnfast import checks
 from snnfast.graph import guard
-from snnfast.nn.over_time import Moment
 from snnfast.runtime import inputs
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.gradients import DifferentiableRun
 from snnfast.runtime.network import SpikingNetwork
-from snnfast.runtime.run import Run
 
 
 class Steps(torch.nn.Module):
@@ -70,7 +68,7 @@ class Steps(torch.nn.Module):
         self.snn, self.first, self.answer = snn, first, answer
         self.layout = None  # of the states in the arguments, as the first steps leave them
         self.executions: dict[torch.device, Execution] = {}  # by device; made outside of a trace, as they ask for values
-        weight = next((t for t in (*snn.gm.parameters(), *snn.gm.buffers())), None)
+        weight = next(iter((*snn.gm.parameters(), *snn.gm.buffers())), None)
         self._execution(torch.device("cpu") if weight is None else weight.device)
 
     def _execution(self, device):
@@ -82,7 +80,7 @@ class Steps(torch.nn.Module):
         checks.tensor("x", x)
         inputs.check_shape(self.snn.gm, x)
         inputs.check_like_weights(self.snn.gm, x)
-        return _StepsRun(self.snn, x, self._execution(x.device))
+        return _StepsRun(self.snn.gm, x, self.snn.method, self.snn.clock, self._execution(x.device))
 
     def forward(self, x: Tensor, *state: Tensor):
         if torch.is_autocast_enabled(x.device.type):  # a run is in the network's own format
@@ -130,20 +128,14 @@ def _flat(run):
 class _StepsRun(DifferentiableRun):
     """A run that reads no values and takes no kernels beside the neurons'."""
 
-    def __init__(self, snn, x, execution):
-        Run.__init__(self, snn.gm, x, snn.method, snn.clock, execution=execution)
-        self.slabs.wanted = False
-
     def watch(self, node, neuron, current, constant):
         pass
 
     def _step_by_step(self, node, inputs, steps):
         return self._evaluate(node, inputs, self.B)
 
-    def _layer_over_time(self, node, inputs, steps):
-        values = [x.unsqueeze(0) if a in self.plan.spiking else x for a, x in inputs.items()]
-        layer = copy.copy(self.gm.get_submodule(node.target))
+    def _over_time(self, node):
+        layer = copy.copy(super()._over_time(node))
         if getattr(layer, "fused", None) is not None:
             layer.fused = None
-        y, self.sums[node] = layer.differentiable(values, self.sums.get(node), Moment(self.t - steps, self.first))
-        return y.squeeze(0)
+        return layer

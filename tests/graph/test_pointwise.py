@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from shares import quick
 from torch import nn
 from torch.nn import functional as F
 
@@ -76,12 +77,8 @@ WRITTEN_OUT = {
 }
 
 
-def thoroughly(names, *quick):
-    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.thorough]) for name in names]
-
-
 @pytest.mark.parametrize(
-    "name", thoroughly(WRITTEN_OUT, "swish", "GELU by tanh", "Mish", "hard swish", "leaky by where", "softsign", "gated linear unit")
+    "name", quick(WRITTEN_OUT, "swish", "GELU by tanh", "Mish", "hard swish", "leaky by where", "softsign", "gated linear unit")
 )
 def test_what_is_written_out_converges_with_its_levels(name):
     few, _ = converted(Own(WRITTEN_OUT[name]), 16, mode="differential")
@@ -109,7 +106,7 @@ RELUS = {
 }
 
 
-@pytest.mark.parametrize("name", thoroughly(RELUS, "times its sign as a number", "half of the sum"))
+@pytest.mark.parametrize("name", quick(RELUS, "times its sign as a number", "half of the sum"))
 def test_relus_in_other_words(name):
     """The same thresholds and the same bits as ReLUs, in every mode."""
     own, relu = Own(RELUS[name]), Own(F.relu)
@@ -230,7 +227,7 @@ BEHIND_RELUS = {
 }
 
 
-@pytest.mark.parametrize("name", thoroughly(BEHIND_RELUS, "variance as a difference", "pixel attention", "leaky"))
+@pytest.mark.parametrize("name", quick(BEHIND_RELUS, "variance as a difference", "pixel attention", "leaky"))
 def test_networks_of_relus_convert_as_ever(name):
     """Without a mode that is asked for: "differential" by itself, a neuron for each ReLU, functions without neurons."""
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from shares import quick
 from torch import nn
 
 import snnfast
@@ -103,10 +104,7 @@ def exported(module, given):
     return torch.export.export(module, given, dynamic_shapes=shapes).module()
 
 
-QUICK = ("max pooling", "functions")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.thorough]) for n in NETWORKS])
+@pytest.mark.parametrize("name", quick(NETWORKS, "max pooling", "functions"))
 def test_exported_for_any_number_of_images(name):
     snn, x = made(name)
     first, later, whole = snnfast.Steps(snn), snnfast.Steps(snn, first=False), snnfast.Steps(snn, 3, answer=True)
