@@ -1,5 +1,6 @@
 """The op library `snnfast::`: schemas are declared in Python, the reference is every op's default kernel."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -64,9 +65,22 @@ def is_differentiated():
     return any(level.key() in (kinds.Grad, kinds.Jvp) for level in torch._C._functorch.get_interpreter_stack() or ())
 
 
-def _becomes_onnx():
-    """Whether torch.onnx captures what runs."""
-    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+_leaving = [0]  # how many calls of `torchs_own` run at present: a plain number, which a compiler reads where it knows no context variables
+
+
+@contextlib.contextmanager
+def torchs_own():
+    """In this context, what torch.export captures without gradients has torch's operators alone: it runs without snnfast."""
+    _leaving[0] += 1
+    try:
+        yield
+    finally:
+        _leaving[0] -= 1
+
+
+def _leaves():
+    """Whether what runs is captured for a runtime that knows torch's operators alone."""
+    return torch.compiler.is_exporting() and ((_leaving[0] and not torch.is_grad_enabled()) or torch.onnx.is_in_onnx_export())
 
 
 def are_plain(*tensors):
@@ -114,7 +128,7 @@ def autograd(name, backward, setup):
         if forward_ad._current_level >= 0 and _has_tangent(args):  # in forward mode torch takes a custom op for a constant, without a word
             _refuse_tangent(name)
         if not is_plain():
-            if _becomes_onnx():  # which has torch's operators alone
+            if _leaves():
                 return reference(*args)
             return composed.apply(*args) if is_transformed() else op(*args)
         return short.apply(*args) if _is_recorded(args) else kernel(*args)

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from snnfast import checks
 from snnfast.graph import guard
+from snnfast.ops import library
 from snnfast.runtime import inputs
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.gradients import DifferentiableRun
@@ -23,7 +24,8 @@ class Steps(torch.nn.Module):
     several tensors gives one of them laid side by side as y, and its own structure as the answer.
 
     Nothing is computed in place, weights are dense, and the image's part of the network is computed in every call. Functions of rows (softmax, layer
-    norm) are torch's, which round in another order than the kernels of a run. Everything else is what a run computes, to the last bit.
+    norm) are torch's, which round in another order than the kernels of a run. Everything else is what a run computes, to the last bit. Exported
+    under `torch.no_grad()`, a program has torch's operators alone and runs without snnfast; exported with gradients, it keeps snnfast's neurons.
 
     Args:
         snn: a network of `snnfast.convert`, with a method without phases (not SRP or COS), whose image is a current (not Poisson spikes, nor spread
@@ -95,9 +97,10 @@ class Steps(torch.nn.Module):
             self._restore(run, x, state)
         run.execution.linear_parts = {}  # layers without their bias hold the weights that the network has in this call
         total: Any = None
-        for _ in range(self.steps):  # one by one: no shape is then a multiple of the batch's size
-            (y,) = run.chunk(1)
-            total = y.double() if total is None else total + y
+        with library.torchs_own():
+            for _ in range(self.steps):  # one by one: no shape is then a multiple of the batch's size
+                (y,) = run.chunk(1)
+                total = y.double() if total is None else total + y
         if self.answer:
             return self.snn.unpacked(self.snn.read(self.snn.clock.answer(total, self.steps).to(y.dtype)))
         return (total.to(y.dtype), *_flat(run)[0])

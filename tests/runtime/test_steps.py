@@ -120,8 +120,23 @@ def test_exported_for_any_number_of_images(name):
                 assert all(torch.allclose(i.double(), j.double(), atol=1e-5) for i, j in zip(a, b, strict=True))
 
 
+def test_operators_of_what_is_exported():
+    """Without gradients torch's alone, so that a program runs where snnfast is not; with them the neurons, and their surrogate gradients."""
+    snn, x = made("if")
+    whole = snnfast.Steps(snn.requires_grad_(), 3, answer=True)
+    ops = lambda program: {str(node.target).split(".")[0] for node in program.graph.nodes if node.op == "call_function"}
+    with torch.no_grad():
+        assert "snnfast" not in ops(torch.export.export(whole, (x,)))
+    program = torch.export.export(whole, (x,))
+    assert "snnfast" in ops(program)
+    images = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(program.module()(images).sum(), images)
+    (wanted,) = torch.autograd.grad(snn(images, T=3).sum(), images)
+    assert torch.allclose(found, wanted, atol=1e-5) and bool(wanted.any())  # of products in another order
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["if", "transformer"])
+@pytest.mark.parametrize("name", ["if", "max pooling", "transformer"])
 def test_compiled_ahead_of_time(name, tmp_path):
     """AOTInductor compiles with one rounding for a product and a sum, so nothing is equal to the bit: 1e-4."""
     snn, x = made(name)
