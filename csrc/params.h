@@ -97,6 +97,11 @@ struct Gather {
   void* y;           // [R, Ho, Wo, O]
   int64_t R, H, W, C, KY, KX, O, Ho, Wo;
   ConvRule rule;
+  // Of sums of whole numbers, whose x and y are f32 while w and bias are int32: x is per_unit[c] or per_unit[0] times as many units.
+  bool bytes;             // x is int8 instead, in units
+  const float* per_unit;  // [C] or [1]
+  bool by_channel;
+  const float* scale;  // [O]: y = scale times the sum
 };
 
 // A function of rows over time: every array is contiguous.

@@ -122,7 +122,9 @@ def here_ops(cuda):
     from snnfast.ops import info, library
 
     assert backends._C is not None, info.info()["CPU library"]
-    assert all(info.served_by(op)["cpu"] == "C++" for op in backends.COMPILED), "an op is missing from the library"
+    assert all(info.served_by(op)["cpu"] == "C++" for op in (*backends.COMPILED, *backends.TENSOR_CORES)), (
+        "an op is missing from the library"
+    )
     torch.manual_seed(0)
     x, theta = torch.randn(21, 5, 12), torch.rand(5, 1) + 0.5
     results = lambda x, theta: [  # noqa: E731
@@ -138,7 +140,7 @@ def here_ops(cuda):
     (snnfast.iaf(leaf, th)[0] * x).sum().backward()
     gradients = [leaf.grad, th.grad]
     # The reference: the same package without its library.
-    for op in backends.COMPILED:
+    for op in (*backends.COMPILED, *backends.TENSOR_CORES):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"snnfast::{op}", "CPU")
     from snnfast.ops.iaf import OPS, rule_of
 

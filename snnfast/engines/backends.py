@@ -4,8 +4,8 @@
     CUDA   the compiled library `snnfast._CUDA` where it was built, else Triton where it is installed, else the reference
            (SNNFAST_CUDA_PROVIDER=cuda|triton|reference)
 
-Neurons that are written in Python alone, and the exact product, have no C++ kernel: on CUDA they run on Triton if it is installed and the provider is
-not the reference. The choice is made once, at import; the dispatcher does the rest.
+Neurons that are written in Python alone have no C++ kernel, and the exact product has one on the CPU alone: on CUDA they run on Triton if it is
+installed and the provider is not the reference. The choice is made once, at import; the dispatcher does the rest.
 """
 
 import importlib
@@ -32,7 +32,7 @@ _BESIDE_NEURONS = (
     *("cos_fwd", "qcfs_fwd", "qcfs_bwd", "conv_fwd", "conv_out", "softmax_out", "layer_norm_out"),
     *("channel_sums", "channel_add", "pool_fwd", "pool_bwd"),
 )
-_TENSOR_CORES = "exact_fwd", "exact_out"  # kernels in Triton alone, for CUDA with any provider but the reference
+TENSOR_CORES = "exact_fwd", "exact_out"  # in C++ on the CPU alone; on CUDA in Triton alone, with any provider but the reference
 COMPILED = [*_BESIDE_NEURONS]  # the ops that have C++ kernels; `register_neuron` adds those of neurons
 has_triton = importlib.util.find_spec("triton") is not None
 
@@ -63,7 +63,7 @@ def register(override):
 
     The compiled libraries registered theirs when they were imported, above.
     """
-    names = [*(_BESIDE_NEURONS if provider == "triton" else ()), *(_TENSOR_CORES if has_triton and provider != "reference" else ())]
+    names = [*(_BESIDE_NEURONS if provider == "triton" else ()), *(TENSOR_CORES if has_triton and provider != "reference" else ())]
     for name in names:
         override(name, "CUDA", _triton(lambda kernels, name=name: getattr(kernels, name)))
 
@@ -95,7 +95,7 @@ def _triton(find):
 
 def warn_reference(op, device):
     """Says once per op and device that the slow kernel runs where a fast one was expected."""
-    expected = device.type == "cuda" or (device.type == "cpu" and op in COMPILED)
+    expected = device.type == "cuda" or (device.type == "cpu" and op in (*COMPILED, *TENSOR_CORES))
     if not expected or (op, device.type) in _warned:
         return
     _warned.add((op, device.type))

@@ -16,8 +16,8 @@ from snnfast.ops.conv import conv_fwd, pair
 class ExactWeights(NamedTuple):
     """What `exact_weights` makes of a layer's weights.
 
-    packed: the integers as the kernel of their device reads them: on CUDA three signed bytes each, int8 [3, O, KY, KX, C], elsewhere fp64
-    [KY, KX, C, O].  bias: int32 [O].  scale: fp32 [O], 2^(-e).  most, signed: of the inputs.
+    packed: the integers as the kernel of their device reads them: on CUDA three signed bytes each, int8 [3, O, KY, KX, C], elsewhere int32
+    [KY, KX, C, O].  bias: int32 [O].  scale: fp32 [O], 2^(-e).  most, signed: of the inputs.  per_unit: fp32 [1] or [C], 1 / unit.
     """
 
     packed: Tensor
@@ -25,32 +25,35 @@ class ExactWeights(NamedTuple):
     scale: Tensor
     most: int
     signed: bool
+    per_unit: Tensor
 
     def to(self, device: torch.device | str) -> "ExactWeights":
         """The same on another device, packed for it."""
         packed = self.packed.to(device)
-        whole = packed.permute(3, 0, 1, 2) if packed.dtype == torch.float64 else equation.whole(packed)
-        return self._replace(packed=_packed(whole.long()), bias=self.bias.to(device), scale=self.scale.to(device))
+        whole = packed.permute(3, 0, 1, 2) if packed.dtype == torch.int32 else equation.whole(packed)
+        bias, scale, per_unit = (t.to(device) for t in (self.bias, self.scale, self.per_unit))
+        return self._replace(packed=_packed(whole.long()), bias=bias, scale=scale, per_unit=per_unit)
 
 
 def _packed(whole):
     """Integers int64 [O, KY, KX, C] for the kernel of their device."""
-    return torch.stack(equation.limbs(whole)).to(torch.int8) if whole.is_cuda else whole.permute(1, 2, 3, 0).double().contiguous()
+    return torch.stack(equation.limbs(whole)).to(torch.int8) if whole.is_cuda else whole.permute(1, 2, 3, 0).int().contiguous()
 
 
-def _fwd(s, w, bias, scale, *rule):
+def _fwd(s, per_unit, w, bias, scale, *rule):
     out = s.new_empty(engine.spec(s, w, rule), dtype=torch.float32)
-    return engine.fwd(equation, conv_fwd, s, w, bias, scale, out, Rule(*rule))
+    return engine.fwd(equation, conv_fwd, s, per_unit, w, bias, scale, out, Rule(*rule))
 
 
-def _out(s, w, bias, scale, out, *rule):
-    engine.fwd(equation, conv_fwd, s, w, bias, scale, out, Rule(*rule))
+def _out(s, per_unit, w, bias, scale, out, *rule):
+    engine.fwd(equation, conv_fwd, s, per_unit, w, bias, scale, out, Rule(*rule))
 
 
 _RULE = "".join(f", int {name}" for name in Rule._fields)
-exact_fwd = library.define(f"exact_fwd(Tensor s, Tensor w, Tensor bias, Tensor scale{_RULE}) -> Tensor", _fwd)
-exact_out = library.define(f"exact_out(Tensor s, Tensor w, Tensor bias, Tensor scale, Tensor(a!) out{_RULE}) -> ()", _out)
-library.fake("exact_fwd", lambda s, w, bias, scale, *rule: s.new_empty(engine.spec(s, w, rule), dtype=torch.float32))
+_ARGS = "Tensor s, Tensor per_unit, Tensor w, Tensor bias, Tensor scale"
+exact_fwd = library.define(f"exact_fwd({_ARGS}{_RULE}) -> Tensor", _fwd)
+exact_out = library.define(f"exact_out({_ARGS}, Tensor(a!) out{_RULE}) -> ()", _out)
+library.fake("exact_fwd", lambda s, per_unit, w, bias, scale, *rule: s.new_empty(engine.spec(s, w, rule), dtype=torch.float32))
 library.fake("exact_out", lambda *args: None)
 
 
@@ -73,7 +76,7 @@ def exact_weights(
 
     >>> w = snnfast.exact_weights(torch.tensor([[0.5, -0.25]]), unit=0.7)
     >>> w.packed.flatten().tolist(), w.scale.log2().tolist()
-    ([5872026.0, -2936013.0], [-24.0])
+    ([5872026, -2936013], [-24.0])
     """
     checks.tensor("weight", weight, (torch.float32, torch.float64))
     if weight.dim() not in (2, 4):
@@ -103,7 +106,8 @@ def exact_weights(
     O, C, KY, KX = w.shape
     rows = (w * u.reshape(-1, 1, 1)).permute(0, 2, 3, 1).reshape(O, KY * KX * C)
     whole, b, e = equation.quantised(rows, b, most, signed)
-    return ExactWeights(_packed(whole.view(O, KY, KX, C)), b.int(), torch.ldexp(torch.ones_like(e, dtype=torch.float32), -e), most, signed)
+    scale = torch.ldexp(torch.ones_like(e, dtype=torch.float32), -e)
+    return ExactWeights(_packed(whole.view(O, KY, KX, C)), b.int(), scale, most, signed, (1.0 / u).float().reshape(-1))
 
 
 def exact_conv2d(
@@ -117,11 +121,12 @@ def exact_conv2d(
 ) -> Tensor:
     """A convolution over small integers whose sums are exact: the same bits on every device, in every batch.
 
-    On CUDA three int8 products on tensor cores (Triton); on a CPU the kernel of `spike_conv2d` in fp64. No gradients.
+    On CUDA three int8 products on tensor cores (Triton); on a CPU the loop of `spike_conv2d` in int32. No gradients.
 
     Args:
-        s: int8 [R, C, H, W], rows are images times steps; between 0 and weights.most, or from -weights.most on where weights are signed, which is
-            not checked. Taken as it lies in channels_last memory, otherwise copied.
+        s: [R, C, H, W], rows are images times steps: whole numbers in int8, or the values that they stand for, in fp32, which are divided by the
+            weights' unit and rounded. The numbers lie between 0 and weights.most, or from -weights.most on where weights are signed; that is not
+            checked. Taken as it lies in channels_last memory, otherwise copied.
         weights: of `exact_weights`, on s's device.
         stride, padding, dilation: a number, or a pair (vertical, horizontal).
         out: fp32 of the result's shape in channels_last memory to write to.
@@ -136,6 +141,8 @@ def exact_conv2d(
     >>> s = torch.ones(1, 2, 3, 3, dtype=torch.int8)
     >>> snnfast.exact_conv2d(s, w, padding=1)[0, 0].tolist()
     [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
+    >>> snnfast.exact_conv2d(s * 0.5, w, padding=1)[0, 0, 0].tolist()  # the same spikes as values
+    [4.0, 6.0, 4.0]
     """
     rule = Rule(*pair("stride", stride, 1), *pair("padding", padding, 0), *pair("dilation", dilation, 1))
     _check(s, weights)
@@ -158,7 +165,7 @@ def exact_linear(s: Tensor, weights: ExactWeights, *, out: Tensor | None = None)
     """A linear layer over small integers whose sums are exact: `exact_conv2d` of one place.
 
     Args:
-        s: int8 [..., I].
+        s: [..., I], int8 or fp32 as there.
         weights: of `exact_weights` of a weight [O, I].
         out: fp32, contiguous, [..., O].
 
@@ -185,14 +192,14 @@ def exact_linear(s: Tensor, weights: ExactWeights, *, out: Tensor | None = None)
 def _check(s, weights):
     if not isinstance(weights, ExactWeights):
         raise TypeError(f"weights must be what snnfast.exact_weights returned, got {type(weights).__name__}")
-    checks.tensor("s", s, (torch.int8,))
-    checks.tensor("weights.packed", weights.packed, (torch.int8, torch.float64), s.device)
+    checks.tensor("s", s, (torch.int8, torch.float32))
+    checks.tensor("weights.packed", weights.packed, (torch.int8, torch.int32), s.device)
 
 
 def _launch(s, weights, rule, out):
     s = s.contiguous()
     if out is None:
-        return exact_fwd(s, weights.packed, weights.bias, weights.scale, *rule)
+        return exact_fwd(s, weights.per_unit, weights.packed, weights.bias, weights.scale, *rule)
     checks.disjoint(out, s=s, weights=weights.packed)
-    exact_out(s, weights.packed, weights.bias, weights.scale, out, *rule)
+    exact_out(s, weights.per_unit, weights.packed, weights.bias, weights.scale, out, *rule)
     return out

@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from snnfast.ops.exact import exact_conv2d, exact_linear, exact_weights
 from snnfast.runtime.sparse_products import SparseProduct
 
@@ -29,11 +27,11 @@ class ExactProduct(SparseProduct):
         return divisor if divisor and divisor * self.unit.quanta <= MOST else None
 
     def scratch(self, x):
-        """Bytes of two copies of the input in units: one in fp32, one in int8."""
-        return x.nbytes + x.numel()
+        """Bytes of two copies of the input in units on a GPU: one in fp32, one in int8."""
+        return x.nbytes + x.numel() if x.is_cuda else 0
 
     def weights(self, divisor):
-        """(integer weights, how many units an input of 1 is: [C, 1, 1] or a number), computed anew if the layer's weights or theta changed."""
+        """Integer weights, computed anew if the layer's weights or theta changed."""
         m = self.module
         tensors = [t for t in (m.weight, m.bias, self.theta) if t is not None]
         key = divisor, *((t.data_ptr(), t._version, t.device) for t in tensors)
@@ -41,29 +39,22 @@ class ExactProduct(SparseProduct):
             theta = self.theta.detach().double().flatten()
             unit = (theta if self.unit.by_channel else theta[0]) / divisor
             try:
-                made = exact_weights(m.weight, m.bias, unit=unit, most=divisor * self.unit.quanta, signed=self.unit.signed)
+                self.made = exact_weights(m.weight, m.bias, unit=unit, most=divisor * self.unit.quanta, signed=self.unit.signed)
             except ValueError as error:
                 raise ValueError(f"{self.name}: {error}; products='sparse' or 'dense' take it") from None
-            self.made, self.key = (made, (1.0 / unit).float().view(-1, 1, 1) if unit.dim() else float(1.0 / unit)), key
+            self.key = key
         return self.made
 
     def _linear(self, x, out):
         if (divisor := self.divisor()) is None:
             return super()._linear(x, out)
-        weights, per_unit = self.weights(divisor)
-        return exact_linear(_integers(x, per_unit), weights, out=out)
+        return exact_linear(x, self.weights(divisor), out=out)
 
     def _conv2d(self, x, out):
         if (divisor := self.divisor()) is None:
             return super()._conv2d(x, out)
-        m, (weights, per_unit) = self.module, self.weights(divisor)
-        s = _integers(x.contiguous(memory_format=torch.channels_last), per_unit)
-        return exact_conv2d(s, weights, m.stride, m.padding, m.dilation, out=out)
-
-
-def _integers(x, per_unit):
-    """x in units, int8. The errors of rounding and of a pooling's division are far below half a unit."""
-    return (x * per_unit).round_().to(torch.int8)
+        m = self.module
+        return exact_conv2d(x, self.weights(divisor), m.stride, m.padding, m.dilation, out=out)
 
 
 def added_up(before, after):

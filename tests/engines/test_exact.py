@@ -1,8 +1,10 @@
 """Exact products: every column gives the sums that int64 gives, at full scale too; whole networks do not depend on batch, chunk or threads."""
 
+import math
+
 import pytest
 import torch
-from conftest import DEVICE, threads
+from conftest import DEVICE, isas, threads
 from torch.library import opcheck
 from torch.nn import functional as F
 
@@ -20,6 +22,8 @@ ROWS = [
     ((5, 33, 4, 4), (70, 1, 1), (2, 2), (0, 0), (1, 1), 4, False),
     ((130, 96, 1, 1), (10, 1, 1), (1, 1), (0, 0), (1, 1), 9, True),
     ((1, 130, 3, 3), (65, 3, 3), (1, 1), (1, 1), (1, 1), 127, True),
+    ((70, 300, 1, 1), (70, 1, 1), (1, 1), (0, 0), (1, 1), 1, False),
+    ((2, 300, 3, 3), (5, 3, 3), (1, 1), (1, 1), (1, 1), 1, True),
 ]
 KINDS = "drawn", "largest", "cancelling", "bias alone"
 
@@ -77,6 +81,27 @@ def test_the_sums_are_those_of_int64(row, kind):
     assert torch.equal(got, expected) and got.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("many", [1, 2, 5])
+@pytest.mark.parametrize("row", ROWS, ids=name)
+def test_cpu(isa, many, row):
+    """The compiled kernel against the reference: spikes as bytes and as values, whose unit may differ by channel; nothing is written beside y."""
+    (_, C, *_), _, *pairs, most, signed = row
+    rule = tuple(n for pair in pairs for n in pair)
+    for kind in KINDS:
+        s, weight, bias, weights = case(row, kind)
+        s, unit = s.permute(0, 2, 3, 1).contiguous(), torch.linspace(0.3, 2.0, C)
+        each = snnfast.exact_weights(weight, bias, unit=unit, most=most, signed=signed)
+        for given, w in ((s, weights), (s * 0.7, weights), (s * unit, each)):
+            expected = exact._fwd(given, w.per_unit, *w[:3], *rule)
+            room = torch.full((expected.numel() + 64,), 77.0)
+            out = room[32:-32].view(expected.shape)
+            with threads(many):
+                assert torch.equal(exact.exact_fwd(given, w.per_unit, *w[:3], *rule), expected)
+                exact.exact_out(given, w.per_unit, *w[:3], out, *rule)
+            assert torch.equal(out, expected) and bool((room[:32] == 77).all() and (room[-32:] == 77).all())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_triton(row, kind):
@@ -93,9 +118,11 @@ def check_triton(row, kind):
         torch.stack(equation.limbs(weights.packed.permute(3, 0, 1, 2).long())).to(torch.int8).to(DEVICE),
     )
     rule = tuple(n for pair in row[2:5] for n in pair)
-    got = launch.exact_fwd(x, limbs, weights.bias.to(DEVICE), weights.scale.to(DEVICE), *rule)
-    expected = exact.exact_fwd(s.permute(0, 2, 3, 1).contiguous(), weights.packed, weights.bias, weights.scale, *rule)
-    assert torch.equal(got.cpu(), expected)
+    numbers = [t.to(DEVICE) for t in (limbs, weights.bias, weights.scale)]
+    per_unit = weights.per_unit.to(DEVICE)
+    expected = exact.exact_fwd(s.permute(0, 2, 3, 1).contiguous(), weights.per_unit, *weights[:3], *rule)
+    assert torch.equal(launch.exact_fwd(x, per_unit, *numbers, *rule).cpu(), expected)
+    assert torch.equal(launch.exact_fwd(x * 0.7, per_unit, *numbers, *rule).cpu(), expected)  # as values
 
 
 def test_no_input_leaves_int32():
@@ -143,7 +170,9 @@ def test_linear_and_out():
 
 def test_op():
     s, _, _, weights = case(ROWS[2], "drawn")
-    opcheck(exact.exact_fwd, (s.permute(0, 2, 3, 1).contiguous(), *weights[:3], *Rule()), test_utils=("test_schema", "test_faketensor"))
+    s = s.permute(0, 2, 3, 1).contiguous()
+    for given in (s, s * 0.7):
+        opcheck(exact.exact_fwd, (given, weights.per_unit, *weights[:3], *Rule()), test_utils=("test_schema", "test_faketensor"))
 
 
 S, W = torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.zeros(3, 4, 3, 3)
@@ -156,7 +185,7 @@ WRONG = {
     "unit must be a number or [C] = (4,), got shape (3,)": lambda: snnfast.exact_weights(W, unit=torch.ones(3)),
     "weights of output 1 sum to": lambda: snnfast.exact_weights(torch.tensor([[1.0], [3e38]]).double() * 1e3),
     "fewer than 8388608 together": lambda: snnfast.exact_weights(torch.zeros(1, 1 << 17), most=64),
-    "s has dtype float32; allowed: int8": lambda: snnfast.exact_conv2d(S.float(), snnfast.exact_weights(W)),
+    "s has dtype float64; allowed: int8, float32": lambda: snnfast.exact_conv2d(S.double(), snnfast.exact_weights(W)),
     "s must be [R, C, H, W] with C = 4, got shape (2, 3, 5, 5)": lambda: snnfast.exact_conv2d(S[:, :3], snnfast.exact_weights(W)),
     "is smaller than the kernel (3, 3)": lambda: snnfast.exact_conv2d(S[..., :1], snnfast.exact_weights(W)),
     "weights must be what snnfast.exact_weights returned, got Tensor": lambda: snnfast.exact_conv2d(S, W),
@@ -205,6 +234,37 @@ def test_a_network_does_not_depend_on_batch_chunk_or_threads(method):
     assert torch.equal(whole, one) and torch.equal(whole, alone) and whole.any()
     sparse, _ = run(snn, x, products="sparse")
     assert (whole.mean(0) - sparse.mean(0)).abs().max() < 0.1 * sparse.mean(0).abs().max()  # spikes near the threshold move
+
+
+def drawn(*shape, seed, scale):
+    """Numbers that every processor draws alike: whole ones from -64 to 63, times a power of two."""
+    return torch.randint(-64, 64, shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+# Spikes of each layer, and the sum of the outputs, of runs recorded on an x86 processor with AVX-512.
+RECORDED = {
+    "if": ([400815, 150940, 10688, 1500], "0x1.6796697000000p+4"),
+    "stbif": ([400815, 162606, 10888, 1523], "0x1.69a99cd200000p+4"),
+}
+
+
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("method", RECORDED)
+def test_a_recorded_run(isa, method):
+    """Every processor gets these numbers: no sum depends on it."""
+    net = network(False)
+    with torch.no_grad():
+        for i, (key, p) in enumerate(net.named_parameters()):
+            p.copy_(p if key.endswith("thresh") else drawn(*p.shape, seed=i, scale=2.0**-8))
+    snn, counts = snnfast.convert(net, method), {}
+
+    def observe(node, current, s):
+        counts[node.target] = counts.get(node.target, 0) + int((s != 0).sum())
+
+    execution = Execution(snn.gm, products="exact")
+    x = drawn(5, 3, 16, 16, seed=99, scale=2.0**-5)
+    y = torch.cat(list(snn.chunks(x, 40, 8, execution=execution, observe=observe)))
+    assert (list(counts.values()), math.fsum(y.flatten().tolist()).hex()) == RECORDED[method]
 
 
 def test_thresholds_per_channel_and_changed_weights():

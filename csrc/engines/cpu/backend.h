@@ -109,6 +109,7 @@ inline void run(KernelOf<PoolBwd>::type kernel, const PoolBwd& p) {
 #define SNN_LAUNCH_OF(op, params, engine, equation) \
   inline void op(const params& p, const Tensor&) { run(kernels().op, p); }
 SNN_OPS(SNN_LAUNCH_OF)
+SNN_CPU_OPS(SNN_LAUNCH_OF)
 #undef SNN_LAUNCH_OF
 
 }  // namespace snn::backend

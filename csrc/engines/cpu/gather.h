@@ -1,9 +1,11 @@
 // The gathering loop on the CPU: each output adds the weights of the inputs that are not zero. An equation gives add. How a launch is cut: blocks.h.
+// Sums of whole numbers are added up in the memory of the result, and become currents there.
 //
 // Output channels lie on the lanes, and the sums of a panel of them in registers. The inputs of a block are listed once. Then, panel by panel and
 // tap by tap, the weights of up to 256 inputs for one panel stay in the first cache levels while every output of the block goes through its list.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "../../params.h"
 #include "blocks.h"
@@ -21,8 +23,8 @@ template <class S> constexpr int kPanel = kSums * kWidth<S>;
 static_assert(kPanel<float> <= kMostPanel);
 constexpr int kWorthCopying = 64;  // the fewest outputs of a block for which weights that lie apart are copied together
 
-// Adds a list to K vectors of sums. The weights of input i are at w + i * w_stride.
-template <class E, int K, class S>
+// Adds a list to K vectors of sums. The weights of input i are at w + i * w_stride. ones: all values are 1.
+template <class E, int K, bool ones, class S>
 SNN_HD void add_listed(S* sum, const S* w, int64_t w_stride, const uint16_t* index, const S* value, int count) {
   using V = Lane<S>;
   V total[K];
@@ -30,9 +32,14 @@ SNN_HD void add_listed(S* sum, const S* w, int64_t w_stride, const uint16_t* ind
   for (int k = 0; k < K; ++k) total[k] = load(sum + k * kWidth<S>);
   const auto one = [&](int i) __attribute__((always_inline)) {
     const S* row = w + index[i] * w_stride;
-    const V x = splat<V>(value[i]);
+    if constexpr (ones) {
 #pragma GCC unroll 8
-    for (int k = 0; k < K; ++k) total[k] = E::add(total[k], x, load(row + k * kWidth<S>));
+      for (int k = 0; k < K; ++k) total[k] = E::add_one(total[k], load(row + k * kWidth<S>));
+    } else {
+      const V x = splat<V>(value[i]);
+#pragma GCC unroll 8
+      for (int k = 0; k < K; ++k) total[k] = E::add(total[k], x, load(row + k * kWidth<S>));
+    }
   };
   int i = 0;
   for (; i + 4 <= count; i += 4) {
@@ -44,12 +51,12 @@ SNN_HD void add_listed(S* sum, const S* w, int64_t w_stride, const uint16_t* ind
   for (int k = 0; k < K; ++k) store(sum + k * kWidth<S>, total[k], false);
 }
 
-// One block of a launch at a time, in the scratch of one thread.
-template <class E, class S>
+// One block of a launch at a time, in the scratch of one thread. X: an input in memory; S: a value, weight or sum.
+template <class E, class X, class S>
 class Gathering {
  public:
   Gathering(const Gather& p, const Blocks& blocks, void* scratch)
-      : p_(p), b_(blocks), x_(static_cast<const S*>(p.x)), w_(static_cast<const S*>(p.w)), bias_(static_cast<const S*>(p.bias)),
+      : p_(p), b_(blocks), x_(static_cast<const X*>(p.x)), w_(static_cast<const S*>(p.w)), bias_(static_cast<const S*>(p.bias)),
         y_(static_cast<S*>(p.y)) {
     sums_ = static_cast<S*>(scratch);
     tile_ = sums_ + b_.sums();
@@ -80,25 +87,38 @@ class Gathering {
  private:
   const Gather& p_;
   const Blocks& b_;
-  const S *x_, *w_, *bias_;
+  const X* x_;
+  const S *w_, *bias_;
   S *y_, *sums_, *tile_, *value_;
   int32_t* start_;
   uint16_t* index_;
   int64_t image_, images_, first_, rows_, in_first_, in_rows_;
+  bool ones_ = false;  // all listed values are 1
 
   // Makes the lists of all places of the block's input, for `channels` channels from `slab` on. start_ has one entry more than there are lists.
   void list_all(int64_t slab, int64_t channels) {
     int32_t at = 0;
     int64_t entry = 0;
     for (int64_t image = image_; image < image_ + images_; ++image) {
-      const S* place = x_ + (image * p_.H + in_first_) * p_.W * p_.C + slab;
+      const X* place = x_ + (image * p_.H + in_first_) * p_.W * p_.C + slab;
       for (int64_t i = 0; i < in_rows_ * p_.W; ++i, place += p_.C)
         for (int64_t c = 0; c < channels; c += kChannels) {
           start_[entry++] = at;
-          at += list(place + c, int(std::min<int64_t>(kChannels, channels - c)), index_ + at, value_ + at);
+          at += list_one(place + c, slab + c, int(std::min<int64_t>(kChannels, channels - c)), index_ + at, value_ + at);
         }
     }
     start_[entry] = at;
+    if constexpr (E::whole) {
+      S other = 0;
+      for (int32_t i = 0; i < at; ++i) other |= value_[i] ^ S(1);
+      ones_ = !other;
+    }
+  }
+
+  int list_one(const X* x, int64_t c, int count, uint16_t* index, S* value) {
+    if constexpr (!E::whole) return list(x, count, index, value);
+    else if constexpr (sizeof(X) == 1) return list_bytes(x, count, index, value);
+    else return list_units(x, count, index, value, p_.per_unit + (p_.by_channel ? c : 0), p_.by_channel);
   }
 
   // Adds the channels of a slab to all sums of output channels [o, o + kPanel).
@@ -124,7 +144,9 @@ class Gathering {
           else if (vectors <= 4) tap<4>(sums, stride, from, w_stride, ky, kx, which);
           else tap<kSums>(sums, stride, from, w_stride, ky, kx, which);
         }
-    if (!ragged || slab + b_.slab < p_.C) return;
+    if (slab + b_.slab < p_.C) return;
+    if constexpr (E::whole) to_currents(sums, stride, places, o, width);
+    if (!ragged) return;
     S* y = y_ + (image_ * p_.Ho + first_) * p_.Wo * p_.O + o;
     for (int64_t i = 0; i < places; ++i) std::copy_n(sums_ + i * kPanel<S>, width, y + i * p_.O);
   }
@@ -136,6 +158,16 @@ class Gathering {
     }
   }
 
+  void to_currents(S* sums, int64_t stride, int64_t places, int64_t o, int64_t width) {
+    alignas(64) float scale[kPanel<S>] = {};
+    std::copy_n(p_.scale + o, width, scale);
+    for (int64_t i = 0; i < places; ++i)
+      for (int64_t k = 0; k < width; k += kWidth<S>) {
+        const F32 y = E::current(converted(load(sums + i * stride + k)), load(scale + k));
+        store(sums + i * stride + k, reinterpret_cast<Lane<S>>(y), false);
+      }
+  }
+
   void copy(const S* w, int64_t many, int64_t width) {
     for (int64_t i = 0; i < many; ++i) {
       if (width == kPanel<S>) {
@@ -145,6 +177,20 @@ class Gathering {
         std::copy_n(w + i * p_.O, width, tile_ + i * kPanel<S>);
       }
     }
+  }
+
+  template <int K>
+  SNN_HD void add(S* sum, const S* w, int64_t w_stride, int32_t at, int32_t count) {
+    const auto listed = [&](auto ones, int64_t stride)
+                            __attribute__((always_inline)) { add_listed<E, K, ones()>(sum, w, stride, index_ + at, value_ + at, count); };
+    const auto with_stride = [&](auto ones) __attribute__((always_inline)) {
+      if (w_stride == kPanel<S>) listed(ones, kPanel<S>);
+      else listed(ones, w_stride);
+    };
+    if constexpr (E::whole) {
+      if (ones_) return with_stride(std::true_type{});
+    }
+    with_stride(std::false_type{});
   }
 
   // Adds one tap, with one list of every place, to all outputs of the block.
@@ -164,8 +210,7 @@ class Gathering {
           const int32_t* list = lists + j * r.stride_x * b_.lists;
           const int32_t at = list[0], count = list[1] - at;
           if (!count) continue;
-          if (w_stride == kPanel<S>) add_listed<E, K>(sum + j * stride, w, kPanel<S>, index_ + at, value_ + at, count);
-          else add_listed<E, K>(sum + j * stride, w, w_stride, index_ + at, value_ + at, count);
+          add<K>(sum + j * stride, w, w_stride, at, count);
         }
       }
   }
@@ -174,12 +219,15 @@ class Gathering {
 // Units [first, end) of the launch. scratch: blocks.bytes(), aligned to 64.
 template <class E>
 void gather(const Gather& p, const Blocks& blocks, int64_t first, int64_t end, void* scratch) {
-  if (p.dtype == Dtype::f64) {
-    Gathering<E, double> g(p, blocks, scratch);
-    for (int64_t unit = first; unit < end; ++unit) g.unit(unit);
+  const auto all = [&](auto gathering) {
+    for (int64_t unit = first; unit < end; ++unit) gathering.unit(unit);
+  };
+  if constexpr (E::whole) {
+    if (p.bytes) all(Gathering<E, int8_t, uint32_t>(p, blocks, scratch));
+    else all(Gathering<E, float, uint32_t>(p, blocks, scratch));
   } else {
-    Gathering<E, float> g(p, blocks, scratch);
-    for (int64_t unit = first; unit < end; ++unit) g.unit(unit);
+    if (p.dtype == Dtype::f64) all(Gathering<E, double, double>(p, blocks, scratch));
+    else all(Gathering<E, float, float>(p, blocks, scratch));
   }
 }
 

@@ -27,6 +27,6 @@ extern const Kernels SNN_TABLE(SNN_ISA) = {
     "baseline",
 #endif
 #define SNN_ENTRY(op, params, engine, equation) engine<equation>,
-    SNN_OPS(SNN_ENTRY)};
+    SNN_OPS(SNN_ENTRY) SNN_CPU_OPS(SNN_ENTRY)};
 
 }  // namespace snn

@@ -17,6 +17,7 @@ struct Kernels {
   const char* isa;
 #define SNN_KERNEL(op, params, engine, equation) KernelOf<params>::type op;
   SNN_OPS(SNN_KERNEL)
+  SNN_CPU_OPS(SNN_KERNEL)
 #undef SNN_KERNEL
 };
 

@@ -64,4 +64,35 @@ template <class S> SNN_HD int list(const S* x, int count, uint16_t* index, S* va
   return n;
 }
 
+// As `list`, of x in units: x per_unit[0], or x[c] per_unit[c] where by_channel, to the nearest whole number.
+SNN_HD int list_units(const float* x, int count, uint16_t* index, uint32_t* value, const float* per_unit, bool by_channel) {
+  float* found = reinterpret_cast<float*>(value);
+  const int n = list(x, count, index, found);
+  for (int i = 0; by_channel && i < n; ++i) found[i] *= per_unit[index[i]];
+  const F32 u = splat<F32>(by_channel ? 1.0f : per_unit[0]);
+  for (int i = 0; i < n; i += kWidth<float>) store(value + i, rounded(load(found + i) * u), false);
+  return n;
+}
+
+// As `list`, of bytes.
+SNN_HD int list_bytes(const int8_t* x, int count, uint16_t* index, uint32_t* value) {
+  int n = 0, c = 0;
+  const auto append = [&](int at) {
+    index[n] = uint16_t(at);
+    value[n++] = uint32_t(int32_t(x[at]));
+  };
+  for (; c + 8 <= count; c += 8) {
+    uint64_t word;
+    std::memcpy(&word, x + c, sizeof word);
+    while (word) {
+      const int byte = __builtin_ctzll(word) / 8;
+      append(c + byte);
+      word &= ~(uint64_t(0xff) << (8 * byte));
+    }
+  }
+  for (; c < count; ++c)
+    if (x[c]) append(c);
+  return n;
+}
+
 }  // namespace snn

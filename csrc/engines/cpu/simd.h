@@ -28,6 +28,8 @@ typedef double F64 __attribute__((vector_size(kBytes)));
 typedef int64_t I64 __attribute__((vector_size(kBytes)));
 typedef float U32 __attribute__((vector_size(kBytes), aligned(4), may_alias));
 typedef double U64 __attribute__((vector_size(kBytes), aligned(8), may_alias));
+typedef uint32_t N32 __attribute__((vector_size(kBytes)));
+typedef uint32_t UN32 __attribute__((vector_size(kBytes), aligned(4), may_alias));
 
 template <class S> struct LaneOf;
 template <> struct LaneOf<float> {
@@ -39,6 +41,11 @@ template <> struct LaneOf<double> {
   using V = F64;
   using I = I64;
   using U = U64;
+};
+template <> struct LaneOf<uint32_t> {  // whole numbers modulo 2^32; as signed ones in `rounded` and `converted`
+  using V = N32;
+  using I = I32;
+  using U = UN32;
 };
 template <class S> using Lane = typename LaneOf<S>::V;
 template <class S> constexpr int kWidth = kBytes / int(sizeof(S));
@@ -99,6 +106,18 @@ SNN_HD F64 square_root(F64 x) {
   return x;
 }
 
+// Between fp32 and signed whole numbers, to the nearest.
+SNN_HD N32 rounded(F32 x) {
+#if defined(__AVX512BW__)
+  return reinterpret_cast<N32>(_mm512_cvtps_epi32(x));
+#elif defined(__AVX2__)
+  return reinterpret_cast<N32>(_mm256_cvtps_epi32(x));
+#else
+  return reinterpret_cast<N32>(_mm_cvtps_epi32(x));
+#endif
+}
+SNN_HD F32 converted(N32 n) { return __builtin_convertvector(reinterpret_cast<I32>(n), F32); }
+
 template <class V> SNN_HD V exponential(V x) {
   for (unsigned i = 0; i < sizeof(V) / sizeof(x[0]); ++i) x[i] = std::exp(x[i]);
   return x;
@@ -108,6 +127,7 @@ template <class V> SNN_HD V exponential(V x) {
 
 SNN_HD F32 load(const float* p) { return *reinterpret_cast<const U32*>(p); }
 SNN_HD F64 load(const double* p) { return *reinterpret_cast<const U64*>(p); }
+SNN_HD N32 load(const uint32_t* p) { return *reinterpret_cast<const UN32*>(p); }
 
 SNN_HD F32 load(const half* p) {
 #if defined(__AVX512BW__)
@@ -126,7 +146,6 @@ SNN_HD F32 load(const half* p) {
 }
 
 typedef uint16_t H16 __attribute__((vector_size(kBytes / 2)));
-typedef uint32_t N32 __attribute__((vector_size(kBytes)));
 
 SNN_HD F32 load(const bfloat* p) {
   H16 h;
@@ -156,6 +175,7 @@ SNN_HD void store(float* p, F32 v, bool stream) {
 }
 
 SNN_HD void store(double* p, F64 v, bool) { *reinterpret_cast<U64*>(p) = v; }
+SNN_HD void store(uint32_t* p, N32 v, bool) { *reinterpret_cast<UN32*>(p) = v; }
 
 SNN_HD void store(half* p, F32 v, bool) {
 #if defined(__AVX512BW__)

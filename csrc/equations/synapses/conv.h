@@ -5,6 +5,8 @@
 namespace snn::inline SNN_ISA {
 
 struct Conv {
+  static constexpr bool whole = false;  // sums of whole numbers
+
   template <class V>
   SNN_HD static V add(V total, V x, V w) {
     return total + x * w;

@@ -32,6 +32,7 @@ from snnfast.engines.triton import (
 )  # fmt: skip
 from snnfast.equations.bind import signed
 from snnfast.equations.neurons import iaf as _iaf_equation
+from snnfast.equations.synapses import exact as _exact_equation
 
 _qcfs_fwd = kernel(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME)
 _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
@@ -234,14 +235,15 @@ def exact_shape(O, C):  # noqa: E741
     return dict(PLACES=64, PANEL=panel, DEEP=deep, STAGES=3, num_warps=4, whole=whole)
 
 
-def exact_fwd(s, w, bias, scale, *rule):
+def exact_fwd(s, per_unit, w, bias, scale, *rule):
     y = s.new_empty(integers.spec(s, w, rule), dtype=torch.float32)
-    exact_out(s, w, bias, scale, y, *rule)
+    exact_out(s, per_unit, w, bias, scale, y, *rule)
     return y
 
 
-def exact_out(s, w, bias, scale, out, *rule):
+def exact_out(s, per_unit, w, bias, scale, out, *rule):
     R, Ho, Wo, O = out.shape  # noqa: E741
+    s = integers.units(_exact_equation, s, per_unit)  # tensor cores take bytes
     shape = exact_shape(O, s.size(3))
     if out.numel():
         programs = -(-R * Ho * Wo // shape["PLACES"]) * -(-O // shape["PANEL"])

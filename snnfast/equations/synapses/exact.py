@@ -54,6 +54,11 @@ def whole(found):
     return sum(limb.double() * 256.0**i for i, limb in enumerate(found))
 
 
+def units(x, per_unit):
+    """The whole numbers that stand behind values x [..., C]. The errors of x, of the product and of a pooling's division are far below a half."""
+    return (x * per_unit).round()
+
+
 def current(y, scale):
     """The current of integer sums y, which are exact in fp64. scale: 2^(-e), fp32."""
     return y.float() * scale
