@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from snnfast.ops.layout import layout_of
 from snnfast.ops.rows import DTYPES as FUSED_DTYPES
 from snnfast.ops.rows import layer_norm_over_time, softmax_over_time
 
@@ -271,7 +272,9 @@ class Pool(OverTime):
             else:
                 _, winner = self._max(total, return_indices=True)
                 y = step.flatten(-self.dims).gather(-1, winner.flatten(-self.dims)).view(winner.shape)
-            out = take(len(x) * y.numel(), x.dtype).view(len(x), *y.shape) if out is None else out
+            if out is None:  # as y lies, so that the next layer need not copy it
+                layout = layout_of(y)
+                out = layout.unrows(take(len(x) * layout.N, x.dtype).view(len(x), layout.N))
             out[t].copy_(y)
         if now is not None:
             last = now if last is None else last.copy_(now)
