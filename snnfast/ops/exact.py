@@ -90,7 +90,7 @@ def exact_weights(
     b = w.new_zeros(w.size(0)) if bias is None else bias.detach().double()
     if bias is not None and tuple(bias.shape) != (w.size(0),):
         raise ValueError(f"bias must be [O] = {(w.size(0),)}, got shape {tuple(bias.shape)}")
-    u = torch.as_tensor(unit, dtype=torch.float64, device=w.device)
+    u = torch.as_tensor(unit, dtype=torch.float64, device=w.device).detach()
     if u.dim() > 1 or (u.dim() == 1 and u.numel() != w.size(1)):
         raise ValueError(f"unit must be a number or [C] = {(w.size(1),)}, got shape {tuple(u.shape)}")
     if not bool(((u > 0) & u.isfinite()).all()):
@@ -135,7 +135,7 @@ def exact_conv2d(
         fp32 [R, O, Ho, Wo] in channels_last memory.
 
     Raises:
-        ValueError, TypeError: naming the argument, what was given and what is allowed.
+        ValueError, TypeError: naming the argument, what was given and what is allowed; also where s requires a gradient.
 
     >>> w = snnfast.exact_weights(torch.ones(1, 2, 3, 3), unit=0.5)
     >>> s = torch.ones(1, 2, 3, 3, dtype=torch.int8)
@@ -194,10 +194,15 @@ def _check(s, weights):
         raise TypeError(f"weights must be what snnfast.exact_weights returned, got {type(weights).__name__}")
     checks.tensor("s", s, (torch.int8, torch.float32))
     checks.tensor("weights.packed", weights.packed, (torch.int8, torch.int32), s.device)
+    library.check_no_derivative("an exact product", s)
+    if s.requires_grad and torch.is_grad_enabled():
+        raise ValueError("s requires a gradient, and exact products have none: call them under torch.no_grad(), or take spike_conv2d")
 
 
 def _launch(s, weights, rule, out):
     s = s.contiguous()
+    if weights.packed.dtype == torch.int8 and s.device.type == "cpu":  # of a GPU's file
+        weights = weights.to(s.device)
     if out is None:
         return exact_fwd(s, weights.per_unit, weights.packed, weights.bias, weights.scale, *rule)
     checks.disjoint(out, s=s, weights=weights.packed)

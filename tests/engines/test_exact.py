@@ -1,5 +1,6 @@
 """Exact products: every column gives the sums that int64 gives, at full scale too; whole networks do not depend on batch, chunk or threads."""
 
+import copy
 import math
 
 import pytest
@@ -173,6 +174,31 @@ def test_op():
     s = s.permute(0, 2, 3, 1).contiguous()
     for given in (s, s * 0.7):
         opcheck(exact.exact_fwd, (given, weights.per_unit, *weights[:3], *Rule()), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_no_gradient_is_lost():
+    """A unit with a gradient leaves none behind; what asks for one is refused, also in torch.func."""
+    s, unit = torch.ones(1, 4, 6, 6, dtype=torch.int8), torch.nn.Parameter(torch.tensor(0.5))
+    weights = snnfast.exact_weights(torch.randn(5, 4, 3, 3), unit=unit)
+    assert not snnfast.exact_conv2d(s, weights).requires_grad and not copy.deepcopy(weights).per_unit.requires_grad
+    x = (s * 0.5).requires_grad_()
+    with torch.no_grad():
+        assert torch.equal(snnfast.exact_conv2d(x, weights), snnfast.exact_conv2d(s, weights))
+    with pytest.raises(ValueError, match="s requires a gradient, and exact products have none"):
+        snnfast.exact_conv2d(x, weights)
+    for transform in (
+        lambda f: torch.func.grad(lambda a: f(a).sum())(x.detach()),
+        lambda f: torch.func.jvp(f, (x.detach(),), (x.detach(),)),
+    ):
+        with pytest.raises(RuntimeError, match="an exact product has no derivative"):
+            transform(lambda a: snnfast.exact_conv2d(a, weights))
+
+
+def test_weights_of_a_gpu_on_a_cpu():
+    s, _, _, weights = case(ROWS[1], "drawn")
+    limbs = torch.stack(equation.limbs(weights.packed.permute(3, 0, 1, 2).long())).to(torch.int8)
+    loaded = weights._replace(packed=limbs)  # as torch.load(map_location="cpu") gives them
+    assert torch.equal(snnfast.exact_conv2d(s, loaded), snnfast.exact_conv2d(s, weights))
 
 
 S, W = torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.zeros(3, 4, 3, 3)

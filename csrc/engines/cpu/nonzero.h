@@ -74,13 +74,24 @@ SNN_HD int list_units(const float* x, int count, uint16_t* index, uint32_t* valu
   return n;
 }
 
-// As `list`, of bytes.
+// As `list`, of bytes. May write a vector beyond them.
 SNN_HD int list_bytes(const int8_t* x, int count, uint16_t* index, uint32_t* value) {
   int n = 0, c = 0;
   const auto append = [&](int at) {
     index[n] = uint16_t(at);
     value[n++] = uint32_t(int32_t(x[at]));
   };
+#if defined(__AVX512BW__)
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (; c + 16 <= count; c += 16) {
+    const __m512i s = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + c)));
+    const __mmask16 mask = _mm512_test_epi32_mask(s, s);
+    const __m512i places = _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(c)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(index + n), _mm512_cvtepi32_epi16(places));
+    _mm512_storeu_si512(value + n, _mm512_maskz_compress_epi32(mask, s));
+    n += __builtin_popcount(uint32_t(mask));
+  }
+#endif
   for (; c + 8 <= count; c += 8) {
     uint64_t word;
     std::memcpy(&word, x + c, sizeof word);
