@@ -25,8 +25,6 @@ from snnfast.runtime.sparse_products import KINDS
 from snnfast.training import direct_recipes, recipes
 from snnfast.version import __version__
 
-EVENTS = ("sew_cifar10dvs", "sew_dvs_gesture", "sdt_dvs")  # networks that take frames, which no data set here has
-
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
 
 
@@ -72,7 +70,7 @@ def _data(p, default):
     p.add_argument("--data", choices=DATA, default=default, metavar="NAME",
                    help=", ".join(DATA) + (f" (default {default})" if default else " (default: the checkpoint's)"))  # fmt: skip
     p.add_argument("--data-dir", metavar="FOLDER", help="folder of its files; digits needs none")
-    p.add_argument("--download", action="store_true", help="let torchvision fetch CIFAR")
+    p.add_argument("--download", action="store_true", help="let torchvision fetch CIFAR, and tonic event data")
     p.add_argument("--preprocessing", choices=tuple(PREPROCESSING), metavar="NAME",
                    help=", ".join(PREPROCESSING) + f" (default: the {'data' if default else 'checkpoint'}'s)")  # fmt: skip
     p.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images (0)")
@@ -92,11 +90,9 @@ def _demo(p):
 
 def _train(p):
     what = p.add_mutually_exclusive_group(required=True)
-    told = ", ".join(models.BY_NAME) + "; trained as spiking ones: " + ", ".join(name for name in direct.BY_NAME if name not in EVENTS)
+    told = ", ".join(models.BY_NAME) + "; trained as spiking ones: " + ", ".join(direct.BY_NAME)
     what.add_argument("--arch", choices=networks(), metavar="NAME", help=told)
-    what.add_argument(
-        "--model", metavar="M:F", help="package.module:function that returns a network of your own, whose ReLUs are quantised"
-    )
+    what.add_argument("--model", metavar="M:F", help="package.module:function that returns a network of your own, with ReLUs")
     p.add_argument("--weights", metavar="FILE", help="of --model, to start from")
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
     p.add_argument("--recipe", choices=(*recipes.NAMES, direct_recipes.NAME), metavar="NAME",
@@ -122,7 +118,7 @@ def _train(p):
     p.add_argument("--masking", type=float, metavar="X", help="share of spikes that is masked at random, in [0, 1)")
     p.add_argument("--method", choices=METHODS, metavar="NAME", help="of the evaluation at the end")
     p.add_argument("--mode", choices=MODES, help="its mode")
-    p.add_argument("--T", type=int, help="its time steps (default 64; of a network trained as a spiking one its own, in training too)")
+    p.add_argument("--T", type=int, help="its time steps (64; a spiking network's own, in training too); frames")
     p.add_argument("--smoothing", type=float, metavar="X", help="of labels.  --mixup X, --cutmix X: alpha of mixed images (0)")
     p.add_argument("--mixup", type=float, help=argparse.SUPPRESS)  # in the line above
     p.add_argument("--cutmix", type=float, help=argparse.SUPPRESS)
@@ -184,19 +180,24 @@ def _conversion(p):
     file.add_argument("--heads", type=int, help=argparse.SUPPRESS)  # in the line above
     file.add_argument("--connect", help=argparse.SUPPRESS)
     file.add_argument("--levels", type=int, metavar="L", help="quantisation levels it was trained with")
-    file.add_argument("--num-classes", type=int, metavar="N")
+    file.add_argument("--num-classes", type=int, help=argparse.SUPPRESS)  # in the line of --image-size
     file.add_argument("--family", choices=convolutional.FAMILIES, default="auto", metavar="NAME", help=", ".join(convolutional.FAMILIES))
     file.add_argument("--threshold", choices=convolutional.THRESHOLDS, metavar="NAME", help="of a CS-QCFS file: softplus(up) or up itself")
     file.add_argument("--signs", choices=SIGNS, metavar="NAME", help="which levels of a SpikeZIP file have a sign: " + ", ".join(SIGNS))
     file.add_argument("--key", metavar="NAME", help="entry of the file with the weights, such as state_dict_ema")
-    file.add_argument("--image-size", type=int, metavar="N, --width X")
+    file.add_argument("--image-size", type=int, metavar="N, --width X, --num-classes N")
     file.add_argument("--width", type=float, help=argparse.SUPPRESS)  # in the line above, so that the help fits on a screen
+
+
+def _own_steps(p):
+    p.set_defaults(T=None)
+    told = f"time steps, of event data frames (default {STEPS}, or a spiking network's own)"
+    next(a for a in p._actions if a.dest == "T").help = told
 
 
 def _eval(p):
     _checkpoint(p)
-    p.set_defaults(T=None)
-    next(a for a in p._actions if a.dest == "T").help = "time steps (default 64, or those of a network trained as a spiking one)"
+    _own_steps(p)
     p.usage, p.description = f"{p.usage}\n{p.description}", None  # a line less, so that it fits on a screen
     p.add_argument("--at", nargs="+", metavar="t", help="steps to read, or 'all' (default 1, 2, 4, ... T)")
     p.add_argument("--out", metavar="FOLDER", help="for the results (default runs/eval/CHECKPOINT-DATA-METHOD-T)")
@@ -250,6 +251,7 @@ def _extract(p):
 
 def _trace(p):
     _checkpoint(p)
+    _own_steps(p)
     p.add_argument("--layers", nargs="+", metavar="NAME", help="neuron layers (default: all)")
     p.add_argument("--images", type=int, nargs="+", default=[0], metavar="i", help="numbers of images of the test set (default 0)")
     p.add_argument("--neurons", type=int, default=32, metavar="N", help="of each layer, spread over it; 0: all (default 32)")

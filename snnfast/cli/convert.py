@@ -15,8 +15,8 @@ def run(args, device):
     checks.steps("T", args.T)
     out = _file_of(args)
     out.parent.mkdir(parents=True, exist_ok=True)
-    net, name, data = load(args, train=args.method is None)
-    own_network.check_converts(args, net, "its neurons stay, and its own file is what save_checkpoint writes")
+    why = "its neurons stay, and its own file is what save_checkpoint writes"
+    net, name, data = load(args, train=args.method is None, check=lambda net: own_network.check_converts(args, net, why))
     if args.method is not None:
         if args.energy is not None:
             raise ValueError("--energy chooses a method, and --method names one: give one of them")

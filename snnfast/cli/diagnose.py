@@ -15,8 +15,8 @@ def run(args, device):
     checks.steps("T", args.T)
     checks.integer("images", args.images)
     out = free(args.out, "diagnosis.csv", args.overwrite)
-    net, _, data = load(args)
-    own_network.check_converts(args, net, "diagnose compares a spiking network with the one that it was converted from")
+    why = "diagnose compares a spiking network with the one that it was converted from"
+    net, _, data = load(args, check=lambda net: own_network.check_converts(args, net, why))
     snn = converted(args, net, data).to(device)
     images = torch.stack([data.test[i][0] for i in range(min(args.images, len(data.test)))]).to(device)
     found = diagnose(snn, images, args.T)

@@ -22,17 +22,23 @@ from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
 from snnfast.models import direct
 from snnfast.reports.report import FILES
-from snnfast.runtime.network import SpikingNetwork, check_at
+from snnfast.runtime.network import STEPS, SpikingNetwork, check_at
 from snnfast.system import processes
 from snnfast.system.files import check_regular, whole
 
 MOST_READ = 1_000_000  # steps that --at all reads
 
 
-def load(args, train=False):
-    """The network of a command line, the name of the data set it is for, and the data; train: with its training images."""
+def load(args, train=False, check=None):
+    """The network of a command line, the name of the data set it is for, and the data. train: with its training images.  check: of the network,
+    before the data are read."""
+    check = check or (lambda net: None)
     if args.model is not None:
-        return own_network.network(args), *own_network.data_of(args)
+        net = own_network.network(args)
+        check(net)
+        name, data = own_network.data_of(args)
+        data.check_fits(net, args.model)
+        return net, name, data
     if args.checkpoint is None:
         raise ValueError("give a CHECKPOINT, or --model package.module:function with a file of its weights")
     own = [name for name in own_network.FLAGS if getattr(args, name) is not None and getattr(args, name) is not False]
@@ -40,7 +46,7 @@ def load(args, train=False):
         raise ValueError(f"--{own[0].replace('_', '-')} is for a network of your own: give --model")
     own = dict(image_size=args.image_size, width=args.width, heads=args.heads, connect=args.connect)
     takes = inspect.signature(direct.BY_NAME[args.arch]).parameters if args.arch in direct.BY_NAME else {}
-    if "T" in takes:
+    if "T" in takes and args.data not in data_sets.EVENTS:  # there it is the number of frames
         own["T"] = args.T
     if "img_size" in takes:
         own["img_size"] = own.pop("image_size")
@@ -51,11 +57,14 @@ def load(args, train=False):
         raise ValueError(
             f"{args.checkpoint} holds a network that is converted already: snnfast.evaluate takes it as load_checkpoint gives it"
         )
+    check(net)
     name = args.data or net.facts.get("data")
     if not isinstance(name, str):
         raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
     own = net.facts.get("preprocessing") if name == net.facts.get("data") else None
-    data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=train)
+    frames = (args.T or net.facts.get("frames")) if name in data_sets.EVENTS else None
+    data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=train, frames=frames)
+    data.check_fits(net, args.checkpoint)
     if data.classes != net.config["num_classes"]:
         raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
     for what, theirs, own in (
@@ -65,6 +74,11 @@ def load(args, train=False):
         if own not in (None, theirs):
             raise ValueError(f"images of {name} have {theirs} {what}, but the network in {args.checkpoint} takes {own}")
     return net, name, data
+
+
+def steps_by_default(net, data):
+    """T where none is given."""
+    return data.frames or (net.T if is_direct(net) else STEPS)
 
 
 def options_of(args):
@@ -121,7 +135,7 @@ def _run(args, device):
     console = plain_console(quiet=processes.rank() > 0)
     loaded = load(args) if args.T is None else None  # a network that was trained as a spiking one has a T of its own
     if loaded is not None:
-        args.T = loaded[0].T if is_direct(loaded[0]) else 64
+        args.T = steps_by_default(loaded[0], loaded[2])
     checks.steps("T", args.T)
     at = steps_of(args)
     out = folder_of(args)

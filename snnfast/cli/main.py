@@ -131,7 +131,7 @@ def _told(args, error, code):
     if args.debug:
         raise error
     if isinstance(error, ModuleNotFoundError):
-        extra = "train" if error.name in ("torchvision", "tensorboard") else "demo"
+        extra = {"torchvision": "train", "tensorboard": "train", "tonic": "events", "aedat": "events"}.get(error.name, "demo")
         text = f"this needs {error.name}: pip install 'snnfast[{extra}]'"
     else:
         text = plain(" ".join(str(error).split()), 2000) or type(error).__name__

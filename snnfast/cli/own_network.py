@@ -135,7 +135,10 @@ def data_of(args):
         crop = checks.integer("--image-size", args.image_size)
         preprocessing = preprocessing_of(args.preprocessing, "imagenet") | dict(crop=crop, resize=round(crop * 256 / 224))
     train = args.calibrate == "train"
-    return args.data, data_sets.load(args.data, args.data_dir, download=args.download, preprocessing=preprocessing, train=train)
+    frames = args.T if args.data in data_sets.EVENTS else None
+    return args.data, data_sets.load(
+        args.data, args.data_dir, download=args.download, preprocessing=preprocessing, train=train, frames=frames
+    )
 
 
 def images(args, data):

@@ -5,16 +5,18 @@ import torch
 
 from snnfast import checks
 from snnfast.cli.console import plain_console
-from snnfast.cli.evaluate import converted, load
+from snnfast.cli.evaluate import converted, load, steps_by_default
 from snnfast.cli.folders import can_draw, free
 from snnfast.reports import raster
 
 
 def run(args, device):
     console = plain_console()
-    checks.steps("T", args.T)
+    if args.T is not None:
+        checks.steps("T", args.T)
     out = free(args.out, "trace.npz", args.overwrite)
     net, _, data = load(args)
+    args.T = args.T or steps_by_default(net, data)
     for i in args.images:
         if not 0 <= i < len(data.test):
             raise ValueError(f"--images must be between 0 and {len(data.test) - 1}, got {i}")

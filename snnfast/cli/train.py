@@ -13,6 +13,7 @@ from snnfast.cli.console import Console
 from snnfast.cli.progress import progress
 from snnfast.conversion.convert import convert
 from snnfast.conversion.methods import method_of
+from snnfast.data import EVENTS
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.models import direct
 from snnfast.system import memory
@@ -52,6 +53,7 @@ def settings_of(args):
     own = dict(arch=arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
                amp=args.amp, seed=args.seed)  # fmt: skip
     own |= _refused(args) if args.arch is None else _of_arch(args)
+    own |= dict(frames=args.T) if args.data in EVENTS else {}
     return loop.Settings(**{**kept, **given, **own}), r
 
 
@@ -74,7 +76,8 @@ def _refused(args):
     given = [name for name in (*OF_ARCH, *OPTIONS) if getattr(args, name) is not None]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is of networks of snnfast.models: --arch")
-    own = dict(options=dict(T=args.T)) if args.recipe == direct_recipes.NAME and args.T is not None else {}
+    spiking = args.recipe == direct_recipes.NAME and args.data not in EVENTS
+    own = dict(options=dict(T=args.T)) if spiking and args.T is not None else {}
     if args.weights is None:
         return own
     check_regular(args.weights)
@@ -99,7 +102,7 @@ def _options(args):
     """Arguments of the network that were given."""
     found = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     if args.arch in direct.BY_NAME:
-        found |= {} if args.T is None else dict(T=args.T)
+        found |= {} if args.T is None or args.data in EVENTS else dict(T=args.T)  # else the number of frames
         return {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in found.items()}
     stages = "depths" in inspect.signature(models.BY_NAME[args.arch]).parameters
     for name in ("depth", "heads"):
@@ -134,14 +137,14 @@ def train(args, device):
 
 
 def _train(args, device, console, settings, r, method):
-    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing)
+    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing, frames=settings.frames)
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
     net, sample = None, None
     if settings.is_own():
         net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
-        if args.T is not None and settings.is_spiking():
+        if args.T is not None and settings.is_spiking() and data.frames is None:
             net.T = checks.steps("T", args.T)
         convert(net, method, mode=args.mode, sample=sample)  # refused now, not after the training
     with progress(console) as bar:
@@ -157,7 +160,7 @@ def _train(args, device, console, settings, r, method):
             on_plan=lambda plan: _tell_plan(console, plan, device),
         )  # fmt: skip
     snn = convert(net, method, mode=args.mode, sample=sample)
-    T, ann = (net.T, None) if settings.is_spiking() else (args.T, net)
+    T, ann = (data.frames or net.T, None) if settings.is_spiking() else (args.T, net)
     with progress(console) as bar:
         task = bar.add_task(f"{snn.method.name}, T = {T}", total=len(data.test) * T, note="")
         report = evaluate(snn, data.test, T, memory=args.memory, ann=ann, device=device, on_chunk=lambda n: bar.advance(task, n))

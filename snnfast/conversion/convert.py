@@ -44,9 +44,9 @@ def _check_names(v0, levels):
         raise ValueError(f"v0 names {', '.join(sorted(unknown))}, which is no activation of net; its activations: {', '.join(levels)}")
 
 
-def _replace_max_pools(gm, form, poisson):
+def _replace_max_pools(gm, form, changes):
     """Puts a spiking form in place of every max pooling that spikes reach."""
-    plan = Plan(gm, poisson)
+    plan = Plan(gm, changes)
     for node in list(gm.graph.nodes):
         if node not in plan.spiking:
             continue
@@ -191,7 +191,7 @@ def convert(
     _check_names(how.neuron()["v0"], levels)
     if not levels:
         raise ValueError(_nothing_to_fire(gm))
-    _replace_max_pools(gm, maxpool, clock.poisson)
+    _replace_max_pools(gm, maxpool, clock.changes)
     if clock.differential:
         functions.put(gm, Plan(gm))
     _check_rates(gm, clock, step_by_step)
@@ -324,7 +324,7 @@ def _check_commutes(node, gm, plan, per_step, clock):
 
 def _check_rates(gm, clock, per_step):
     """Refuses, by name, nodes without a spiking form. per_step: whether functions that do not commute may be computed step by step."""
-    plan = Plan(gm, clock.poisson)
+    plan = Plan(gm, clock.changes)
     for node in gm.graph.nodes:
         if node in plan.firing and not any(a in plan.spiking or a in plan.from_image for a in node.all_input_nodes):
             raise ValueError(f"{called(node, gm)} is an activation of a parameter, not of the image: there is nothing to spike")

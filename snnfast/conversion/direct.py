@@ -47,7 +47,8 @@ def is_direct(net: Any) -> bool:
 
 
 def spiking(net: Any, sample: torch.Tensor | None = None) -> SpikingNetwork:
-    """The network in the form that runs chunk by chunk. The two are compared on the first image of `sample`, or on a random one.
+    """The network in the form that runs chunk by chunk, of images or, with `frames`, of a frame for each step. The two are compared on the first
+    image (or its frames) of `sample`, or on a random one.
 
     Raises:
         ValueError: its outputs step by step differ from those over all steps, or its answer is not their mean (with `sums`, their sum).
@@ -63,14 +64,15 @@ def spiking(net: Any, sample: torch.Tensor | None = None) -> SpikingNetwork:
     gm.recompile()
     if not any(isinstance(m, nn.IF) for m in gm.modules()):
         raise ValueError("net.one_step() has no neuron, a layer of snnfast.nn: there is nothing to spike")
-    snn = SpikingNetwork(gm.requires_grad_(False).eval(), {}, Direct(arch=net.config.get("arch")), Clock()).eval()
+    clock = Clock(frames=net.frames)
+    snn = SpikingNetwork(gm.requires_grad_(False).eval(), {}, Direct(arch=net.config.get("arch")), clock).eval()
     _compare(net, snn, sample)
     return snn
 
 
 def _compare(net, snn, sample):
     """Compares in the network's own format, which is fast; if the outputs differ there, in fp64, in which rounding moves no spike."""
-    x = None if sample is None else sample[:1]
+    x = None if sample is None else sample[:1, :STEPS] if net.frames else sample[:1]
     if x is None and net.image_shape is not None:
         p = next(p for p in net.parameters() if p.is_floating_point())
         x = torch.randn(1, *net.image_shape, generator=torch.Generator().manual_seed(0)).to(p.device, p.dtype)
@@ -81,7 +83,7 @@ def _compare(net, snn, sample):
         )
     for dtype, near in ((x.dtype, 1e-4), (torch.float64, NEAR)):
         twin, steps = (copy.deepcopy(module).to(dtype).eval() for module in (net, snn))
-        twin.T = STEPS
+        twin.T = x.size(1) if net.frames else STEPS
         told = _difference(twin, steps, x.to(dtype), near)
         if told is None:
             return
@@ -97,10 +99,10 @@ def _difference(net, snn, x, near):
             return f"net does not run on an image {list(x.shape)}: {first_line(error)}"
         try:
             dense = Execution(snn.gm, x.device, products="dense")
-            found = torch.cat(list(snn.chunks(x, STEPS, STEPS, execution=dense)))
+            found = torch.cat(list(snn.chunks(x, net.T, net.T, execution=dense)))
         except ValueError as error:
             return first_line(error)
-    mean = every.double().sum(0) / (1 if net.sums else STEPS)
+    mean = every.double().sum(0) / (1 if net.sums else net.T)
     for given, of, why in (
         (found, every, "step by step it gives other outputs, so that a part of it depends on several steps, or a neuron in it is changed"),
         (mean, answer, "net(x) is not the mean of net.logits(x) over the steps"),

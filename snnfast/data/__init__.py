@@ -2,4 +2,4 @@
 
 from snnfast.data.augment import Cutout, shift  # noqa: F401
 from snnfast.data.preprocessing import PREPROCESSING, preprocessing_of  # noqa: F401
-from snnfast.data.sets import NAMES, Data, declare_operators, digits, load  # noqa: F401
+from snnfast.data.sets import EVENTS, NAMES, Data, declare_operators, digits, load  # noqa: F401

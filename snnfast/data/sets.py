@@ -4,6 +4,7 @@ digits        scikit-learn's 1,797 handwritten digits, 8 x 8, upsampled
 cifar10, cifar100        torchvision's files below `root`
 tiny-imagenet            root/{wnids.txt, train/<id>/images/*, val/images/*, val/val_annotations.txt}, as it is handed out
 imagefolder   root/train/<class>/*, root/val/<class>/*: ImageNet and sets laid out like it
+dvs-gesture, cifar10-dvs, n-mnist    recordings of event cameras, as frames: `snnfast/data/events.py`
 """
 
 import functools
@@ -16,10 +17,12 @@ import torch
 from torch.utils.data import TensorDataset
 
 from snnfast import checks
+from snnfast.data import events
 from snnfast.data.augment import shift
 from snnfast.data.preprocessing import preprocessing_of
 
-NAMES = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagefolder")
+EVENTS = ("dvs-gesture", "cifar10-dvs", "n-mnist")
+NAMES = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagefolder", *EVENTS)
 
 
 def digits(image_size: int = 32, test_size: int = 360, seed: int = 0) -> tuple[TensorDataset, TensorDataset]:
@@ -46,11 +49,22 @@ def digits(image_size: int = 32, test_size: int = 360, seed: int = 0) -> tuple[T
 
 
 class Data:
-    """What `load` returns: train and test sets of (image [C, H, W], label), `augment` for a batch (or None), and the facts a checkpoint keeps."""
+    """What `load` returns: train and test sets of (image [C, H, W], label), `augment` for a batch (or None), and the facts a checkpoint keeps.
 
-    def __init__(self, train, test, classes, image_size, channels, facts, augment=None):
+    frames: None, or of event data, whose samples are [frames, C, H, W], how many.
+    """
+
+    def __init__(self, train, test, classes, image_size, channels, facts, augment=None, frames=None):
         self.train, self.test, self.classes, self.image_size, self.channels = train, test, classes, image_size, channels
-        self.facts, self.augment = facts, augment
+        self.facts, self.augment, self.frames = facts, augment, frames
+
+    def check_fits(self, net, what):
+        """Refuses a network that takes frames where the data are images, and the other way round. what: the network, for the message."""
+        takes = getattr(net, "frames", False)
+        if takes and self.frames is None:
+            raise ValueError(f"{what} takes frames of events, and the data are images: {', '.join(EVENTS)} are such data")
+        if not takes and self.frames is not None:
+            raise ValueError(f"{what} takes images, and {self.facts['data']} has frames of events")
 
 
 @functools.cache
@@ -74,24 +88,28 @@ def load(
     download: bool = False,
     preprocessing: str | dict | None = None,
     train: bool = True,
+    frames: int | None = None,
 ) -> Data:
     """A data set by name.
 
     Args:
-        name: "digits", "cifar10", "cifar100", "tiny-imagenet" or "imagefolder".
+        name: "digits", "cifar10", "cifar100", "tiny-imagenet" or "imagefolder"; or event data, "dvs-gesture", "cifar10-dvs" or "n-mnist".
         root: folder of the files; not needed for digits.
         cutout: side of the square that training images lose, 0 for none.
-        download: whether torchvision may fetch CIFAR.
+        download: whether torchvision may fetch CIFAR, and tonic event data.
         preprocessing: see `preprocessing_of`; digits have their own.
         train: whether the training set is needed too; without it only the files of the test set have to be there.
+        frames: of event data, how many frames a recording becomes (default 16, of N-MNIST 10). They are kept below `root`.
 
     Raises:
-        ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision or scikit-learn is not installed.
+        ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision, scikit-learn or tonic is not installed.
 
     >>> snnfast.data.load("digits").classes
     10
     """
     checks.choice("data", name, NAMES)
+    if frames is not None and name not in EVENTS:
+        raise ValueError(f"frames are of event data ({', '.join(EVENTS)}), and {name} has images")
     if name == "digits":
         if preprocessing not in (None, "standardised"):
             raise ValueError(f"digits have their own preprocessing, got preprocessing {preprocessing!r}")
@@ -102,6 +120,8 @@ def load(
     root = Path(root).expanduser()
     if not root.is_dir() and not download:
         raise ValueError(f"data folder {root} is not there")
+    if name in EVENTS:
+        return _events(name, root, preprocessing, download, train, frames)
     if not importlib.util.find_spec("torchvision"):
         raise ModuleNotFoundError("torchvision", name="torchvision")
     declare_operators()
@@ -114,3 +134,12 @@ def load(
     default = "imagenet" if name == "imagefolder" else name
     own, test, classes, size, kept = folders.read(name, root, cutout, download, preprocessing_of(preprocessing, default), train)
     return Data(own, test, classes, size, 3, dict(data=name, image_size=size, preprocessing=kept))
+
+
+def _events(name, root, preprocessing, download, train, frames):
+    if preprocessing not in (None, "counts"):
+        raise ValueError(f"frames of events are counts, without a preprocessing; got preprocessing {preprocessing!r}")
+    root.mkdir(parents=True, exist_ok=True)
+    own, test, what, T = events.read(name, root, frames, download, train)
+    facts = dict(data=name, image_size=what.size, preprocessing="counts", frames=T)
+    return Data(own, test, len(what.classes), what.size, 2, facts, frames=T)

@@ -59,7 +59,8 @@ class Dry:
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(f"dtype {execution.dtype!r} is for networks in float32, and this one is in {checks.dtype_name(dtype)}")
-        image = torch.zeros(1, *shape, dtype=dtype, device=device)
+        whole = torch.zeros(1, dtype=dtype, device=device).expand(1, *shape)
+        image = self.clock.at_a_step(whole).clone()
         inputs.check_shape(self.gm, image, "images")
         interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)
         interpreter.args_iter, env = iter([image]), {}
@@ -74,7 +75,7 @@ class Dry:
         self.dies = dict.fromkeys(self.nodes, -1)  # place of the last node that uses a value or a view of it
         for node in self.nodes:
             self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
-        self.image, self.dtype, self.wide = image.nbytes, dtype, dtype == torch.float64
+        self.image, self.dtype, self.wide = whole.nbytes, dtype, dtype == torch.float64
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
         self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # rows of the probe of each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits

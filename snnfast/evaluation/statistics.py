@@ -62,7 +62,8 @@ class Statistics:
         self.image_spikes: dict[int, int] = {}  # by step
         self.entered: dict[int, dict] = {}  # {t: what entered each product that is counted at its input}
         self.cases = {node: torch.zeros(6, dtype=torch.int64) for node in self.plan.firing}
-        self.poisson, self.differential = snn.clock.poisson, snn.clock.differential
+        self.differential = snn.clock.differential
+        self.image = {"image"} if snn.clock.poisson else {"layer"} if snn.clock.frames else set()  # in `sources`
         self.work: dict[Operand, tuple] = {}  # see QuantisedPass
         self.known: dict = {}  # multiplications of products of two values
         self.executions: dict[tuple, Execution] = {}  # of the quantised network, by device, whether shapes are fixed, and products
@@ -120,8 +121,8 @@ class Statistics:
         self.image_spikes[t] = self.image_spikes.get(t, 0) + of_image
 
     def sources(self):
-        """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step);
-        nothing where the image is a constant current."""
+        """What reaches the input of each node without passing weights: neurons, "image" (as spikes), "layer" (another layer's output at every step,
+        or frames, which are counts of events); nothing where the image is a constant current."""
         carried, (sizes, _), multiply = {}, self.plan.without_values, {operand.node for operand in self.work}
         for node in self.gm.graph.nodes:
             if node in sizes:
@@ -131,7 +132,7 @@ class Statistics:
             elif node in multiply or (node in self.plan.spiking and products.is_dense(node, self.gm)):
                 carried[node] = {"layer"} if node in self.plan.spiking else set()
             elif node.op == "placeholder":
-                carried[node] = {"image"} if self.poisson else set()
+                carried[node] = self.image
             else:
                 carried[node] = set().union(*(carried[a] for a in node.all_input_nodes)) if node.all_input_nodes else set()
         return {operand: {"layer"} if self._is_real(operand.node, carried) else carried[operand.source()] for operand in self.work}
@@ -151,7 +152,8 @@ class Statistics:
             self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
         fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()
         with formats(faithful(run.execution.dtype), run.execution.deterministic), rows_are(run.first):
-            seen = QuantisedPass(self.gm, self.plan, self.levels, run.image, self.executions[key], fixed, self.differential, self.known)
+            image = run.clock.at_a_step(run.image)
+            seen = QuantisedPass(self.gm, self.plan, self.levels, image, self.executions[key], fixed, self.differential, self.known)
         self.work, self.alpha, self.from_image, self.marked = seen.work, seen.alpha, 0, {}
         self.done = 0  # steps
         run.entering = Entering(counted(self.gm, self.plan, self.work), nonzeros)

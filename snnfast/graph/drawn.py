@@ -5,6 +5,7 @@ import copy
 import torch
 
 USUAL = (32, 28, 16, 64, 8, 96, 48, 128, 224, 256, 299, 384, 512)
+FRAMES = 2  # of a network that takes frames of events
 SIZES = tuple(dict.fromkeys((*USUAL, *range(1, 65))))  # of images, the usual ones first
 _CONVOLUTIONS = torch.nn.modules.conv._ConvNd
 
@@ -16,7 +17,8 @@ def image(net):
     weight = next((p for p in twin.parameters() if p.is_floating_point()), None)
     device = torch.device("cpu") if weight is None else weight.device
     draw = torch.Generator().manual_seed(0)
-    for shape in _shapes(twin):
+    steps = (FRAMES,) if getattr(net, "frames", False) else ()
+    for shape in ((*steps, *own) for own in _shapes(twin)):
         x = torch.randn(1, *shape, generator=draw).to(device, torch.float32 if weight is None else weight.dtype)
         try:
             with torch.no_grad(), torch.autocast(device.type, enabled=False), torch.random.fork_rng(devices=[]):

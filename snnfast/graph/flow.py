@@ -14,10 +14,10 @@ from snnfast.ops.conv import DTYPES
 class Plan:
     """Which nodes of a graph fire, which are layers over time, which a spike reaches, and which follow from the image alone.
 
-    poisson: the image itself comes as spikes.
+    changes: the image itself is another one at every step, such as random spikes.
     """
 
-    def __init__(self, gm, poisson=False):
+    def __init__(self, gm, changes=False):
         self.gm, self.firing, self.over_time, self.spiking, self.from_image = gm, [], [], set(), set()
         for node in gm.graph.nodes:
             layer = module_of(gm, node)
@@ -26,7 +26,7 @@ class Plan:
                 self.firing.append(node)
             if node.meta.get("kind") == "size":
                 self.from_image.add(node)
-            elif fires or (poisson and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
+            elif fires or (changes and node.op == "placeholder") or any(a in self.spiking for a in node.all_input_nodes):
                 self.spiking.add(node)
                 if isinstance(layer, OverTime):
                     self.over_time.append(node)

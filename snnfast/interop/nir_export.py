@@ -44,7 +44,7 @@ def export_nir(
 
     Args:
         snn: what `snnfast.convert` returns, of method "if" with constant input; or a `snnfast.models.DirectNetwork`.
-        sample: images [1 or more, ...] of the size that the graph is for.
+        sample: images [1 or more, ...] of the size that the graph is for; or frames [1 or more, T, ...], of a network that takes a frame a step.
         path: the file, by custom with the ending .nir; None writes none.
         unit_spikes: whether to multiply thresholds into the weights behind them, where nothing else reads the spikes. Spikes of NIR are 1; without
             this a Scale by the threshold stands behind each neuron, which other simulators may not know (SpikingJelly, sinabs, snnTorch). Weights
@@ -70,6 +70,8 @@ def export_nir(
     if is_direct(snn):
         snn = convert(snn, sample=sample)
     _check(snn)
+    if snn.clock.frames and sample.dim() > 1:
+        sample = torch.cat([sample] * STEPS, 1)[:, :STEPS]  # enough of them for the comparison
     snn.check(sample, STEPS)
     written = folded(snn, sample[:1], unit_spikes)
     graph = _Written(written, sample[:1], dt).as_nir()
@@ -113,7 +115,7 @@ class _Written(fx.Interpreter):
 
     def __init__(self, snn, image, dt):
         super().__init__(snn.gm, garbage_collect_values=False)
-        self.snn, self.image, self.dt = snn, image, dt
+        self.snn, self.image, self.dt = snn, snn.clock.at_a_step(image), dt
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.sources: dict[fx.Node, list[str]] = {}
@@ -131,6 +133,7 @@ class _Written(fx.Interpreter):
         levels = {self.names[name]: L for name, L in self.snn.levels.items() if name in self.names}
         clock, method = self.snn.clock, self.snn.method
         note = dict(dt=self.dt, levels=levels, readout=clock.readout and list(clock.readout), method=method.name)
+        note |= {"frames": True} if clock.frames else {}
         made = nir.NIRGraph(self.nodes, self.edges, noted(**note), type_check=False)
         try:
             nir.dict2NIRNode(made.to_dict() | {"type_check": True})  # as nir.read does

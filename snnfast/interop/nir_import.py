@@ -67,7 +67,7 @@ def import_nir(source: Any, *, dt: float | None = None, reset: Literal["hard", "
     gm.delete_all_unused_submodules()
     gm.recompile()
     levels = {names[name]: L for name, L in levels.items() if name in names}
-    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, method, Clock(readout=readout)).eval()
+    return SpikingNetwork(gm.requires_grad_(False).eval(), levels, method, Clock(readout=readout, frames=note.get("frames") is True)).eval()
 
 
 def _check_step(nodes):

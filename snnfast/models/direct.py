@@ -192,9 +192,8 @@ class DirectNetwork(nn.Module):
         return self.last(self._features(x))
 
     def one_step(self) -> nn.Module:
-        """A copy for `snnfast.convert`, in evaluation: a function of images [B, ...] whose neurons are layers of `snnfast.nn`, for one step."""
-        if self.frames:
-            raise ValueError("net takes a frame for each step, and a run shows one image at all steps: call it, net(frames)")
+        """A copy for `snnfast.convert`, in evaluation: a function of images (or single frames) [B, ...] for one step, whose neurons are layers of
+        `snnfast.nn`."""
         net = copy.deepcopy(self).eval().requires_grad_(False)
         dtype, device = next((p.dtype, p.device) for p in self.parameters() if p.is_floating_point())
         made: dict[nn.Module, nn.Module] = {}  # one for each layer, also where it has several names

@@ -138,13 +138,14 @@ class SEWEvents(DirectNetwork):
         self.conv, self.out = nn.Sequential(*layers), nn.Linear(c_in, num_classes)
 
     def features(self, x, T):
-        return self.conv(x).flatten(2)
+        return self.conv(x).flatten(-3)
+
+    def check(self, x):
+        super().check(x)
+        if not all(128 <= side <= 255 for side in x.shape[-2:]):
+            raise ValueError(f"x must be frames of 128 to 255 pixels a side, which seven poolings leave at 1, got shape {tuple(x.shape)}")
 
     def last(self, features):
-        if features.size(-1) != self.out.in_features:
-            raise ValueError(
-                f"x must be frames of 128 to 255 pixels a side, which seven poolings leave at 1, got {features.size(-1)} features"
-            )
         return self.out(features)
 
 

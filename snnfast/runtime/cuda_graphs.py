@@ -31,6 +31,8 @@ class Graphs:
         """Why a run cannot be captured, or None."""
         if run.clock.poisson:
             return "Poisson input draws other numbers at every step"
+        if run.clock.frames:
+            return "every step has a frame of its own"
         changes = [m.changes for m in run.gm.modules() if isinstance(m, OverTime)]
         if changes or run.clock.differential:
             return changes[0] if changes else Differential.changes

@@ -29,6 +29,12 @@ def check_shape(gm, x, name="x"):
         raise ValueError(f"{name} must be a batch of images [{told}]{why}, with B >= 1, got shape {got}{more}")
 
 
+def check_frames(x, T):
+    """Refuses samples that have no frame for each step."""
+    if x.dim() < 3 or x.size(1) < T:
+        raise ValueError(f"x must be frames [B, {T} or more, ...], one for each of T = {T} steps, got shape {tuple(x.shape)}")
+
+
 def _taken(gm, image, x):
     """(shape of an image, whether x has it) by the layers that take the image."""
     for user in image.users:

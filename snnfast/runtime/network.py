@@ -76,7 +76,7 @@ class SpikingNetwork(torch.nn.Module):
         return {k: own.pop(k) for k in ("method", "parity")} | self.clock.facts() | own | told
 
     def plan(self) -> Plan:
-        return Plan(self.gm, self.clock.poisson)
+        return Plan(self.gm, self.clock.changes)
 
     def neurons(self) -> list[tuple[str, torch.nn.Module]]:
         """(name, IF) of every neuron layer, in the order of the graph."""
@@ -88,7 +88,7 @@ class SpikingNetwork(torch.nn.Module):
         """Yields the logits of successive chunks of time, [t, B, classes] each, T steps in all; all outputs if the network has several.
 
         Args:
-            x: images [B, ...]; the same current at every step.
+            x: images [B, ...]; the same current at every step. Of a network that takes frames of events, frames [B, T or more, ...].
             T: number of steps. The steps of SRP's first phase come before these steps, and are not yielded.
             chunk: steps per chunk; by default as many as keep the first layer near the cache (CPU) or fill the device (GPU),
                 whatever T is. The neurons' spikes do not depend on `chunk`.
@@ -125,7 +125,9 @@ class SpikingNetwork(torch.nn.Module):
         self.method.check_T(T)
         if chunk is not None:
             checks.integer("chunk", chunk)
-        inputs.check_shape(self.gm, x)
+        if self.clock.frames:
+            inputs.check_frames(x, T)
+        inputs.check_shape(self.gm, self.clock.at_a_step(x), "a frame of x" if self.clock.frames else "x")
         inputs.check_like_weights(self.gm, x)
         for name, neuron in self.gm.named_modules():
             if not isinstance(neuron, nn.IF) or not neuron.theta.requires_grad:

@@ -57,8 +57,8 @@ class Run:
     """
 
     def __init__(self, gm, x, method, clock, first=0, execution=None, observe=None):
-        self.gm, self.plan, self.B, self.method, self.clock = gm, Plan(gm, clock.poisson), x.size(0), method, clock
-        self.image, self.first, self.t = x, first, 0  # Poisson input is made of these
+        self.gm, self.plan, self.B, self.method, self.clock = gm, Plan(gm, clock.changes), x.size(0), method, clock
+        self.image, self.first, self.t = x, first, 0  # Poisson input and frames are made of these
         self.image_spikes, self.counting, self.signed = 0, False, {}  # spikes of the image and of signed neurons, counted if statistics ask
         self.marks, self.on_mark = [], None  # steps of this chunk after which statistics ask; the function that each layer then calls
         self.image_inside = {}  # spikes of the image in this chunk, by mark
@@ -82,7 +82,8 @@ class Run:
         nodes = [n for n in self.gm.graph.nodes if n not in self.plan.spiking and n.op != "output"]
         kept = {a for n in self.plan.spiking for a in n.all_input_nodes}
         last = {a: n for n in nodes for a in n.all_input_nodes}
-        env = {n: self.image for n in self.gm.graph.find_nodes(op="placeholder") if n in self.plan.spiking}  # whose size may be asked for
+        image = self.clock.at_a_step(self.image)
+        env = {n: image for n in self.gm.graph.find_nodes(op="placeholder") if n in self.plan.spiking}  # whose size may be asked for
         self.interpreter.args_iter = iter([self.image])
         for node in nodes:
             with self.execution.timed(node):
@@ -97,7 +98,7 @@ class Run:
 
     def default_chunk(self):
         currents = [self.fixed[c].numel() for c in (n.all_input_nodes[0] for n in self.plan.firing) if c in self.fixed]
-        neurons = max(currents, default=self.image.numel())
+        neurons = max(currents, default=self.clock.at_a_step(self.image).numel())
         return default_chunk(self.image.device.type, neurons, self.plan.linear, self.clock.differential)
 
     def rehearsed(self, steps, chunk, options):
@@ -196,7 +197,11 @@ class Run:
             )
 
     def _image_spikes(self, steps):
-        s = inputs.spikes(self.image, self.clock.amplitude, self.clock.seed, self.t - steps, steps, self.first)
+        begin = self.t - steps
+        if self.clock.frames:
+            s = self.image[:, begin : self.t].transpose(0, 1)
+        else:
+            s = inputs.spikes(self.image, self.clock.amplitude, self.clock.seed, begin, steps, self.first)
         self.image_spikes = nonzeros(s) if self.counting else 0
         self.image_inside = {mark: nonzeros(s[:mark]) for mark in self.marks}
         return s.flatten(0, 1)

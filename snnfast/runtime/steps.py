@@ -55,9 +55,9 @@ class Steps(torch.nn.Module):
         self.steps = checks.integer("steps", steps)
         if answer and not first:
             raise ValueError("answer=True is of a whole run: it needs first=True")
-        if snn.clock.poisson or snn.clock.input_steps > 1:
+        if snn.clock.changes or snn.clock.input_steps > 1:
             raise ValueError(
-                "snn gets its image as spikes or over several steps: Steps takes inputs='constant', or 'analog' in mode 'differential'"
+                "snn gets its image as spikes, in frames or over several steps: Steps takes inputs='constant', or 'analog' in mode 'differential'"
             )
         if snn.method.has_phases():
             raise ValueError(

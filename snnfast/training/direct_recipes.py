@@ -25,11 +25,14 @@ _RECIPES = {  # by the start of a network's name, the longest first
     "spiking_resnet": _BASE,
     "spikingformer": dataclasses.replace(_ADAM, batch_size=256, weight_decay=0.05, mixup=0.8, cutmix=1.0, smoothing=0.1),
     "spikformer": dataclasses.replace(_ADAM, batch_size=256, weight_decay=0.05, mixup=0.8, cutmix=1.0, smoothing=0.1),
+    "sdt_dvs": dataclasses.replace(_ADAM, epochs=(200,), lr=(3e-4,), weight_decay=0.06, batch_size=16, optimiser="lamb", warmup=10, smoothing=0.1),
     "sdt_cifar": dataclasses.replace(_ADAM, lr=(3e-4,), weight_decay=0.06, mixup=0.5, smoothing=0.1),
     "sdt_v2": dataclasses.replace(_ADAM, epochs=(200,), lr=(2.4e-3,), batch_size=1024, weight_decay=0.05, optimiser="lamb", warmup=10, smoothing=0.1),
     "sdt": dataclasses.replace(_ADAM, lr=(1e-3,), batch_size=288, weight_decay=0.01, optimiser="lamb", mixup=0.2, cutmix=1.0, smoothing=0.1),
     "plif_": dataclasses.replace(_ADAM, epochs=(1024,), lr=(1e-3,), batch_size=16, warmup=0, votes=True),
     "ms_": dataclasses.replace(_BASE, epochs=(125,), weight_decay=1e-5, smoothing=0.1),
+    "sew_cifar10dvs": dataclasses.replace(_BASE, epochs=(64,), lr=(0.01,), batch_size=16),
+    "sew_dvs_gesture": dataclasses.replace(_BASE, epochs=(192,), lr=(1e-3,), batch_size=16),  # theirs falls to a tenth after 64 and 128 epochs
     "sew_": _BASE,
     "csnn_": dataclasses.replace(_ADAM, epochs=(300,), lr=(1e-3,), batch_size=128, warmup=0),
 }  # fmt: skip
@@ -38,6 +41,8 @@ _RECIPES = {  # by the start of a network's name, the longest first
 def recipe(arch: str, data: str) -> Recipe:
     """The recipe of a network's authors; one of one's own has that of the spiking transformers for CIFAR."""
     found = next((r for start, r in _RECIPES.items() if arch.startswith(start)), _CIFAR) if arch in BY_NAME else _CIFAR
+    if arch == "sdt_dvs" and data == "cifar10-dvs":
+        found = dataclasses.replace(found, lr=(7.5e-3,), weight_decay=1e-4, batch_size=32, optimiser="adamw", tet=1e-3)
     if data == "digits":  # 1,437 small images, from the first weights on: larger steps, fewer epochs, nothing mixed
         lr = 0.05 if found.optimiser == "sgd" else 5e-3
         optimiser = "adamw" if found.optimiser == "lamb" else found.optimiser

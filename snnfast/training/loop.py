@@ -42,6 +42,7 @@ class Settings:
     optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
     smoothing, mixup, cutmix, tet, votes, chunk: of the loss, a `snnfast.training.losses.Loss`.
     options: further arguments of the network, such as patch_size or dim.
+    frames: of event data, how many; None for images.
     weights: what says which a network of one's own starts from, such as a file's checksum.
     """
 
@@ -73,6 +74,7 @@ class Settings:
     tet: float | None = None
     votes: bool = False
     chunk: int | None = None
+    frames: int | None = None
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""
@@ -188,11 +190,11 @@ def _own_arguments(settings, image_size):
 def _spiking(settings, data):
     """The network of `settings.arch` that is trained as a spiking one."""
     make = BY_NAME[settings.arch]
-    fits = {"img_size": data.image_size} if "img_size" in inspect.signature(make).parameters else {}
-    net = make(num_classes=data.classes, in_channels=data.channels, **fits | settings.options)
-    if net.frames:
-        raise ValueError(f"{settings.arch} takes frames of events, and the data are images")
-    return net
+    takes = inspect.signature(make).parameters
+    fits = {"img_size": data.image_size} if "img_size" in takes else {}
+    if "pooling" in takes and data.image_size >= 128:
+        fits["pooling"] = "0111"  # 16 x 16 tokens, as the authors have them for DVS-Gesture
+    return make(num_classes=data.classes, in_channels=data.channels, **fits | settings.options)
 
 
 _STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler", "rng", "stage", "epoch", "best", "entries")  # of last.pt
@@ -208,6 +210,7 @@ class Training:
         self.given = net
         torch.manual_seed(settings.seed)
         self.net = self._made() if net is None else copy.deepcopy(net)
+        data.check_fits(self.net, settings.arch)
         self.loss = settings.loss(data.classes)
         self.loss.check(self.net)
         self._prepare()
@@ -217,6 +220,7 @@ class Training:
         settings, data = self.settings, self.data
         if settings.is_spiking():
             return _spiking(settings, data)
+        data.check_fits(None, settings.arch)  # images, before a network is made for them
         own = _own_arguments(settings, data.image_size)
         own |= dict(channel_num=settings.channel_num) if settings.activation in FINE else {}
         return models.BY_NAME[settings.arch](

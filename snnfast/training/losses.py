@@ -56,13 +56,13 @@ class Loss:
             checks.integer("chunk", self.chunk)
             if not isinstance(net, DirectNetwork):
                 raise ValueError(f"chunk is of a snnfast.models.DirectNetwork, whose steps are known; got {type(net).__name__}")
-            if self.chunk < net.T:
+            if net.frames or self.chunk < net.T:
                 check_layers(net, "chunk")
         if self.tet is not None and self.votes:
             raise ValueError("tet is of outputs of a last layer, and this network's are votes")
 
     def mixed(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels, mixed; the labels are then shares of the classes [B, classes]."""
+        """Images (or frames) and labels, mixed; the labels are then shares of the classes [B, classes]."""
         kinds = [name for name in ("mixup", "cutmix") if getattr(self, name)]
         if not kinds:
             return x, y
@@ -73,7 +73,11 @@ class Loss:
 
         kind = kinds[int(torch.randint(len(kinds), ()))]
         make: Callable = v2.MixUp if kind == "mixup" else v2.CutMix
-        return make(alpha=float(getattr(self, kind)), num_classes=self.classes)(x, y)
+        mix = make(alpha=float(getattr(self, kind)), num_classes=self.classes)
+        if x.dim() <= 4:
+            return mix(x, y)
+        images, shares = mix(x.flatten(1, -3), y)  # of frames [B, T, C, H, W] all alike
+        return images.view(x.shape), shares
 
     def _steps(self, net, x):
         """The outputs of all steps, [T, B, classes]."""

@@ -74,14 +74,20 @@ def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None
     return TrainingPlan(batch, sum(parts.values()), budget, most, parts)
 
 
+def steps_of(net, x):
+    """Steps of a DirectNetwork on samples x."""
+    return x.size(1) if net.frames else net.T
+
+
 def _of_a_step(net, image, B, amp, device, chunk):
     """(bytes that a step on B images keeps, beside the weights; those of the largest value). In chunks: of one of them and the states between all,
     or of the trial before the first step, which is in fp64, where that is more."""
-    if chunk is None or chunk >= net.T:
+    T = 1 if chunk is None else steps_of(net, image)
+    if chunk is None or chunk >= T:
         return _kept(net, image, B, amp, device)[:2]
     kept, largest, states = _kept(net, image, B, amp, device, chunk)
     trial = (2 * size for size in _kept(net, image, B, None, device, min(chunk, time_trial.FEW))[:2])
-    return tuple(map(max, (kept + -(-net.T // chunk) * states, largest), trial))
+    return tuple(map(max, (kept + -(-T // chunk) * states, largest), trial))
 
 
 def _kept(net, image, B, amp, device, steps=None):
@@ -99,6 +105,7 @@ def _kept(net, image, B, amp, device, steps=None):
             found[at.data_ptr()] = at.nbytes()
         return t
 
+    image = image[:, :steps] if getattr(net, "frames", False) else image
     x = image.expand(B, *image.shape[1:]).to(device).clone()
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):

@@ -33,6 +33,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     votes: bool = False
+    tet: float | None = None
 
 
 _RECIPES = {

@@ -58,6 +58,11 @@ def test_mixed_images_and_their_labels():
             assert torch.allclose(images.mean((1, 2, 3)), shares @ torch.arange(6.0), atol=1e-5)
         assert any(float(shares.max()) < 1 for _, shares in seen)
     assert Loss(6).mixed(x, y)[0] is x
+    frames = torch.stack([x, x + 10, x + 20], 1)  # [B, T, C, H, W]: all frames are mixed alike
+    for loss in (Loss(6, mixup=0.5), Loss(6, cutmix=1.0)):
+        mixed, shares = loss.mixed(frames, y)
+        assert mixed.shape == frames.shape and torch.allclose(mixed[:, 2] - mixed[:, 0], torch.tensor(20.0), atol=1e-4)
+        assert torch.allclose(mixed[:, 0].mean((1, 2, 3)), shares @ torch.arange(6.0), atol=1e-5)
     torch.manual_seed(0)
     both = [Loss(6, mixup=0.5, cutmix=1.0).mixed(x, y)[0] for _ in range(12)]
     assert {bool((images == images.round()).all()) for images in both} == {
@@ -69,7 +74,11 @@ def test_mixed_images_and_their_labels():
 def test_every_network_has_a_recipe():
     for arch in BY_NAME:
         full, digits = direct_recipes.recipe(arch, "cifar10"), direct_recipes.recipe(arch, "digits")
-        assert full.epochs[0] >= 125 and digits.epochs == (20,) and full.activation == digits.activation == "spiking"
+        assert (
+            full.epochs[0] >= (64 if "dvs" in arch else 125)
+            and digits.epochs == (20,)
+            and full.activation == digits.activation == "spiking"
+        )
     assert direct_recipes.recipe("spikformer_cifar", "cifar10").weight_decay == 0.06
     assert direct_recipes.recipe("mine:net", "cifar10") == direct_recipes.recipe("spikformer_cifar", "cifar10")
     assert (
@@ -78,6 +87,9 @@ def test_every_network_has_a_recipe():
     )
     assert direct_recipes.recipe("plif_cifar10", "cifar10").votes and direct_recipes.recipe("ms_resnet18", "imagefolder").smoothing == 0.1
     assert direct_recipes.recipe("spiking_resnet34", "imagefolder").optimiser == "sgd"
+    assert direct_recipes.recipe("sew_dvs_gesture", "dvs-gesture").lr == (1e-3,)
+    found = [direct_recipes.recipe("sdt_dvs", data) for data in ("dvs-gesture", "cifar10-dvs")]
+    assert [(r.optimiser, r.tet, r.batch_size) for r in found] == [("lamb", None, 16), ("adamw", 1e-3, 32)]
 
 
 def test_lamb_is_timms():
@@ -188,7 +200,7 @@ def test_wrong_settings(given, message, tmp_path):
 
 def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("snnfast.cli.train.data_sets.load", lambda *given: few(64))
+    monkeypatch.setattr("snnfast.cli.train.data_sets.load", lambda *given, **how: few(64))
     assert main(["train", "--arch", "sdt_cifar", *SMALL, "--epochs", "1", "--out", "sdt"]) == 0
     report = json.loads((tmp_path / "sdt/report.json").read_text())
     log = [json.loads(line) for line in (tmp_path / "sdt/log.jsonl").read_text().splitlines()]

@@ -1,0 +1,237 @@
+"""Recordings of event cameras as frames: DVS-Gesture, CIFAR10-DVS and N-MNIST.
+
+A recording of N events becomes T frames: frame i counts the events i (N // T) to (i + 1)(N // T), the last one all that are left, by polarity and
+pixel. This is SpikingJelly's "split by number" (Fang et al., Science Advances 2023), by which most published networks were trained.
+
+What may lie below the folder, in the order in which it is looked for:
+
+frames_number_<T>_split_by_number   frames as SpikingJelly keeps them, a file `frames` for each recording; this module writes them too
+events_np                           events as SpikingJelly keeps them, a file of `t`, `x`, `y`, `p` for each recording
+DVSGesture, CIFAR10DVS, NMNIST      the files that are handed out, as the package tonic lays them out and reads them
+
+Classes are numbered in the order of their folders' names as text, as SpikingJelly does: of DVS-Gesture 0, 1, 10, 2, ...
+"""
+
+import concurrent.futures
+import dataclasses
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from snnfast import checks
+from snnfast.system.files import check_regular
+from snnfast.system.text import first_line, plain
+
+MOST_FRAMES = 1024
+TRAIN_SHARE = (
+    0.9  # of each class of a set without a test set: the first ones by name, as SpikingJelly's `split_to_train_test_set` takes them
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recordings:
+    """A data set. classes: names of its folders.  size: pixels a side.  parts: whether it has a train and a test set.  tonic: its class there.
+
+    frames: how many the papers take.
+    """
+
+    classes: tuple
+    size: int
+    parts: bool
+    tonic: str
+    frames: int
+
+
+_OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SETS = {
+    "dvs-gesture": Recordings(tuple(sorted(map(str, range(11)))), 128, True, "DVSGesture", 16),
+    "cifar10-dvs": Recordings(_OBJECTS, 128, False, "CIFAR10DVS", 16),
+    "n-mnist": Recordings(tuple(map(str, range(10))), 34, True, "NMNIST", 10),
+}
+
+
+def frames_of(events: dict, T: int, size: int) -> np.ndarray:
+    """Frames [T, 2, size, size] of events {"t", "x", "y", "p": [N]}, in the order of time: counts, uint8 where they fit, else float32.
+
+    Raises:
+        ValueError: an array is missing or of another length, or an event lies outside.
+    """
+    missing = [key for key in "xyp" if key not in events]
+    if missing:
+        raise ValueError(f"has no {' and no '.join(missing)}")
+    x, y, p = (np.asarray(events[key]).astype(np.int64).ravel() for key in "xyp")
+    if not len(x) == len(y) == len(p):
+        raise ValueError(f"has {len(x)} x, {len(y)} y and {len(p)} p")
+    for name, values, end in (("x", x, size), ("y", y, size), ("p", p, 2)):
+        if len(values) and not 0 <= values.min() <= values.max() < end:
+            raise ValueError(f"has events at {name} = {values.min()} to {values.max()}, and the camera has 0 to {end - 1}")
+    each = len(x) // T
+    frame = np.minimum(np.arange(len(x)) // each, T - 1) if each else np.full(len(x), T - 1)
+    counts = np.bincount(((frame * 2 + p) * size + y) * size + x, minlength=T * 2 * size * size).reshape(T, 2, size, size)
+    return counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.float32)
+
+
+class Frames(Dataset):
+    """(frames fp32 [T, 2, size, size], class) of files."""
+
+    def __init__(self, shape, files, labels):
+        self.files, self.targets, self.shape = files, labels, shape
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, i):
+        path = self.files[i]
+        found = _arrays(path, ("frames",)).get("frames", np.zeros(0))
+        if found.shape != self.shape or found.dtype.kind not in "uif":
+            raise ValueError(f"frames in {plain(path)} have shape {found.shape} and dtype {found.dtype}, expected {self.shape}")
+        return torch.from_numpy(found.astype(np.float32)), self.targets[i]
+
+
+def read(name: str, root: Path, T: int | None = None, download: bool = False, train: bool = True):
+    """(train or None, test, the set's `Recordings`, T). Events become frames once, and are kept below `root`."""
+    what = SETS[name]
+    T = what.frames if T is None else checks.integer("frames", T)
+    if T > MOST_FRAMES:
+        raise ValueError(f"frames must be at most {MOST_FRAMES}, got {T}")
+    folder = root / f"frames_number_{T}_split_by_number"
+    if not folder.is_dir():
+        _write(name, what, root, T, folder, download)
+    shape = (T, 2, what.size, what.size)
+    if what.parts:
+        own = Frames(shape, *_listed(folder / "train", what)) if train else None
+        return own, Frames(shape, *_listed(folder / "test", what)), what, T
+    files, labels = _listed(folder, what)
+    parts: dict = {True: ([], []), False: ([], [])}
+    for c in range(len(what.classes)):
+        own_files = [file for file, label in zip(files, labels) if label == c]
+        first = int(np.ceil(len(own_files) * TRAIN_SHARE))
+        for i, file in enumerate(own_files):
+            into = parts[i < first]
+            into[0].append(file)
+            into[1].append(c)
+    return Frames(shape, *parts[True]) if train else None, Frames(shape, *parts[False]), what, T
+
+
+def _listed(folder, what):
+    """(files, their classes), by class and name."""
+    there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if there != sorted(what.classes):
+        raise ValueError(f"{folder} has the folders {', '.join(there[:12]) or 'none'}; expected {', '.join(what.classes)}")
+    files, labels = [], []
+    for c, name in enumerate(sorted(what.classes)):
+        own = sorted((folder / name).glob("*.npz"))
+        files += own
+        labels += [c] * len(own)
+    if not files:
+        raise ValueError(f"{folder} holds no .npz files")
+    return files, labels
+
+
+def _arrays(path, keys):
+    """Arrays of an .npz file, by name."""
+    try:
+        check_regular(path)
+        with np.load(path) as file:
+            return {key: file[key] for key in keys if key in file.files}
+    except Exception as error:  # of any kind: no archive, half of one, a damaged one, objects in it
+        raise ValueError(f"{plain(path)} cannot be read: {first_line(error)}") from None
+
+
+# ---- from events to frames
+
+
+def _write(name, what, root, T, folder, download):
+    """Writes the frames of all recordings: all of them or, if it is stopped, none."""
+    events = root / "events_np"
+    jobs = _of_arrays(events, what) if events.is_dir() else _of_tonic(name, what, root, download)
+    try:
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=root))
+    except OSError as error:
+        raise ValueError(f"frames are kept beside the events, and {root} cannot be written: {error.strerror}") from None
+    try:
+        pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # compression leaves the interpreter to others
+        try:
+            for done in [pool.submit(_convert, part, T, what.size, *job) for job in jobs]:
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        part.chmod(0o755)
+        part.rename(folder)
+    except OSError as error:
+        raise ValueError(f"frames cannot be written below {root}: {first_line(error)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _convert(part, T, size, where, told, load):
+    """One recording. where: its file among the frames.  told: its name for a message.  load: gives its events."""
+    try:
+        frames = frames_of(load(), T, size)
+    except ValueError as error:
+        raise ValueError(f"recording {plain(told)}: {error}") from None
+    (part / where).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(part / where, frames=frames)
+
+
+def _of_arrays(events, what):
+    """Jobs for `_convert`, of SpikingJelly's files."""
+    jobs = []
+    for part in ("train", "test") if what.parts else (".",):
+        files, _ = _listed(events / part, what)
+        jobs += [(file.relative_to(events), file, lambda file=file: _arrays(file, "txyp")) for file in files]
+    return jobs
+
+
+_HANDED_OUT = (".npy", ".bin", ".aedat4")
+
+
+def _of_tonic(name, what, root, download):
+    """Jobs for `_convert`, of the files that are handed out."""
+    if not importlib.util.find_spec("tonic"):
+        raise ModuleNotFoundError("tonic", name="tonic")
+    import tonic.datasets
+
+    if not (root / what.tonic).is_dir() and not download:
+        raise ValueError(
+            f"{root} has no frames or events of {name}: looked for frames_number_<T>_split_by_number, events_np and {what.tonic}"
+        )
+    given = getattr(tonic.datasets, what.tonic)
+    # tonic asks for the archives too, and for as many files as there are in all; what is there is enough here.
+    there = lambda self: any(file.suffix in _HANDED_OUT for file in (root / what.tonic / self.folder_name).rglob("*"))
+    kind = type(what.tonic, (given,), {} if download else {"_check_exists": there, "download": _refuse(root, what)})
+    jobs = []
+    for part in ("train", "test") if what.parts else (".",):
+        found = kind(save_to=str(root), **({"train": part == "train"} if what.parts else {}))
+        names = {i: key for key, i in given.classes.items()} if isinstance(given.classes, dict) else {}
+        for i, file in enumerate(map(Path, found.data)):
+            own = "_".join(file.with_suffix("").parts[-2:])
+            label = names.get(found.targets[i], str(found.targets[i]))
+            jobs.append((Path(part) / label / f"{own}.npz", file, lambda found=found, i=i: _event(found, i)))
+    return jobs
+
+
+def _refuse(root, what):
+    def download(self):
+        raise ValueError(
+            f"{root / what.tonic / self.folder_name} holds no recordings of {what.tonic}; --download (download=True) fetches them"
+        )
+
+    return download
+
+
+def _event(found, i):
+    """The events of a recording, from tonic."""
+    try:
+        events, _ = found[i]
+    except ModuleNotFoundError:  # the package that reads this kind of file
+        raise
+    except Exception as error:  # of any kind: a file that is damaged
+        raise ValueError(f"cannot be read: {first_line(error)}") from None
+    return {key: events[key] for key in "txyp"}
