@@ -131,7 +131,9 @@ def _told(args, error, code):
     if args.debug:
         raise error
     if isinstance(error, ModuleNotFoundError):
-        extra = {"torchvision": "train", "tensorboard": "train", "tonic": "events", "aedat": "events"}.get(error.name, "demo")
+        extra = {"torchvision": "train", "timm": "train", "tensorboard": "train", "tonic": "events", "aedat": "events"}.get(
+            error.name, "demo"
+        )
         text = f"this needs {error.name}: pip install 'snnfast[{extra}]'"
     else:
         text = plain(" ".join(str(error).split()), 2000) or type(error).__name__

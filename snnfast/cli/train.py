@@ -137,7 +137,9 @@ def train(args, device):
 
 
 def _train(args, device, console, settings, r, method):
-    data = data_sets.load(args.data, args.data_dir, r.cutout, args.download, args.preprocessing, frames=settings.frames)
+    data = data_sets.load(
+        args.data, args.data_dir, r.cutout, args.download, args.preprocessing, frames=settings.frames, augment=r.augment or None
+    )
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)

@@ -1,6 +1,16 @@
 """Augmentation of images."""
 
+import random
+
+import numpy as np
 import torch
+
+
+def seed_all(seed: int) -> None:
+    """Seeds what moves images: torch's random numbers, and those of Python and numpy, which timm's RandAugment draws."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
 
 
 class Cutout:

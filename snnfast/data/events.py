@@ -163,7 +163,11 @@ def _write(name, what, root, T, folder, download):
         finally:
             pool.shutdown(cancel_futures=True)
         part.chmod(0o755)
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was as fast
+                raise
     except OSError as error:
         raise ValueError(f"frames cannot be written below {root}: {first_line(error)}") from None
     finally:

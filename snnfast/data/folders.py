@@ -15,8 +15,25 @@ from snnfast.system.text import first_line, plain
 SIDES = 100  # times that one side of a picture may be the other
 
 
-def read(name, root, cutout, download, preprocessing, train=True):
-    """(train or None, test, number of classes, image size, preprocessing)."""
+def read(name, root, cutout, download, preprocessing, train=True, augment=None):
+    """(train or None, test, number of classes, image size, preprocessing). augment: None, or keywords of timm's transform of training images."""
+    own, test, classes, size, kept = _read(name, root, cutout, download, preprocessing, train)
+    if augment and own is not None:
+        own.transform = own.transforms.transform = _of_timm(size, preprocessing, augment)
+    return own, test, classes, size, kept
+
+
+def _of_timm(size, preprocessing, augment):
+    from timm.data import create_transform
+
+    given = dict(mean=tuple(preprocessing["mean"]), std=tuple(preprocessing["std"]), interpolation="bicubic") | augment
+    try:
+        return create_transform(size, is_training=True, **given)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"augment is not what timm.data.create_transform takes: {first_line(error)}") from None
+
+
+def _read(name, root, cutout, download, preprocessing, train):
     normalise = [transforms.ToTensor(), transforms.Normalize(preprocessing["mean"], preprocessing["std"])]
     if name == "imagefolder":
         return _imagefolder(root, normalise, preprocessing, train)

@@ -22,7 +22,8 @@ from snnfast.data.augment import shift
 from snnfast.data.preprocessing import preprocessing_of
 
 EVENTS = ("dvs-gesture", "cifar10-dvs", "n-mnist")
-NAMES = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagefolder", *EVENTS)
+PICTURES = ("cifar10", "cifar100", "tiny-imagenet", "imagefolder")
+NAMES = ("digits", *PICTURES, *EVENTS)
 
 
 def digits(image_size: int = 32, test_size: int = 360, seed: int = 0) -> tuple[TensorDataset, TensorDataset]:
@@ -89,6 +90,7 @@ def load(
     preprocessing: str | dict | None = None,
     train: bool = True,
     frames: int | None = None,
+    augment: dict | None = None,
 ) -> Data:
     """A data set by name.
 
@@ -99,10 +101,13 @@ def load(
         download: whether torchvision may fetch CIFAR, and tonic event data.
         preprocessing: see `preprocessing_of`; digits have their own.
         train: whether the training set is needed too; without it only the files of the test set have to be there.
+        augment: keywords of `timm.data.create_transform` for the training images of picture files, such as
+            `dict(auto_augment="rand-m9-n1-mstd0.4-inc1", re_prob=0.25)` (RandAugment, random erasing), in place of the set's own moves.
         frames: of event data, how many frames a recording becomes (default 16, of N-MNIST 10). They are kept below `root`.
 
     Raises:
-        ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision, scikit-learn or tonic is not installed.
+        ValueError: an unknown name, a missing folder, no images in it; ModuleNotFoundError: torchvision, timm, scikit-learn or tonic is not
+            installed.
 
     >>> snnfast.data.load("digits").classes
     10
@@ -110,6 +115,8 @@ def load(
     checks.choice("data", name, NAMES)
     if frames is not None and name not in EVENTS:
         raise ValueError(f"frames are of event data ({', '.join(EVENTS)}), and {name} has images")
+    if augment and name in ("digits", *EVENTS):
+        raise ValueError(f"augment is of picture files, and {name} has none")
     if name == "digits":
         if preprocessing not in (None, "standardised"):
             raise ValueError(f"digits have their own preprocessing, got preprocessing {preprocessing!r}")
@@ -132,7 +139,10 @@ def load(
     from snnfast.data import folders
 
     default = "imagenet" if name == "imagefolder" else name
-    own, test, classes, size, kept = folders.read(name, root, cutout, download, preprocessing_of(preprocessing, default), train)
+    if augment and not importlib.util.find_spec("timm"):
+        raise ModuleNotFoundError("timm", name="timm")
+    kept = preprocessing_of(preprocessing, default)
+    own, test, classes, size, kept = folders.read(name, root, cutout, download, kept, train, augment)
     return Data(own, test, classes, size, 3, dict(data=name, image_size=size, preprocessing=kept))
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from snnfast import checks, models, nn
 from snnfast.checkpoints.own import save_checkpoint
+from snnfast.data.augment import seed_all
 from snnfast.models import replaced
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.channelwise import to_channelwise
@@ -40,7 +41,7 @@ class Settings:
     arch: a name of `snnfast.models`, or "package.module:function", what a network of one's own is made by, which `train` is given.
     activation: of the network, or "spiking" for one that is trained as a spiking one (`snnfast.models.DirectNetwork`), in one stage.
     optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
-    smoothing, mixup, cutmix, tet, votes, chunk: of the loss, a `snnfast.training.losses.Loss`.
+    smoothing, mixup, cutmix, tet, votes, chunk, mixing: of the loss, a `snnfast.training.losses.Loss`.
     options: further arguments of the network, such as patch_size or dim.
     frames: of event data, how many; None for images.
     weights: what says which a network of one's own starts from, such as a file's checksum.
@@ -75,6 +76,7 @@ class Settings:
     votes: bool = False
     chunk: int | None = None
     frames: int | None = None
+    mixing: int = 0
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""
@@ -86,7 +88,7 @@ class Settings:
 
     def loss(self, classes):
         """What is made smaller."""
-        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes, self.chunk)
+        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes, self.chunk, self.mixing)
 
     def check(self):
         if self.is_spiking():
@@ -339,7 +341,7 @@ class Training:
     def one_epoch(self):
         """Trains an epoch and measures it. Its order and augmentation follow from the seed, the stage and the epoch alone."""
         began, seed = time.perf_counter(), self.settings.seed * 1_000_003 + self.stage * 10_007 + self.epoch
-        torch.manual_seed(seed)
+        seed_all(seed)
         loader = DataLoader(
             self.data.train, self.settings.batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed), num_workers=self.workers,
             drop_last=len(self.data.train) > self.settings.batch_size,
@@ -367,7 +369,7 @@ class Training:
 
     def _step(self, x, y):
         s = self.settings
-        x, shares = self.loss.mixed(x if self.data.augment is None else self.data.augment(x), y)
+        x, shares = self.loss.mixed(x if self.data.augment is None else self.data.augment(x), y, self.epoch)
         with torch.autocast(self.device.type, AMP[s.amp], enabled=AMP[s.amp] is not None):
             loss, logits = self.loss(self.net, x, shares)
         self.optimiser.zero_grad(set_to_none=True)

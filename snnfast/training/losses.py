@@ -35,6 +35,7 @@ class Loss:
     tet: float | None = None
     votes: bool = False
     chunk: int | None = None
+    mixing: int = 0
 
     def check(self, net: torch.nn.Module) -> None:
         """Refuses what `net` has no outputs for."""
@@ -44,6 +45,7 @@ class Loss:
         for name in ("mixup", "cutmix"):
             if checks.number(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        checks.integer("mixing", self.mixing, 0)
         if self.votes and self.smoothing:
             raise ValueError("smoothing is of a cross-entropy, and this network's outputs are votes")
         if getattr(net, "config", {}).get("kd"):
@@ -61,10 +63,10 @@ class Loss:
         if self.tet is not None and self.votes:
             raise ValueError("tet is of outputs of a last layer, and this network's are votes")
 
-    def mixed(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def mixed(self, x: torch.Tensor, y: torch.Tensor, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (or frames) and labels, mixed; the labels are then shares of the classes [B, classes]."""
         kinds = [name for name in ("mixup", "cutmix") if getattr(self, name)]
-        if not kinds:
+        if not kinds or (self.mixing and epoch >= self.mixing):
             return x, y
         from snnfast.data import declare_operators
 

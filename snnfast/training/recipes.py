@@ -34,6 +34,8 @@ class Recipe:
     cutmix: float = 0.0
     votes: bool = False
     tet: float | None = None
+    mixing: int = 0  # epochs in which images are mixed, 0: all
+    augment: dict = dataclasses.field(default_factory=dict)  # of `snnfast.data.load`
 
 
 _RECIPES = {

@@ -14,6 +14,8 @@ import snnfast
 from snnfast.cli.main import main
 from snnfast.data import PREPROCESSING, load, preprocessing, preprocessing_of
 
+RAND = dict(scale=(1.0, 1.0), auto_augment="rand-m9-n1-mstd0.4-inc1", re_prob=0.9)
+
 
 @pytest.fixture
 def cifar_folder(tmp_path, monkeypatch):
@@ -40,6 +42,27 @@ def test_cifar(cifar_folder):
     # torchvision divides by 255 and by std in other steps: two roundings of numbers below 3.
     assert torch.allclose(data.test[2][0], (raw - mean) / std, atol=1e-6)
     assert data.facts["preprocessing"]["mean"] == list(preprocessing.CIFAR10[0])
+
+
+def test_images_are_moved_by_timm(cifar_folder):
+    """RandAugment and random erasing, as recipes of spiking transformers ask for; a seed draws them alike, and the test set stays."""
+    pytest.importorskip("timm", reason="timm is not installed")
+    whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, color_jitter=0.0)
+    plain, moved = load("cifar10", cifar_folder, augment=whole), load("cifar10", cifar_folder, augment=RAND)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in preprocessing.CIFAR10)
+    expected = (torch.from_numpy(plain.train.data[0]).permute(2, 0, 1) / 255 - mean) / std
+    assert torch.allclose(plain.train[0][0], expected, atol=1e-5) and torch.equal(plain.test[2][0], moved.test[2][0])
+
+    def drawn(seed):
+        snnfast.data.seed_all(seed)
+        return torch.stack([moved.train[i][0] for i in range(8)])
+
+    assert torch.equal(drawn(3), drawn(3)) and not torch.equal(drawn(3), drawn(4))
+    assert any(bool((image == 0).all(0).any()) for image in drawn(3))  # erased
+    with pytest.raises(ValueError, match="augment is of picture files, and digits has none"):
+        load("digits", augment=RAND)
+    with pytest.raises(ValueError, match="augment is not what timm.data.create_transform takes: .*unknown"):
+        load("cifar10", cifar_folder, augment=dict(unknown=1))
 
 
 def test_imagefolder(tmp_path):

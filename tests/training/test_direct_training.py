@@ -57,7 +57,8 @@ def test_mixed_images_and_their_labels():
             assert shares.shape == (6, 6) and torch.allclose(shares.sum(1), torch.ones(6))
             assert torch.allclose(images.mean((1, 2, 3)), shares @ torch.arange(6.0), atol=1e-5)
         assert any(float(shares.max()) < 1 for _, shares in seen)
-    assert Loss(6).mixed(x, y)[0] is x
+    assert Loss(6).mixed(x, y)[0] is x and Loss(6, mixup=0.5, mixing=3).mixed(x, y, 3)[0] is x
+    assert Loss(6, mixup=0.5, mixing=3).mixed(x, y, 2)[0] is not x
     frames = torch.stack([x, x + 10, x + 20], 1)  # [B, T, C, H, W]: all frames are mixed alike
     for loss in (Loss(6, mixup=0.5), Loss(6, cutmix=1.0)):
         mixed, shares = loss.mixed(frames, y)
@@ -79,7 +80,9 @@ def test_every_network_has_a_recipe():
             and digits.epochs == (20,)
             and full.activation == digits.activation == "spiking"
         )
-    assert direct_recipes.recipe("spikformer_cifar", "cifar10").weight_decay == 0.06
+    found = direct_recipes.recipe("spikformer_cifar", "cifar10")
+    assert (found.weight_decay, found.mixing, found.augment["re_prob"]) == (0.06, 200, 0.25)
+    assert not direct_recipes.recipe("spikformer_cifar", "digits").augment
     assert direct_recipes.recipe("mine:net", "cifar10") == direct_recipes.recipe("spikformer_cifar", "cifar10")
     assert (
         direct_recipes.recipe("sdt", "imagefolder").optimiser == "lamb"
