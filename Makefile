@@ -24,7 +24,7 @@ endif
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel safetensors nir onnx onnxscript onnxruntime "mkdocs-material<10" "mkdocstrings[python]"
+TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel safetensors nir onnx onnxscript onnxruntime huggingface_hub "mkdocs-material<10" "mkdocstrings[python]"
 # What would bring another torch or much else with it, so without what it depends on: networks, neurons and data sets of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0 nirtorch==2.6 tonic==1.7.0 importRosbag aedat
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py

@@ -48,7 +48,7 @@ REFERENCE = {
     ),
     "checkpoints": (
         "Checkpoints", "Files of ours, of other trainers and of other simulators; loading runs no code.",
-        "load_checkpoint save_checkpoint load_weights extract export_nir import_nir export_onnx Steps",
+        "load_checkpoint save_checkpoint load_weights extract export_nir import_nir export_onnx Steps from_pretrained push_to_hub",
     ),
 }  # fmt: skip
 MODULES = {"conversion", "data", "evaluation", "models", "nn", "train", "training"}  # public names that are rooms

@@ -16,6 +16,7 @@ from snnfast.evaluation.diagnosis import Diagnosis, diagnose
 from snnfast.evaluation.early import EarlyReport, ExitRule, answer_early, calibrate_exit, evaluate_early
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.interop.accelerate import Accelerated, accelerate
+from snnfast.interop.hub import from_pretrained, push_to_hub
 from snnfast.interop.nir_export import export_nir
 from snnfast.interop.nir_import import import_nir
 from snnfast.interop.onnx_export import export_onnx
@@ -47,9 +48,9 @@ __all__ = [
     "Accelerated", "Diagnosis", "EarlyReport", "ExactWeights", "ExitRule", "IAFState", "Operations", "Report", "RowState", "SpikingNetwork",
     "Steps", "accelerate", "answer_early", "backward_through_time", "calibrate_exit", "conversion", "convert", "cos_start", "cs_qcfs", "data",
     "diagnose", "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "export_nir", "export_onnx",
-    "extract", "iaf", "import_nir", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "max_pool2d", "models", "neuron", "nn",
-    "norm_neuron", "operations", "plif", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d", "spike_linear",
-    "to_channelwise", "to_quantised", "train", "training",
+    "extract", "from_pretrained", "iaf", "import_nir", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "max_pool2d", "models",
+    "neuron", "nn", "norm_neuron", "operations", "plif", "push_to_hub", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
+    "spike_linear", "to_channelwise", "to_quantised", "train", "training",
 ]  # fmt: skip
 
 

@@ -1,0 +1,186 @@
+"""Networks on the Hugging Face Hub: `push_to_hub` and `from_pretrained`, through the package huggingface_hub (`pip install snnfast[hub]`).
+
+A repository holds `model.safetensors`, a file of `snnfast.save_checkpoint`, and a card that says how to load it. Files are loaded as all others are,
+without running anything in them.
+"""
+
+import importlib.util
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snnfast import checks, models
+from snnfast.checkpoints.own import load_checkpoint, save_checkpoint
+from snnfast.checkpoints.weights import load_weights
+from snnfast.models.direct import DirectNetwork
+from snnfast.runtime.network import SpikingNetwork
+from snnfast.version import __version__
+
+FILE = "model.safetensors"
+CARD = """---
+library_name: snnfast
+tags:
+- spiking-neural-network
+- snnfast
+---
+
+# {name}
+
+{what}, written by snnfast {version}.
+
+```python
+import snnfast
+
+{load}
+```
+
+{facts}
+"""
+
+
+def push_to_hub(
+    net: torch.nn.Module,
+    repo_id: str,
+    *,
+    private: bool = False,
+    message: str = "A network of snnfast",
+    token: str | None = None,
+    **facts: Any,
+) -> str:
+    """Writes a network to a repository of the Hugging Face Hub, which is made if it is not there.
+
+    Args:
+        net: as `save_checkpoint` takes it: a network of `snnfast.models`, one that `convert` returned, or another, of which the weights are written.
+        repo_id: "name" or "owner/name".
+        private: whether a new repository is for its owner alone.
+        message: of the commit.
+        token: of the account; default: the one that `hf auth login` stored.
+        facts: beside the network, as of `save_checkpoint`. They stand on the card too.
+
+    Returns:
+        The address of the commit. A card (README.md) that the repository has is left as it is.
+
+    Raises:
+        ValueError, TypeError: naming the argument, or what the hub refused; the package huggingface_hub or safetensors is missing.
+
+    >>> snnfast.push_to_hub(net, "me/vgg16-cifar10", data="cifar10")  # doctest: +SKIP
+    'https://huggingface.co/me/vgg16-cifar10/commit/...'
+    """
+    hub = _hub()
+    _check_name(repo_id)
+    checks.yes_or_no("private", private)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder) / FILE, net, **facts)
+        with _told(f"{repo_id} cannot be written"):
+            api = hub.HfApi(token=token, library_name="snnfast", library_version=__version__)
+            made = api.create_repo(repo_id, private=private, exist_ok=True)
+            if not api.file_exists(made.repo_id, "README.md"):
+                (Path(folder) / "README.md").write_text(_card(net, made.repo_id, facts), "utf-8")
+            done = api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+    return str(done.commit_url)
+
+
+def from_pretrained(
+    repo_id: str,
+    filename: str = FILE,
+    *,
+    net: torch.nn.Module | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
+    **how: Any,
+) -> torch.nn.Module:
+    """A network from a repository of the Hugging Face Hub, or from a folder of this machine.
+
+    Args:
+        repo_id: "owner/name"; or the path of a folder that holds the file.
+        filename: the file in it, of `push_to_hub` or of another program that `load_checkpoint` reads.
+        net: a network of your own, into which `load_weights` puts the file's weights. Default: `load_checkpoint` makes the network.
+        revision: branch, tag or commit.
+        token, cache_dir, local_files_only: as huggingface_hub has them.
+        how: as `load_checkpoint` takes it (`arch`, `levels`, ...), with `net` as `load_weights`.
+
+    Returns:
+        The network in eval mode on the CPU.
+
+    Raises:
+        ValueError, FileNotFoundError: no such repository, revision or file, or what `load_checkpoint` refuses.
+
+    >>> folder = tempfile.mkdtemp()
+    >>> snnfast.save_checkpoint(os.path.join(folder, "net.pt"), snnfast.models.vgg11(width=0.05))
+    >>> snnfast.from_pretrained(folder, "net.pt").config["arch"]
+    'vgg11'
+    """
+    if not isinstance(filename, str) or not filename:
+        raise TypeError(f"filename must be the name of a file, got {filename!r}")
+    if isinstance(repo_id, (str, os.PathLike)) and Path(repo_id).is_dir():
+        path = str(Path(repo_id) / filename)
+    else:
+        hub = _hub()
+        _check_name(repo_id)
+        with _told(f"{repo_id} has no {filename} that can be read"):
+            path = hub.hf_hub_download(
+                repo_id, filename, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+                library_name="snnfast", library_version=__version__,
+            )  # fmt: skip
+    if net is None:
+        return load_checkpoint(path, **how)
+    load_weights(net, path, **how)
+    return net.eval()
+
+
+def _hub():
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise ValueError("this wants the package huggingface_hub: pip install huggingface_hub, or snnfast[hub]")
+    import huggingface_hub
+
+    return huggingface_hub
+
+
+def _check_name(repo_id):
+    if not isinstance(repo_id, str):
+        raise TypeError(f"repo_id must be a str such as 'owner/name', got {type(repo_id).__name__}")
+
+
+class _told:
+    """Errors of the hub and of the way there become a ValueError of one line."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, error, trace):
+        if error is not None and isinstance(error, Exception):
+            raise ValueError(f"{self.what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _card(net, repo_id, facts):
+    """The text of README.md."""
+    place = f'"{repo_id}"'
+    if isinstance(net, SpikingNetwork):
+        what, load = (
+            f"A spiking network, converted by method {net.method.name}",
+            f"snn = snnfast.from_pretrained({place})\nlogits = snn(images, T=64)",
+        )
+    elif isinstance(net, DirectNetwork):
+        what = f"A spiking network of `snnfast.models`, {net.config['arch']}"
+        load = (
+            f"net = snnfast.from_pretrained({place})\nsnn = snnfast.convert(net)  # runs chunk by chunk: snnfast.evaluate(snn, loader, T)"
+        )
+    elif isinstance(net, models.Network):
+        what = f"A network with quantised activations of `snnfast.models`, {net.config['arch']}"
+        load = f"net = snnfast.from_pretrained({place})\nsnn = snnfast.convert(net)\nlogits = snn(images, T=64)"
+    else:
+        what, load = (
+            f"Weights of a {type(net).__name__}",
+            f"net = snnfast.from_pretrained({place}, net=build())  # the network that you build",
+        )
+    told = f"```json\n{json.dumps(facts, indent=2)}\n```" if facts else ""
+    return CARD.format(name=repo_id.rpartition("/")[2], what=what, version=__version__, load=load, facts=told).rstrip() + "\n"
