@@ -10,6 +10,7 @@ import numpy as np
 
 from snnfast.evaluation import per_image
 from snnfast.evaluation.progress_file import records_in
+from snnfast.reports.latex import escaped, tabular
 from snnfast.reports.report import Report, load_report
 from snnfast.system.text import plain
 
@@ -136,24 +137,13 @@ def by_step(found):
 
 def latex(groups, found):
     """A table of the rows for booktabs: a line per step, a column per group; * where p < 0.05 against the first."""
-    lines = [r"\begin{tabular}{r" + "c" * len(groups) + "}", r"\toprule"]
-    lines.append("$T$ & " + " & ".join(_escaped(g.name) for g in groups) + r" \\")
-    if all(g.ann is not None for g in groups):
-        lines.append("ANN & " + " & ".join(f"{g.ann:.2f}" for g in groups) + r" \\")
-    lines.append(r"\midrule")
+    first = [["ANN", *(f"{g.ann:.2f}" for g in groups)]] if all(g.ann is not None for g in groups) else []
+    rows = []
     for t, of_step in by_step(found):
         cells = []
         for r in of_step:
             spread = rf" \pm {r['deviation']:.2f}" if r["runs"] > 1 else ""
             cells.append(f"${r['mean']:.2f}{spread}{'^{*}' if r['p'] is not None and r['p'] < 0.05 else ''}$")
-        lines.append(f"{t} & " + " & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    for g in groups:
-        for r in g.reports:
-            lines += [f"% {_escaped(g.name)}: {_escaped(line)}" for line in r.notes() if line.startswith(("settings", "machine"))]
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text):
-    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(named.get(c, "\\" + c if c in "_%&#${}" else c) for c in plain(text, 2000))
+        rows.append([str(t), *cells])
+    notes = [f"{g.name}: {line}" for g in groups for r in g.reports for line in r.notes() if line.startswith(("settings", "machine"))]
+    return tabular(["$T$", *(escaped(g.name) for g in groups)], first, rows, notes)

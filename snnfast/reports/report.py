@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from snnfast.reports import citations, plots
+from snnfast.reports import citations, latex, plots
 from snnfast.runtime.network import not_finite_note, not_idle_note
 from snnfast.system.files import check_regular, save_rows, save_text, whole
 from snnfast.system.memory import told
@@ -77,6 +77,29 @@ class Report:
             row |= {key: energy.get(t, {}).get(key) for key in ("spikes", "SOPs", "MACs", "energy_pJ", "energy_ratio")}
             found.append(row | dict(ann=self.ann, images=self.images))
         return found
+
+    def label(self) -> str:
+        """The method, and the network where the report knows its name: what a picture says."""
+        config = self.facts.get("config")
+        network = self.method.get("arch") or (config.get("arch") if isinstance(config, dict) else None) or self.facts.get("model")
+        return self.method.get("method", "SNN") + (f", {plain(str(network), 60)}" if network else "")
+
+    def latex(self) -> str:
+        """A table for a paper (LaTeX, booktabs): accuracy by T, beside it the difference to the network and, where statistics were asked for, the
+        share of its energy. Settings and machine stand behind it as comments."""
+        rows, differs, costs = self.columns(), self.ann is not None, any(row.get("energy_ratio") is not None for row in self.energy)
+        heads = ["$T$", r"accuracy (\%)", *([r"$\Delta$ ANN"] if differs else []), *([r"$E_\mathrm{SNN}/E_\mathrm{ANN}$"] if costs else [])]
+        cells = [
+            [
+                str(row["t"]),
+                f"{row['accuracy']:.2f}",
+                *([f"${row['accuracy'] - self.ann:+.2f}$"] if self.ann is not None else []),
+                *([f"{row['energy_ratio']:.3g}" if row["energy_ratio"] is not None else "--"] if costs else []),
+            ]
+            for row in rows
+        ]
+        first = [["ANN", f"{self.ann:.2f}", *[""] * (len(heads) - 2)]] if self.ann is not None else []
+        return latex.tabular(heads, first, cells, [self.label(), *self.notes()])
 
     def table(self, published: dict[int, float] | None = None) -> Any:
         """A rich table. published: accuracies of a paper by t, to stand beside the own ones."""
@@ -150,11 +173,11 @@ class Report:
     def plot(self, path: str | Path) -> None:
         """Accuracy against T (log axis), with the network's line."""
         with whole(path) as part:
-            plots.curves({self.method.get("method", "SNN"): self}, part)
+            plots.curves({self.label(): self}, part)
 
     def save(self, folder: str | Path) -> list[str]:
         """Writes what there is of FILES, report.json last, and returns the names. Without matplotlib a warning says that pictures are left out."""
-        folder, name = Path(folder), self.method.get("method", "SNN")
+        folder, name = Path(folder), self.label()
         folder.mkdir(parents=True, exist_ok=True)
         pictures = {
             "accuracy.png": (self.at, lambda path: plots.curves({name: self}, path)),
@@ -166,6 +189,7 @@ class Report:
         tables = {"report.csv": self.columns(), "layers.csv": self.layers, "profile.csv": self.profile}
         for file in (tables := {file: rows for file, rows in tables.items() if rows}):
             save_rows(folder / file, tables[file])
+        pictures |= {f"{name}.pdf": pictures[f"{name}.png"] for name in ("accuracy", "energy")}  # for papers
         drawn = [file for file, (there, _) in pictures.items() if there]
         if drawn and not plots.can_draw():
             warnings.warn(f"{folder}: pictures are left out, matplotlib is not installed: pip install snnfast[demo]", stacklevel=2)
@@ -173,14 +197,15 @@ class Report:
         for file in drawn:
             with whole(folder / file) as part:
                 pictures[file][1](part)
+        save_text(folder / "report.tex", self.latex())
         save_text(folder / "citations.bib", self.bibtex() + "\n")
         self.save_json(folder / "report.json")
-        return ["report.json", *tables, *drawn, "citations.bib"]
+        return ["report.json", *tables, "report.tex", *drawn, "citations.bib"]
 
 
 # What `Report.save` may write, and the command beside it.
-FILES = ("report.json", "report.csv", "accuracy.png", "citations.bib", "early_exit.png", "start_stop.png", "layers.csv", "profile.csv", "layers.png",
-         "energy.png", "predictions.npz")  # fmt: skip
+FILES = ("report.json", "report.csv", "report.tex", "accuracy.png", "accuracy.pdf", "citations.bib", "early_exit.png", "start_stop.png", "layers.csv",
+         "profile.csv", "layers.png", "energy.png", "energy.pdf", "predictions.npz")  # fmt: skip
 
 
 LARGEST = 1 << 1000  # below what fp64 holds

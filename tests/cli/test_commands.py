@@ -291,9 +291,16 @@ def test_reports_come_back_as_they_were(tiny, tmp_path):
     net, x = tiny
     report = snnfast.evaluate(snnfast.convert(net, "srp"), [(x, torch.arange(6))], T=4, ann=net, statistics=True, start_stop=True)
     wrote = report.save(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == set(wrote) and len(wrote) == 10
+    assert {p.name for p in tmp_path.iterdir()} == set(wrote) and len(wrote) == 13
+    assert (tmp_path / "accuracy.pdf").read_bytes()[:5] == (tmp_path / "energy.pdf").read_bytes()[:5] == b"%PDF-"
     again = load_report(tmp_path)
     assert again == report and again.columns() == report.columns()
+    table = (tmp_path / "report.tex").read_text().splitlines()
+    heads = r"$T$ & accuracy (\%) & $\Delta$ ANN & $E_\mathrm{SNN}/E_\mathrm{ANN}$ \\"
+    assert table[:3] == [r"\begin{tabular}{rccc}", r"\toprule", heads] and table[3] == rf"ANN & {report.ann:.2f} &  &  \\"
+    share = report.energy[-1]["energy_ratio"]
+    last = rf"4 & {report.accuracy[-1]:.2f} & ${report.accuracy[-1] - report.ann:+.2f}$ & {share:.3g} \\"
+    assert table[table.index(r"\bottomrule") - 1] == last and any(line.startswith("% settings: method srp") for line in table)
     assert [line.split(":")[0] for line in report.notes()][-2:] == ["settings", "machine"]
     assert re.search(r"peak memory [0-9.]+ [MG]iB; estimated [0-9.]+ [MG]iB", "\n".join(report.notes()))
 

@@ -22,7 +22,7 @@ def test_a_report_is_saved_without_its_pictures(report, tmp_path):
     with pytest.warns(UserWarning, match=r"pictures are left out, matplotlib is not installed: pip install snnfast\[demo\]"):
         wrote = report.save(tmp_path)
     assert sorted(wrote) == sorted(p.name for p in tmp_path.iterdir()) == [
-        "citations.bib", "layers.csv", "profile.csv", "report.csv", "report.json",
+        "citations.bib", "layers.csv", "profile.csv", "report.csv", "report.json", "report.tex",
     ]  # fmt: skip
     assert json.loads((tmp_path / "report.json").read_text())["accuracy"] == report.accuracy
 
