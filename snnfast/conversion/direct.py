@@ -75,7 +75,8 @@ def _compare(net, snn, sample):
     x = None if sample is None else sample[:1, :STEPS] if net.frames else sample[:1]
     if x is None and net.image_shape is not None:
         p = next(p for p in net.parameters() if p.is_floating_point())
-        x = torch.randn(1, *net.image_shape, generator=torch.Generator().manual_seed(0)).to(p.device, p.dtype)
+        steps = (STEPS,) if net.frames else ()
+        x = torch.randn(1, *steps, *net.image_shape, generator=torch.Generator().manual_seed(0)).to(p.device, p.dtype)
     x = drawn.image(net) if x is None else x
     if x is None:
         raise ValueError(

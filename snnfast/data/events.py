@@ -5,18 +5,22 @@ pixel. This is SpikingJelly's "split by number" (Fang et al., Science Advances 2
 
 What may lie below the folder, in the order in which it is looked for:
 
-frames_number_<T>_split_by_number   frames as SpikingJelly keeps them, a file `frames` for each recording; this module writes them too
+frames_number_<T>_split_by_number   frames as SpikingJelly keeps them, a file `frames` for each recording
 events_np                           events as SpikingJelly keeps them, a file of `t`, `x`, `y`, `p` for each recording
 DVSGesture, CIFAR10DVS, NMNIST      the files that are handed out, as the package tonic lays them out and reads them
+
+Frames are written beside the events, the training and the test set each when it is asked for, whole or not at all.
 
 Classes are numbered in the order of their folders' names as text, as SpikingJelly does: of DVS-Gesture 0, 1, 10, 2, ...
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -65,7 +69,11 @@ def frames_of(events: dict, T: int, size: int) -> np.ndarray:
     missing = [key for key in "xyp" if key not in events]
     if missing:
         raise ValueError(f"has no {' and no '.join(missing)}")
-    x, y, p = (np.asarray(events[key]).astype(np.int64).ravel() for key in "xyp")
+    given = [np.asarray(events[key]).ravel() for key in "xyp"]
+    for name, values in zip("xyp", given):
+        if values.dtype.kind not in "uibf" or not np.isfinite(values).all():
+            raise ValueError(f"has {name} of dtype {values.dtype} that are no whole numbers")
+    x, y, p = (values.astype(np.int64) for values in given)
     if not len(x) == len(y) == len(p):
         raise ValueError(f"has {len(x)} x, {len(y)} y and {len(p)} p")
     for name, values, end in (("x", x, size), ("y", y, size), ("p", p, 2)):
@@ -95,35 +103,51 @@ class Frames(Dataset):
 
 
 def read(name: str, root: Path, T: int | None = None, download: bool = False, train: bool = True):
-    """(train or None, test, the set's `Recordings`, T). Events become frames once, and are kept below `root`."""
+    """(train or None, test, the set's `Recordings`, T). Events become frames once, which are kept."""
     what = SETS[name]
     T = what.frames if T is None else checks.integer("frames", T)
     if T > MOST_FRAMES:
         raise ValueError(f"frames must be at most {MOST_FRAMES}, got {T}")
-    folder = root / f"frames_number_{T}_split_by_number"
-    if not folder.is_dir():
-        _write(name, what, root, T, folder, download)
     shape = (T, 2, what.size, what.size)
     if what.parts:
-        own = Frames(shape, *_listed(folder / "train", what)) if train else None
-        return own, Frames(shape, *_listed(folder / "test", what)), what, T
-    files, labels = _listed(folder, what)
+        found = [_listed(_ready(name, what, root, T, part, download), what) for part in (("train",) if train else ()) + ("test",)]
+        return Frames(shape, *found[0]) if train else None, Frames(shape, *found[-1]), what, T
+    files, labels = _listed(_ready(name, what, root, T, ".", download), what)
     parts: dict = {True: ([], []), False: ([], [])}
     for c in range(len(what.classes)):
-        own_files = [file for file, label in zip(files, labels) if label == c]
-        first = int(np.ceil(len(own_files) * TRAIN_SHARE))
-        for i, file in enumerate(own_files):
+        own = [file for file, label in zip(files, labels) if label == c]
+        first = int(np.ceil(len(own) * TRAIN_SHARE))
+        for i, file in enumerate(own):
             into = parts[i < first]
             into[0].append(file)
             into[1].append(c)
+    if not all(files for files, _ in parts.values()):
+        raise ValueError(f"{name} below {root} has {len(files)} recordings: at most 9 of a class leave none for the test set")
     return Frames(shape, *parts[True]) if train else None, Frames(shape, *parts[False]), what, T
+
+
+def _ready(name, what, root, T, part, download):
+    """The folder with the frames of a part, written if it is not there."""
+    places = [root, root / what.tonic]  # several sets may lie below one root, as tonic has them
+    frames = [place / f"frames_number_{T}_split_by_number" / part for place in places]
+    for folder in frames:
+        if folder.is_dir() and (_classes(folder) == sorted(what.classes) or not places[1].is_dir()):
+            return folder
+    events = root / "events_np"
+    if events.is_dir() and (_classes(events / part) == sorted(what.classes) or not places[1].is_dir()):
+        return _write(frames[0], what, T, lambda: _of_arrays(events, what, part))
+    return _write(frames[1], what, T, lambda: _of_tonic(name, what, root, part, download))
+
+
+def _classes(folder):
+    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
 def _listed(folder, what):
     """(files, their classes), by class and name."""
-    there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if there != sorted(what.classes):
-        raise ValueError(f"{folder} has the folders {', '.join(there[:12]) or 'none'}; expected {', '.join(what.classes)}")
+    if _classes(folder) != sorted(what.classes):
+        told = ", ".join(_classes(folder)[:12]) or "none"
+        raise ValueError(f"{folder} has the folders {told}; expected {', '.join(what.classes)}, one for each class")
     files, labels = [], []
     for c, name in enumerate(sorted(what.classes)):
         own = sorted((folder / name).glob("*.npz"))
@@ -138,7 +162,10 @@ def _arrays(path, keys):
     """Arrays of an .npz file, by name."""
     try:
         check_regular(path)
-        with np.load(path) as file:
+        file = np.load(path)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is no archive of arrays")
+        with file:
             return {key: file[key] for key in keys if key in file.files}
     except Exception as error:  # of any kind: no archive, half of one, a damaged one, objects in it
         raise ValueError(f"{plain(path)} cannot be read: {first_line(error)}") from None
@@ -147,21 +174,29 @@ def _arrays(path, keys):
 # ---- from events to frames
 
 
-def _write(name, what, root, T, folder, download):
-    """Writes the frames of all recordings: all of them or, if it is stopped, none."""
-    events = root / "events_np"
-    jobs = _of_arrays(events, what) if events.is_dir() else _of_tonic(name, what, root, download)
+def _write(folder, what, T, jobs):
+    """Writes the frames of a part: all of them or, if it is stopped, none. jobs: gives arguments of `_convert`. Returns the folder."""
+    if folder.exists() or folder.is_symlink():
+        raise ValueError(f"{folder} is there and no folder, so no frames can be kept in it")
+    listed = jobs()
+    own = f"{folder.name}.{socket.gethostname()}-"
     try:
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=root))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(folder.parent, own)
+        part = Path(tempfile.mkdtemp(prefix=f"{own}{os.getpid()}-", suffix=".part", dir=folder.parent))
     except OSError as error:
-        raise ValueError(f"frames are kept beside the events, and {root} cannot be written: {error.strerror}") from None
+        raise ValueError(f"frames are kept beside the events, and {folder.parent} cannot be written: {error.strerror}") from None
     try:
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # compression leaves the interpreter to others
         try:
-            for done in [pool.submit(_convert, part, T, what.size, *job) for job in jobs]:
+            for done in [pool.submit(_convert, part, T, what.size, *job) for job in listed]:
                 done.result()
         finally:
             pool.shutdown(cancel_futures=True)
+        try:
+            _listed(part, what)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(part), f"the recordings for {folder}", 1)) from None
         part.chmod(0o755)
         try:
             part.rename(folder)
@@ -169,9 +204,20 @@ def _write(name, what, root, T, folder, download):
             if not folder.is_dir():  # else another process was as fast
                 raise
     except OSError as error:
-        raise ValueError(f"frames cannot be written below {root}: {first_line(error)}") from None
+        raise ValueError(f"frames cannot be written to {folder}: {first_line(error)}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # if nothing is in it
+    return folder
+
+
+def _remove_left(folder, own):
+    """Removes what processes of this machine left that were killed."""
+    for part in folder.glob(f"{own}*.part"):
+        pid = part.name.removeprefix(own).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _convert(part, T, size, where, told, load):
@@ -184,48 +230,49 @@ def _convert(part, T, size, where, told, load):
     np.savez_compressed(part / where, frames=frames)
 
 
-def _of_arrays(events, what):
+def _of_arrays(events, what, part):
     """Jobs for `_convert`, of SpikingJelly's files."""
-    jobs = []
-    for part in ("train", "test") if what.parts else (".",):
-        files, _ = _listed(events / part, what)
-        jobs += [(file.relative_to(events), file, lambda file=file: _arrays(file, "txyp")) for file in files]
-    return jobs
+    files, _ = _listed(events / part, what)
+    return [(file.relative_to(events / part), file, lambda file=file: _arrays(file, "txyp")) for file in files]
 
 
 _HANDED_OUT = (".npy", ".bin", ".aedat4")
 
 
-def _of_tonic(name, what, root, download):
+def _of_tonic(name, what, root, part, download):
     """Jobs for `_convert`, of the files that are handed out."""
     if not importlib.util.find_spec("tonic"):
         raise ModuleNotFoundError("tonic", name="tonic")
     import tonic.datasets
 
-    if not (root / what.tonic).is_dir() and not download:
+    base = root / what.tonic
+    if not base.is_dir() and not download:
         raise ValueError(
             f"{root} has no frames or events of {name}: looked for frames_number_<T>_split_by_number, events_np and {what.tonic}"
         )
     given = getattr(tonic.datasets, what.tonic)
     # tonic asks for the archives too, and for as many files as there are in all; what is there is enough here.
-    there = lambda self: any(file.suffix in _HANDED_OUT for file in (root / what.tonic / self.folder_name).rglob("*"))
-    kind = type(what.tonic, (given,), {} if download else {"_check_exists": there, "download": _refuse(root, what)})
-    jobs = []
-    for part in ("train", "test") if what.parts else (".",):
+    there = lambda self: any(file.suffix in _HANDED_OUT for file in (base / self.folder_name).rglob("*"))
+    kind = type(what.tonic, (given,), {} if download else {"_check_exists": there, "download": _refuse(base)})
+    try:
         found = kind(save_to=str(root), **({"train": part == "train"} if what.parts else {}))
-        names = {i: key for key, i in given.classes.items()} if isinstance(given.classes, dict) else {}
-        for i, file in enumerate(map(Path, found.data)):
-            own = "_".join(file.with_suffix("").parts[-2:])
-            label = names.get(found.targets[i], str(found.targets[i]))
-            jobs.append((Path(part) / label / f"{own}.npz", file, lambda found=found, i=i: _event(found, i)))
+    except (ValueError, KeyError, IndexError) as error:
+        told = f"{base} holds files that {what.tonic} has not: {first_line(error)}"
+        raise ValueError(str(error) if str(error).startswith(str(base)) else told) from None
+    names = {i: key for key, i in given.classes.items()} if isinstance(given.classes, dict) else {}
+    jobs = []
+    for i, file in enumerate(map(Path, found.data)):
+        label = names.get(found.targets[i], str(found.targets[i]))
+        if name != "dvs-gesture" and file.parent.name != label:
+            raise ValueError(f"recording {plain(file)} lies in a folder that is no class")
+        own = "_".join(file.relative_to(base).with_suffix(".npz").parts)
+        jobs.append((Path(label) / own, file, lambda found=found, i=i: _event(found, i)))
     return jobs
 
 
-def _refuse(root, what):
+def _refuse(base):
     def download(self):
-        raise ValueError(
-            f"{root / what.tonic / self.folder_name} holds no recordings of {what.tonic}; --download (download=True) fetches them"
-        )
+        raise ValueError(f"{base / self.folder_name} holds no recordings of {base.name}; --download (download=True) fetches them")
 
     return download
 

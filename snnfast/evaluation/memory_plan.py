@@ -28,6 +28,7 @@ IDLE = {"cpu": 64 << 20, "cuda": 64 << 20}  # heap that is freed and not given b
 SCRATCH = 5 << 19  # bytes that a sparse product takes for each thread: csrc/engines/cpu/blocks.h
 STEPS = 8  # wanted in a chunk, if none is given: states are loaded and stored once per chunk
 LARGEST_BATCH = 256
+COPIES_OF_FRAMES = 4  # of a batch of frames, at most: one by one from the loader, stacked, and the batch before; measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,10 @@ class Dry:
         if execution.half and dtype != torch.float32:
             raise ValueError(f"dtype {execution.dtype!r} is for networks in float32, and this one is in {checks.dtype_name(dtype)}")
         whole = torch.zeros(1, dtype=dtype, device=device).expand(1, *shape)
+        if self.clock.frames:
+            inputs.check_frames(whole)
         image = self.clock.at_a_step(whole).clone()
-        inputs.check_shape(self.gm, image, "images")
+        inputs.check_shape(self.gm, image, "images", whole if self.clock.frames else None)
         interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)
         interpreter.args_iter, env = iter([image]), {}
         with torch.no_grad():
@@ -75,7 +78,8 @@ class Dry:
         self.dies = dict.fromkeys(self.nodes, -1)  # place of the last node that uses a value or a view of it
         for node in self.nodes:
             self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
-        self.image, self.dtype, self.wide = whole.nbytes, dtype, dtype == torch.float64
+        copies = COPIES_OF_FRAMES if self.clock.frames else 1
+        self.image, self.dtype, self.wide = copies * whole.nbytes, dtype, dtype == torch.float64
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
         self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # rows of the probe of each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits

@@ -14,14 +14,19 @@ from snnfast.nn.random import uniform
 from snnfast.ops import library
 
 
-def check_shape(gm, x, name="x"):
-    """Refuses x unless it is a batch of images of the shape that the graph was captured for, or that its first layer takes."""
+def check_shape(gm, x, name="x", whole=None):
+    """Refuses x unless it is a batch of images of the shape that the graph was captured for, or that its first layer takes. whole: the frames
+    [B, T, ...] that x is the first of, where it is."""
     image = next(n for n in gm.graph.nodes if n.op == "placeholder")
     if "shape" in image.meta:
         asked, fits = image.meta["shape"], x.shape[1:] == image.meta["shape"]
     else:
         asked, fits = _taken(gm, image, x)
     if not fits or x.dim() < 1 or x.size(0) == 0:
+        if whole is not None:
+            raise ValueError(
+                f"{name} must be frames [{', '.join(map(str, ('B', 'T', *asked)))}], with B >= 1, got shape {tuple(whole.shape)}"
+            )
         told = ", ".join(map(str, ("B", *asked)))
         why = ", as net was captured with" if "shape" in image.meta else ""
         more = "; for one image give x[None]" if x.dim() == len(asked) else ""
@@ -29,10 +34,10 @@ def check_shape(gm, x, name="x"):
         raise ValueError(f"{name} must be a batch of images [{told}]{why}, with B >= 1, got shape {got}{more}")
 
 
-def check_frames(x, T):
-    """Refuses samples that have no frame for each step."""
-    if x.dim() < 3 or x.size(1) < T:
-        raise ValueError(f"x must be frames [B, {T} or more, ...], one for each of T = {T} steps, got shape {tuple(x.shape)}")
+def check_frames(x):
+    """Refuses samples that cannot be frames."""
+    if x.dim() < 2 or not x.size(1):
+        raise ValueError(f"x must be frames [B, T, ...], one for each step, got shape {tuple(x.shape)}")
 
 
 def _taken(gm, image, x):

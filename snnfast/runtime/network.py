@@ -126,8 +126,10 @@ class SpikingNetwork(torch.nn.Module):
         if chunk is not None:
             checks.integer("chunk", chunk)
         if self.clock.frames:
-            inputs.check_frames(x, T)
-        inputs.check_shape(self.gm, self.clock.at_a_step(x), "a frame of x" if self.clock.frames else "x")
+            inputs.check_frames(x)
+        inputs.check_shape(self.gm, self.clock.at_a_step(x), whole=x if self.clock.frames else None)
+        if self.clock.frames and x.size(1) < T:
+            raise ValueError(f"x must be frames [B, {T} or more, ...], one for each of T = {T} steps, got shape {tuple(x.shape)}")
         inputs.check_like_weights(self.gm, x)
         for name, neuron in self.gm.named_modules():
             if not isinstance(neuron, nn.IF) or not neuron.theta.requires_grad:

@@ -42,7 +42,7 @@ def test_from_the_recordings_to_a_trace(folder, capsys):
     assert again["accuracy"] == report["accuracy"] and again["at"] == [1, 2, 4] and again["totals"]["firing_rate"] > 0.001
     assert main(["eval", "out/model.pt", "--data-dir", "events", "--T", "6", "--out", "six", "--at", "all"]) == 0
     assert len(json.loads((folder / "six/report.json").read_text())["accuracy"]) == 6
-    assert (folder / "events/frames_number_6_split_by_number").is_dir()
+    assert (folder / "events/NMNIST/frames_number_6_split_by_number/test").is_dir()
     assert main(["trace", "out/model.pt", "--data-dir", "events", "--out", "trace", "--layers", "head_lif"]) == 0
     assert np.load(folder / "trace/trace.npz")["head_lif/s"].shape[0] == 4
     for command in ("diagnose", "convert"):

@@ -86,8 +86,10 @@ def test_a_run_that_looks_for_graphs_and_steps():
     "call, message",
     [
         (lambda snn, x: snn(x, 5), r"x must be frames \[B, 5 or more, ...\], one for each of T = 5 steps, got shape \(2, 4, 2, 64, 64\)"),
-        (lambda snn, x: snn(x[:, 0], 2), r"a frame of x must be a batch of images \[B, 2, H, W\]"),
-        (lambda snn, x: snn(x[:, :, :1], 2), r"a frame of x must be a batch of images \[B, 2, H, W\]"),
+        (lambda snn, x: snn(x[:, 0], 2), r"x must be frames \[B, T, 2, H, W\], with B >= 1, got shape \(2, 2, 64, 64\)"),
+        (lambda snn, x: snn(x[:, :, :1], 2), r"x must be frames \[B, T, 2, H, W\], with B >= 1, got shape \(2, 4, 1, 64, 64\)"),
+        (lambda snn, x: snn(x[0, 0, 0, 0], 2), r"x must be frames \[B, T, ...\], one for each step, got shape \(64,\)"),
+        (lambda snn, x: snnfast.evaluate(snn, [(x[:, 0], torch.zeros(2).long())], T=2), r"images must be frames \[B, T, 2, H, W\]"),
         (lambda snn, x: snn(x.float(), 2), "x has dtype float32, but the network's weights float64"),
         (lambda snn, x: snnfast.convert(made("sdt_dvs"), sample=x[:, 0]), r"x must be frames \[B, T, 2, H, W\]"),
         (lambda snn, x: snnfast.models.sew_dvs_gesture()(x.float()), "x must be frames of 128 to 255 pixels a side"),
@@ -109,6 +111,12 @@ class Small(DirectNetwork):
 
     def features(self, x, T):
         return self.spikes(self.conv(x)).flatten(-3)
+
+
+def test_an_image_shape_says_what_frames_look_like():
+    net = Small()
+    net.image_shape = (2, 6, 6)
+    assert snnfast.convert(net.eval())(frames(size=6, dtype=torch.float32), 4).shape == (2, 3)
 
 
 def test_nir_there_and_back():

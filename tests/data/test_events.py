@@ -1,6 +1,12 @@
 """Event data: frames as SpikingJelly counts them, from its files, and from small files in the formats of the data sets that are handed out."""
 
+import concurrent.futures
 import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -112,9 +118,9 @@ def test_what_is_not_there_is_told(tmp_path):
     for frames, message in ((0, "frames must be >= 1"), (5000, "frames must be at most 1024"), (2.5, "frames must be an int")):
         with pytest.raises((ValueError, TypeError), match=message):
             snnfast.data.load("n-mnist", tmp_path, frames=frames)
-    of_arrays(tmp_path, parts=("train",))
+    of_arrays(tmp_path / "half", parts=("train",))
     with pytest.raises(ValueError, match="events_np/test has the folders none; expected 0, 1, 10, 2"):
-        snnfast.data.load("dvs-gesture", tmp_path)
+        snnfast.data.load("dvs-gesture", tmp_path / "half")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith("frames")]
 
 
@@ -126,6 +132,7 @@ def test_what_is_not_there_is_told(tmp_path):
         (dict(x=np.zeros(3), y=np.zeros(2), p=np.zeros(3)), "has 3 x, 2 y and 3 p"),
         (dict(x=np.full(3, 128), y=np.zeros(3), p=np.zeros(3)), "has events at x = 128 to 128, and the camera has 0 to 127"),
         (dict(x=np.zeros(3), y=np.zeros(3), p=np.full(3, -1)), "has events at p = -1 to -1"),
+        (dict(x=np.full(3, np.nan), y=np.zeros(3), p=np.zeros(3)), "has x of dtype float64 that are no whole numbers"),
         (dict(x=np.array([object()]), y=np.zeros(1), p=np.zeros(1)), "cannot be read"),  # pickled: never loaded
     ],
 )
@@ -137,6 +144,78 @@ def test_a_bad_recording_leaves_nothing_behind(tmp_path, content, message):
         snnfast.data.load("dvs-gesture", tmp_path)
     assert "\n" not in str(error.value) and [p.name for p in tmp_path.iterdir()] == ["events_np"]
     assert threading.active_count() < 10
+
+
+def test_the_test_set_alone(tmp_path):
+    n_mnist(tmp_path, 1)
+    shutil.rmtree(tmp_path / "NMNIST/Train")
+    assert len(snnfast.data.load("n-mnist", tmp_path, train=False).test) == 10
+    with pytest.raises(ValueError, match="NMNIST/Train holds no recordings"):
+        snnfast.data.load("n-mnist", tmp_path)
+    n_mnist(tmp_path, 1)
+    assert len(snnfast.data.load("n-mnist", tmp_path).train) == 10
+
+
+def test_a_class_that_is_missing_may_come_later(tmp_path):
+    n_mnist(tmp_path, 1)
+    (tmp_path / "NMNIST/Train/9").rename(tmp_path / "nine")
+    with pytest.raises(ValueError, match="the recordings for .*train has the folders 0, 1, 2, 3, 4, 5, 6, 7, 8; expected 0"):
+        snnfast.data.load("n-mnist", tmp_path)
+    (tmp_path / "nine").rename(tmp_path / "NMNIST/Train/9")
+    assert len(snnfast.data.load("n-mnist", tmp_path).train) == 10
+
+
+def test_sets_side_by_side(tmp_path):
+    n_mnist(tmp_path, 1)
+    gesture(tmp_path)
+    cifar10_dvs(tmp_path)
+    for _ in range(2):
+        found = [len(snnfast.data.load(name, tmp_path, frames=4).test) for name in ("n-mnist", "dvs-gesture", "cifar10-dvs")]
+        assert found == [10, 11, 10]
+
+
+def test_two_at_once(tmp_path):
+    n_mnist(tmp_path, 8)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        sets = list(pool.map(lambda _: snnfast.data.load("n-mnist", tmp_path), range(2)))
+    assert [len(data.train) for data in sets] == [80, 80] and not list(tmp_path.rglob("*.part"))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    n_mnist(tmp_path, 1)
+    snnfast.data.load("n-mnist", tmp_path, train=False)
+    folder = tmp_path / "NMNIST/frames_number_10_split_by_number"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, other = (folder / f"train.{socket.gethostname()}-{pid}-x.part" for pid in (dead.pid, os.getpid()))
+    left.mkdir()
+    other.mkdir()
+    snnfast.data.load("n-mnist", tmp_path)
+    assert not left.exists() and other.exists()
+
+
+@pytest.mark.parametrize(
+    "stray, message",
+    [
+        ("CIFAR10DVS/other/x.aedat4", "CIFAR10DVS holds files that CIFAR10DVS has not: 'other'"),
+        ("NMNIST/Test/other/readme.bin", "NMNIST holds files that NMNIST has not"),
+        ("NMNIST/Test/x0/00000.bin", "x0/00000.bin lies in a folder that is no class"),
+        ("DVSGesture/ibmGestureTest/user01_led/labels.npy", "DVSGesture holds files that DVSGesture has not"),
+    ],
+)
+def test_stray_files(tmp_path, stray, message):
+    {"C": cifar10_dvs, "N": n_mnist, "D": gesture}[stray[0]](tmp_path)
+    (tmp_path / stray).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / stray).write_bytes(b"")
+    with pytest.raises(ValueError, match=message) as error:
+        snnfast.data.load({"C": "cifar10-dvs", "N": "n-mnist", "D": "dvs-gesture"}[stray[0]], tmp_path, frames=2)
+    assert "\n" not in str(error.value)
+
+
+def test_too_few_recordings_for_a_test_set(tmp_path):
+    cifar10_dvs(tmp_path, 3)
+    with pytest.raises(ValueError, match="has 30 recordings: at most 9 of a class leave none for the test set"):
+        snnfast.data.load("cifar10-dvs", tmp_path, frames=2)
 
 
 def test_a_bad_frame_is_refused_by_name(tmp_path):

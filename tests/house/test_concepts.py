@@ -1,17 +1,25 @@
-"""The page of concepts: its blocks run one after the other, and its pictures are drawn by an example."""
+"""The pages of concepts and of recipes: their blocks run one after the other. Pictures are drawn by an example."""
 
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_readme import blocks
+
+import snnfast
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_blocks_run_one_after_the_other():
-    scope, found = {}, blocks(ROOT / "docs/concepts.md", "python")
+@pytest.mark.parametrize("page", ["concepts.md", "recipes.md"])
+@pytest.mark.filterwarnings("default::UserWarning")  # as a reader would have it: a short run says that neurons are not idle yet
+def test_the_blocks_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    snnfast.data.declare_operators()  # before torchvision is imported
+    torch.manual_seed(0)
+    scope, found = {}, blocks(ROOT / "docs" / page, "python")
     assert len(found) >= 6
     for block in found:
         exec(block, scope)
