@@ -1,5 +1,6 @@
 """`--model package.module:function`: a network of one's own on the command line, its weights, and images that set its thresholds."""
 
+import functools
 import importlib
 import inspect
 import os
@@ -41,7 +42,7 @@ def network(args):
 
 
 def function_of(model):
-    """The function that `package.module:function` names."""
+    """The function that `package.module:function` names; with "timm:NAME" what makes timm's model of that name."""
     module, _, function = model.partition(":")
     if not module or not function or module.startswith("."):
         raise ValueError(f"--model takes package.module:function, got {model!r}")
@@ -57,6 +58,10 @@ def function_of(model):
     except (Exception, SystemExit) as error:  # of any kind: it is another's program
         raise ValueError(f"--model: {module} fails when it is imported: {type(error).__name__}: {first_line(error)}") from error
     make = getattr(found, function, None)
+    if (
+        module == "timm" and make is None and found.is_model(function)
+    ):  # of its names, those that stand before a dot are functions of timm.models
+        return functools.partial(found.create_model, function)
     if not callable(make):
         raise ValueError(f"--model: {module} has no function {function}")
     return make

@@ -98,6 +98,15 @@ def weights(here, wrap=lambda state: state):
     return net
 
 
+def test_a_model_of_timm_by_its_name(here, capsys):
+    pytest.importorskip("timm", reason="timm is not installed")
+    given = [*BASE, "--num-classes", "3", "--calibrate", "pictures/other", "--out", "timm"]
+    assert main(["eval", "--model", "timm:resnet10t.c3_in1k", *given]) == 0, capsys.readouterr().err
+    assert command.report(here / "timm")["facts"]["model"] == "timm:resnet10t.c3_in1k"
+    assert main(["eval", "--model", "timm:resnet0", *given, "--overwrite"]) == 2
+    assert "--model: timm has no function resnet0" in capsys.readouterr().err
+
+
 def test_a_network_of_ones_own(here, capsys):
     net = weights(here, lambda state: {"epoch": 3, "state_dict": {f"module._orig_mod.{k}": t for k, t in state.items()}})
     told = ["--model", "my_nets:net", *BASE, "--calibrate", "pictures/other", "--read", "logits", "--percentile", "100", "--statistics"]
