@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from snnfast.system.files import whole
 from snnfast.system.text import first_line
 
 SUFFIX = ".safetensors"
@@ -60,7 +61,7 @@ def save(content: dict, path: str | os.PathLike) -> None:
     # Of tied weights each its own; a view of one element has strides that the format does not take.
     tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in (content[held] | aside).items()}
     data = packed(tensors, {ENTRY: json.dumps([_checksum(text, tensors), text])})
-    with open(path, "wb") as file:
+    with whole(os.path.realpath(path)) as part, open(part, "wb") as file:
         file.write(data)
 
 

@@ -36,13 +36,14 @@ def save_text(path, text):
 
 
 def save(content, path):
-    """torch.save; where a file cannot be written torch raises a RuntimeError of many lines."""
-    with open(path, "wb"):
-        pass
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:
-        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0][:200]}") from error
+    """torch.save, whole or not at all; where a file cannot be written torch raises a RuntimeError of many lines. A link stays one."""
+    with whole(os.path.realpath(path)) as part:
+        with open(part, "wb"):
+            pass
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written: {str(error).splitlines()[0][:200]}") from error
 
 
 def save_rows(path, rows):

@@ -341,3 +341,22 @@ def test_entries_of_a_file_are_told_and_chosen(tmp_path):
         snnfast.load_checkpoint(tmp_path / "m.pth", levels=8, key="averaged")
     torch.save({"state_dict_ema": nets[1].state_dict(), "epoch": 1}, tmp_path / "ema.pth")
     assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "ema.pth", levels=8, width=0.05)), weight(nets[1]))
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, ending):
+    """What was there stays where writing fails, and a link stays a link."""
+    path, link, net = tmp_path / f"net{ending}", tmp_path / f"link{ending}", models.vgg11(width=0.05)
+    snnfast.save_checkpoint(path, net, turn=1)
+    link.symlink_to(path)
+
+    def full(*args):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="no space left"):
+            snnfast.save_checkpoint(link, net, turn=2)
+    assert snnfast.load_checkpoint(path).facts == {"turn": 1} and {p.name for p in tmp_path.iterdir()} == {path.name, link.name}
+    snnfast.save_checkpoint(link, net, turn=3)
+    assert link.is_symlink() and snnfast.load_checkpoint(path).facts == {"turn": 3}
