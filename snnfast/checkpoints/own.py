@@ -16,6 +16,7 @@ import torch
 
 from snnfast import checks, models
 from snnfast.checkpoints import budget, convolutional, names, safetensor_files
+from snnfast.graph.copies import unwrapped
 from snnfast.models import replaced
 from snnfast.nn import is_quantised, threshold_of
 from snnfast.system import files
@@ -39,6 +40,7 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
 
     One of `snnfast.models` is written with its configuration, one that `snnfast.convert` returned with its graph: `load_checkpoint` makes them again.
     Of any other its weights are written, and which quantised activations stand where: `load_weights` puts both into a network that you build.
+    Wrappers (DataParallel, torch.compile) are taken off.
     A path that ends in `.safetensors` gets a safetensors file, with all else than tensors in its metadata, any other a file of `torch.save`. From the
     former tensors come back contiguous, and a library may then round otherwise.
 
@@ -49,6 +51,7 @@ def save_checkpoint(path: str | os.PathLike, net: models.Network | torch.nn.Modu
     """
     for key, value in facts.items():
         check_plain(key, value)
+    net = unwrapped(net)
     files.check_regular(path)
     if not Path(path).absolute().parent.is_dir():
         raise FileNotFoundError(f"path {path}: there is no folder {Path(path).parent}")

@@ -1,5 +1,6 @@
 """Augmentation of images."""
 
+import contextlib
 import random
 
 import numpy as np
@@ -11,6 +12,18 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
+
+
+@contextlib.contextmanager
+def seeds_kept():
+    """What is drawn in this context leaves the random numbers behind it as they were."""
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
 
 
 class Cutout:

@@ -130,13 +130,21 @@ def _ready(name, what, root, T, part, download):
     """The folder with the frames of a part, written if it is not there."""
     places = [root, root / what.tonic]  # several sets may lie below one root, as tonic has them
     frames = [place / f"frames_number_{T}_split_by_number" / part for place in places]
-    for folder in frames:
+    for place, folder in zip(places, frames):
         if folder.is_dir() and (_classes(folder) == sorted(what.classes) or not places[1].is_dir()):
+            _check_whole(folder, place / "events_np" / part)
             return folder
     events = root / "events_np"
     if events.is_dir() and (_classes(events / part) == sorted(what.classes) or not places[1].is_dir()):
         return _write(frames[0], what, T, lambda: _of_arrays(events, what, part))
     return _write(frames[1], what, T, lambda: _of_tonic(name, what, root, part, download))
+
+
+def _check_whole(folder, events):
+    """Refuses frames of which some are missing, as SpikingJelly leaves them where it is stopped."""
+    here, there = ({p.relative_to(f) for p in f.glob("*/*.npz")} for f in (folder, events))
+    if there - here:
+        raise ValueError(f"{folder} lacks {len(there - here)} of {len(there)} recordings of {events}: remove it, and frames are made anew")
 
 
 def _classes(folder):
@@ -151,10 +159,10 @@ def _listed(folder, what):
     files, labels = [], []
     for c, name in enumerate(sorted(what.classes)):
         own = sorted((folder / name).glob("*.npz"))
+        if not own:
+            raise ValueError(f"{folder / name} holds no .npz files")
         files += own
         labels += [c] * len(own)
-    if not files:
-        raise ValueError(f"{folder} holds no .npz files")
     return files, labels
 
 
@@ -168,7 +176,8 @@ def _arrays(path, keys):
         with file:
             return {key: file[key] for key in keys if key in file.files}
     except Exception as error:  # of any kind: no archive, half of one, a damaged one, objects in it
-        raise ValueError(f"{plain(path)} cannot be read: {first_line(error)}") from None
+        told = "it holds objects or is damaged" if "allow_pickle" in str(error) else first_line(error)
+        raise ValueError(f"{plain(path)} cannot be read: {told}") from None
 
 
 # ---- from events to frames
@@ -176,6 +185,10 @@ def _arrays(path, keys):
 
 def _write(folder, what, T, jobs):
     """Writes the frames of a part: all of them or, if it is stopped, none. jobs: gives arguments of `_convert`. Returns the folder."""
+    if folder.is_dir():
+        if _classes(folder) == sorted(what.classes):  # another process was faster
+            return folder
+        raise ValueError(f"{folder} holds frames of another data set: each needs a folder of its own")
     if folder.exists() or folder.is_symlink():
         raise ValueError(f"{folder} is there and no folder, so no frames can be kept in it")
     listed = jobs()

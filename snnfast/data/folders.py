@@ -4,11 +4,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets, transforms
 
-from snnfast.data import Cutout
+from snnfast.data.augment import Cutout, seeds_kept
 from snnfast.system.files import check_regular
 from snnfast.system.text import first_line, plain
 
@@ -28,9 +29,20 @@ def _of_timm(size, preprocessing, augment):
 
     given = dict(mean=tuple(preprocessing["mean"]), std=tuple(preprocessing["std"]), interpolation="bicubic") | augment
     try:
-        return create_transform(size, is_training=True, **given)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"augment is not what timm.data.create_transform takes: {first_line(error)}") from None
+        transform = create_transform(size, is_training=True, **given)
+        with seeds_kept():
+            tried = transform(Image.new("RGB", (size + 9, size + 5)))
+    except Exception as error:  # of any kind: timm checks little before it computes
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"augment is not what timm.data.create_transform takes: {told}") from None
+    if (
+        not isinstance(tried, torch.Tensor)
+        or tried.shape != (3, size, size)
+        or not tried.is_floating_point()
+        or not given.get("normalize", True)
+    ):
+        raise ValueError(f"augment must give normalised images [3, {size}, {size}] in fp32, and {augment} does not")
+    return transform
 
 
 def _read(name, root, cutout, download, preprocessing, train):

@@ -115,6 +115,8 @@ def load(
     checks.choice("data", name, NAMES)
     if frames is not None and name not in EVENTS:
         raise ValueError(f"frames are of event data ({', '.join(EVENTS)}), and {name} has images")
+    if augment is not None and not isinstance(augment, dict):
+        raise TypeError(f"augment must be a dictionary of keywords of timm.data.create_transform, got {type(augment).__name__}")
     if augment and name in ("digits", *EVENTS):
         raise ValueError(f"augment is of picture files, and {name} has none")
     if name == "digits":

@@ -16,8 +16,10 @@ import torch
 from snnfast import checks, models
 from snnfast.checkpoints.own import load_checkpoint, save_checkpoint
 from snnfast.checkpoints.weights import load_weights
+from snnfast.graph.copies import unwrapped
 from snnfast.models.direct import DirectNetwork
 from snnfast.runtime.network import SpikingNetwork
+from snnfast.system.text import plain
 from snnfast.version import __version__
 
 FILE = "model.safetensors"
@@ -72,10 +74,12 @@ def push_to_hub(
     """
     hub = _hub()
     _check_name(repo_id)
+    token = _token(token)
     checks.yes_or_no("private", private)
+    net = unwrapped(net)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Path(folder) / FILE, net, **facts)
-        with _told(f"{repo_id} cannot be written"):
+        with _told(f"{plain(repo_id, 100)} cannot be written", token):
             api = hub.HfApi(token=token, library_name="snnfast", library_version=__version__)
             made = api.create_repo(repo_id, private=private, exist_ok=True)
             if not api.file_exists(made.repo_id, "README.md"):
@@ -118,12 +122,19 @@ def from_pretrained(
     """
     if not isinstance(filename, str) or not filename:
         raise TypeError(f"filename must be the name of a file, got {filename!r}")
-    if isinstance(repo_id, (str, os.PathLike)) and Path(repo_id).is_dir():
-        path = str(Path(repo_id) / filename)
+    if (folder := _folder(repo_id)) is not None:
+        if revision is not None:
+            raise ValueError(f"revision is of a repository, and {folder} is a folder of this machine")
+        path = str(folder / filename)
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f"the folder {folder} has no {filename}; a folder of this machine comes before a repository of its name"
+            )
     else:
         hub = _hub()
         _check_name(repo_id)
-        with _told(f"{repo_id} has no {filename} that can be read"):
+        token = _token(token)
+        with _told(f"{plain(repo_id, 100)} has no {plain(filename, 100)} that can be read", token):
             path = hub.hf_hub_download(
                 repo_id, filename, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
                 library_name="snnfast", library_version=__version__,
@@ -145,20 +156,47 @@ def _hub():
 def _check_name(repo_id):
     if not isinstance(repo_id, str):
         raise TypeError(f"repo_id must be a str such as 'owner/name', got {type(repo_id).__name__}")
+    if not repo_id or len(repo_id) > 200:
+        raise ValueError(f"repo_id must be 'owner/name', got {len(repo_id)} characters")
+
+
+def _folder(repo_id):
+    """The folder of this machine that is meant, or None for a repository."""
+    if not isinstance(repo_id, (str, os.PathLike)) or not str(repo_id) or len(str(repo_id)) > 4000 or "\0" in str(repo_id):
+        return None
+    path = Path(repo_id).expanduser()
+    if path.is_dir():
+        return path
+    if isinstance(repo_id, os.PathLike) or repo_id.startswith(("/", "~", "./", "../")):
+        raise ValueError(
+            f"{plain(str(path), 200)} is {'no folder' if path.exists() else 'not there'}: give a folder, or a repository 'owner/name'"
+        )
+    return None
+
+
+def _token(token):
+    """The token without a newline around it, which files of tokens end in. No message shows it."""
+    if token is None or isinstance(token, bool):
+        return token
+    if not isinstance(token, str) or not token.strip().isprintable() or " " in token.strip() or not token.strip():
+        raise ValueError("token must be the text of a token of the hub, such as hf_..., without blanks")
+    return token.strip()
 
 
 class _told:
-    """Errors of the hub and of the way there become a ValueError of one line."""
+    """Errors of the hub and of the way there become a ValueError of one line, without the token."""
 
-    def __init__(self, what):
-        self.what = what
+    def __init__(self, what, token):
+        self.what, self.token = what, token
 
     def __enter__(self):
         pass
 
     def __exit__(self, kind, error, trace):
         if error is not None and isinstance(error, Exception):
-            raise ValueError(f"{self.what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+            told = " ".join(str(error).split())
+            told = told.replace(self.token, "***") if isinstance(self.token, str) else told
+            raise ValueError(f"{self.what}: {type(error).__name__}: {told[:300]}") from None
 
 
 def _card(net, repo_id, facts):

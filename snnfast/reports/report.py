@@ -81,20 +81,22 @@ class Report:
     def label(self) -> str:
         """The method, and the network where the report knows its name: what a picture says."""
         config = self.facts.get("config")
+        method = plain(str(self.method.get("method") or "SNN"), 60)
         network = self.method.get("arch") or (config.get("arch") if isinstance(config, dict) else None) or self.facts.get("model")
-        return self.method.get("method", "SNN") + (f", {plain(str(network), 60)}" if network else "")
+        return method + (f", {plain(str(network), 60)}" if network else "")
 
     def latex(self) -> str:
         """A table for a paper (LaTeX, booktabs): accuracy by T, beside it the difference to the network and, where statistics were asked for, the
         share of its energy. Settings and machine stand behind it as comments."""
         rows, differs, costs = self.columns(), self.ann is not None, any(row.get("energy_ratio") is not None for row in self.energy)
         heads = ["$T$", r"accuracy (\%)", *([r"$\Delta$ ANN"] if differs else []), *([r"$E_\mathrm{SNN}/E_\mathrm{ANN}$"] if costs else [])]
+        share = lambda value: f"{value:.3g}" if _is_number(value) and math.isfinite(value) else "--"
         cells = [
             [
                 str(row["t"]),
                 f"{row['accuracy']:.2f}",
-                *([f"${row['accuracy'] - self.ann:+.2f}$"] if self.ann is not None else []),
-                *([f"{row['energy_ratio']:.3g}" if row["energy_ratio"] is not None else "--"] if costs else []),
+                *([f"${round(row['accuracy'] - self.ann, 2) + 0.0:+.2f}$"] if self.ann is not None else []),
+                *([share(row["energy_ratio"])] if costs else []),
             ]
             for row in rows
         ]
@@ -244,7 +246,7 @@ def _is_number(value):
 def _check_inside(path, report):
     """What lies inside the fields is what tables, notes and pictures read."""
     try:
-        report.columns(), report.notes(), report.bibtex()
+        report.columns(), report.notes(), report.bibtex(), report.latex()
         numbers = [row["energy_pJ"] for row in report.energy]
         numbers += [report.totals[key] for key in ("energy_ac_pJ", "energy_mac_pJ") if report.energy]
         numbers += [report.totals[key] for key in ("ann_energy_pJ",) if report.totals.get(key) is not None]

@@ -24,9 +24,10 @@ _CIFAR = dataclasses.replace(
     _ADAM, batch_size=128, weight_decay=0.06, mixup=0.5, smoothing=0.1, mixing=200, augment=dict(_RAND_CIFAR, re_prob=0.25)
 )
 _RECIPES = {  # by the start of a network's name, the longest first
-    "spikingresformer_cifar": dataclasses.replace(_ADAM, lr=(1e-3,), weight_decay=0.01, warmup=3, mixup=0.2, cutmix=1.0, smoothing=0.1),
+    "spikingresformer_cifar": dataclasses.replace(_ADAM, epochs=(600,), weight_decay=0.01, warmup=3, mixup=0.5, smoothing=0.1,
+                                                  augment=dict(_RAND_CIFAR, auto_augment="rand-m7-n1-mstd0.5-inc1")),
     "spikingresformer": dataclasses.replace(_ADAM, epochs=(320,), lr=(1e-3,), batch_size=256, weight_decay=0.01, warmup=3, mixup=0.2, cutmix=1.0,
-                                            smoothing=0.1),
+                                            smoothing=0.1, augment=dict(auto_augment="rand-m7-mstd0.5-inc1")),
     "spikingformer_cifar": dataclasses.replace(_ADAM, epochs=(400,), weight_decay=0.06, mixup=0.5, smoothing=0.1, mixing=200,
                                                augment=dict(_RAND_CIFAR, re_prob=0.25)),
     "spikformer_cifar": _CIFAR,
@@ -37,7 +38,8 @@ _RECIPES = {  # by the start of a network's name, the longest first
                                       augment=_RAND_IMAGENET),
     "sdt_dvs": dataclasses.replace(_ADAM, epochs=(200,), lr=(3e-4,), weight_decay=0.06, batch_size=16, optimiser="lamb", warmup=10, smoothing=0.1),
     "sdt_cifar": dataclasses.replace(_ADAM, lr=(3e-4,), weight_decay=0.06, mixup=0.5, smoothing=0.1, mixing=200, augment=dict(_RAND_CIFAR)),
-    "sdt_v2": dataclasses.replace(_ADAM, epochs=(200,), lr=(2.4e-3,), batch_size=1024, weight_decay=0.05, optimiser="lamb", warmup=10, smoothing=0.1),
+    "sdt_v2": dataclasses.replace(_ADAM, epochs=(200,), lr=(2.4e-3,), batch_size=1024, weight_decay=0.05, optimiser="lamb", warmup=10, smoothing=0.1,
+                                  augment=dict(auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_mode="pixel")),
     "sdt": dataclasses.replace(_ADAM, lr=(1e-3,), batch_size=288, weight_decay=0.01, optimiser="lamb", mixup=0.2, cutmix=1.0, smoothing=0.1,
                                augment=dict(auto_augment="rand-m7-mstd0.5-inc1")),
     "plif_": dataclasses.replace(_ADAM, epochs=(1024,), lr=(1e-3,), batch_size=16, warmup=0, votes=True),

@@ -42,9 +42,8 @@ class Settings:
     activation: of the network, or "spiking" for one that is trained as a spiking one (`snnfast.models.DirectNetwork`), in one stage.
     optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
     smoothing, mixup, cutmix, tet, votes, chunk, mixing: of the loss, a `snnfast.training.losses.Loss`.
-    options: further arguments of the network, such as patch_size or dim.
-    frames: of event data, how many; None for images.
-    weights: what says which a network of one's own starts from, such as a file's checksum.
+    options: further arguments of the network, such as patch_size or dim.  augment: how images are moved, see `snnfast.data.load`.
+    frames: of event data, how many; None for images.  weights: what says which a network of one's own starts from, such as a file's checksum.
     """
 
     arch: str
@@ -77,6 +76,7 @@ class Settings:
     chunk: int | None = None
     frames: int | None = None
     mixing: int = 0
+    augment: dict = dataclasses.field(default_factory=dict)
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""

@@ -63,6 +63,16 @@ def test_images_are_moved_by_timm(cifar_folder):
         load("digits", augment=RAND)
     with pytest.raises(ValueError, match="augment is not what timm.data.create_transform takes: .*unknown"):
         load("cifar10", cifar_folder, augment=dict(unknown=1))
+    for wrong, message in (
+        (dict(scale=(1,)), "is not what timm.data.create_transform takes: IndexError"),
+        (dict(interpolation="none"), "is not what timm.data.create_transform takes: KeyError"),
+        (dict(use_prefetcher=True), "must give normalised images"),
+        (dict(normalize=False), "must give normalised images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load("cifar10", cifar_folder, augment=wrong)
+    with pytest.raises(TypeError, match="augment must be a dictionary of keywords"):
+        load("cifar10", cifar_folder, augment="rand-m9")
 
 
 def test_imagefolder(tmp_path):

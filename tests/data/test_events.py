@@ -212,6 +212,26 @@ def test_stray_files(tmp_path, stray, message):
     assert "\n" not in str(error.value)
 
 
+def test_half_of_the_frames_are_refused(tmp_path):
+    """As a stopped run of SpikingJelly leaves them."""
+    of_arrays(tmp_path)
+    files = snnfast.data.load("dvs-gesture", tmp_path, frames=3).train.files
+    files[0].unlink()
+    with pytest.raises(ValueError, match="train lacks 1 of 22 recordings of .*events_np/train: remove it"):
+        snnfast.data.load("dvs-gesture", tmp_path, frames=3)
+    shutil.rmtree(tmp_path / "events_np")
+    files[1].unlink()
+    with pytest.raises(ValueError, match="train/0 holds no .npz files"):
+        snnfast.data.load("dvs-gesture", tmp_path, frames=3)
+
+
+def test_frames_of_another_set(tmp_path):
+    of_arrays(tmp_path)
+    snnfast.data.load("dvs-gesture", tmp_path, frames=3)
+    with pytest.raises(ValueError, match="has the folders 0, 1, 10, 2.*expected 0, 1, 2"):
+        snnfast.data.load("n-mnist", tmp_path, frames=3)
+
+
 def test_too_few_recordings_for_a_test_set(tmp_path):
     cifar10_dvs(tmp_path, 3)
     with pytest.raises(ValueError, match="has 30 recordings: at most 9 of a class leave none for the test set"):

@@ -196,6 +196,46 @@ def test_refused_in_one_line(call, message, server):
     assert "\n" not in str(error.value) and not server.repos["me/there"]
 
 
+def test_the_token_is_never_shown(server):
+    """A file of a token ends in a newline, which goes; what the hub says of a request may name the request."""
+    snnfast.push_to_hub(vgg(), "me/small", token="hf_secret\n")
+    for token in ("hf_secret\0", "hf secret", "", 3):
+        with pytest.raises(ValueError, match="token must be the text of a token") as error:
+            snnfast.from_pretrained("me/small", token=token)
+        assert "secret" not in str(error.value)
+    with pytest.raises(ValueError, match=r"me/none has no .*\*\*\*") as error:
+        snnfast.from_pretrained("me/none", token="me")  # which stands in the address too
+    assert error.value.__cause__ is None
+
+
+def test_a_wrapped_network_is_written_without_its_wrapper(server, tmp_path):
+    net = vgg()
+    snnfast.push_to_hub(torch.nn.DataParallel(net), "me/small")
+    assert snnfast.from_pretrained("me/small").config == net.config
+    own = torch.nn.Sequential(torch.nn.Linear(4, 8), snnfast.nn.QCFS(4, 1.0), torch.nn.Linear(8, 2))
+    snnfast.save_checkpoint(tmp_path / "own.pt", torch.nn.DataParallel(own))
+    again = snnfast.load_weights(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)), tmp_path / "own.pt")
+    assert torch.equal(again[1].thresh, own[1].thresh)
+
+
+def test_folders_of_this_machine(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    snnfast.save_checkpoint(tmp_path / "model.safetensors", vgg())
+    assert snnfast.from_pretrained("~").config == snnfast.from_pretrained(tmp_path).config
+    for given, message in (
+        (tmp_path / "no", "no is not there: give a folder, or a repository"),
+        (str(tmp_path / "model.safetensors"), "model.safetensors is no folder: give a folder, or a repository"),
+        ("", "repo_id must be 'owner/name', got 0 characters"),
+        ("a" * 5000, "repo_id must be 'owner/name', got 5000 characters"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            snnfast.from_pretrained(given)
+    with pytest.raises(FileNotFoundError, match="has no net.pt; a folder of this machine comes before a repository of its name"):
+        snnfast.from_pretrained(tmp_path, "net.pt")
+    with pytest.raises(ValueError, match="revision is of a repository, and .* is a folder of this machine"):
+        snnfast.from_pretrained(tmp_path, revision="v9")
+
+
 def test_without_the_package(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"this wants the package huggingface_hub: pip install huggingface_hub, or snnfast\[hub\]"):

@@ -80,6 +80,17 @@ def test_what_is_no_report(tmp_path, text):
         load_report(tmp_path)
 
 
+@pytest.mark.parametrize("share", ["abc", [1], None, True, float("nan"), 10**400, -0.5])
+@pytest.mark.parametrize("method", [{"method": None}, {"method": 3, "arch": ["x"]}, {"method": "a\nb" * 1000, "arch": "v_g%g"}])
+def test_a_foreign_report_is_saved_as_a_table_and_pictures(tmp_path, share, method):
+    energy = [dict(t=1, energy_pJ=1.0, energy_ratio=share), dict(t=2, energy_pJ=2.0, energy_ratio=0.25)]
+    totals = dict(energy_ac_pJ=0.9, energy_mac_pJ=4.6)
+    folder = write(tmp_path / "run", energy=energy, method=method, totals=totals | dict(firing_rate=0.1, SOPs=1.0, MACs=1.0))
+    report = load_report(folder)
+    assert "0.25" in report.latex() and "nan" not in report.latex()
+    assert {"report.tex", "accuracy.pdf"} <= set(report.save(tmp_path / "out")) and len(report.label()) < 200
+
+
 def test_names_of_tensors_in_errors_are_cut_and_plain(tmp_path, capsys):
     import torch
 
