@@ -37,11 +37,9 @@ def save_text(path, text):
 
 def save(content, path):
     """torch.save, whole or not at all; where a file cannot be written torch raises a RuntimeError of many lines. A link stays one."""
-    with whole(os.path.realpath(path)) as part:
-        with open(part, "wb"):
-            pass
+    with whole(os.path.realpath(path)) as part, open(part, "wb") as file:  # of a path torch takes a name, which not every path gives
         try:
-            torch.save(content, part)
+            torch.save(content, file)
         except RuntimeError as error:
             raise OSError(f"{path} cannot be written: {str(error).splitlines()[0][:200]}") from error
 

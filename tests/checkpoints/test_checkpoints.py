@@ -343,7 +343,7 @@ def test_entries_of_a_file_are_told_and_chosen(tmp_path):
     assert torch.equal(weight(snnfast.load_checkpoint(tmp_path / "ema.pth", levels=8, width=0.05)), weight(nets[1]))
 
 
-@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+@pytest.mark.parametrize("ending", [".pt", ".safetensors", ""])
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, ending):
     """What was there stays where writing fails, and a link stays a link."""
     path, link, net = tmp_path / f"net{ending}", tmp_path / f"link{ending}", models.vgg11(width=0.05)

@@ -221,7 +221,10 @@ def test_neurons_become_layers():
             "ann gives sums over the steps",
         ),
         (lambda: snnfast.diagnose(snnfast.convert(trained("sdt")), torch.zeros(1, 3, 32, 32), 2), "snn was trained as a spiking network"),
-        (lambda: snnfast.convert(snnfast.models.sew_dvs_gesture()), "net takes a frame for each step"),
+        (
+            lambda: snnfast.convert(snnfast.models.sew_dvs_gesture())(torch.zeros(1, 2, 128, 128), T=2),
+            r"x must be frames \[B, T, 2, H, W\]",
+        ),
         (
             lambda: snnfast.convert(trained("spikingresformer_ti"))(torch.zeros(1, 3, 64, 64), T=2),
             r"x must be a batch of images \[B, 3, 32, 32\]",
