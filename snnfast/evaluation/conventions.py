@@ -88,7 +88,7 @@ def operations(net: DirectNetwork, loader: Iterable, convention: Literal["own", 
                     raise TypeError(f"loader must give batches (images, labels), got {type(batch).__name__}")
                 x = batch[0]
                 count.images += len(x)
-                count.B, count.T = len(x), x.size(1) if net.frames else net.T
+                count.B, count.T = len(x), net.steps_of(x)
                 net(x)
                 count.batch_done()
     finally:

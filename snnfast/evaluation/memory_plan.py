@@ -61,10 +61,8 @@ class Dry:
         if execution.half and dtype != torch.float32:
             raise ValueError(f"dtype {execution.dtype!r} is for networks in float32, and this one is in {checks.dtype_name(dtype)}")
         whole = torch.zeros(1, dtype=dtype, device=device).expand(1, *shape)
-        if self.clock.frames:
-            inputs.check_frames(whole)
+        inputs.check_samples(self.gm, self.clock, whole, "images")
         image = self.clock.at_a_step(whole).clone()
-        inputs.check_shape(self.gm, image, "images", whole if self.clock.frames else None)
         interpreter = fx.Interpreter(self.gm, garbage_collect_values=False)
         interpreter.args_iter, env = iter([image]), {}
         with torch.no_grad():

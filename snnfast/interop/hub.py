@@ -4,7 +4,7 @@ A repository holds `model.safetensors`, a file of `snnfast.save_checkpoint`, and
 without running anything in them.
 """
 
-import importlib.util
+import contextlib
 import json
 import os
 import tempfile
@@ -19,6 +19,7 @@ from snnfast.checkpoints.weights import load_weights
 from snnfast.graph.copies import unwrapped
 from snnfast.models.direct import DirectNetwork
 from snnfast.runtime.network import SpikingNetwork
+from snnfast.system import packages
 from snnfast.system.text import plain
 from snnfast.version import __version__
 
@@ -146,8 +147,7 @@ def from_pretrained(
 
 
 def _hub():
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ValueError("this wants the package huggingface_hub: pip install huggingface_hub, or snnfast[hub]")
+    packages.check_installed("huggingface_hub", extra="hub")
     import huggingface_hub
 
     return huggingface_hub
@@ -183,20 +183,15 @@ def _token(token):
     return token.strip()
 
 
-class _told:
+@contextlib.contextmanager
+def _told(what, token):
     """Errors of the hub and of the way there become a ValueError of one line, without the token."""
-
-    def __init__(self, what, token):
-        self.what, self.token = what, token
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, kind, error, trace):
-        if error is not None and isinstance(error, Exception):
-            told = " ".join(str(error).split())
-            told = told.replace(self.token, "***") if isinstance(self.token, str) else told
-            raise ValueError(f"{self.what}: {type(error).__name__}: {told[:300]}") from None
+    try:
+        yield
+    except Exception as error:  # of any kind: those of the hub, and of the library that asks it
+        told = " ".join(str(error).split())
+        told = told.replace(token, "***") if isinstance(token, str) else told
+        raise ValueError(f"{what}: {type(error).__name__}: {told[:300]}") from None
 
 
 def _card(net, repo_id, facts):

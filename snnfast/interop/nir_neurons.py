@@ -9,7 +9,6 @@ What NIR cannot say stands in a node's metadata, as JSON under "snnfast" and as 
 (Pedersen et al., "Neuromorphic intermediate representation", Nature Communications 2024.)
 """
 
-import importlib.util
 import json
 import math
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from snnfast import nn
+from snnfast.system import packages
 
 ENTRY = "snnfast"  # in metadata
 KEPT = ("v0", "reset", "v_reset", "unit", "strict", "spikes", "surrogate", "gamma", "detach_reset", "decay_input", "product", "tau")
@@ -25,8 +25,7 @@ KEPT = ("v0", "reset", "v_reset", "unit", "strict", "spikes", "surrogate", "gamm
 
 def check_installed() -> None:
     """Refuses where the package is missing."""
-    if importlib.util.find_spec("nir") is None:
-        raise ValueError("this wants the package nir: pip install nir, or snnfast[nir]")
+    packages.check_installed("nir", extra="nir")
 
 
 def noted(**facts: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from snnfast.conversion.direct import is_direct
 from snnfast.graph.outputs import leaves
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.steps import Steps
+from snnfast.system import packages
 from snnfast.system.files import whole
 from snnfast.system.text import first_line
 
@@ -47,9 +47,7 @@ def export_onnx(
     >>> [path.name for path in snnfast.export_onnx(net, torch.randn(2, 4), "net.onnx")]
     ['net.onnx']
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"this wants the package {missing[0]}: pip install onnx onnxscript, or snnfast[onnx]")
+    packages.check_installed("onnx", "onnxscript", extra="onnx")
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     checks.tensor("sample", sample)

@@ -176,11 +176,13 @@ class DirectNetwork(nn.Module):
             (h, w), asked = self.image_shape[1:], next((name for name in ("img_size", "image_size") if name in self.config), "image_shape")
             raise ValueError(f"x must be images of {h} x {w}, for which the network was made ({asked}), got {x.size(-2)} x {x.size(-1)}")
 
+    def steps_of(self, x: torch.Tensor) -> int:
+        """How many steps it takes for x: its frames, with `frames`, else T."""
+        return x.size(1) if self.frames else checks.steps("T", self.T)
+
     def _features(self, x):
         self.check(x)
-        return (
-            self.features(x.transpose(0, 1), x.size(1)) if self.frames else self.features(self.constant_part(x), checks.steps("T", self.T))
-        )
+        return self.features(x.transpose(0, 1) if self.frames else self.constant_part(x), self.steps_of(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: images [B, in_channels, H, W], or with `frames` [B, T, in_channels, H, W], a frame for each step -> logits [B, num_classes]."""

@@ -34,10 +34,11 @@ def check_shape(gm, x, name="x", whole=None):
         raise ValueError(f"{name} must be a batch of images [{told}]{why}, with B >= 1, got shape {got}{more}")
 
 
-def check_frames(x):
-    """Refuses samples that cannot be frames."""
-    if x.dim() < 2 or not x.size(1):
-        raise ValueError(f"x must be frames [B, T, ...], one for each step, got shape {tuple(x.shape)}")
+def check_samples(gm, clock, x, name="x"):
+    """As `check_shape`, of what a run by this clock takes: images, or frames for each step."""
+    if clock.frames and (x.dim() < 2 or not x.size(1)):
+        raise ValueError(f"{name} must be frames [B, T, ...], one for each step, got shape {tuple(x.shape)}")
+    check_shape(gm, clock.at_a_step(x), name, x if clock.frames else None)
 
 
 def _taken(gm, image, x):

@@ -125,9 +125,7 @@ class SpikingNetwork(torch.nn.Module):
         self.method.check_T(T)
         if chunk is not None:
             checks.integer("chunk", chunk)
-        if self.clock.frames:
-            inputs.check_frames(x)
-        inputs.check_shape(self.gm, self.clock.at_a_step(x), whole=x if self.clock.frames else None)
+        inputs.check_samples(self.gm, self.clock, x)
         if self.clock.frames and x.size(1) < T:
             raise ValueError(f"x must be frames [B, {T} or more, ...], one for each of T = {T} steps, got shape {tuple(x.shape)}")
         inputs.check_like_weights(self.gm, x)

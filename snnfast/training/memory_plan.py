@@ -74,15 +74,10 @@ def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None
     return TrainingPlan(batch, sum(parts.values()), budget, most, parts)
 
 
-def steps_of(net, x):
-    """Steps of a DirectNetwork on samples x."""
-    return x.size(1) if net.frames else net.T
-
-
 def _of_a_step(net, image, B, amp, device, chunk):
     """(bytes that a step on B images keeps, beside the weights; those of the largest value). In chunks: of one of them and the states between all,
     or of the trial before the first step, which is in fp64, where that is more."""
-    T = 1 if chunk is None else steps_of(net, image)
+    T = 1 if chunk is None else net.steps_of(image)
     if chunk is None or chunk >= T:
         return _kept(net, image, B, amp, device)[:2]
     kept, largest, states = _kept(net, image, B, amp, device, chunk)
