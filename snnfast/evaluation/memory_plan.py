@@ -33,18 +33,21 @@ COPIES_OF_FRAMES = 4  # of a batch of frames, at most: one by one from the loade
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """batch, chunk; bytes: estimated peak of the process; budget: the bytes to stay below, or None; parts: {purpose: bytes}."""
+    """batch, chunk; bytes: estimated peak of the process; budget: the bytes to stay below, or None; parts: {purpose: bytes}; unlimited: whether cuDNN
+    chooses how much it takes to work in, as it does on a GPU without a budget (`snnfast.system.memory.within`)."""
 
     batch: int
     chunk: int
     bytes: int
     budget: int | None
     parts: dict
+    unlimited: bool = False
 
     def __str__(self):
         parts = ", ".join(f"{name} {memory.told(size)}" for name, size in self.parts.items() if size)
         limit = "" if self.budget is None else f" of {memory.told(self.budget)}"
-        return f"batch {self.batch}, {self.chunk} steps at a time, about {memory.told(self.bytes)}{limit} at most ({parts})"
+        beside = " beside what cuDNN works in" if self.unlimited else ""
+        return f"batch {self.batch}, {self.chunk} steps at a time, about {memory.told(self.bytes)}{limit} at most{beside} ({parts})"
 
 
 class Dry:
@@ -52,7 +55,7 @@ class Dry:
 
     def __init__(self, snn, shape, execution, device):
         self.gm, self.plan, self.method, self.clock, self.device = snn.gm, snn.plan(), snn.method, snn.clock, torch.device(device)
-        self.nodes, self.size, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}
+        self.nodes, self.size, self.values, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}, {}
         # Bytes per row: of inputs that sparse products and neurons copy; of sums and values of functions over time.
         self.sparse, self.copied, self.sums = {}, {}, {}
         # Nodes whose values lie in memory that layers share, and of them those that are computed step by step.
@@ -60,6 +63,7 @@ class Dry:
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(f"dtype {execution.dtype!r} is for networks in float32, and this one is in {checks.dtype_name(dtype)}")
+        self.dtype = dtype
         whole = torch.zeros(1, dtype=dtype, device=device).expand(1, *shape)
         inputs.check_samples(self.gm, self.clock, whole, "images")
         image = self.clock.at_a_step(whole).clone()
@@ -77,7 +81,7 @@ class Dry:
         for node in self.nodes:
             self.dies[self.owner[node]] = max([self.dies[self.owner[node]], *(self.at[user] for user in node.users)])
         copies = COPIES_OF_FRAMES if self.clock.frames else 1
-        self.image, self.dtype, self.wide = copies * whole.nbytes, dtype, dtype == torch.float64
+        self.image, self.wide = copies * whole.nbytes, dtype == torch.float64
         self.kept = [a for a in self.nodes if a not in self.plan.spiking and any(u in self.plan.spiking for u in a.users)]
         self.least_rows = 3 * max(execution.fixed.rows.values()) if execution.fixed else 0  # rows of the probe of each layer
         self.weights = sum(p.nbytes for p in self.gm.parameters()) // 2 if execution.half else 0  # copies in 16 bits
@@ -98,7 +102,7 @@ class Dry:
             self.neurons[node] = x.numel()
             self.copied[node] = 0 if layout_of(x).dense else x.nbytes
             self.taken.add(node)
-            return torch.zeros_like(x)
+            return torch.zeros_like(x, dtype=torch.int8 if node in execution.whole else None)
         if product := execution.product(node):
             self.sparse[node] = 0 if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last) else x.nbytes
             self.sparse[node] += product.scratch(x)
@@ -121,8 +125,10 @@ class Dry:
         source = next((shared[t.untyped_storage().data_ptr()] for t in tensors if t.untyped_storage().data_ptr() in shared), None)
         self.nodes.append(node)
         self.owner[node] = node if source is None else self.owner[source]
-        self.size[node] = 0 if parameter or source is not None else sum(t.nbytes for t in tensors)
         self.elements[node] = sum(t.numel() for t in tensors)
+        self.size[node] = 0 if parameter or source is not None else sum(t.nbytes for t in tensors)
+        whole = any(t.dtype == torch.int8 for t in tensors)  # in a pass of the quantised network, values
+        self.values[node] = self.size[node] * (self.dtype.itemsize if whole else 1)
         if node in self.plan.over_time:
             over = [a for a in node.all_input_nodes if a in self.plan.spiking]
             each = self.gm.get_submodule(node.target).bytes_per_element(tensors[0].dtype)
@@ -143,7 +149,7 @@ class Dry:
     def _working(self, node, rows, library=False):
         """Bytes that a node takes beside input and output. A library takes copies of both in its own layout, and of the weights."""
         if node in self.plan.firing:  # its level, in a pass of the quantised network
-            return 3 * rows * self.size[node]
+            return 3 * rows * self.values[node]
         if node in self.plan.over_time:  # sums and values of every step
             return rows * self.sums[node]
         if node in self.sparse and not library:
@@ -151,13 +157,13 @@ class Dry:
         if not is_product(node, self.gm):
             return 0
         weights = self.gm.get_submodule(node.target).weight.nbytes if node.op == "call_module" else 0
-        return weights + max(rows, self.least_rows) * (self.size[self.owner[node.all_input_nodes[0]]] + self.size[node])
+        return weights + max(rows, self.least_rows) * (self.values[self.owner[node.all_input_nodes[0]]] + self.values[node])
 
     def one_pass(self, nodes, rows, kept=(), library=False):
         """Most bytes alive at the same time while `nodes` are computed in order; `kept` stay alive. library: torch computes every product."""
         alive, most = {}, 0
         for node in nodes:
-            alive[self.owner[node]] = rows * self.size[self.owner[node]]
+            alive[self.owner[node]] = rows * self.values[self.owner[node]]
             most = max(most, sum(alive.values()) + self._working(node, rows, library))
             alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node] or v in kept}
         return most
@@ -230,7 +236,7 @@ def plan(dry, T, *, images=None, batch=None, chunk=None, budget=None, statistics
     def of(B, c):
         reserve = IDLE[kind] + (Slabs.LEFT if dry.plan.over_time and kind == "cpu" else 0)
         parts = {"in use": used, "reserve": reserve} | dry.parts(B, c, statistics, ann, reads)
-        return MemoryPlan(B, c, sum(parts.values()), budget, parts)
+        return MemoryPlan(B, c, sum(parts.values()), budget, parts, kind == "cuda" and budget is None)
 
     options = []
     for B in [batch] if batch else _halves(largest):

@@ -161,9 +161,9 @@ class IF(nn.Module):
             return self.neuron(x, self.theta_for(x if T is not None else x[0]), T=T, **options)
         rule = rule_of(**{k: options.pop(k) for k in _RULE if k in options})
         call = dict.fromkeys(("mask", "state", "out", "state_out")) | {"spikes": "scaled", "v0": 0.5} | options
-        if self.number is not None and x.is_cuda and call["spikes"] == "scaled":
+        if self.number is not None and x.is_cuda and call["spikes"] in ("scaled", "int8"):
             s, state = OPS(*in_units(x, self.number), rule=rule, T=T, **call)
-            return s.mul_(self.number), state
+            return s if call["spikes"] == "int8" else s.mul_(self.number), state
         return OPS(x, self.theta_for(x if T is not None else x[0]), rule=rule, T=T, **call)
 
     def is_signed(self):

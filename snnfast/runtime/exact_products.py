@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from snnfast.ops.exact import exact_conv2d, exact_linear, exact_weights
 from snnfast.runtime.sparse_products import SparseProduct
 
@@ -27,8 +29,8 @@ class ExactProduct(SparseProduct):
         return divisor if divisor and divisor * self.unit.quanta <= MOST else None
 
     def scratch(self, x):
-        """Bytes of two copies of the input in units on a GPU: one in fp32, one in int8."""
-        return x.nbytes + x.numel() if x.is_cuda else 0
+        """Bytes of two copies of the input's values in units on a GPU: one in fp32, one in int8."""
+        return x.nbytes + x.numel() if x.is_cuda and x.dtype != torch.int8 else 0
 
     def weights(self, divisor):
         """Integer weights, computed anew if the layer's weights or theta changed."""

@@ -9,12 +9,14 @@ import torch
 from snnfast.graph.flow import served, unspiking
 from snnfast.graph.rows import Rows, rows_of
 from snnfast.graph.units import units
+from snnfast.nn.over_time import fresh
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import linear_part
 from snnfast.runtime.exact_products import ExactProduct, added_up
 from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.runtime.number_formats import HALF, HalfProducts, check_dtype
 from snnfast.runtime.sparse_products import SparseProduct, lay, products_of
+from snnfast.runtime.whole_numbers import handed_over, summed, sums_up
 
 # Elementwise functions in the form that writes to given memory (`out=`).
 INTO = {
@@ -102,6 +104,7 @@ class Execution:
         self.linear_parts = {}  # modules without their constants, by name
         self.unspiking = unspiking(gm)
         lay(gm, self.products)
+        self.whole = handed_over(self) if self.units else set()  # nodes whose values are whole numbers, unless somebody observes the run
 
     def module(self, node, constants=True):
         """The module that a node calls. constants: whether the module keeps its bias."""
@@ -146,6 +149,9 @@ class Execution:
         """
         if product := self.product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
+        if node in self.whole and env[node.all_input_nodes[0]].dtype == torch.int8 and sums_up(node, self.gm):
+            x = env[node.all_input_nodes[0]]
+            return summed(x, self.module(node), take or fresh(x.device))
         value = self._computed(interpreter, node, env, per_row, rows, take, constants)
         if node in self.added:
             self.added[node] = added_up(env[node.all_input_nodes[0]], value)

@@ -63,9 +63,14 @@ def check_plain(gm, x):
         raise RuntimeError("a converted network cannot be traced (torch.export, torch.jit.trace): its run is a loop over chunks of time")
 
 
+def weight_like(gm, x):
+    """A weight whose format and device images must have; x itself where a network has none."""
+    return next((p for p in (*gm.parameters(), *gm.buffers()) if p.is_floating_point()), x)
+
+
 def check_like_weights(gm, x):
     """Refuses images in another format, or on another device, than the weights."""
-    weight = next((p for p in (*gm.parameters(), *gm.buffers()) if p.is_floating_point()), x)
+    weight = weight_like(gm, x)
     if x.dtype != weight.dtype:
         raise TypeError(
             f"x has dtype {checks.dtype_name(x.dtype)}, but the network's weights {checks.dtype_name(weight.dtype)}: convert one of them"

@@ -256,7 +256,8 @@ class Run:
             current, layout = current[0] if constant else current, first
         if not layout.dense:  # the kernels take rows
             current = self.arena.take(current.numel(), like.dtype).view(current.shape).copy_(current)
-        s = layout.unrows(self.arena.take(steps * layout.N, like.dtype).view(steps, layout.N))
+        dtype = torch.int8 if node in self.execution.whole and not self.observe else like.dtype
+        s = layout.unrows(self.arena.take(steps * layout.N, dtype).view(steps, layout.N))
         ends = [*self.marks, steps]
         for begin, end in zip([0, *ends], ends):
             self._advance(node, neuron, current if constant else current[begin:end], end - begin if constant else None, s[begin:end])
@@ -271,7 +272,7 @@ class Run:
     def _advance(self, node, neuron, current, T, out):
         """Advances a neuron layer and its state over the steps of `current` [t, B, ...], or over T steps of a constant `current` [B, ...]."""
         # From the second call on the state is updated in place: a run allocates nothing that outlives a chunk, so that its memory stays flat.
-        state, options = self.states.get(node), self.options[node]
+        state, options = self.states.get(node), self.options[node] | ({"spikes": "int8"} if out.dtype == torch.int8 else {})
         if state is None:
             options = options | self.method.start(neuron, current, T is not None)
         self.watch(node, neuron, current, T is not None)

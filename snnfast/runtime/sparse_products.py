@@ -76,9 +76,9 @@ class SparseProduct:
             return self._linear(x, None) if isinstance(m, torch.nn.Linear) else self._conv2d(x, None)
         if isinstance(m, torch.nn.Linear):
             shape = (*x.shape[:-1], m.out_features)
-            return self._linear(x, take(math.prod(shape), x.dtype).view(shape))
+            return self._linear(x, take(math.prod(shape), m.weight.dtype).view(shape))
         shape = gather.spec(x.permute(0, 2, 3, 1), m.weight.permute(2, 3, 1, 0), Rule(*m.stride, *m.padding, *m.dilation))
-        return self._conv2d(x, take(math.prod(shape), x.dtype).view(shape).permute(0, 3, 1, 2))
+        return self._conv2d(x, take(math.prod(shape), m.weight.dtype).view(shape).permute(0, 3, 1, 2))
 
     def _linear(self, x, out):
         return spike_linear(x, self.module.weight, self.module.bias, out=out)
