@@ -17,6 +17,7 @@ from snnfast import checks
 from snnfast.conversion.calibration import Images
 from snnfast.data.batches import pair
 from snnfast.nn.masking import rows_are
+from snnfast.runtime.inputs import weight_like
 from snnfast.runtime.leaving import without
 from snnfast.runtime.network import SpikingNetwork, check_at, not_finite_note, powers_of_two
 from snnfast.runtime.run import Run
@@ -107,6 +108,7 @@ def calibrate_exit(
     steps = sorted({t for t in (powers_of_two(T) if at is None else check_at(at, T)) if t >= snn.method.least_T} | {T})
     answers, sure, seen = [], [], 0
     for x in Images(images):
+        x = x.to(weight_like(snn.gm, x).device)
         with rows_are(torch.arange(seen, seen + len(x))):
             found = [_sure(snn, total, t, dtype)[1:] for t, total, dtype in snn.sums(x, T, steps, first=seen)]
         answers.append(torch.stack([a for a, _ in found], 1))
@@ -203,7 +205,7 @@ def evaluate_early(snn: SpikingNetwork, loader: Iterable, rule: ExitRule) -> Ear
 
     Args:
         snn: the network of the rule.
-        loader: iterable of batches (images [B, ...], labels [B]), on the device of `snn`.
+        loader: iterable of batches (images [B, ...], labels [B]), which go to the device of `snn`.
         rule: of `calibrate_exit`.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -217,6 +219,7 @@ def evaluate_early(snn: SpikingNetwork, loader: Iterable, rule: ExitRule) -> Ear
     right, taken, seen, began = 0, [], 0, time.perf_counter()
     for batch in loader:
         x, y = pair(batch)
+        x = x.to(weight_like(snn.gm, x).device)
         with rows_are(torch.arange(seen, seen + len(x))):
             outputs, steps = answer_early(snn, x, rule, seen)
         right += int((outputs.argmax(1) == y.to(outputs.device)).sum())

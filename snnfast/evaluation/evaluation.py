@@ -190,7 +190,8 @@ class Evaluation:
         self.complete = True
 
     def _run(self):
-        with torch.no_grad(), _in_eval_mode(self.ann), formats(self.settings.dtype, self.settings.deterministic):
+        formats_of, limit = formats(self.settings.dtype, self.settings.deterministic), memory.within(self.plan.budget, self.device)
+        with torch.no_grad(), _in_eval_mode(self.ann), formats_of, limit:
             for index, x, y in prefetched(self._checked(), self.device):
                 start = 0
                 while start < len(y):

@@ -136,3 +136,19 @@ def is_out(error):
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+@contextlib.contextmanager
+def within(budget, device):
+    """On a GPU, torch takes no more than `budget` bytes inside: cuDNN then chooses algorithms whose working memory fits, which no plan knows
+    beforehand (an H200 took 2.9 GiB of a budget of 1.7), and what still does not fit is out of memory. None: no limit. A CPU has none."""
+    device = torch.device(device)
+    if budget is None or device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_per_process_memory_fraction(device)
+    torch.cuda.set_per_process_memory_fraction(min(before, budget / torch.cuda.mem_get_info(device)[1]), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before, device)

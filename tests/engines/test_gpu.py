@@ -282,6 +282,45 @@ def test_evaluation_within_a_budget(tiny):
     net.cpu()
 
 
+def test_what_libraries_work_in_stays_within_the_budget():
+    """cuDNN takes whole gigabytes for these convolutions where it may: 2.9 GiB of a budget of 1.7 without a limit, on an H200."""
+    torch.manual_seed(0)
+    snn = snnfast.convert(snnfast.models.vgg11(num_classes=10, width=0.25).eval())
+    data, losses = [(torch.rand(256, 3, 32, 32), torch.arange(256) % 10)], []
+    torch.cuda.empty_cache()
+    before = torch.cuda.get_per_process_memory_fraction()
+    for graphs in (False, True):
+        budget = torch.cuda.memory_reserved() + (1200 << 20)
+        report = snnfast.evaluate(snn, data, T=64, device="cuda", memory=budget, graphs=graphs)
+        assert report.memory["peak"] <= budget and torch.cuda.get_per_process_memory_fraction() == before
+        losses.append(report.loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # cuDNN's sums follow the algorithm
+    snn.to("cpu")
+
+
+@pytest.mark.parametrize("method", ["if", "stbif"])
+def test_spikes_as_bytes_give_the_bits_of_the_cpu(method):
+    """What goes from layer to layer as whole numbers, with poolings in between."""
+    torch.manual_seed(0)
+    net = snnfast.models.vgg11(num_classes=10, width=0.125).eval()
+    snn, x, found = snnfast.convert(net, method), torch.rand(5, 3, 32, 32), []
+    for device in ("cpu", "cuda"):
+        snn = snn.to(device)
+        execution = Execution(snn.gm, device, products="exact")
+        assert len(execution.whole) >= 8
+        found.append(torch.cat([y.cpu() for y in snn.chunks(x.to(device), 11, 4, execution=execution)]))
+    assert torch.equal(*found)  # the first layer's sums, of the image, have one order on both
+
+
+def test_images_of_early_exit_come_from_the_cpu(tiny):
+    net, x = tiny
+    snn, x = snnfast.convert(net), x.cpu()
+    rules = [snnfast.calibrate_exit(snn.to(device), x, T=16) for device in ("cpu", "cuda")]
+    reports = [snnfast.evaluate_early(snn.to(device), [(x, torch.arange(len(x)))], rules[0]) for device in ("cpu", "cuda")]
+    assert rules[0].at == rules[1].at and reports[0].images == reports[1].images == len(x)
+    snn.to("cpu")
+
+
 @pytest.mark.parametrize("dtype", ["tf32", "bf16", "fp16", "author"])
 def test_formats_run(tiny, dtype):
     net, x = tiny

@@ -191,3 +191,34 @@ def test_where_memory_runs_out_chunk_and_batch_are_halved(checkpoint, tmp_path):
         assert command.result(out) == expected
     code, told, error = command.run(20_000, *arguments, "--out", tmp_path / "none", script=("tests/starved.py",))
     assert code == 2 and "out of memory with one image and 1 step at a time, which need about" in error and error.count("\n") == 1
+
+
+class Card:
+    """torch.cuda of a card of 10 GiB, whose limit is set and asked for."""
+
+    def __init__(self, monkeypatch):
+        self.fraction, self.seen = 0.9, []
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (4 << 30, 10 << 30))
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device=None: self.fraction)
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.set)
+
+    def set(self, fraction, device=None):
+        self.fraction = fraction
+        self.seen.append((round(fraction, 3), str(device)))
+
+
+@pytest.mark.parametrize("budget, share", [(5 << 30, 0.5), (20 << 30, 0.9)])
+def test_torch_keeps_to_the_budget_on_a_gpu(monkeypatch, budget, share):
+    card = Card(monkeypatch)
+    with pytest.raises(KeyError), memory.within(budget, "cuda:1"):
+        assert round(card.fraction, 3) == share
+        raise KeyError
+    assert card.seen == [(share, "cuda:1"), (0.9, "cuda:1")]
+
+
+@pytest.mark.parametrize("budget, device", [(None, "cuda"), (1 << 30, "cpu")])
+def test_without_a_budget_or_a_gpu_nothing_is_limited(monkeypatch, budget, device):
+    card = Card(monkeypatch)
+    with memory.within(budget, device):
+        assert card.fraction == 0.9
+    assert not card.seen
