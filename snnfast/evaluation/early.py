@@ -216,6 +216,8 @@ def evaluate_early(snn: SpikingNetwork, loader: Iterable, rule: ExitRule) -> Ear
     """
     if not isinstance(rule, ExitRule):
         raise TypeError(f"rule must be what snnfast.calibrate_exit returned, got {type(rule).__name__}")
+    if not isinstance(snn, SpikingNetwork):
+        raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
     right, taken, seen, began = 0, [], 0, time.perf_counter()
     for batch in loader:
         x, y = pair(batch)

@@ -57,9 +57,9 @@ class Dry:
         self.gm, self.plan, self.method, self.clock, self.device = snn.gm, snn.plan(), snn.method, snn.clock, torch.device(device)
         self.nodes, self.size, self.values, self.owner, self.neurons, self.elements = [], {}, {}, {}, {}, {}
         # Bytes per row: of inputs that sparse products and neurons copy; of sums and values of functions over time.
-        self.sparse, self.copied, self.sums = {}, {}, {}
+        self.sparse, self.passing, self.copied, self.sums = {}, {}, {}, {}
         # Nodes whose values lie in memory that layers share, and of them those that are computed step by step.
-        self.taken, self.stepwise = set(), set()
+        self.taken, self.stepwise, self.whole = set(), set(), execution.whole()
         dtype = next((p.dtype for p in self.gm.parameters() if p.is_floating_point()), torch.float32)
         if execution.half and dtype != torch.float32:
             raise ValueError(f"dtype {execution.dtype!r} is for networks in float32, and this one is in {checks.dtype_name(dtype)}")
@@ -102,10 +102,12 @@ class Dry:
             self.neurons[node] = x.numel()
             self.copied[node] = 0 if layout_of(x).dense else x.nbytes
             self.taken.add(node)
-            return torch.zeros_like(x, dtype=torch.int8 if node in execution.whole else None)
+            return torch.zeros_like(x, dtype=torch.int8 if node in self.whole else None)
         if product := execution.product(node):
-            self.sparse[node] = 0 if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last) else x.nbytes
-            self.sparse[node] += product.scratch(x)
+            copied = x.dim() == 4 and not x.is_contiguous(memory_format=torch.channels_last)
+            self.sparse[node] = (x.nbytes if copied else 0) + product.scratch(x)
+            values = x.to(self.dtype)  # as in a pass of the quantised network
+            self.passing[node] = (values.nbytes if copied else 0) + product.scratch(values)
 
         def take(numel, dtype):
             self.taken.add(node)
@@ -146,14 +148,15 @@ class Dry:
 
     # ---- the three peaks, in bytes
 
-    def _working(self, node, rows, library=False):
-        """Bytes that a node takes beside input and output. A library takes copies of both in its own layout, and of the weights."""
+    def _working(self, node, rows, library=False, sparse=None):
+        """Bytes that a node takes beside input and output. A library takes copies of both in its own layout, and of the weights. sparse: what
+        products take for a row, in a pass of the quantised network."""
         if node in self.plan.firing:  # its level, in a pass of the quantised network
             return 3 * rows * self.values[node]
         if node in self.plan.over_time:  # sums and values of every step
             return rows * self.sums[node]
         if node in self.sparse and not library:
-            return rows * self.sparse[node] + SCRATCH * (torch.get_num_threads() if self.device.type == "cpu" else 0)
+            return rows * (sparse or self.sparse)[node] + SCRATCH * (torch.get_num_threads() if self.device.type == "cpu" else 0)
         if not is_product(node, self.gm):
             return 0
         weights = self.gm.get_submodule(node.target).weight.nbytes if node.op == "call_module" else 0
@@ -164,7 +167,7 @@ class Dry:
         alive, most = {}, 0
         for node in nodes:
             alive[self.owner[node]] = rows * self.values[self.owner[node]]
-            most = max(most, sum(alive.values()) + self._working(node, rows, library))
+            most = max(most, sum(alive.values()) + self._working(node, rows, library, self.passing))
             alive = {v: size for v, size in alive.items() if self.dies[v] > self.at[node] or v in kept}
         return most
 

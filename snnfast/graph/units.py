@@ -5,6 +5,7 @@ layer norm.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 
@@ -78,9 +79,9 @@ def _through(node, layer, unit, gm):
         return unit
     if is_view(node, gm):
         return None if unit.by_channel and not isinstance(layer, _M.Identity) else unit
-    window = _window(node, layer)
-    if window is not None:
-        return unit.pooled(window)
+    pooling = pooling_of(node, layer)
+    if pooling is not None:
+        return unit.pooled(pooling.window)
     sized = isinstance(layer, _M.AdaptiveAvgPool2d) or (layer is None and name_of(node) in _SIZED and _is_spatial(node))
     return dataclasses.replace(unit, sized=(*unit.sized, node)) if sized else None
 
@@ -93,29 +94,37 @@ def _is_spatial(node):
     return isinstance(dims, (tuple, list)) and sorted(dims) in ([2, 3], [-2, -1])
 
 
-def _window(node, layer):
-    """How many values an average pooling adds up, where that is the same at every place; else None."""
+class Pooling(NamedTuple):
+    """An average pooling that adds up as many values at every place; pairs (vertical, horizontal)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    @property
+    def window(self):
+        return self.kernel[0] * self.kernel[1]
+
+
+def pooling_of(node, layer):
+    """The `Pooling` of a node, a layer or a function; None of others, and where places add up different numbers of values."""
     if isinstance(layer, _M.AvgPool2d):
-        kernel, padding = layer.kernel_size, layer.padding
-        ceil, inside, divisor = layer.ceil_mode, layer.count_include_pad, layer.divisor_override
+        given = dict(kernel=layer.kernel_size, stride=layer.stride, padding=layer.padding, ceil=layer.ceil_mode, inside=layer.count_include_pad,
+                     divisor=layer.divisor_override)  # fmt: skip
     elif layer is None and name_of(node) == "avg_pool2d":
         given = dict(zip(("kernel", "stride", "padding", "ceil", "inside", "divisor"), node.args[1:]))
-        names = dict(
-            kernel_size="kernel",
-            ceil_mode="ceil",
-            count_include_pad="inside",
-            divisor_override="divisor",
-            stride="stride",
-            padding="padding",
-        )
-        given |= {names[k]: v for k, v in node.kwargs.items() if k in names}
-        kernel, padding = given.get("kernel"), given.get("padding", 0)
-        ceil, inside, divisor = given.get("ceil", False), given.get("inside", True), given.get("divisor")
+        names = dict(kernel_size="kernel", ceil_mode="ceil", count_include_pad="inside", divisor_override="divisor")
+        given |= {names.get(k, k): v for k, v in node.kwargs.items() if k != "input"}
     else:
         return None
-    padded = any(padding) if isinstance(padding, (tuple, list)) else bool(padding)
-    if kernel is None or divisor is not None or ceil or (padded and not inside):
+    kernel, padding = _pair(given.get("kernel")), _pair(given.get("padding") or 0)
+    if kernel is None or given.get("divisor") is not None or given.get("ceil") or (any(padding) and not given.get("inside", True)):
         return None
-    ky, kx = kernel if isinstance(kernel, (tuple, list)) and len(kernel) == 2 else (kernel, kernel)
-    ky, kx = (k[0] if isinstance(k, (tuple, list)) else k for k in (ky, kx))
-    return ky * kx
+    return Pooling(kernel, _pair(given.get("stride") or kernel), padding)
+
+
+def _pair(n):
+    """(vertical, horizontal) of a number, or of one or two in a list or tuple; None of None."""
+    if n is None or isinstance(n, int):
+        return None if n is None else (n, n)
+    return (int(n[0]), int(n[-1]))

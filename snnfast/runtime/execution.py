@@ -8,7 +8,8 @@ import torch
 
 from snnfast.graph.flow import served, unspiking
 from snnfast.graph.rows import Rows, rows_of
-from snnfast.graph.units import units
+from snnfast.graph.units import pooling_of, units
+from snnfast.graph.vocabulary import module_of
 from snnfast.nn.over_time import fresh
 from snnfast.ops.layout import layout_of
 from snnfast.runtime import linear_part
@@ -16,7 +17,7 @@ from snnfast.runtime.exact_products import ExactProduct, added_up
 from snnfast.runtime.fixed_shapes import FixedShapes, is_sensitive
 from snnfast.runtime.number_formats import HALF, HalfProducts, check_dtype
 from snnfast.runtime.sparse_products import SparseProduct, lay, products_of
-from snnfast.runtime.whole_numbers import handed_over, summed, sums_up
+from snnfast.runtime.whole_numbers import handed_over, summed
 
 # Elementwise functions in the form that writes to given memory (`out=`).
 INTO = {
@@ -104,7 +105,6 @@ class Execution:
         self.linear_parts = {}  # modules without their constants, by name
         self.unspiking = unspiking(gm)
         lay(gm, self.products)
-        self.whole = handed_over(self) if self.units else set()  # nodes whose values are whole numbers, unless somebody observes the run
 
     def module(self, node, constants=True):
         """The module that a node calls. constants: whether the module keeps its bias."""
@@ -130,6 +130,10 @@ class Execution:
             return SparseProduct(module)
         return ExactProduct(module, node.target, unit, self.gm.get_submodule(unit.source.target).theta, self.added)
 
+    def whole(self):
+        """The nodes whose values are whole numbers in a run that begins now, unless somebody observes it."""
+        return handed_over(self) if self.units else set()
+
     def exact(self):
         """Names of the layers that have computed exact sums so far."""
         return list(dict.fromkeys(p.name for p in self.served.values() if isinstance(p, ExactProduct) and p.key is not None))
@@ -149,9 +153,10 @@ class Execution:
         """
         if product := self.product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
-        if node in self.whole and env[node.all_input_nodes[0]].dtype == torch.int8 and sums_up(node, self.gm):
+        if self.units and (pooling := pooling_of(node, module_of(self.gm, node))) is not None:
             x = env[node.all_input_nodes[0]]
-            return summed(x, self.module(node), take or fresh(x.device))
+            if x.dtype == torch.int8:
+                return summed(x, pooling, take or fresh(x.device))
         value = self._computed(interpreter, node, env, per_row, rows, take, constants)
         if node in self.added:
             self.added[node] = added_up(env[node.all_input_nodes[0]], value)

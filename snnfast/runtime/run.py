@@ -68,6 +68,7 @@ class Run:
         self.part = 1.0, True  # of a differential run: the share of the image in this chunk, whether it is the first step
         self.options = {n: {} for n in self.plan.firing}  # options of each neuron layer, on top of its own
         self.execution, self.observe = execution or Execution(gm, x.device), observe
+        self.whole = set() if observe else self.execution.whole()  # nodes whose values are whole numbers
         self.interpreter = fx.Interpreter(gm, garbage_collect_values=False)
         self.states, self.arena, self.slabs, self.longest = {}, Arena(x.device), Slabs(x.device), 0
         self.infinite = {}  # for neurons that forget: the most with an infinite current at once, a tensor []
@@ -256,7 +257,7 @@ class Run:
             current, layout = current[0] if constant else current, first
         if not layout.dense:  # the kernels take rows
             current = self.arena.take(current.numel(), like.dtype).view(current.shape).copy_(current)
-        dtype = torch.int8 if node in self.execution.whole and not self.observe else like.dtype
+        dtype = torch.int8 if node in self.whole else like.dtype
         s = layout.unrows(self.arena.take(steps * layout.N, dtype).view(steps, layout.N))
         ends = [*self.marks, steps]
         for begin, end in zip([0, *ends], ends):

@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -138,17 +139,30 @@ def is_out(error):
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
+_limits: dict[int, list[float]] = {}  # of a GPU: its share before, and what runs at the same time asked for
+_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def within(budget, device):
     """On a GPU, torch takes no more than `budget` bytes inside: cuDNN then chooses algorithms whose working memory fits, which no plan knows
-    beforehand (an H200 took 2.9 GiB of a budget of 1.7), and what still does not fit is out of memory. None: no limit. A CPU has none."""
+    beforehand (an H200 took 2.9 GiB of a budget of 1.7), and what still does not fit is out of memory. Of several at the same time the smallest
+    holds. None: no limit. A CPU has none."""
     device = torch.device(device)
     if budget is None or device.type != "cuda":
         yield
         return
-    before = torch.cuda.get_per_process_memory_fraction(device)
-    torch.cuda.set_per_process_memory_fraction(min(before, budget / torch.cuda.mem_get_info(device)[1]), device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    share = min(1.0, budget / torch.cuda.mem_get_info(index)[1])
+    with _lock:
+        limits = _limits.setdefault(index, [torch.cuda.get_per_process_memory_fraction(index)])
+        limits.append(share)
+        torch.cuda.set_per_process_memory_fraction(min(limits), index)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(before, device)
+        with _lock:
+            limits.remove(share)
+            torch.cuda.set_per_process_memory_fraction(min(limits), index)
+            if len(limits) == 1:
+                del _limits[index]

@@ -307,7 +307,7 @@ def test_spikes_as_bytes_give_the_bits_of_the_cpu(method):
     for device in ("cpu", "cuda"):
         snn = snn.to(device)
         execution = Execution(snn.gm, device, products="exact")
-        assert len(execution.whole) >= 8
+        assert len(execution.whole()) >= 8
         found.append(torch.cat([y.cpu() for y in snn.chunks(x.to(device), 11, 4, execution=execution)]))
     assert torch.equal(*found)  # the first layer's sums, of the image, have one order on both
 

@@ -194,31 +194,66 @@ def test_where_memory_runs_out_chunk_and_batch_are_halved(checkpoint, tmp_path):
 
 
 class Card:
-    """torch.cuda of a card of 10 GiB, whose limit is set and asked for."""
+    """torch.cuda of a machine with cards of 10 GiB, whose limits are set and asked for, by number as torch wants it."""
 
     def __init__(self, monkeypatch):
-        self.fraction, self.seen = 0.9, []
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (4 << 30, 10 << 30))
-        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device=None: self.fraction)
+        self.shares, self.seen = {0: 1.0, 1: 0.9}, []
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 << 30, 10 << 30))
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: self.shares[device])
         monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.set)
 
-    def set(self, fraction, device=None):
-        self.fraction = fraction
-        self.seen.append((round(fraction, 3), str(device)))
+    def set(self, share, device):
+        self.shares[device] = round(share, 3)
+        self.seen.append((round(share, 3), device))
 
 
-@pytest.mark.parametrize("budget, share", [(5 << 30, 0.5), (20 << 30, 0.9)])
-def test_torch_keeps_to_the_budget_on_a_gpu(monkeypatch, budget, share):
+@pytest.mark.parametrize(
+    "budget, device, share, index", [(5 << 30, "cuda:1", 0.5, 1), (20 << 30, "cuda:1", 0.9, 1), (5 << 30, "cuda", 0.5, 0)]
+)
+def test_torch_keeps_to_the_budget_on_a_gpu(monkeypatch, budget, device, share, index):
     card = Card(monkeypatch)
-    with pytest.raises(KeyError), memory.within(budget, "cuda:1"):
-        assert round(card.fraction, 3) == share
+    before = card.shares[index]
+    with pytest.raises(KeyError), memory.within(budget, device):
+        assert card.shares[index] == share
         raise KeyError
-    assert card.seen == [(share, "cuda:1"), (0.9, "cuda:1")]
+    assert card.seen == [(share, index), (before, index)]
+
+
+def test_of_several_budgets_the_smallest_holds(monkeypatch):
+    """Evaluations in two threads, of which the first ends first."""
+    card = Card(monkeypatch)
+    one, two = memory.within(1 << 30, "cuda:0"), memory.within(2 << 30, "cuda")
+    one.__enter__(), two.__enter__()
+    assert card.shares[0] == 0.1
+    one.__exit__(None, None, None)
+    assert card.shares[0] == 0.2
+    two.__exit__(None, None, None)
+    assert card.shares[0] == 1.0 and not memory._limits
 
 
 @pytest.mark.parametrize("budget, device", [(None, "cuda"), (1 << 30, "cpu")])
 def test_without_a_budget_or_a_gpu_nothing_is_limited(monkeypatch, budget, device):
     card = Card(monkeypatch)
     with memory.within(budget, device):
-        assert card.fraction == 0.9
+        assert not card.seen
     assert not card.seen
+
+
+def test_a_padded_pooling_stays_within_the_budget():
+    """Its border is not copied: windows are added as far as they lie inside."""
+    code = """
+import torch, snnfast
+from torch import nn
+torch.manual_seed(0)
+Q = lambda: snnfast.nn.QCFS(4, 0.3)
+net = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), Q(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(64, 8, 1), Q(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                    nn.Linear(8, 10)).eval()
+data = torch.utils.data.TensorDataset(torch.rand(32, 3, 64, 64), torch.randint(0, 10, (32,)))
+found = snnfast.evaluate(snnfast.convert(net), data, T=16, batch=32, chunk=16, memory="4GiB", products="exact").memory
+print(found["estimate"], found["peak"])
+"""
+    status, told, error = command.run(script=("-c", code))
+    assert status == 0, error
+    estimate, peak = map(int, told.split())
+    assert peak <= estimate

@@ -6,6 +6,8 @@ from torch import nn
 
 import snnfast
 from snnfast.evaluation.memory_plan import Dry
+from snnfast.graph.units import Pooling, pooling_of
+from snnfast.graph.vocabulary import module_of
 from snnfast.runtime import execution as executions
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.whole_numbers import summed
@@ -51,22 +53,27 @@ NETS = {
 
 
 def runs(snn, monkeypatch, chunk=4, T=9, x=X):
-    """(outputs, the whole nodes) with bytes, outputs with values alone."""
-    given = Execution(snn.gm, products="exact")
-    with monkeypatch.context() as m:
-        m.setattr(executions, "handed_over", lambda execution: set())
-        values = Execution(snn.gm, products="exact")
-    found = [torch.cat([y.clone() for y in snn.chunks(x, T, chunk, execution=each)]) for each in (given, values)]
-    return found[0], given, found[1]
+    """(outputs, the nodes that hand over bytes) with bytes, outputs with values alone."""
+    found, execution = [], Execution(snn.gm, products="exact")
+    for whole in (True, False):
+        with monkeypatch.context() as m:
+            if not whole:
+                m.setattr(executions, "handed_over", lambda execution: set())
+            found.append(torch.cat([y.clone() for y in snn.chunks(x, T, chunk, execution=execution)]))
+    return found[0], execution.whole(), found[1]
+
+
+def neurons_of(whole, snn):
+    return sum(n in snn.plan().firing for n in whole)
 
 
 @pytest.mark.parametrize("method", ["if", "stbif", "snm", "srp", "cos", "quanta", "group", "power"])
 @pytest.mark.parametrize("name", NETS)
 def test_bytes_and_values_give_the_same_bits(name, method, monkeypatch):
     snn = snnfast.convert(NETS[name](), method)
-    found, execution, expected = runs(snn, monkeypatch)
+    found, whole, expected = runs(snn, monkeypatch)
     assert torch.equal(found, expected) and found.abs().sum() > 0
-    neurons = sum(n in snn.plan().firing for n in execution.whole)
+    neurons = neurons_of(whole, snn)
     # Values go to a pooling that exact products do not know beforehand, to one whose sums of 32 quanta exceed a byte, and to a sum of two layers.
     all_but = {"max pool": 3, "adaptive": 3, "shortcut": 1}.get(name, 4)
     assert neurons == (all_but if method not in ("quanta", "group", "power") or name == "pool of one place" else min(all_but, 3))
@@ -80,32 +87,103 @@ def test_any_chunk(chunk, monkeypatch):
 
 def test_a_run_in_differences(monkeypatch):
     snn = snnfast.convert(plain(), "stbif", mode="differential")
-    found, execution, expected = runs(snn, monkeypatch, T=16)
-    assert torch.equal(found, expected) and execution.whole
+    found, whole, expected = runs(snn, monkeypatch, T=16)
+    assert torch.equal(found, expected) and whole
 
 
 def test_thresholds_of_channels(monkeypatch):
     torch.manual_seed(0)
     net = snnfast.models.vgg11(width=0.125, activation="cs-qcfs").eval()
-    found, execution, expected = runs(snnfast.convert(net), monkeypatch, x=torch.rand(2, 3, 32, 32))
-    assert torch.equal(found, expected) and len(execution.whole) >= 8
+    found, whole, expected = runs(snnfast.convert(net), monkeypatch, x=torch.rand(2, 3, 32, 32))
+    assert torch.equal(found, expected) and len(whole) >= 8
 
 
 def test_sums_beyond_a_byte_are_values(monkeypatch):
     snn = snnfast.convert(plain(nn.AvgPool2d(12), size=1))  # 144 spikes
-    found, execution, expected = runs(snn, monkeypatch)
-    assert torch.equal(found, expected) and len([n for n in execution.whole if n in snn.plan().firing]) == 3
+    found, whole, expected = runs(snn, monkeypatch)
+    assert torch.equal(found, expected) and neurons_of(whole, snn) == 3
 
 
-def test_hooks_see_values():
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.Identity, nn.Flatten])
+def test_hooks_see_values(layer):
+    """Also those that come after an evaluation was planned."""
     snn, seen = snnfast.convert(plain()), []
-    layer = snn.gm.get_submodule("6")
-    handle = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     execution = Execution(snn.gm, products="exact")
-    list(snn.chunks(X, 4, execution=execution))
-    assert seen and all(x.dtype == torch.float32 for x in seen)
-    handle.remove()
-    assert len(Execution(snn.gm, products="exact").whole) > len(execution.whole)
+    before, expected = len(execution.whole()), torch.cat([y.clone() for y in snn.chunks(X, 4, execution=execution)])
+    layers = [m for m in snn.gm.modules() if type(m) is layer]
+    handles = [m.register_forward_pre_hook(lambda module, args: seen.append(args[0])) for m in layers]
+    assert torch.equal(torch.cat([y.clone() for y in snn.chunks(X, 4, execution=execution)]), expected)
+    assert seen and all(x.dtype == torch.float32 for x in seen) and len(execution.whole()) < before
+    for handle in handles:
+        handle.remove()
+    assert len(execution.whole()) == before
+
+
+class Rows(nn.Module):
+    """A pooling of values with three dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.q, self.flat, self.pool = nn.Conv2d(3, 4, 3, padding=1), Q(), nn.Flatten(1, 2), nn.AvgPool2d(2)
+        self.b, self.r, self.c = nn.Linear(6, 6), Q(), nn.Linear(6 * 24, 5)
+
+    def forward(self, x):
+        return self.c(self.r(self.b(self.pool(self.flat(self.q(self.a(x)))))).flatten(1))
+
+
+class Functional(nn.Module):
+    def __init__(self, *pool):
+        super().__init__()
+        self.a, self.q, self.b, self.r, self.c = nn.Conv2d(3, 4, 3, padding=1), Q(), nn.Conv2d(4, 5, 1), Q(), nn.LazyLinear(5)
+        self.pool = pool
+
+    def forward(self, x):
+        return self.c(self.r(self.b(nn.functional.avg_pool2d(self.q(self.a(x)), *self.pool))).flatten(1))
+
+
+def made(net):
+    torch.manual_seed(0)
+    net = net().eval()
+    net(X)
+    return net
+
+
+def late_stride():
+    pool = nn.AvgPool2d(2)
+    pool.stride = None
+    return plain(pool)
+
+
+FORMS = {
+    "list": lambda: plain(nn.AvgPool2d([2, 2])),
+    "list of strides": lambda: plain(nn.AvgPool2d(2, [2, 2])),
+    "one in a tuple": lambda: plain(nn.AvgPool2d((2,))),
+    "one stride": lambda: plain(nn.AvgPool2d(2, (2,))),
+    "list of borders": lambda: plain(nn.AvgPool2d(3, 2, [1, 1]), size=6),
+    "no stride": late_stride,
+    "three dimensions": lambda: made(Rows),
+    "function": lambda: made(lambda: Functional(2)),
+    "function with a border": lambda: made(lambda: Functional((3, 2), 2, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_a_pooling(name, monkeypatch):
+    snn = snnfast.convert(FORMS[name](), "stbif")
+    found, whole, expected = runs(snn, monkeypatch)
+    assert torch.equal(found, expected) and sum(pooling_of(n, module_of(snn.gm, n)) is not None for n in whole) == 1
+
+
+def test_pools_of_a_network_that_torch_export_captures(monkeypatch):
+    snn = snnfast.convert(plain(), sample=X)
+    found, whole, expected = runs(snn, monkeypatch)
+    assert torch.equal(found, expected) and neurons_of(whole, snn) == 4
+
+
+def test_a_pooling_larger_than_its_input_is_told_as_torch_tells_it():
+    snn = snnfast.convert(plain(nn.AvgPool2d(5), size=2))
+    with pytest.raises(ValueError, match="[Oo]utput size is too small"):
+        list(snn.chunks(torch.rand(1, 3, 4, 4), 2, execution=Execution(snn.gm, products="exact")))
 
 
 def test_who_observes_a_run_sees_values():
@@ -144,10 +222,32 @@ def test_the_plan_counts_bytes():
     )
 
 
-@pytest.mark.parametrize("pool", [(2,), (3, 2), (3, 1, 1), ((2, 3), (1, 2), (1, 0)), (1,), (4, 4)])
+class Unflattened(nn.Module):
+    """A convolution whose input lies in another order than its product reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.q, self.conv, self.out = nn.Linear(12, 64), Q(), nn.Conv2d(16, 8, 1), nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.out(self.conv(self.q(self.fc(x)).unflatten(1, (16, 2, 2))).flatten(1))
+
+
+def test_the_plan_counts_what_a_pass_of_values_copies():
+    """The quantised network is computed with values, of which products copy four bytes each."""
+    snn = snnfast.convert(Unflattened().eval())
+    dry = Dry(snn, (12,), Execution(snn.gm, products="exact"), "cpu")
+    conv = next(n for n in dry.sparse if n.target == "conv")
+    assert dry.sparse[conv] == 64 and dry.passing[conv] == 256
+
+
+@pytest.mark.parametrize(
+    "pool", [(2,), (3, 2), (3, 1, 1), ((2, 3), (1, 2), (1, 0)), (1,), (4, 4), (5, 3, 2), ((3, 2), (5, 1), (1, 1)), (8, 1, 4)]
+)
 def test_sums_are_those_of_the_average(pool):
     x = torch.randint(-3, 4, (2, 5, 8, 9), dtype=torch.int8).contiguous(memory_format=torch.channels_last)
+    pair = lambda n: n if isinstance(n, tuple) else (n, n)  # noqa: E731
     layer = nn.AvgPool2d(*pool)
-    kernel = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,) * 2
-    found = summed(x, layer, lambda numel, dtype: torch.full((numel,), 99, dtype=dtype))
-    assert found.dtype == torch.int8 and torch.equal(found.double(), (layer(x.double()) * (kernel[0] * kernel[1])).round())
+    pooling = Pooling(pair(layer.kernel_size), pair(layer.stride), pair(layer.padding))
+    found = summed(x, pooling, lambda numel, dtype: torch.full((numel,), 99, dtype=dtype))
+    assert found.dtype == torch.int8 and torch.equal(found.double(), (layer(x.double()) * pooling.window).round())
