@@ -3,7 +3,7 @@
 #   make demo | test | bench | bench-ops | bench-goals | peers | bench-scaling | bench-conv | bench-models | bench-methods | bench-check | figures
 #   make docs       the documentation as a site, in build/docs
 #   make gpu-kit | gpu | gpu-second | gpu-third | gpu-models | gpu-rehearsal | info | lint | clean
-#   make test-thorough | test-versions | test-sanitizers | test-hostile
+#   make test-thorough | test-versions | test-sanitizers | test-hostile | test-web
 #   make PYTHON=python3 ...     use an interpreter that has torch already, as it is: nothing is installed but snnfast itself, in place
 #   make TORCH=torch==2.12.0    another torch for the .venv (elsewhere than here, plain numbers bring CUDA builds)
 #   make SNNFAST_CUDA=0         without CUDA kernels (auto: where nvcc is found; 1: nvcc must be there)
@@ -32,7 +32,7 @@ export SNNFAST_CUDA SNNFAST_CUDA_ARCHS
 SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 .PHONY: all demo test test-native bench bench-ops bench-goals bench-scaling bench-conv bench-models bench-methods bench-check peers figures
-.PHONY: docs wheels gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
+.PHONY: test-web docs wheels gallery gpu gpu-second gpu-third gpu-kit gpu-models gpu-rehearsal test-shuffled test-thorough test-versions test-sanitizers test-hostile info lint clean
 
 all: $(READY)
 
@@ -151,6 +151,11 @@ test-hostile: $(READY)
 	$(if $(INSTALLED),$(PY) -c "import atheris" 2> /dev/null || $(PY) -m pip install --quiet --only-binary :all: atheris,true) || true
 	@$(PY) -c "import atheris" 2> /dev/null || echo "atheris is not installed here: the guided part is left out"
 	! $(PY) -c "import atheris" 2> /dev/null || PYTHONPATH="$(CURDIR)" $(PY) tests/hostile/guided.py --seconds 90
+
+# `snnfast web` in a real browser, which the system has (Debian: apt-get install chromium); without one this fails.
+test-web: $(READY)
+	$(if $(INSTALLED),$(PY) -c "import gradio, playwright" 2> /dev/null || $(PY) -m pip install --quiet gradio pandas playwright)
+	$(PY) -m pytest tests/web --browser $(ARGS)
 
 # What travels to a machine with a GPU, built here without one: _C and _CUDA for every Python from 3.10 and every torch from 2.10 on.
 gpu-kit: $(READY)

@@ -32,6 +32,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="more kills, more calls, and tests that take long")
     parser.addoption("--shuffle", metavar="SEED", help="the tests in a random order, the same for the same seed")
+    parser.addoption("--browser", action="store_true", help="fail where a test of `snnfast web` has no browser")
     parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
 
 

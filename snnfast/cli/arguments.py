@@ -50,6 +50,7 @@ def parser(commands):
         ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
         ("trace", "store input, potential and spikes of chosen neurons, and draw them", "CHECKPOINT ", _trace),
         ("diagnose", "find which layer loses the accuracy, and why", "CHECKPOINT ", _diagnose),
+        ("web", "train, evaluate, diagnose and compare in a browser", "", _web),
         ("extract", "take the weights out of a file that holds objects too, without running anything", "FILE NEW ", _extract),
         ("info", "what was built, and which kernels serve which device", "", lambda p: None),
     ):
@@ -242,6 +243,18 @@ def _diagnose(p):
     p.add_argument("--out", default="runs/diagnose", metavar="FOLDER", help="for diagnosis.csv and diagnosis.png (default runs/diagnose)")
     p.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     _conversion(p)
+
+
+def _web(p):
+    p.add_argument(
+        "--workspace", default="snnfast-web", metavar="FOLDER", help="folder of its records, runs and files (default snnfast-web)"
+    )
+    p.add_argument("--host", default="127.0.0.1", metavar="NAME", help="where it is seen (default 127.0.0.1: this machine alone)")
+    p.add_argument("--port", type=int, metavar="N", help="default: the first that is free from 7860 on")
+    p.add_argument("--devices", nargs="+", metavar="D", help="that runs may take, a queue each (default: the CPU and every GPU)")
+    p.add_argument("--data-dir", metavar="FOLDER", help="folder of the data sets; without one there are the digits alone")
+    p.add_argument("--passwords", metavar="FILE", help="who may come; needed where other machines see it")
+    p.add_argument("--add-user", metavar="NAME", help="add somebody to --passwords, and end; the password is asked for, or read from stdin")
 
 
 def _extract(p):

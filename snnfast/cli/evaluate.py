@@ -27,6 +27,7 @@ from snnfast.system import processes
 from snnfast.system.files import check_regular, whole
 
 MOST_READ = 1_000_000  # steps that --at all reads
+MOST_TOLD = 1_000  # steps of which the log tells an accuracy
 
 
 def load(args, train=False, check=None):
@@ -174,10 +175,31 @@ def _watched(console, evaluation, images, what, log_json):
     """Runs, and tells what is done."""
     with progress(console, log_json if processes.rank() == 0 else None, evaluation.settings.T, "images") as bar:
         task = bar.add_task(what, total=images * evaluation.settings.T, completed=len(evaluation.done) * evaluation.settings.T, note="")
-        evaluation.on_chunk = lambda n: bar.advance(task, n * processes.world())
+        batches = 0
+
+        def on_chunk(n):
+            nonlocal batches
+            bar.advance(task, n * processes.world())
+            if len(evaluation.finished) > batches:
+                batches = len(evaluation.finished)
+                bar.update(task, **_so_far(evaluation))
+
+        evaluation.on_chunk = on_chunk
         if evaluation.done:
             console.print(f"{len(evaluation.done)} of {images} images are done already")
         evaluation.run()
+
+
+def _so_far(evaluation):
+    """What a line of the log tells of the images that are done: accuracies in %, of this process's images."""
+    if len(evaluation.settings.at) > MOST_TOLD:
+        return {}
+    records = [record for record, _, _ in evaluation.earlier + evaluation.finished]
+    label = np.concatenate([r["label"] for r in records])
+    share = lambda name: 100 * (np.concatenate([r[name] for r in records]).T == label).mean(-1)  # noqa: E731
+    return dict(
+        at=evaluation.settings.at, accuracy=share("predicted").tolist(), ann=None if evaluation.ann is None else float(share("ann"))
+    )
 
 
 def _stopped(console, evaluation, images, args, out, facts):

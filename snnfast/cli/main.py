@@ -68,6 +68,12 @@ def _convert(args):
     convert.run(args, _device(args.device))
 
 
+def _web(args):
+    from snnfast.cli import web
+
+    web.run(args)
+
+
 def _extract(args):
     from snnfast.checkpoints.extract import extract
 
@@ -85,6 +91,7 @@ def parser():
             trace=_trace,
             diagnose=_diagnose,
             convert=_convert,
+            web=_web,
             extract=_extract,
             info=_info,
         )

@@ -14,7 +14,8 @@ EVERY = 60.0  # seconds between two lines
 class Log:
     """The calls of a rich Progress, which tell what is done now and then.
 
-    tell: takes a line, a dictionary: time, task, done, total, seconds gone, seconds left (None at the start), note.  every: seconds between two.
+    tell: takes a line, a dictionary: time, task, done, total, seconds gone, seconds left (None at the start), note, and what
+    `update` was given beside.  every: seconds between two.
     The last step of a task is always told.
     """
 
@@ -30,15 +31,18 @@ class Log:
     def advance(self, task, n):
         self.update(task, completed=self.tasks[task]["done"] + n)
 
-    def update(self, task, completed=None, note=None):
-        """Sets what is done, or the note."""
+    def update(self, task, completed=None, note=None, **more):
+        """Sets what is done, the note, or what else a line tells."""
+        self.tasks[task]["more"] = self.tasks[task].get("more", {}) | more
         t, now = self.tasks[task], time.monotonic()
         t["done"], t["note"] = t["done"] if completed is None else min(completed, t["total"]), t["note"] if note is None else note
         if now - t["told"] >= self.every or (completed is not None and t["done"] >= t["total"]):
             t["told"], gone, new = now, now - t["began"], t["done"] - t["first"]
             left = round(gone / new * (t["total"] - t["done"]), 1) if new else None
             known = {key: t[key] for key in ("task", "done", "total", "note")}
-            self.tell(dict(time=datetime.now().isoformat(timespec="seconds"), **known, seconds=round(gone, 1), left=left))
+            self.tell(
+                dict(time=datetime.now().isoformat(timespec="seconds"), **known, seconds=round(gone, 1), left=left, **t.get("more", {}))
+            )
 
 
 class _All:

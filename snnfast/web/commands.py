@@ -1,0 +1,178 @@
+"""What was filled in, as the arguments of a command. Every value is checked here and goes as NAME=VALUE, so that none is taken for an option."""
+
+import dataclasses
+import math
+from typing import Any
+
+from snnfast import models
+from snnfast.conversion.functions import MODES
+from snnfast.conversion.method import REGISTRY
+from snnfast.data import NAMES as DATA
+from snnfast.models import direct
+from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
+from snnfast.runtime.sparse_products import KINDS as PRODUCTS
+from snnfast.system import memory
+from snnfast.web.records import DONE
+from snnfast.web.workspace import Workspace
+
+AMPS = ("fp32", "bf16", "fp16")
+FIELDS = {"v0": float, "tau": int, "rho": int, "m": int}  # of methods, that the pages ask for
+OF_QUANTISED = ("activation", "levels", "theta", "width")  # options that a network trained as a spiking one does not have
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """title: for people.  words: the arguments of `snnfast`; {run} stands for the run's folder."""
+
+    kind: str
+    title: str
+    words: list[str]
+
+
+def networks() -> list[str]:
+    return [*models.BY_NAME, *direct.BY_NAME]
+
+
+def methods() -> list[str]:
+    return list(REGISTRY)
+
+
+class Offer:
+    """What a server offers, and the commands of what is chosen. data_dir: folder of the data sets; without one there are the digits alone."""
+
+    def __init__(self, workspace: Workspace, data_dir: str | None = None):
+        self.workspace, self.data_dir = workspace, data_dir
+
+    def data(self) -> list[str]:
+        return list(DATA) if self.data_dir else ["digits"]
+
+    def sources(self) -> list[tuple[str, str]]:
+        """(what is seen, what it stands for) of everything that can be evaluated: trained networks, then files that were brought."""
+        trained = [run for run in self.workspace.records.all() if run.kind == "train" and self._model(run.id).is_file()]
+        return [(f"run {run.id}: {run.title}", f"run:{run.id}") for run in trained] + [
+            (name, f"file:{name}") for name in self.workspace.files()
+        ]
+
+    def evaluations(self) -> list[tuple[str, str]]:
+        """The same of the evaluations that are done."""
+        return [(f"run {run.id}: {run.title}", str(run.id)) for run in self.workspace.records.all(DONE) if run.kind == "eval"]
+
+    def _model(self, number):
+        return self.workspace.folder(number) / "out" / "model.pt"
+
+    def _data(self, name, words):
+        words.append(f"--data={_choice('data', name, self.data())}")
+        if name != "digits":
+            words.append(f"--data-dir={self.data_dir}")
+
+    def source(self, value: Any) -> tuple[str, str]:
+        """(its title, its path)"""
+        kind, _, name = str(value or "").partition(":")
+        if kind == "file":
+            return name, str(self.workspace.upload(name))
+        if kind == "run" and name.isdigit() and self._model(int(name)).is_file():
+            return f"run {int(name)}", str(self._model(int(name)))
+        raise ValueError("choose a checkpoint: a network that was trained here, or a file that was brought")
+
+    # ---- the commands
+
+    def train(self, values: dict[str, Any]) -> Command:
+        arch = _choice("network", values["arch"], networks())
+        words = ["train", f"--arch={arch}", "--out={run}/out"]
+        self._data(values["data"], words)
+        spiking = arch in direct.BY_NAME
+        epochs = [_whole(f"epochs of stage {i + 1}", values[name], 1, 10_000) for i, name in enumerate(("first", "second"))]
+        epochs = [n for n in epochs[: 1 if spiking else 2] if n is not None]
+        words += ["--epochs", *map(str, epochs)] if epochs else []
+        words += ["--stages=1"] if len(epochs) < 2 and not spiking else []
+        kinds = dict(levels=(_whole, 1, 1 << 16), theta=(_number, 1e-6, 1e6), width=(_number, 1e-3, 16), batch_size=(_whole, 1, 1 << 16),
+                     seed=(_whole, 0, 2**31 - 1), T=(_whole, 1, 1 << 20))  # fmt: skip
+        for name, (check, least, most) in kinds.items():
+            if not (spiking and name in OF_QUANTISED):
+                _given(words, name, check(name, values.get(name), least, most))
+        if not spiking:
+            _given(words, "activation", _choice("activation", values["activation"], ACTIVATIONS))
+            _given(words, "method", _choice("method", values["method"], methods()))
+        _given(words, "amp", _choice("mixed precision", values["amp"], AMPS))
+        return Command("train", f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}"), words)
+
+    def _conversion(self, values, words):
+        """The checkpoint, its method and its steps; a title."""
+        title, path = self.source(values["source"])
+        words += [path, "--out={run}/out"]
+        if values.get("data"):
+            self._data(values["data"], words)
+        method = _choice("method", values["method"], methods())
+        words.append(f"--method={method}")
+        if values.get("mode"):
+            _given(words, "mode", _choice("mode", values["mode"], MODES))
+        fields = REGISTRY[method][0].__dataclass_fields__
+        for name, kind in FIELDS.items():
+            value = (_whole if kind is int else _number)(name, values.get(name), -1e9, 1e9)
+            if value is not None and name not in fields:
+                raise ValueError(f"{name} is not of method {method!r}: leave it empty")
+            _given(words, name, value)
+        if values.get("arch"):
+            _given(words, "arch", _choice("network", values["arch"], networks()))
+        T = _whole("T", values["T"], 1, 1 << 24)
+        if T is not None:
+            words.append(f"--T={T}")
+        return f"{title}, {method}" + (f", T = {T}" if T else "")
+
+    def evaluate(self, values: dict[str, Any]) -> Command:
+        words = ["eval"]
+        title = self._conversion(values, words)
+        if values.get("memory"):
+            memory.parse(values["memory"])
+            words.append(f"--memory={values['memory']}")
+        for name in ("images", "batch_size"):
+            _given(words, name, _whole(name, values.get(name), 1, 1 << 31))
+        if values.get("products"):
+            _given(words, "products", _choice("products", values["products"], PRODUCTS))
+        words += ["--statistics"] if values.get("statistics") else []
+        return Command("eval", title, [*words, "--log-json={run}/progress.jsonl"])
+
+    def diagnose(self, values: dict[str, Any]) -> Command:
+        words = ["diagnose"]
+        title = self._conversion(values, words)
+        _given(words, "images", _whole("images", values.get("images"), 1, 1 << 20))
+        return Command("diagnose", title, [*words, "--overwrite"])
+
+    def compare(self, chosen: list[str]) -> Command:
+        known = {value for _, value in self.evaluations()}
+        if len(chosen or []) < 2 or not set(chosen) <= known:
+            raise ValueError("choose two evaluations or more that are done")
+        method = lambda n: next((w.partition("=")[2] for w in self.workspace.records.get(int(n)).command if w.startswith("--method=")), "")  # noqa: E731
+        runs = [f"{n} {method(n)}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
+        return Command("compare", "runs " + ", ".join(chosen), ["compare", *runs, "--out={run}/out", "--overwrite"])
+
+
+def _given(words, name, value):
+    if value is not None:
+        words.append(f"--{name if name == 'T' else name.replace('_', '-')}={value}")
+
+
+def _choice(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def _number(name, value, least, most):
+    """A number, or None where nothing was filled in."""
+    if value is None or not str(value).strip():
+        return None
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = math.nan
+    if not least <= found <= most:
+        raise ValueError(f"{name} must be a number from {least:g} to {most:g}, got {str(value)[:100]!r}")
+    return found
+
+
+def _whole(name, value, least, most):
+    value = _number(name, value, least, most)
+    if value is not None and value != int(value):
+        raise ValueError(f"{name} must be a whole number, got {value:g}")
+    return None if value is None else int(value)

@@ -1,0 +1,62 @@
+"""What a run has reached so far, read from the files that its command writes while it runs."""
+
+import json
+from pathlib import Path
+
+from snnfast.web.records import Run
+from snnfast.web.workspace import Workspace
+
+Point = tuple[float, float, str]  # place, accuracy in %, name of the curve
+
+
+def points(workspace: Workspace, run: Run) -> tuple[list[Point], str]:
+    """(the points of a run's curves, what its places are): accuracy by epoch of a training, by time step of an evaluation."""
+    folder = workspace.folder(run.id)
+    if run.kind == "train":
+        return _by_epoch(folder / "out" / "log.jsonl"), "epoch"
+    if run.kind == "eval":
+        return _by_step(folder), "T"
+    return [], ""
+
+
+def best(workspace: Workspace, run: Run) -> float | None:
+    """The best accuracy in %; of an evaluation, that of the spiking network at its last step."""
+    found, _ = points(workspace, run)
+    if run.kind == "eval":
+        return next((y for _, y, name in reversed(found) if name == "spiking"), None)
+    return max((y for _, y, _ in found), default=None)
+
+
+def _lines(path):
+    """The objects of a file of lines; a last line that is half written is left out."""
+    try:
+        texts = Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for text in texts:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def _by_epoch(path):
+    found = []
+    for i, entry in enumerate(_lines(path)):
+        value = entry.get("test_accuracy")
+        if isinstance(value, (int, float)):
+            found.append((float(i + 1), float(value), "test"))
+    return found
+
+
+def _by_step(folder):
+    """Of the report, or of the images that are done."""
+    try:
+        told = json.loads((folder / "out" / "report.json").read_text())
+    except (OSError, ValueError):
+        told = next((entry for entry in reversed([*_lines(folder / "progress.jsonl")]) if "accuracy" in entry), {})
+    at, accuracy, ann = told.get("at", []), told.get("accuracy", []), told.get("ann")
+    found = [(float(t), float(a), "spiking") for t, a in zip(at, accuracy)]
+    return found + ([(float(t), float(ann), "ANN") for t in at] if isinstance(ann, (int, float)) else [])

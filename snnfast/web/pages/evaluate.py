@@ -1,0 +1,34 @@
+"""Evaluate: a checkpoint as a spiking network, its accuracy at every T as it grows. Files of weights are brought here."""
+
+import gradio as gr
+
+from snnfast.runtime.sparse_products import KINDS as PRODUCTS
+from snnfast.web.commands import Offer
+from snnfast.web.jobs import Jobs
+from snnfast.web.pages.forms import Conversion, asked, number
+from snnfast.web.pages.view import View, told
+from snnfast.web.workspace import SUFFIXES
+
+
+def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
+    form = Conversion(jobs, offer, tab, app, "Evaluate")
+    with gr.Row():
+        memory = gr.Textbox("", label="Memory", placeholder="8GiB, auto", info="what the process may take; empty: what it needs")
+        batch_size = number("Batch", None, "empty: chosen")
+        images = number("Images", None, "the first N; empty: all", elem_id="Evaluate-images")
+        products = gr.Dropdown(list(PRODUCTS), value=None, label="Products", info="empty: sparse on a CPU, dense on a GPU")
+        statistics = gr.Checkbox(False, label="Statistics", info="firing rates, unevenness, energy")
+    fields = form.fields | dict(memory=memory, batch_size=batch_size, images=images, products=products, statistics=statistics)
+    with gr.Row():
+        begin = gr.Button("Evaluate", variant="primary", elem_id="Evaluate-begin")
+        upload = gr.UploadButton("Upload a file of weights", file_types=list(SUFFIXES), elem_id="Evaluate-upload")
+    view = View(jobs, "Evaluate")
+    view.begins(begin, lambda *values: offer.evaluate(asked(fields, values)), form.device, list(fields.values()))
+
+    @told
+    def bring(path):
+        name = jobs.workspace.take(path, path)
+        gr.Info(f"{name} is here; it is loaded when it is used, safely")
+        return gr.update(choices=offer.sources(), value=f"file:{name}")
+
+    upload.upload(bring, [upload], [form.fields["source"]])

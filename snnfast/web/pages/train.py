@@ -1,0 +1,38 @@
+"""Train: a network, its data, its activations."""
+
+import gradio as gr
+
+from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
+from snnfast.web import commands
+from snnfast.web.commands import AMPS, Offer
+from snnfast.web.jobs import Jobs
+from snnfast.web.pages.forms import asked, device, number
+from snnfast.web.pages.view import View
+
+
+def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
+    with gr.Row():
+        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", elem_id="Train-arch")
+        data = gr.Dropdown(offer.data(), value="digits", label="Data")
+        activation = gr.Dropdown(list(ACTIVATIONS), value="s-qcfs", label="Activation", info="two stages start with qcfs, s-qcfs or e-qcfs")
+        where = device(jobs)
+    with gr.Row():
+        first = number("Epochs of stage 1", 3, "one threshold a layer", elem_id="Train-first")
+        second = number("Epochs of stage 2", 2, "finer thresholds; empty: no stage 2", elem_id="Train-second")
+        levels = number("Levels L", 4)
+        theta = number("First threshold", None, "empty: the recipe's")
+        width = number("Width", 0.25, "factor on all channels", elem_id="Train-width")
+    with gr.Row():
+        batch_size = number("Batch", None, "empty: the recipe's")
+        seed = number("Seed", 0)
+        amp = gr.Dropdown(list(AMPS), value="fp32", label="Mixed precision")
+        method = gr.Dropdown(commands.methods(), value="if", label="Method at the end")
+        T = number("T at the end", 32)
+    fields = dict(
+        arch=arch, data=data, activation=activation, first=first, second=second, levels=levels, theta=theta, width=width, batch_size=batch_size,
+        seed=seed, amp=amp, method=method, T=T,
+    )  # fmt: skip
+    begin = gr.Button("Train", variant="primary", elem_id="Train-begin")
+    view = View(jobs, "Train")
+
+    view.begins(begin, lambda *values: offer.train(asked(fields, values)), where, list(fields.values()))

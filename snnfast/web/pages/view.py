@@ -1,0 +1,106 @@
+"""One run as it goes: where it stands, its curve, what it tells, its pictures; and the buttons that stop it and go on."""
+
+import functools
+import time
+from collections.abc import Callable
+
+import gradio as gr
+import pandas as pd
+
+from snnfast.web import curves
+from snnfast.web.commands import Command
+from snnfast.web.jobs import RESUMED, Jobs
+from snnfast.web.records import FAILED, RUNNING, STOPPED, WAITING, Run
+
+EVERY = 1.0  # seconds between two looks at a run
+SHOWN = ("*.png",)
+
+
+def told(function):
+    """An error of ours as a message in the browser."""
+
+    @functools.wraps(function)
+    def run(*args):
+        try:
+            return function(*args)
+        except (ValueError, OSError) as error:
+            raise gr.Error(" ".join(str(error).split()), duration=15, print_exception=False) from None
+
+    return run
+
+
+def user_of(request: gr.Request | None) -> str:
+    return getattr(request, "username", None) or ""
+
+
+def heading(run: Run) -> str:
+    """Where a run stands, in a line."""
+    end = run.ended or time.time()
+    took = f", {end - run.started:.0f} s" if run.started else ""
+    note = f": {run.note}" if run.note else ""
+    return f"**Run {run.id}, {run.kind}: {run.title}** on {run.device} is **{run.state}**{took}{note}"
+
+
+class View:
+    """The components, and the number of the run that they show: `number`, which other components may set."""
+
+    def __init__(self, jobs: Jobs, label: str):
+        self.jobs, self.workspace = jobs, jobs.workspace
+        self.number, self.seen = gr.State(None), gr.State(None)
+        self.state = gr.Markdown("No run yet." if label != "Records" else "Choose a run.", elem_id=f"{label}-state")
+        with gr.Row():
+            self.stop = gr.Button("Stop", interactive=False, elem_id=f"{label}-stop")
+            self.resume = gr.Button("Resume", interactive=False, elem_id=f"{label}-resume")
+        self.curve = gr.LinePlot(
+            x="place", y="accuracy", color="curve", y_title="accuracy, %", visible=False, height=320, elem_id=f"{label}-curve"
+        )
+        self.pictures = gr.Gallery(
+            visible=False,
+            columns=2,
+            object_fit="contain",
+            height="auto",
+            label="Pictures",
+            elem_id=f"{label}-pictures",
+            elem_classes="drawn",
+        )
+        self.log = gr.Textbox(label="Output", lines=14, max_lines=14, interactive=False, elem_id=f"{label}-log", elem_classes="told")
+        self.parts = [self.seen, self.state, self.stop, self.resume, self.curve, self.pictures, self.log]
+        gr.Timer(EVERY).tick(self.look, [self.number, self.seen], self.parts, show_progress="hidden")
+        self.number.change(lambda number: self.look(number, None), [self.number], self.parts, show_progress="hidden")
+        self.stop.click(told(self.jobs.stop), [self.number], [self.state])
+        self.resume.click(told(self.jobs.resume), [self.number], [self.state])
+
+    def begins(self, button: gr.Button, command_of: Callable[..., Command], device: gr.Component, fields: list[gr.Component]) -> None:
+        """The button adds the run that `command_of(*values of fields)` describes, and this view shows it."""
+
+        def start(request: gr.Request, where, *values):
+            command = told(command_of)(*values)
+            return told(self.jobs.add)(command.kind, command.title, where, command.words, user_of(request))
+
+        button.click(start, [device, *fields], [self.number])
+
+    def look(self, number, seen):
+        """What the components show of a run, or nothing new."""
+        if number is None:
+            return [gr.skip()] * len(self.parts)
+        try:
+            run = self.jobs.records.get(number)
+        except ValueError as error:
+            return [None, str(error), *[gr.update(interactive=False)] * 2, gr.update(visible=False), gr.update(visible=False), ""]
+        output = self.workspace.output(number)
+        points, place = curves.points(self.workspace, run)
+        pictures = self.pictures_of(run)
+        now = repr((run.state, run.note, len(output), output[-200:], points[-3:], len(points), pictures))
+        if now == seen:
+            same = [gr.skip()] * len(self.parts)
+            return same if run.is_over() else [now, heading(run), *same[2:]]
+        frame = pd.DataFrame(points, columns=["place", "accuracy", "curve"])
+        return [
+            now, heading(run), gr.update(interactive=run.state in (WAITING, RUNNING)),
+            gr.update(interactive=run.state in (STOPPED, FAILED) and run.kind in RESUMED),
+            gr.update(value=frame, visible=bool(points), x_title=place), gr.update(value=pictures, visible=bool(pictures)), output,
+        ]  # fmt: skip
+
+    def pictures_of(self, run):
+        out = self.workspace.folder(run.id) / "out"
+        return [str(path) for pattern in SHOWN for path in sorted(out.glob(pattern))] if run.is_over() else []

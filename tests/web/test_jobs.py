@@ -1,0 +1,206 @@
+"""The queues of `snnfast web`, with small programs in the place of the commands."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from snnfast.web import jobs as module
+from snnfast.web.jobs import Jobs, began, is_alive
+from snnfast.web.records import DONE, FAILED, RUNNING, STOPPED, WAITING
+from snnfast.web.workspace import Workspace
+
+PROGRAM = """
+import signal, sys, time
+what, *rest = sys.argv[1:]
+print("begins", *rest, flush=True)
+if what == "stubborn":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+if what in ("slow", "stubborn"):
+    try:
+        print("sleeps", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        sys.exit(130)
+if what == "wrong":
+    sys.exit("it went wrong: <b>really</b>")
+if what == "while":
+    time.sleep(float(rest[0]))
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Servers' queues on one workspace, one after the other; nothing is left running."""
+    program, made = tmp_path / "program.py", []
+    program.write_text(PROGRAM)
+
+    def start(devices=("cpu",)):
+        workspace = Workspace(tmp_path / "ws")
+        jobs = Jobs(workspace, list(devices), (sys.executable, str(program)))
+        jobs.start()
+        made.append(jobs)
+        return jobs
+
+    yield start
+    for jobs in made:
+        for run in jobs.records.all(RUNNING, "stopping"):
+            if is_alive(run.process):
+                os.killpg(run.process[0], signal.SIGKILL)
+        end(jobs)
+
+
+def end(jobs):
+    jobs.close()
+    jobs.workspace.close()
+
+
+def until(jobs, number, *states, seconds=20.0):
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        run = jobs.records.get(number)
+        if run.state in states:
+            return run
+        time.sleep(0.05)
+    raise AssertionError(f"run {number} is {jobs.records.get(number).state}: {jobs.workspace.output(number)}")
+
+
+def sleeping(jobs, number):
+    """Waits until the program has begun, so that Ctrl-C reaches it."""
+    while "sleeps" not in jobs.workspace.output(number):
+        until(jobs, number, RUNNING)
+        time.sleep(0.05)
+
+
+def test_runs_come_one_after_the_other(make):
+    jobs = make()
+    numbers = [jobs.add("eval", f"number {i}", "cpu", ["while", "0.2"], "ann") for i in range(3)]
+    runs = [until(jobs, n, DONE) for n in numbers]
+    assert all(a.ended <= b.started for a, b in zip(runs, runs[1:])) and [r.code for r in runs] == [0, 0, 0]
+    assert runs[0].user == "ann" and "begins 0.2" in jobs.workspace.output(numbers[0])
+    assert [r.id for r in jobs.records.all()] == numbers[::-1]
+
+
+def test_each_device_has_a_queue(make):
+    jobs = make(("cpu", "cuda:0"))
+    one, two = (jobs.add("train", "t", device, ["slow"]) for device in ("cpu", "cuda:0"))
+    until(jobs, one, RUNNING), until(jobs, two, RUNNING)
+    with pytest.raises(ValueError, match="device must be one of cpu, cuda:0, got 'tpu'"):
+        jobs.add("train", "t", "tpu", ["slow"])
+
+
+def test_why_a_run_failed(make):
+    jobs = make()
+    run = until(jobs, jobs.add("eval", "t", "cpu", ["wrong"]), FAILED)
+    assert run.code == 1 and run.note == "it went wrong: <b>really</b>"
+
+
+def test_stop_while_it_runs_and_while_it_waits(make):
+    jobs = make()
+    one, two = (jobs.add("train", "t", "cpu", ["slow"]) for _ in range(2))
+    sleeping(jobs, one)
+    assert "does not wait" in jobs.stop(two) and "is being stopped" in jobs.stop(one)
+    run = until(jobs, one, STOPPED)
+    assert run.code == 130 and "stopped" in jobs.workspace.output(one) and jobs.records.get(two).state == STOPPED
+    with pytest.raises(ValueError, match=f"run {one} is stopped: only a run that waits or runs"):
+        jobs.stop(one)
+
+
+def test_who_does_not_end_is_killed(make, monkeypatch):
+    monkeypatch.setattr(module, "GRACE", 0.5)
+    jobs = make()
+    number = jobs.add("train", "t", "cpu", ["stubborn"])
+    sleeping(jobs, number)
+    jobs.stop(number)
+    run = until(jobs, number, STOPPED)
+    assert run.code is None and not is_alive(run.process)
+
+
+def test_resume_adds_the_option_once(make):
+    jobs = make()
+    number = jobs.add("train", "t", "cpu", ["slow"])
+    for _ in range(2):
+        sleeping(jobs, number)
+        jobs.stop(number)
+        until(jobs, number, STOPPED)
+        jobs.workspace.folder(number).joinpath("output.txt").write_text("")
+        jobs.resume(number)
+    assert until(jobs, number, RUNNING).command == ["slow", "--resume"]
+    with pytest.raises(ValueError, match="only a run that was stopped, or failed"):
+        jobs.resume(number)
+    short = jobs.add("compare", "t", "cpu", ["while", "0"])
+    with pytest.raises(ValueError, match="a compare, which does not take long"):
+        jobs.resume(short)
+
+
+def test_a_run_goes_on_without_its_server(make):
+    first = make()
+    number = first.add("train", "t", "cpu", ["while", "1.5"])
+    later = first.add("train", "t", "cpu", ["while", "0"])
+    process = until(first, number, RUNNING).process
+    end(first)
+    assert first.records.get(number).state == RUNNING and is_alive(process)
+    second = make()
+    time.sleep(0.3)
+    assert second.records.get(number).state == RUNNING and second.records.get(later).state == WAITING
+    assert until(second, number, DONE).process == process
+    until(second, later, DONE)
+
+
+def test_a_run_that_ended_without_a_server(make):
+    first = make()
+    number = first.add("eval", "t", "cpu", ["while", "0.3"])
+    until(first, number, RUNNING)
+    end(first)
+    time.sleep(1.0)
+    second = make()
+    run = until(second, number, DONE)
+    assert run.code == 0 and run.ended < time.time() - 0.2  # when it ended, not when it was found
+
+
+def test_a_process_that_was_killed(make):
+    jobs = make()
+    number = jobs.add("train", "t", "cpu", ["slow"])
+    run = until(jobs, number, RUNNING)
+    sleeping(jobs, number)
+    os.killpg(jobs.records.get(number).process[0], signal.SIGKILL)
+    run = until(jobs, number, FAILED)
+    assert run.code is None and run.note == "the process ended without a word"
+
+
+def test_another_process_with_its_number_is_not_taken_for_it(make):
+    first = make()
+    number = first.add("train", "t", "cpu", ["slow"])
+    process = until(first, number, RUNNING).process
+    sleeping(first, number)
+    end(first)
+    first.records.change(number, (RUNNING,), process=[os.getpid(), "1"])  # as if the number were another's by now
+    assert began(os.getpid()) not in (None, "1")
+    second = make()
+    assert until(second, number, FAILED).state == FAILED
+    os.killpg(process[0], signal.SIGKILL)
+
+
+def test_delete(make):
+    jobs = make()
+    number = jobs.add("train", "t", "cpu", ["slow"])
+    sleeping(jobs, number)
+    with pytest.raises(ValueError, match="is running: stop it first"):
+        jobs.delete(number)
+    jobs.stop(number)
+    until(jobs, number, STOPPED)
+    assert jobs.workspace.folder(number).is_dir()
+    jobs.delete(number)
+    assert not jobs.workspace.folder(number).exists()
+    with pytest.raises(ValueError, match=f"there is no run {number}"):
+        jobs.delete(number)
+
+
+def test_a_program_that_is_not_there(make):
+    jobs = make()
+    jobs.program = (str(jobs.workspace.path / "nothing"),)
+    run = until(jobs, jobs.add("eval", "t", "cpu", ["info"]), FAILED)
+    assert run.code not in (0, None) or "without a word" in run.note

@@ -1,0 +1,71 @@
+"""`snnfast web`, its arguments: who is let in from where, and what is refused before a server is there."""
+
+import io
+import sys
+
+import pytest
+
+from snnfast.cli import web
+from snnfast.cli.main import main
+
+
+def refused(capsys, *words):
+    assert main(["web", *words]) == 2
+    return capsys.readouterr().err
+
+
+def test_other_machines_need_passwords(capsys, tmp_path):
+    for host in ("0.0.0.0", "192.168.0.1", "::", "example.org"):
+        assert "--passwords FILE says who may come" in refused(capsys, "--host", host, "--workspace", str(tmp_path / "ws"))
+    assert not (tmp_path / "ws").exists()
+    assert web._is_local("127.0.0.1") and web._is_local("::1") and web._is_local("localhost")
+
+
+def test_adding_somebody(capsys, tmp_path, monkeypatch):
+    assert "--add-user needs --passwords FILE" in refused(capsys, "--add-user", "ann")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("long enough\n"))
+    assert main(["web", "--add-user", "ann", "--passwords", str(tmp_path / "people")]) == 0
+    assert web.passwords.checker(tmp_path / "people")("ann", "long enough")
+
+
+def test_without_gradio_it_says_what_to_install(capsys, monkeypatch, tmp_path):
+    from snnfast.system import packages
+
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    assert "snnfast[web]" in refused(capsys, "--workspace", str(tmp_path / "ws"))
+
+
+def test_the_log_tells_accuracies_so_far(monkeypatch):
+    """What the page draws while an evaluation runs."""
+    from snnfast.cli.progress import Log
+
+    told = []
+    log = Log(told.append, every=0)
+    task = log.add_task("if, T = 4", total=8)
+    log.update(task, completed=4)
+    log.update(task, at=[1, 4], accuracy=[50.0, 75.0], ann=100.0)
+    log.update(task, completed=8)
+    assert [entry.get("accuracy") for entry in told] == [None, [50.0, 75.0], [50.0, 75.0]] and told[-1]["done"] == 8
+
+
+@pytest.mark.parametrize("kind", ["report", "so far"])
+def test_points_of_an_evaluation(tmp_path, kind):
+    import json
+
+    from snnfast.web import curves
+    from snnfast.web.workspace import Workspace
+
+    workspace = Workspace(tmp_path / "ws")
+    number = workspace.records.add("eval", "t", "cpu", [], "")
+    out = workspace.folder(number) / "out"
+    out.mkdir(parents=True)
+    told = dict(at=[1, 4], accuracy=[10.0, 20.0], ann=30.0)
+    if kind == "report":
+        (out / "report.json").write_text(json.dumps(told))
+    lines = [json.dumps(dict(done=1)), json.dumps(told | dict(accuracy=[1.0, 2.0])) if kind == "report" else json.dumps(told), '{"half']
+    (workspace.folder(number) / "progress.jsonl").write_text("\n".join(lines))
+    run = workspace.records.get(number)
+    found = curves.points(workspace, run)
+    assert found == ([(1.0, 10.0, "spiking"), (4.0, 20.0, "spiking"), (1.0, 30.0, "ANN"), (4.0, 30.0, "ANN")], "T")
+    assert curves.best(workspace, run) == 20.0
+    workspace.close()

@@ -1,0 +1,194 @@
+"""The workspace of `snnfast web`: nothing outside is reached; passwords; commands that the parser takes."""
+
+import os
+import re
+import zipfile
+
+import pytest
+
+from snnfast.cli.arguments import parser
+from snnfast.models import BY_NAME, direct
+from snnfast.web import commands, passwords
+from snnfast.web.commands import Offer
+from snnfast.web.records import DONE
+from snnfast.web.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    made = Workspace(tmp_path / "ws")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_one_server_at_a_time(workspace):
+    with pytest.raises(ValueError, match="is in use: another server holds it"):
+        Workspace(workspace.path)
+    workspace.close()
+    Workspace(workspace.path).close()
+
+
+@pytest.mark.parametrize(
+    "name, own",
+    [("net.pt", "net.pt"), ("../../etc/passwd.pt", "passwd.pt"), ("a/b\\c.PTH", "c.pth"), ("..pt", "weights.pt"), ("--out.pt", "out.pt"),
+     ("a b;rm -rf ~.ckpt", "a-b-rm--rf.ckpt"), ("ß" * 300 + ".bin", "weights.bin")],
+)  # fmt: skip
+def test_names_are_no_paths(workspace, weights, name, own):
+    if name == "..pt":
+        name = ". .pt"
+    assert workspace.take(weights, name) == own and (workspace.uploads / own).read_bytes() == b"weights"
+    assert workspace.take(weights, name) != own  # the same name once more does not replace it
+    assert workspace.upload(own) == workspace.uploads / own
+
+
+def test_files_that_are_refused(workspace, tmp_path, weights):
+    with pytest.raises(ValueError, match="a file of weights ends in .pt"):
+        workspace.take(weights, "run.py")
+    empty = tmp_path / "empty.pt"
+    empty.touch()
+    with pytest.raises(ValueError, match="this one has 0"):
+        workspace.take(empty, "empty.pt")
+    for name in ("../runs.sqlite", "/etc/passwd", "nothing.pt", ""):
+        with pytest.raises(ValueError, match="there is no file"):
+            workspace.upload(name)
+
+
+def test_a_zip_holds_what_the_run_wrote_and_nothing_else(workspace, weights):
+    folder = workspace.folder(3)
+    (folder / "out").mkdir(parents=True)
+    (folder / "out/report.json").write_text("{}")
+    os.symlink(weights, folder / "out/link.pt")
+    with zipfile.ZipFile(workspace.packed(3)) as archive:
+        assert archive.namelist() == ["out/report.json"]
+    workspace.tidy()
+    assert not list(workspace.packs.iterdir())
+    with pytest.raises(ValueError, match="run 4 has no files"):
+        workspace.packed(4)
+
+
+def test_output_is_its_end_without_control_characters(workspace):
+    folder = workspace.folder(1)
+    folder.mkdir(parents=True)
+    (folder / "output.txt").write_bytes(b"x\n" * 100_000 + b"\x1b[31mred\xff\n")
+    text = workspace.output(1)
+    assert len(text) < 70_000 and "\x1b" not in text and "red" in text.splitlines()[-1]
+    assert workspace.output(2) == "" and workspace.last_line(2) == "it told nothing"
+
+
+# ---- commands
+
+TRAIN = dict(arch="vgg11", data="digits", activation="s-qcfs", first="3", second="2", levels="4", theta="", width="0.25", batch_size=None, seed="0",
+             amp="fp32", method="if", T="32")  # fmt: skip
+EVAL = dict(source="file:net.pt", arch=None, data=None, method="srp", mode=None, T="64", v0="", tau="4", rho="", m="", memory="2GiB", batch_size="",
+            images="100", products="exact", statistics=True)  # fmt: skip
+
+
+def parsed(command):
+    words = [word.replace("{run}", "/nowhere") for word in command.words]
+    return parser(dict.fromkeys(("demo", "train", "eval", "convert", "compare", "trace", "diagnose", "web", "extract", "info"))).parse_args(
+        words
+    )
+
+
+@pytest.mark.parametrize("arch", [*BY_NAME, *direct.BY_NAME])
+def test_every_network_makes_a_command(workspace, arch):
+    args = parsed(Offer(workspace).train(TRAIN | dict(arch=arch)))
+    spiking = arch in direct.BY_NAME
+    assert args.arch == arch and args.epochs == ([3] if spiking else [3, 2]) and args.T == 32
+    assert (args.activation, args.levels, args.width) == ((None, None, None) if spiking else ("s-qcfs", 4, 0.25))
+
+
+def test_a_stage_that_is_left_out(workspace):
+    args = parsed(Offer(workspace).train(TRAIN | dict(second="", activation="cs-qcfs")))
+    assert args.epochs == [3] and args.stages == 1
+
+
+@pytest.mark.parametrize("method", commands.methods())
+def test_every_method_makes_a_command(workspace, weights, method):
+    workspace.take(weights, "net.pt")
+    offer, fields = Offer(workspace), commands.REGISTRY[method][0].__dataclass_fields__
+    own = {name: ("3" if name in fields else "") for name in commands.FIELDS}
+    args = parsed(offer.evaluate(EVAL | own | dict(method=method)))
+    assert args.method == method and args.T == 64 and args.images == 100 and args.products == "exact" and args.statistics
+    assert args.checkpoint == str(workspace.uploads / "net.pt") and args.memory == "2GiB"
+    for name in commands.FIELDS:
+        assert getattr(args, name) == (3 if name in fields else None)
+        if name not in fields:
+            with pytest.raises(ValueError, match=re.escape(f"{name} is not of method {method!r}")):
+                offer.evaluate(EVAL | own | dict(method=method) | {name: "3"})
+    args = parsed(offer.diagnose(EVAL | own | dict(method=method, images="8")))
+    assert args.images == 8 and args.overwrite
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [(dict(T="x"), "T must be a number from 1 to"), (dict(T="0"), "T must be a number from 1"), (dict(T="1.5"), "T must be a whole number"),
+     (dict(T="nan"), "T must be a number"), (dict(method="--out=/etc"), "method must be one of"), (dict(memory="--x"), "memory must be 'auto'"),
+     (dict(source="file:../runs.sqlite"), "there is no file"), (dict(source="run:9"), "choose a checkpoint"),
+     (dict(source=None), "choose a checkpoint"),
+     (dict(source="run:../1"), "choose a checkpoint"), (dict(data="cifar10"), "data must be one of digits"), (dict(images="1e99"), "images must be"),
+     (dict(arch="--debug"), "network must be one of"), (dict(products="all"), "products must be one of"), (dict(mode="x"), "mode must be one of")],
+)  # fmt: skip
+def test_what_is_refused(workspace, weights, change, message):
+    workspace.take(weights, "net.pt")
+    with pytest.raises(ValueError, match=message):
+        Offer(workspace).evaluate(EVAL | change)
+
+
+def test_sources_and_comparisons(workspace, weights, tmp_path):
+    offer = Offer(workspace, str(tmp_path))
+    number = workspace.records.add("train", "vgg11 on digits", "cpu", [], "")
+    assert offer.sources() == []
+    (workspace.folder(number) / "out").mkdir(parents=True)
+    (workspace.folder(number) / "out/model.pt").touch()
+    workspace.take(weights, "net.pt")
+    assert offer.sources() == [(f"run {number}: vgg11 on digits", f"run:{number}"), ("net.pt", "file:net.pt")]
+    assert offer.source(f"run:{number}") == (f"run {number}", str(workspace.folder(number) / "out/model.pt"))
+    args = parsed(offer.evaluate(EVAL | dict(data="cifar10", source=f"run:{number}")))
+    assert args.data == "cifar10" and args.data_dir == str(tmp_path)
+    done = [workspace.records.add("eval", f"e{i}", "cpu", ["eval", "--method=cos"], "") for i in range(2)]
+    for each in done:
+        workspace.records.change(each, ("waiting",), state=DONE)
+    args = parsed(offer.compare([str(n) for n in done]))
+    assert [r.partition("=")[0] for r in args.runs] == [f"{n} cos" for n in done]
+    for chosen in ([str(done[0])], [str(done[0]), "99"], None):
+        with pytest.raises(ValueError, match="choose two evaluations or more"):
+            offer.compare(chosen)
+
+
+# ---- passwords
+
+
+def test_passwords(tmp_path):
+    path = tmp_path / "people"
+    passwords.add(path, "ann", "correct horse")
+    passwords.add(path, "bob", "battery staple")
+    check = passwords.checker(path)
+    assert check("ann", "correct horse") and check("bob", "battery staple")
+    assert not check("ann", "battery staple") and not check("eve", "correct horse") and not check("ann", "")
+    passwords.add(path, "ann", "another one")
+    assert check("ann", "another one") and not check("ann", "correct horse")
+    assert path.stat().st_mode & 0o077 == 0 and "horse" not in path.read_text() and len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name, password, message", [("a:b", "long enough", "a name has"), ("ann", "short", "at least 8 characters")])
+def test_passwords_that_are_refused(tmp_path, name, password, message):
+    with pytest.raises(ValueError, match=message):
+        passwords.add(tmp_path / "people", name, password)
+
+
+def test_a_file_of_passwords_that_is_none(tmp_path):
+    path = tmp_path / "people"
+    path.write_text("")
+    with pytest.raises(ValueError, match="names nobody"):
+        passwords.checker(path)
+    path.write_text("ann:secret\n")
+    with pytest.raises(ValueError, match="line 1 of .* is not NAME:SALT:HASH"):
+        passwords.checker(path)
