@@ -46,7 +46,7 @@ def began(number: int) -> str | None:
 
 def is_alive(process: list | None) -> bool:
     """Whether the process of a run is there. process: [number, when it began]"""
-    return process is not None and began(process[0]) == process[1]
+    return process is not None and process[1] is not None and began(process[0]) == process[1]
 
 
 SNNFAST = (sys.executable, "-m", "snnfast")
@@ -61,6 +61,9 @@ class Jobs:
         self.threads = [threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices]
 
     def start(self) -> None:
+        for run in self.records.all(*AT_WORK):  # from before this server, on devices that it does not serve
+            if run.device not in self.devices:
+                self.threads.append(threading.Thread(target=self._follow, args=(run, None), daemon=True))
         for thread in self.threads:
             thread.start()
 

@@ -161,6 +161,22 @@ def test_a_run_that_ended_without_a_server(make):
     assert run.code == 0 and run.ended < time.time() - 0.2  # when it ended, not when it was found
 
 
+def test_a_run_of_a_device_that_is_not_served_any_more(make):
+    first = make(("cpu", "cuda:0"))
+    number = first.add("train", "t", "cuda:0", ["slow"])
+    later = first.add("train", "t", "cuda:0", ["while", "0"])
+    sleeping(first, number)
+    end(first)
+    second = make(("cpu",))
+    second.stop(number)
+    until(second, number, STOPPED)
+    assert second.records.get(later).state == WAITING
+    with pytest.raises(ValueError, match="of device cuda:0, which this server does not serve"):
+        second.resume(number)
+    second.stop(later)
+    assert not is_alive([os.getpid(), None])  # a process of which nobody saw the begin
+
+
 def test_a_process_that_was_killed(make):
     jobs = make()
     number = jobs.add("train", "t", "cpu", ["slow"])
