@@ -1,10 +1,14 @@
 """`snnfast web`, its arguments: who is let in from where, and what is refused before a server is there."""
 
 import io
+import json
 import sys
 
+import numpy as np
 import pytest
+import torch
 
+import snnfast
 from snnfast.cli import web
 from snnfast.cli.main import main
 
@@ -48,10 +52,40 @@ def test_the_log_tells_accuracies_so_far(monkeypatch):
     assert [entry.get("accuracy") for entry in told] == [None, [50.0, 75.0], [50.0, 75.0]] and told[-1]["done"] == 8
 
 
+def test_an_evaluation_tells_the_accuracies_of_what_is_done(tmp_path, monkeypatch):
+    """Batch by batch; what the log told last, all but the last batch, is what the report says of these images."""
+    from snnfast.cli import progress
+
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    torch.manual_seed(0)
+    data = snnfast.data.load("digits")
+    net = snnfast.models.vgg11(width=0.0625, in_channels=data.channels, image_size=data.image_size)
+    snnfast.save_checkpoint(tmp_path / "net.pt", net, data="digits")
+    words = [
+        "eval",
+        str(tmp_path / "net.pt"),
+        "--T",
+        "4",
+        "--images",
+        "60",
+        "--batch-size",
+        "20",
+        "--out",
+        str(tmp_path / "e"),
+        "--save-predictions",
+    ]
+    assert main([*words, "--log-json", str(tmp_path / "log.jsonl")]) == 0
+    told = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    found = [entry for entry in told if "accuracy" in entry]
+    assert found and found[-1]["at"] == [1, 2, 4] and len({tuple(entry["accuracy"]) for entry in found}) > 1
+    kept = np.load(tmp_path / "e/predictions.npz")
+    of = lambda n: [100 * float((kept["predicted"][:n, k] == kept["label"][:n]).mean()) for k in range(3)]  # noqa: E731
+    for entry in found:  # of whole batches, none of them ahead of what is done
+        assert any(entry["accuracy"] == pytest.approx(of(n)) for n in range(20, entry["done"] // 4 + 1, 20))
+
+
 @pytest.mark.parametrize("kind", ["report", "so far"])
 def test_points_of_an_evaluation(tmp_path, kind):
-    import json
-
     from snnfast.web import curves
     from snnfast.web.workspace import Workspace
 
