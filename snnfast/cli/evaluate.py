@@ -175,14 +175,12 @@ def _watched(console, evaluation, images, what, log_json):
     """Runs, and tells what is done."""
     with progress(console, log_json if processes.rank() == 0 else None, evaluation.settings.T, "images") as bar:
         task = bar.add_task(what, total=images * evaluation.settings.T, completed=len(evaluation.done) * evaluation.settings.T, note="")
-        batches = 0
+        so_far = _SoFar(evaluation) if log_json is not None else None
 
         def on_chunk(n):
-            nonlocal batches
             bar.advance(task, n * processes.world())
-            if len(evaluation.finished) > batches:
-                batches = len(evaluation.finished)
-                bar.update(task, **_so_far(evaluation))
+            if so_far is not None and (told := so_far.new()):
+                bar.update(task, **told)
 
         evaluation.on_chunk = on_chunk
         if evaluation.done:
@@ -190,16 +188,25 @@ def _watched(console, evaluation, images, what, log_json):
         evaluation.run()
 
 
-def _so_far(evaluation):
-    """What a line of the log tells of the images that are done: accuracies in %, of this process's images."""
-    if len(evaluation.settings.at) > MOST_TOLD:
-        return {}
-    records = [record for record, _, _ in evaluation.earlier + evaluation.finished]
-    label = np.concatenate([r["label"] for r in records])
-    share = lambda name: 100 * (np.concatenate([r[name] for r in records]).T == label).mean(-1)  # noqa: E731
-    return dict(
-        at=evaluation.settings.at, accuracy=share("predicted").tolist(), ann=None if evaluation.ann is None else float(share("ann"))
-    )
+class _SoFar:
+    """What the log tells of the images that are done: accuracies in %, of this process's images."""
+
+    def __init__(self, evaluation):
+        self.evaluation, self.batches, self.images, self.right, self.ann = evaluation, 0, 0, 0, 0
+
+    def new(self):
+        """The accuracies, if a batch was finished since the last call."""
+        e = self.evaluation
+        records = [record for record, _, _ in (e.earlier + e.finished)[self.batches :]]
+        if not records or len(e.settings.at) > MOST_TOLD:
+            return {}
+        self.batches += len(records)
+        for r in records:
+            self.images += len(r["label"])
+            self.right = self.right + (r["predicted"].T == r["label"]).sum(-1)
+            self.ann += int((r["ann"] == r["label"]).sum())
+        share = 100 / max(1, self.images)
+        return dict(at=e.settings.at, accuracy=(share * self.right).tolist(), ann=None if e.ann is None else share * self.ann)
 
 
 def _stopped(console, evaluation, images, args, out, facts):

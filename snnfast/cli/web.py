@@ -19,6 +19,10 @@ def run(args):
         raise ValueError(
             f"--host {args.host} is seen by other machines: --passwords FILE says who may come, and --add-user NAME adds somebody"
         )
+    if ":" in args.host:
+        raise ValueError(f"--host {args.host}: addresses with colons are not served; 127.0.0.1 is this machine, 0.0.0.0 all its networks")
+    if args.port is not None and not 1 <= args.port <= 65535:
+        raise ValueError(f"--port must be 1 to 65535, got {args.port}")
     packages.check_installed("gradio", "pandas", extra="web")
     from snnfast.web.server import Server
 

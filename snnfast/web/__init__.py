@@ -7,5 +7,6 @@ child.py       what stands between the server and a command
 commands.py    what was filled in, as a command line
 curves.py      what a run has reached so far
 passwords.py   who may use it from other machines
+guard.py       which pages may speak to a server without passwords
 pages/         what is seen, with Gradio
 """

@@ -102,6 +102,8 @@ class Offer:
         words += [path, "--out={run}/out"]
         if values.get("data"):
             self._data(values["data"], words)
+        elif self.data_dir:  # of the data that the checkpoint names
+            words.append(f"--data-dir={self.data_dir}")
         method = _choice("method", values["method"], methods())
         words.append(f"--method={method}")
         if values.get("mode"):

@@ -1,21 +1,25 @@
 """What a run has reached so far, read from the files that its command writes while it runs."""
 
 import json
-from pathlib import Path
+import os
 
 from snnfast.web.records import Run
 from snnfast.web.workspace import Workspace
 
+READ = 4 << 20  # bytes of a file of lines
 Point = tuple[float, float, str]  # place, accuracy in %, name of the curve
 
 
 def points(workspace: Workspace, run: Run) -> tuple[list[Point], str]:
     """(the points of a run's curves, what its places are): accuracy by epoch of a training, by time step of an evaluation."""
     folder = workspace.folder(run.id)
-    if run.kind == "train":
-        return _by_epoch(folder / "out" / "log.jsonl"), "epoch"
-    if run.kind == "eval":
-        return _by_step(folder), "T"
+    try:
+        if run.kind == "train":
+            return _by_epoch(folder / "out" / "log.jsonl"), "epoch"
+        if run.kind == "eval":
+            return _by_step(folder), "T"
+    except (TypeError, ValueError, AttributeError):  # a file that no command wrote so
+        pass
     return [], ""
 
 
@@ -28,9 +32,11 @@ def best(workspace: Workspace, run: Run) -> float | None:
 
 
 def _lines(path):
-    """The objects of a file of lines; a last line that is half written is left out."""
+    """The objects of the end of a file of lines; lines that are cut are left out."""
     try:
-        texts = Path(path).read_text(errors="replace").splitlines()
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - READ))
+            texts = file.read().decode(errors="replace").splitlines()
     except OSError:
         return
     for text in texts:

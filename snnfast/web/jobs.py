@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Sequence
@@ -19,34 +21,14 @@ from snnfast.web.records import AT_WORK, DONE, FAILED, RUNNING, STOPPED, STOPPIN
 from snnfast.web.workspace import Workspace
 
 EVERY = 0.2  # seconds between two looks at a process
-GRACE = 30.0  # seconds that a command has to end after Ctrl-C
+AGAIN, GRACE = 10.0, 30.0  # seconds after Ctrl-C until another, at which a command drops what it writes, and until it is killed
 RESUMED = ("train", "eval")  # commands that go on with --resume
 STOPS = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit statuses of a command that was stopped
 
 
-def began(number: int) -> str | None:
-    """When a process began, by the system's own clock, so that another process with its number is not taken for it; "" where the system does not
-    tell; None if there is no such process."""
-    try:
-        text = Path(f"/proc/{number}/stat").read_text()
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-        with contextlib.suppress(PermissionError):
-            try:
-                os.kill(number, 0)
-            except ProcessLookupError:
-                return None
-        return ""
-    except ProcessLookupError:
-        return None
-    state, *fields = text.rpartition(")")[2].split()
-    return None if state == "Z" else fields[18]
-
-
 def is_alive(process: list | None) -> bool:
     """Whether the process of a run is there. process: [number, when it began]"""
-    return process is not None and process[1] is not None and began(process[0]) == process[1]
+    return process is not None and process[1] is not None and child.began(process[0]) == process[1]
 
 
 SNNFAST = (sys.executable, "-m", "snnfast")
@@ -63,7 +45,7 @@ class Jobs:
     def start(self) -> None:
         for run in self.records.all(*AT_WORK):  # from before this server, on devices that it does not serve
             if run.device not in self.devices:
-                self.threads.append(threading.Thread(target=self._follow, args=(run, None), daemon=True))
+                self.threads.append(threading.Thread(target=self._guarded, args=(run, self._follow, run, None), daemon=True))
         for thread in self.threads:
             thread.start()
 
@@ -91,10 +73,7 @@ class Jobs:
         """Stops a run, as Ctrl-C does; what it says to the user."""
         if self.records.change(number, (WAITING,), state=STOPPED, ended=time.time()):
             return f"run {number} does not wait any more"
-        if self.records.change(number, (RUNNING,), state=STOPPING):
-            run = self.records.get(number)
-            if is_alive(run.process):
-                _signal(run.process, signal.SIGINT)
+        if self.records.change(number, (RUNNING,), state=STOPPING):  # `_follow` sees it
             return f"run {number} is being stopped"
         raise ValueError(f"run {number} is {self.records.get(number).state}: only a run that waits or runs can be stopped")
 
@@ -127,68 +106,116 @@ class Jobs:
     def _serve(self, device):
         for run in self.records.all(*AT_WORK):  # from before this server
             if run.device == device:
-                self._follow(run, None)
+                self._guarded(run, self._follow, run, None)
         while not self.closed.is_set():
-            run = self.records.take(device)
+            run = None
+            try:
+                run = self.records.take(device)
+            except sqlite3.Error as error:  # a full disk, say, which may have space again
+                print(f"snnfast web: {device}: {error}", file=sys.stderr)
             if run is not None:
-                self._do(run)
+                self._guarded(run, self._do, run)
                 continue
             with self.news:
                 self.news.wait(EVERY)
 
+    def _guarded(self, run, function, *args):
+        """Whatever goes wrong with a run, its queue goes on."""
+        try:
+            function(*args)
+        except Exception as error:
+            print(f"snnfast web: run {run.id}: {type(error).__name__}: {error}", file=sys.stderr)
+            while not self.closed.wait(1.0):
+                with contextlib.suppress(sqlite3.Error):
+                    self._end_group(self._process(run.id))
+                    self.records.change(run.id, AT_WORK, state=FAILED, ended=time.time(), note=f"{type(error).__name__}: {error}")
+                    return
+
     def _do(self, run):
         folder = self.workspace.folder(run.id)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "ended.json").unlink(missing_ok=True)
         words = [word.replace("{run}", str(folder)) for word in run.command]
-        command = [sys.executable, child.__file__, str(folder / "ended.json"), "--", *self.program, *words]
+        command = [sys.executable, child.__file__, str(folder), "--", *self.program, *words]
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (child.PROCESS, child.ENDED):
+                (folder / name).unlink(missing_ok=True)
             with open(folder / "output.txt", "ab") as output:
                 output.write(f"$ snnfast {' '.join(words)}\n".encode())
                 output.flush()
                 process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=_surroundings(),
                     start_new_session=True,
-                )
-        except OSError as error:
+                )  # fmt: skip
+        except (OSError, ValueError) as error:
             self.records.change(run.id, AT_WORK, state=FAILED, ended=time.time(), note=f"it could not be started: {error}")
             return
-        self.records.change(run.id, AT_WORK, process=[process.pid, began(process.pid)])
+        self.records.change(run.id, AT_WORK, process=[process.pid, child.began(process.pid)])
         self._follow(self.records.get(run.id), process)
+
+    def _process(self, number):
+        """Of a run, from the records, or from the run's folder where the server ended before it wrote them."""
+        found = self.records.get(number).process
+        if found is None:
+            with contextlib.suppress(OSError, ValueError):
+                found = json.loads((self.workspace.folder(number) / child.PROCESS).read_text())
+        return found
 
     def _follow(self, run: Run, process) -> None:
         """Waits for a run's end and notes it. process: the `Popen` of a process that this server started."""
-        asked = None  # when it was first seen that the run shall stop
-        while (process.poll() is None) if process else is_alive(run.process):
+        known, first, last = self._process(run.id), None, 0.0  # when Ctrl-C was sent first, and last
+        while (process.poll() is None) if process else is_alive(known):
             if self.closed.wait(EVERY):
                 return
-            state = self.records.get(run.id).state
-            if state == STOPPING:
-                now = time.monotonic()
-                if asked is None:
-                    asked = now
-                    _signal(run.process, signal.SIGINT)  # again: the first may have come before there was a process
-                elif now - asked > GRACE:
-                    _signal(run.process, signal.SIGKILL)
-        self._ended(run.id)
+            now = time.monotonic()
+            if self.records.get(run.id).state != STOPPING or now - last < AGAIN and first is not None and now - first < GRACE:
+                continue
+            late = first is not None and now - first >= GRACE
+            _signal(known, signal.SIGKILL if late else signal.SIGINT)
+            first, last = first or now, now
+        self._ended(run.id, known)
 
-    def _ended(self, number):
-        path, asked = self.workspace.folder(number) / "ended.json", self.records.get(number).state == STOPPING
+    def _end_group(self, known):
+        """Ends what is left of a run whose `child.py` is gone. The system gives its number to no other process as long as its group has one."""
+        if known is None or child.began(known[0]) is not None:
+            return
+        for sent in (signal.SIGTERM, signal.SIGKILL):
+            limit = time.monotonic() + GRACE
+            try:
+                os.killpg(known[0], sent)
+                while time.monotonic() < limit:
+                    os.killpg(known[0], 0)
+                    time.sleep(EVERY)
+            except ProcessLookupError:
+                return
+
+    def _ended(self, number, known):
+        path, asked = self.workspace.folder(number) / child.ENDED, self.records.get(number).state == STOPPING
         try:
             told = json.loads(path.read_text())
             code, ended = int(told["code"]), float(told["ended"])
         except (OSError, ValueError, KeyError, TypeError):
+            self._end_group(known)
             code, ended = None, time.time()
         if code == 0:
             state, note = DONE, ""
         elif asked or code in STOPS:
             state, note = STOPPED, ""
+        elif code is None or code < 0:
+            state = FAILED
+            killed = "" if code is None else f"it was killed by signal {-code}" + " (out of memory?)" * (code == -9)
+            note = killed or "the process ended without a word"
         else:
-            state, note = FAILED, self.workspace.last_line(number) if code is not None else "the process ended without a word"
+            state, note = FAILED, self.workspace.last_line(number)
         self.records.change(number, AT_WORK, state=state, ended=ended, code=code, note=note)
+
+
+def _surroundings():
+    """The environment of a command, which runs in its own folder: where this process finds snnfast by a relative path, the command does too."""
+    env, home = dict(os.environ), Path(child.__file__).parents[2]
+    paths = [os.path.abspath(path) for path in env.pop("PYTHONPATH", "").split(os.pathsep) if path]
+    if str(home) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        paths.append(str(home))
+    return env | (dict(PYTHONPATH=os.pathsep.join(paths)) if paths else {})
 
 
 def _signal(process, number):

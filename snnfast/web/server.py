@@ -6,10 +6,12 @@ from pathlib import Path
 
 import gradio as gr
 import torch
+from starlette.middleware import Middleware
 
 from snnfast import checks
 from snnfast.version import __version__
 from snnfast.web.commands import Offer
+from snnfast.web.guard import OwnPages
 from snnfast.web.jobs import Jobs
 from snnfast.web.pages import compare, diagnose, evaluate, records, train
 from snnfast.web.workspace import MOST, Workspace
@@ -56,14 +58,15 @@ class Server:
 
     def start(self, host: str = "127.0.0.1", port: int | None = None) -> str:
         """Serves from a thread; the address. port: None for the first that is free from 7860 on."""
-        self.jobs.start()
         try:
             _, url, _ = self.app.launch(
                 server_name=host, server_port=port, auth=self.check, share=False, quiet=True, prevent_thread_lock=True, show_error=True,
                 max_file_size=MOST, allowed_paths=[str(self.workspace.runs), str(self.workspace.packs)], footer_links=[], ssr_mode=False, css=CSS,
+                app_kwargs={} if self.check else dict(middleware=[Middleware(OwnPages)]),
             )  # fmt: skip
         except OSError as error:
             raise OSError(f"no server at {host}, port {port or 'from 7860 on'}: {error}") from None
+        self.jobs.start()
         return url
 
     def close(self) -> None:

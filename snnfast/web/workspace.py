@@ -1,14 +1,13 @@
 """The folder of a server: its records, the folders of its runs, and the files that were brought. Nothing outside of it is reached."""
 
-import contextlib
 import os
 import re
 import shutil
 import sqlite3
-import tempfile
 import zipfile
 from pathlib import Path
 
+from snnfast.system.files import whole
 from snnfast.system.text import plain
 from snnfast.web.records import Records
 
@@ -33,10 +32,12 @@ class Workspace:
         self.held = sqlite3.connect(self.path / "server.lock", timeout=0, isolation_level=None, check_same_thread=False)
         try:  # held until this process ends, however it ends
             self.held.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
+            self.records = Records(self.path / "runs.sqlite")
+        except sqlite3.Error as error:
             self.held.close()
-            raise ValueError(f"workspace {self.path} is in use: another server holds it") from None
-        self.records = Records(self.path / "runs.sqlite")
+            if "locked" in str(error):
+                raise ValueError(f"workspace {self.path} is in use: another server holds it") from None
+            raise OSError(f"workspace {self.path} cannot be written: {error}") from None
 
     def close(self) -> None:
         self.held.close()
@@ -58,7 +59,8 @@ class Workspace:
         return self.runs / f"{int(number):05d}"
 
     def clear(self, number: int) -> None:
-        shutil.rmtree(self.folder(number), ignore_errors=True)
+        for folder in (self.folder(number), self.packs / str(int(number))):
+            shutil.rmtree(folder, ignore_errors=True)
 
     # ---- what a run has written
 
@@ -78,20 +80,23 @@ class Workspace:
         return lines[-1] if lines else "it told nothing"
 
     def packed(self, number: int) -> Path:
-        """A zip of a run's folder, in a folder of its own."""
-        folder, made = self.folder(number), Path(tempfile.mkdtemp(dir=self.packs)) / f"run-{int(number)}.zip"
+        """A zip of a run's folder, in the place of an earlier one."""
+        folder, made = self.folder(number), self.packs / str(int(number)) / f"run-{int(number)}.zip"
         if not folder.is_dir():
             raise ValueError(f"run {number} has no files")
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        made.parent.mkdir(exist_ok=True)
+        with whole(made) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and not path.is_symlink():
                     archive.write(path, path.relative_to(folder))
         return made
 
     def tidy(self) -> None:
-        """Removes the zips that were made before."""
+        """Removes what an earlier server left: its zips, and files that were not brought whole."""
         for folder in self.packs.iterdir():
             shutil.rmtree(folder, ignore_errors=True)
+        for part in self.uploads.glob("*.part"):
+            part.unlink(missing_ok=True)
 
     # ---- files that were brought
 
@@ -106,14 +111,24 @@ class Workspace:
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:80] or "weights"
         for i in range(1, 10_000):
             own = f"{stem}{'' if i == 1 else f'-{i}'}{suffix.lower()}"
-            with contextlib.suppress(FileExistsError), open(self.uploads / own, "xb") as out, open(path, "rb") as file:
-                shutil.copyfileobj(file, out)
-                return own
+            to, part = self.uploads / own, self.uploads / f"{own}.part"  # not among `files`
+            if to.exists():
+                continue
+            try:
+                with open(part, "xb") as out, open(path, "rb") as file:
+                    shutil.copyfileobj(file, out)
+                part.rename(to)
+            except FileExistsError:  # somebody brings a file of this name just now
+                continue
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+            return own
         raise ValueError(f"there are too many files called {stem}")
 
     def files(self) -> list[str]:
         """The names of what was brought."""
-        return sorted(path.name for path in self.uploads.iterdir() if path.is_file())
+        return sorted(path.name for path in self.uploads.iterdir() if path.is_file() and path.suffix in SUFFIXES)
 
     def upload(self, name: str) -> Path:
         """The path of a file that was brought."""

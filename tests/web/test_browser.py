@@ -222,6 +222,15 @@ def test_nothing_outside_the_runs_is_served(web):
         assert web.status(f"gradio_api/file={path}") in (403, 404), path
 
 
+def test_pages_of_other_sites_are_refused(web):
+    for headers, status in ((dict(Host="evil.example"), 403), (dict(Origin="http://evil.example"), 403), ({}, 200)):
+        try:
+            found = urllib.request.urlopen(urllib.request.Request(web.url, headers=headers)).status
+        except urllib.error.HTTPError as error:
+            found = error.code
+        assert found == status, headers
+
+
 def test_two_users_with_passwords(tmp_path_factory, browser):
     folder = tmp_path_factory.mktemp("two")
     people = str(folder / "people")
@@ -231,6 +240,9 @@ def test_two_users_with_passwords(tmp_path_factory, browser):
     web = Web(folder, "--passwords", people)
     try:
         assert web.status("gradio_api/info") == 401 and web.status("config") == 401
+        (folder / "ws/uploads/secret-plan.pt").write_bytes(b"x")
+        with urllib.request.urlopen(web.url) as answer:
+            assert b"secret-plan" not in answer.read()
         pages = []
         for name in ("ann", "bob"):
             page = browser.new_context(viewport=dict(width=1400, height=1300)).new_page()

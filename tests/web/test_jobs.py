@@ -2,18 +2,21 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from snnfast.web import jobs as module
-from snnfast.web.jobs import Jobs, began, is_alive
+from snnfast.web.child import began
+from snnfast.web.jobs import Jobs, is_alive
 from snnfast.web.records import DONE, FAILED, RUNNING, STOPPED, WAITING
 from snnfast.web.workspace import Workspace
 
 PROGRAM = """
-import signal, sys, time
+import os, signal, sys, time
 what, *rest = sys.argv[1:]
 print("begins", *rest, flush=True)
 if what == "stubborn":
@@ -25,6 +28,17 @@ if what in ("slow", "stubborn"):
     except KeyboardInterrupt:
         print("stopped", flush=True)
         sys.exit(130)
+if what == "counts":
+    found = []
+    signal.signal(signal.SIGINT, lambda *_: found.append(1))
+    print("sleeps", flush=True)
+    while not found:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    print("interrupts:", len(found), flush=True)
+    sys.exit(130)
+if what == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if what == "wrong":
     sys.exit("it went wrong: <b>really</b>")
 if what == "while":
@@ -140,7 +154,8 @@ def test_a_run_goes_on_without_its_server(make):
     first = make()
     number = first.add("train", "t", "cpu", ["while", "1.5"])
     later = first.add("train", "t", "cpu", ["while", "0"])
-    process = until(first, number, RUNNING).process
+    while (process := first.records.get(number).process) is None:
+        time.sleep(0.02)
     end(first)
     assert first.records.get(number).state == RUNNING and is_alive(process)
     second = make()
@@ -190,8 +205,8 @@ def test_a_process_that_was_killed(make):
 def test_another_process_with_its_number_is_not_taken_for_it(make):
     first = make()
     number = first.add("train", "t", "cpu", ["slow"])
-    process = until(first, number, RUNNING).process
     sleeping(first, number)
+    process = first.records.get(number).process
     end(first)
     first.records.change(number, (RUNNING,), process=[os.getpid(), "1"])  # as if the number were another's by now
     assert began(os.getpid()) not in (None, "1")
@@ -213,6 +228,70 @@ def test_delete(make):
     assert not jobs.workspace.folder(number).exists()
     with pytest.raises(ValueError, match=f"there is no run {number}"):
         jobs.delete(number)
+
+
+def test_a_command_whose_child_py_is_gone_is_ended(make):
+    """Else it would write to a folder that another run, or a resume, writes to."""
+    jobs = make()
+    number, later = jobs.add("train", "t", "cpu", ["slow"]), jobs.add("train", "t", "cpu", ["while", "0"])
+    sleeping(jobs, number)
+    leader = jobs.records.get(number).process[0]
+    command = int((Path("/proc") / str(leader) / "task" / str(leader) / "children").read_text().split()[0])
+    os.kill(leader, signal.SIGKILL)
+    assert until(jobs, number, FAILED).note == "the process ended without a word"
+    assert began(command) is None
+    until(jobs, later, DONE)
+
+
+def test_a_server_that_ended_before_it_knew_the_process(make):
+    first = make()
+    number = first.add("train", "t", "cpu", ["slow"])
+    sleeping(first, number)
+    process = first.records.get(number).process
+    end(first)
+    first.records.change(number, (RUNNING,), process=None)
+    second = make()
+    time.sleep(0.5)
+    assert second.records.get(number).state == RUNNING
+    second.stop(number)
+    assert until(second, number, STOPPED).code == 130 and not is_alive(process)
+
+
+def test_a_queue_outlives_what_goes_wrong(make, monkeypatch, capsys):
+    jobs = make()
+    folder = jobs.workspace.folder(1)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file in the place of a folder")
+    monkeypatch.setattr(type(folder), "mkdir", lambda self, **how: None if self == folder else os.makedirs(self, exist_ok=True))
+    one = jobs.add("eval", "t", "cpu", ["while", "0"])
+    assert one == 1 and "could not be started" in until(jobs, one, FAILED).note
+    real, calls = jobs.records.take, []
+
+    def take(device):
+        calls.append(device)
+        if len(calls) < 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        return real(device)
+
+    monkeypatch.setattr(jobs.records, "take", take)
+    until(jobs, jobs.add("eval", "t", "cpu", ["while", "0"]), DONE)
+    monkeypatch.setattr(jobs, "_do", lambda run: 1 / 0)
+    assert "ZeroDivisionError" in until(jobs, jobs.add("eval", "t", "cpu", ["while", "0"]), FAILED).note
+
+
+def test_one_stop_is_one_interrupt(make):
+    jobs = make()
+    number = jobs.add("train", "t", "cpu", ["counts"])
+    sleeping(jobs, number)
+    jobs.stop(number)
+    until(jobs, number, STOPPED)
+    assert "interrupts: 1" in jobs.workspace.output(number)
+
+
+def test_a_killed_command_is_told(make):
+    jobs = make()
+    run = until(jobs, jobs.add("train", "t", "cpu", ["killed"]), FAILED)
+    assert run.code == -9 and run.note == "it was killed by signal 9 (out of memory?)"
 
 
 def test_a_program_that_is_not_there(make):

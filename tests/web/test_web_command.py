@@ -19,10 +19,16 @@ def refused(capsys, *words):
 
 
 def test_other_machines_need_passwords(capsys, tmp_path):
-    for host in ("0.0.0.0", "192.168.0.1", "::", "example.org"):
+    for host in ("0.0.0.0", "192.168.0.1", "example.org"):
         assert "--passwords FILE says who may come" in refused(capsys, "--host", host, "--workspace", str(tmp_path / "ws"))
     assert not (tmp_path / "ws").exists()
     assert web._is_local("127.0.0.1") and web._is_local("::1") and web._is_local("localhost")
+
+
+def test_places_that_are_none(capsys):
+    assert "addresses with colons are not served" in refused(capsys, "--host", "::1")
+    for port in ("0", "99999"):
+        assert f"--port must be 1 to 65535, got {port}" in refused(capsys, "--port", port)
 
 
 def test_adding_somebody(capsys, tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ import pytest
 
 from snnfast.cli.arguments import parser
 from snnfast.models import BY_NAME, direct
-from snnfast.web import commands, passwords
+from snnfast.web import commands, curves, passwords
+from snnfast.web import workspace as module
 from snnfast.web.commands import Offer
+from snnfast.web.guard import OwnPages
 from snnfast.web.records import DONE
 from snnfast.web.workspace import Workspace
 
@@ -60,6 +62,47 @@ def test_files_that_are_refused(workspace, tmp_path, weights):
             workspace.upload(name)
 
 
+def test_half_a_file_is_not_offered(workspace, weights, monkeypatch):
+    def fail(file, out):
+        out.write(file.read()[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", fail)
+    with pytest.raises(OSError, match="No space left"):
+        workspace.take(weights, "net.pt")
+    assert workspace.files() == [] and not list(workspace.uploads.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    made = Workspace(tmp_path / "ws")
+    made.close()
+    for path in [*made.path.iterdir(), made.path]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with pytest.raises(OSError, match="cannot be written"):
+        Workspace(made.path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"at": null}', '{"at": [1], "accuracy": [null]}', '{"at": 3}', "nothing"])
+def test_odd_files_of_a_run_show_no_points(workspace, text):
+    number = workspace.records.add("eval", "t", "cpu", [], "")
+    out = workspace.folder(number) / "out"
+    out.mkdir(parents=True)
+    (out / "report.json").write_text(text)
+    assert (
+        curves.points(workspace, workspace.records.get(number))[0] == [] and curves.best(workspace, workspace.records.get(number)) is None
+    )
+
+
+@pytest.mark.parametrize(
+    "headers, own",
+    [(dict(host="127.0.0.1:7860"), True), (dict(host="localhost:7860", origin="http://localhost:7860"), True), (dict(host="evil.example"), False),
+     (dict(host="127.0.0.1:7860", origin="http://evil.example"), False), (dict(host="127.0.0.1:7860", origin="null"), False), ({}, False)],
+)  # fmt: skip
+def test_pages_of_others(headers, own):
+    assert OwnPages.is_own(headers) == own
+
+
 def test_a_zip_holds_what_the_run_wrote_and_nothing_else(workspace, weights):
     folder = workspace.folder(3)
     (folder / "out").mkdir(parents=True)
@@ -67,6 +110,7 @@ def test_a_zip_holds_what_the_run_wrote_and_nothing_else(workspace, weights):
     os.symlink(weights, folder / "out/link.pt")
     with zipfile.ZipFile(workspace.packed(3)) as archive:
         assert archive.namelist() == ["out/report.json"]
+    assert workspace.packed(3) == workspace.packed(3) and len(list(workspace.packs.rglob("*.zip"))) == 1
     workspace.tidy()
     assert not list(workspace.packs.iterdir())
     with pytest.raises(ValueError, match="run 4 has no files"):
@@ -153,6 +197,8 @@ def test_sources_and_comparisons(workspace, weights, tmp_path):
     assert offer.source(f"run:{number}") == (f"run {number}", str(workspace.folder(number) / "out/model.pt"))
     args = parsed(offer.evaluate(EVAL | dict(data="cifar10", source=f"run:{number}")))
     assert args.data == "cifar10" and args.data_dir == str(tmp_path)
+    args = parsed(offer.evaluate(EVAL | dict(source=f"run:{number}")))  # of the data that the checkpoint names
+    assert args.data is None and args.data_dir == str(tmp_path)
     done = [workspace.records.add("eval", f"e{i}", "cpu", ["eval", "--method=cos"], "") for i in range(2)]
     for each in done:
         workspace.records.change(each, ("waiting",), state=DONE)

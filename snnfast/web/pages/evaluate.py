@@ -6,7 +6,7 @@ from snnfast.runtime.sparse_products import KINDS as PRODUCTS
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
 from snnfast.web.pages.forms import Conversion, asked, number
-from snnfast.web.pages.view import View, told
+from snnfast.web.pages.view import PRIVATE, View, told
 from snnfast.web.workspace import SUFFIXES
 
 
@@ -31,4 +31,4 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         gr.Info(f"{name} is here; it is loaded when it is used, safely")
         return gr.update(choices=offer.sources(), value=f"file:{name}")
 
-    upload.upload(bring, [upload], [form.fields["source"]])
+    upload.upload(bring, [upload], [form.fields["source"]], **PRIVATE)

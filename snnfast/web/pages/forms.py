@@ -6,6 +6,7 @@ from snnfast.conversion.functions import MODES
 from snnfast.web import commands
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
+from snnfast.web.pages.view import QUIET
 
 
 def number(label: str, value=None, info: str | None = None, **options) -> gr.Textbox:
@@ -21,17 +22,14 @@ class Conversion:
     """The fields of a checkpoint and its conversion, by name."""
 
     def __init__(self, jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks, page: str):
-        self.offer = offer
         with gr.Row():
-            source = gr.Dropdown(
-                offer.sources(), label="Checkpoint", info="a network that was trained here, or a file", elem_id=f"{page}-source"
-            )
+            source = gr.Dropdown([], label="Checkpoint", info="a network that was trained here, or a file", elem_id=f"{page}-source")
             arch = gr.Dropdown(commands.networks(), value=None, label="Network", info="only of files of other programs")
             data = gr.Dropdown(offer.data(), value=None, label="Data", info="empty: what the checkpoint is for")
         with gr.Row():
             method = gr.Dropdown(commands.methods(), value="if", label="Method", elem_id=f"{page}-method")
             mode = gr.Dropdown(list(MODES), value=None, label="Mode")
-            T = number("T", 64, "time steps", elem_id=f"{page}-T")
+            T = number("T", 64, "time steps; empty: a spiking network's own", elem_id=f"{page}-T")
             self.device = device(jobs)
         with gr.Row():
             v0 = number("v0", None, "start voltage, in theta")
@@ -40,8 +38,8 @@ class Conversion:
             m = number("m", None, "quanta, group: most in a step")
         self.fields = dict(source=source, arch=arch, data=data, method=method, mode=mode, T=T, v0=v0, tau=tau, rho=rho, m=m)
         fresh = lambda: gr.update(choices=offer.sources())  # noqa: E731
-        tab.select(fresh, None, [source])
-        app.load(fresh, None, [source])
+        tab.select(fresh, None, [source], **QUIET)
+        app.load(fresh, None, [source], **QUIET)
 
 
 def asked(fields: dict, values: tuple) -> dict:

@@ -7,7 +7,7 @@ import gradio as gr
 from snnfast.web import curves
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
-from snnfast.web.pages.view import View, told
+from snnfast.web.pages.view import PRIVATE, QUIET, View, told
 
 HEAD = ["run", "what", "of", "device", "state", "best %", "by", "asked for"]
 EVERY = 2.0
@@ -24,7 +24,7 @@ def rows(jobs: Jobs) -> list[list]:
 
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
-    table = gr.Dataframe(rows(jobs), headers=HEAD, interactive=False, label="Runs", elem_id="Records-table", max_height=360)
+    table = gr.Dataframe([], headers=HEAD, interactive=False, label="Runs", elem_id="Records-table", max_height=360)
     with gr.Row():
         download = gr.Button("Pack its files", elem_id="Records-pack")
         packed = gr.DownloadButton("Download", visible=False, elem_id="Records-download")
@@ -49,10 +49,10 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         if number is None:
             raise ValueError("choose a run in the table")
         gr.Info(jobs.delete(number))
-        return None, "Choose a run."
+        return None
 
-    gr.Timer(EVERY).tick(look, [seen], [table, seen], show_progress="hidden")
-    tab.select(lambda: rows(jobs), None, [table])
-    table.select(choose, None, [view.number, packed])
-    download.click(pack, [view.number], [packed])
-    delete.click(remove, [view.number], [view.number, view.state])
+    gr.Timer(EVERY).tick(look, [seen], [table, seen], **QUIET)
+    tab.select(lambda: rows(jobs), None, [table], **QUIET)
+    table.select(choose, None, [view.number, packed], **QUIET)
+    download.click(pack, [view.number], [packed], **PRIVATE)
+    delete.click(remove, [view.number], [view.number], **PRIVATE)

@@ -5,7 +5,7 @@ import csv
 import gradio as gr
 
 from snnfast.web.jobs import Jobs
-from snnfast.web.pages.view import EVERY, View
+from snnfast.web.pages.view import EVERY, QUIET, View
 from snnfast.web.records import DONE
 
 
@@ -28,4 +28,5 @@ def show(jobs: Jobs, view: View, file: str, label: str, name: str) -> None:
             head, *rows = csv.reader(lines)
         return gr.update(value=dict(headers=head, data=[[told(cell) for cell in row] for row in rows]), visible=True), number
 
-    gr.Timer(EVERY).tick(look, [view.number, shown], [table, shown], show_progress="hidden")
+    gr.Timer(EVERY).tick(look, [view.number, shown], [table, shown], **QUIET)
+    view.number.change(lambda: (gr.update(visible=False), None), None, [table, shown], **QUIET)  # not beneath another run

@@ -1,8 +1,10 @@
 """One run as it goes: where it stands, its curve, what it tells, its pictures; and the buttons that stop it and go on."""
 
 import functools
+import html
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -14,6 +16,10 @@ from snnfast.web.records import FAILED, RUNNING, STOPPED, WAITING, Run
 
 EVERY = 1.0  # seconds between two looks at a run
 SHOWN = ("*.png",)
+PRIVATE: dict[str, Any] = dict(
+    api_visibility="private"
+)  # of what a page calls: not offered to who reads the page before he gives his password
+QUIET: dict[str, Any] = PRIVATE | dict(show_progress="hidden")
 
 
 def told(function):
@@ -34,11 +40,11 @@ def user_of(request: gr.Request | None) -> str:
 
 
 def heading(run: Run) -> str:
-    """Where a run stands, in a line."""
+    """Where a run stands, in a line of HTML. Titles and notes hold words of files that somebody brought."""
     end = run.ended or time.time()
     took = f", {end - run.started:.0f} s" if run.started else ""
-    note = f": {run.note}" if run.note else ""
-    return f"**Run {run.id}, {run.kind}: {run.title}** on {run.device} is **{run.state}**{took}{note}"
+    note = f": {html.escape(run.note)}" if run.note else ""
+    return f"<b>Run {run.id}, {run.kind}: {html.escape(run.title)}</b> on {run.device} is <b>{run.state}</b>{took}{note}"
 
 
 class View:
@@ -47,7 +53,8 @@ class View:
     def __init__(self, jobs: Jobs, label: str):
         self.jobs, self.workspace = jobs, jobs.workspace
         self.number, self.seen = gr.State(None), gr.State(None)
-        self.state = gr.Markdown("No run yet." if label != "Records" else "Choose a run.", elem_id=f"{label}-state")
+        self.none = "No run yet." if label != "Records" else "Choose a run."
+        self.state = gr.HTML(self.none, elem_id=f"{label}-state", padding=False)
         with gr.Row():
             self.stop = gr.Button("Stop", interactive=False, elem_id=f"{label}-stop")
             self.resume = gr.Button("Resume", interactive=False, elem_id=f"{label}-resume")
@@ -65,10 +72,10 @@ class View:
         )
         self.log = gr.Textbox(label="Output", lines=14, max_lines=14, interactive=False, elem_id=f"{label}-log", elem_classes="told")
         self.parts = [self.seen, self.state, self.stop, self.resume, self.curve, self.pictures, self.log]
-        gr.Timer(EVERY).tick(self.look, [self.number, self.seen], self.parts, show_progress="hidden")
-        self.number.change(lambda number: self.look(number, None), [self.number], self.parts, show_progress="hidden")
-        self.stop.click(told(self.jobs.stop), [self.number], [self.state])
-        self.resume.click(told(self.jobs.resume), [self.number], [self.state])
+        gr.Timer(EVERY).tick(self.look, [self.number, self.seen], self.parts, **QUIET)
+        self.number.change(self.turn, [self.number], self.parts, **QUIET)
+        self.stop.click(told(self.jobs.stop), [self.number], [self.state], **PRIVATE)
+        self.resume.click(told(self.jobs.resume), [self.number], [self.state], **PRIVATE)
 
     def begins(self, button: gr.Button, command_of: Callable[..., Command], device: gr.Component, fields: list[gr.Component]) -> None:
         """The button adds the run that `command_of(*values of fields)` describes, and this view shows it."""
@@ -77,7 +84,16 @@ class View:
             command = told(command_of)(*values)
             return told(self.jobs.add)(command.kind, command.title, where, command.words, user_of(request))
 
-        button.click(start, [device, *fields], [self.number])
+        button.click(start, [device, *fields], [self.number], **PRIVATE)
+
+    def turn(self, number):
+        """What the components show of another run, or of none."""
+        return self.look(number, None) if number is not None else self.nothing(self.none)
+
+    @staticmethod
+    def nothing(text):
+        hidden = gr.update(value=None, visible=False)
+        return [None, text, *[gr.update(interactive=False)] * 2, hidden, hidden, ""]
 
     def look(self, number, seen):
         """What the components show of a run, or nothing new."""
@@ -86,11 +102,11 @@ class View:
         try:
             run = self.jobs.records.get(number)
         except ValueError as error:
-            return [None, str(error), *[gr.update(interactive=False)] * 2, gr.update(visible=False), gr.update(visible=False), ""]
+            return self.nothing(html.escape(str(error)))
         output = self.workspace.output(number)
         points, place = curves.points(self.workspace, run)
         pictures = self.pictures_of(run)
-        now = repr((run.state, run.note, len(output), output[-200:], points[-3:], len(points), pictures))
+        now = str(hash((run.state, run.note, output, *points, *pictures)))
         if now == seen:
             same = [gr.skip()] * len(self.parts)
             return same if run.is_over() else [now, heading(run), *same[2:]]
