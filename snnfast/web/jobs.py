@@ -120,16 +120,28 @@ class Jobs:
                 self.news.wait(EVERY)
 
     def _guarded(self, run, function, *args):
-        """Whatever goes wrong with a run, its queue goes on."""
-        try:
-            function(*args)
-        except Exception as error:
-            print(f"snnfast web: run {run.id}: {type(error).__name__}: {error}", file=sys.stderr)
-            while not self.closed.wait(1.0):
-                with contextlib.suppress(sqlite3.Error):
-                    self._end_group(self._process(run.id))
-                    self.records.change(run.id, AT_WORK, state=FAILED, ended=time.time(), note=f"{type(error).__name__}: {error}")
-                    return
+        """Whatever goes wrong with a run, its queue goes on; where the records could not be read or written for a while, with this run."""
+        while True:
+            try:
+                return function(*args)
+            except sqlite3.Error as error:
+                self._say(run, error)
+                function, args = self._follow, (run, None)
+            except Exception as error:
+                self._say(run, error)
+                function, args = self._give_up, (run, error)
+            if self.closed.wait(1.0):
+                return None
+
+    @staticmethod
+    def _say(run, error):
+        print(f"snnfast web: run {run.id}: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def _give_up(self, run, error):
+        known = self._process(run.id)
+        _signal(known, signal.SIGKILL)
+        self._end_group(known)
+        self.records.change(run.id, AT_WORK, state=FAILED, ended=time.time(), note=f"{type(error).__name__}: {error}")
 
     def _do(self, run):
         folder = self.workspace.folder(run.id)
@@ -166,12 +178,14 @@ class Jobs:
         while (process.poll() is None) if process else is_alive(known):
             if self.closed.wait(EVERY):
                 return
-            now = time.monotonic()
-            if self.records.get(run.id).state != STOPPING or now - last < AGAIN and first is not None and now - first < GRACE:
+            if self.records.get(run.id).state != STOPPING:
                 continue
-            late = first is not None and now - first >= GRACE
-            _signal(known, signal.SIGKILL if late else signal.SIGINT)
-            first, last = first or now, now
+            now = time.monotonic()
+            if first is not None and now - first >= GRACE:
+                _signal(known, signal.SIGKILL)
+            elif first is None or now - last >= AGAIN:
+                _signal(known, signal.SIGINT)
+                first, last = first or now, now
         self._ended(run.id, known)
 
     def _end_group(self, known):

@@ -56,10 +56,10 @@ class Records:
             db.execute(_TABLE)
 
     @contextlib.contextmanager
-    def _open(self):
+    def _open(self, how="IMMEDIATE"):
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         try:
-            db.execute("BEGIN IMMEDIATE")
+            db.execute(f"BEGIN {how}")
             yield db
             db.execute("COMMIT")
         finally:  # what was not committed is rolled back
@@ -74,7 +74,7 @@ class Records:
 
     def get(self, number: int) -> Run:
         """Raises ValueError for a number that is no run's."""
-        with self._open() as db:
+        with self._open("DEFERRED") as db:
             row = db.execute(f"SELECT {_FIELDS} FROM runs WHERE id = ?", (number,)).fetchone()
         if row is None:
             raise ValueError(f"there is no run {number}")
@@ -83,7 +83,7 @@ class Records:
     def all(self, *states: str) -> list[Run]:
         """The runs, in these states if any are named, the newest first."""
         asked = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
-        with self._open() as db:
+        with self._open("DEFERRED") as db:
             return [_run(row) for row in db.execute(f"SELECT {_FIELDS} FROM runs{asked} ORDER BY id DESC", states)]
 
     def take(self, device: str) -> Run | None:
@@ -94,7 +94,8 @@ class Records:
             if busy or row is None:
                 return None
             db.execute(
-                "UPDATE runs SET state = ?, started = ?, ended = NULL, code = NULL, note = '' WHERE id = ?", (RUNNING, time.time(), row[0])
+                "UPDATE runs SET state = ?, started = ?, ended = NULL, process = NULL, code = NULL, note = '' WHERE id = ?",
+                (RUNNING, time.time(), row[0]),
             )
         return self.get(row[0])
 

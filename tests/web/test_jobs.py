@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -275,6 +276,21 @@ def test_a_queue_outlives_what_goes_wrong(make, monkeypatch, capsys):
 
     monkeypatch.setattr(jobs.records, "take", take)
     until(jobs, jobs.add("eval", "t", "cpu", ["while", "0"]), DONE)
+    number, get = jobs.add("train", "t", "cpu", ["slow"]), jobs.records.get
+    sleeping(jobs, number)
+    full = [sqlite3.OperationalError("database or disk is full")] * 3
+
+    def fails(number):
+        if threading.current_thread() in jobs.threads and full:
+            raise full.pop()
+        return get(number)
+
+    monkeypatch.setattr(jobs.records, "get", fails)
+    while full:
+        time.sleep(0.05)
+    assert get(number).state == RUNNING  # the queue has lost nothing
+    jobs.stop(number)
+    assert until(jobs, number, STOPPED).code == 130
     monkeypatch.setattr(jobs, "_do", lambda run: 1 / 0)
     assert "ZeroDivisionError" in until(jobs, jobs.add("eval", "t", "cpu", ["while", "0"]), FAILED).note
 
