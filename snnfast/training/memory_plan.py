@@ -98,7 +98,7 @@ def _kept(net, image, B, amp, device, steps=None):
         at = t.untyped_storage()
         if at.data_ptr() not in own:
             found[at.data_ptr()] = at.nbytes()
-        return t
+        return t.detach()  # t itself would hold the node that keeps it, for ever where it is the node's result
 
     image = image[:, :steps] if getattr(net, "frames", False) else image
     x = image.expand(B, *image.shape[1:]).to(device).clone()
