@@ -15,7 +15,6 @@ STEPS = """
 import json, sys, torch, snnfast
 from torch.nn import functional as F
 from snnfast.system import memory
-from snnfast.system import memory
 from snnfast.training import memory_plan
 from snnfast.training.optimisers import optimiser_of, parameter_groups
 torch.set_num_threads(1)
