@@ -5,10 +5,12 @@ import hmac
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 
 _COST = dict(n=1 << 14, r=8, p=1, dklen=32)
 LEAST = 8  # characters of a password
+TRIES, SECONDS = 10, 60.0  # wrong passwords for a name in so many seconds, after which it has to wait
 
 
 def add(path: str | os.PathLike, name: str, password: str) -> None:
@@ -27,7 +29,8 @@ def add(path: str | os.PathLike, name: str, password: str) -> None:
 
 
 def checker(path: str | os.PathLike):
-    """(name, password) -> whether it is right. The file is read at every call, so that who is added may come at once.
+    """(name, password) -> whether it is right. The file is read at every call, so that who is added may come at once. After too many wrong
+    passwords in a minute nothing is right for that name, and nothing is computed; names that are not there count as one.
 
     Raises:
         ValueError: the file names nobody, or a line is none of `add`.
@@ -35,10 +38,19 @@ def checker(path: str | os.PathLike):
     if not _lines(Path(path)):
         raise ValueError(f"{path} names nobody: add somebody with --add-user NAME")
 
+    wrong: dict[str, list[float]] = {}
+
     def check(name, password):
         known = {line.split(":")[0]: line.split(":")[1:] for line in _lines(Path(path))}
+        who, now = name if name in known else "", time.monotonic()
+        wrong[who] = [t for t in wrong.get(who, ()) if now - t < SECONDS]
+        if len(wrong[who]) >= TRIES:
+            return False
         salt, right = (bytes.fromhex(part) for part in known.get(name, ("00" * 16, "00" * 32)))
-        return hmac.compare_digest(_hash(password, salt), right) and name in known  # as long for a name that is not there
+        good = hmac.compare_digest(_hash(password, salt), right) and name in known  # as long for a name that is not there
+        if not good:
+            wrong[who].append(now)
+        return good
 
     return check
 

@@ -224,6 +224,23 @@ def test_passwords(tmp_path):
     assert path.stat().st_mode & 0o077 == 0 and "horse" not in path.read_text() and len(path.read_text().splitlines()) == 2
 
 
+def test_guessing_is_slow(tmp_path, monkeypatch):
+    """Ten wrong passwords a minute for a name; others may come meanwhile, and afterwards the name again."""
+    now, computed = [0.0], []
+    path = tmp_path / "people"
+    for name in ("ann", "bob"):
+        passwords.add(path, name, f"password of {name}")
+    monkeypatch.setattr(passwords.time, "monotonic", lambda: now[0])
+    real = passwords._hash
+    monkeypatch.setattr(passwords, "_hash", lambda *args: (computed.append(1), real(*args))[1])
+    check = passwords.checker(path)
+    assert not any(check("ann", f"guess {i}") for i in range(30)) and len(computed) == passwords.TRIES
+    assert not check("ann", "password of ann") and check("bob", "password of bob")
+    assert not any(check(f"nobody-{i}", "guess") for i in range(30)) and len(computed) == 2 * passwords.TRIES + 1
+    now[0] = 61.0
+    assert check("ann", "password of ann")
+
+
 @pytest.mark.parametrize("name, password, message", [("a:b", "long enough", "a name has"), ("ann", "short", "at least 8 characters")])
 def test_passwords_that_are_refused(tmp_path, name, password, message):
     with pytest.raises(ValueError, match=message):
