@@ -197,9 +197,9 @@ class _SoFar:
     def new(self):
         """The accuracies, if a batch was finished since the last call."""
         e = self.evaluation
-        records = [record for record, _, _ in (e.earlier + e.finished)[self.batches :]]
-        if not records or len(e.settings.at) > MOST_TOLD:
+        if len(e.settings.at) > MOST_TOLD or len(e.earlier) + len(e.finished) == self.batches:
             return {}
+        records = [record for record, _, _ in (e.earlier + e.finished)[self.batches :]]
         self.batches += len(records)
         for r in records:
             self.images += len(r["label"])

@@ -99,6 +99,7 @@ class Execution:
         self.clock = Clock(device) if timed else None
         self.products, self.served = products_of(products, dtype, device), {}
         self.units = units(gm) if self.products == "exact" else {}
+        self.poolings = {n: pooling_of(n, module_of(gm, n)) for n in self.units}  # None of what is none
         self.added = dict.fromkeys(
             node for unit in self.units.values() for node in unit.sized
         )  # how many values each pooling adds up, as seen in a run
@@ -153,10 +154,8 @@ class Execution:
         """
         if product := self.product(node, constants):
             return product(env[node.all_input_nodes[0]], take)
-        if self.units and (pooling := pooling_of(node, module_of(self.gm, node))) is not None:
-            x = env[node.all_input_nodes[0]]
-            if x.dtype == torch.int8:
-                return summed(x, pooling, take or fresh(x.device))
+        if (pooling := self.poolings.get(node)) is not None and (x := env[node.all_input_nodes[0]]).dtype == torch.int8:
+            return summed(x, pooling, take or fresh(x.device))
         value = self._computed(interpreter, node, env, per_row, rows, take, constants)
         if node in self.added:
             self.added[node] = added_up(env[node.all_input_nodes[0]], value)

@@ -7,7 +7,7 @@ product is counted in whole numbers too: spikes of a window that cancel enter no
 
 import torch
 
-from snnfast.graph.units import is_view, pooling_of
+from snnfast.graph.units import is_view
 from snnfast.graph.vocabulary import module_of
 from snnfast.runtime.exact_products import MOST, ExactProduct
 
@@ -20,7 +20,7 @@ def handed_over(execution):
         unit, layer = execution.units.get(node), module_of(gm, node)
         if unit is None or unit.sized or unit.divisor * unit.quanta > MOST or not node.users:
             continue
-        passed_on = node is unit.source or (not _is_watched(layer) and (is_view(node, gm) or _sums_up(node, layer)))
+        passed_on = node is unit.source or (not _is_watched(layer) and (is_view(node, gm) or _sums_up(execution.poolings[node], layer)))
         if passed_on and all(user in found or user in exact for user in node.users):
             found.add(node)
     return found
@@ -31,8 +31,8 @@ def _is_watched(module):
     return module is not None and bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _sums_up(node, layer):
-    return pooling_of(node, layer) is not None and (layer is None or type(layer) is torch.nn.AvgPool2d)
+def _sums_up(pooling, layer):
+    return pooling is not None and (layer is None or type(layer) is torch.nn.AvgPool2d)
 
 
 def summed(x, pooling, take):

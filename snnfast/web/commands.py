@@ -12,10 +12,10 @@ from snnfast.models import direct
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.runtime.sparse_products import KINDS as PRODUCTS
 from snnfast.system import memory
+from snnfast.training.loop import AMP
 from snnfast.web.records import DONE
 from snnfast.web.workspace import Workspace
 
-AMPS = ("fp32", "bf16", "fp16")
 FIELDS = {"v0": float, "tau": int, "rho": int, "m": int}  # of methods, that the pages ask for
 OF_QUANTISED = ("activation", "levels", "theta", "width")  # options that a network trained as a spiking one does not have
 
@@ -24,9 +24,12 @@ OF_QUANTISED = ("activation", "levels", "theta", "width")  # options that a netw
 class Command:
     """title: for people.  words: the arguments of `snnfast`; {run} stands for the run's folder."""
 
-    kind: str
     title: str
     words: list[str]
+
+    @property
+    def kind(self) -> str:
+        return self.words[0]
 
 
 def networks() -> list[str]:
@@ -61,9 +64,9 @@ class Offer:
         return self.workspace.folder(number) / "out" / "model.pt"
 
     def _data(self, name, words):
-        words.append(f"--data={_choice('data', name, self.data())}")
-        if name != "digits":
-            words.append(f"--data-dir={self.data_dir}")
+        """name: empty for the data that a checkpoint names."""
+        words += [f"--data={_choice('data', name, self.data())}"] if name else []
+        words += [f"--data-dir={self.data_dir}"] if self.data_dir and name != "digits" else []
 
     def source(self, value: Any) -> tuple[str, str]:
         """(its title, its path)"""
@@ -93,17 +96,14 @@ class Offer:
         if not spiking:
             _given(words, "activation", _choice("activation", values["activation"], ACTIVATIONS))
             _given(words, "method", _choice("method", values["method"], methods()))
-        _given(words, "amp", _choice("mixed precision", values["amp"], AMPS))
-        return Command("train", f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}"), words)
+        _given(words, "amp", _choice("mixed precision", values["amp"], tuple(AMP)))
+        return Command(f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}"), words)
 
     def _conversion(self, values, words):
         """The checkpoint, its method and its steps; a title."""
         title, path = self.source(values["source"])
         words += [path, "--out={run}/out"]
-        if values.get("data"):
-            self._data(values["data"], words)
-        elif self.data_dir:  # of the data that the checkpoint names
-            words.append(f"--data-dir={self.data_dir}")
+        self._data(values.get("data"), words)
         method = _choice("method", values["method"], methods())
         words.append(f"--method={method}")
         if values.get("mode"):
@@ -117,8 +117,7 @@ class Offer:
         if values.get("arch"):
             _given(words, "arch", _choice("network", values["arch"], networks()))
         T = _whole("T", values["T"], 1, 1 << 24)
-        if T is not None:
-            words.append(f"--T={T}")
+        _given(words, "T", T)
         return f"{title}, {method}" + (f", T = {T}" if T else "")
 
     def evaluate(self, values: dict[str, Any]) -> Command:
@@ -132,13 +131,13 @@ class Offer:
         if values.get("products"):
             _given(words, "products", _choice("products", values["products"], PRODUCTS))
         words += ["--statistics"] if values.get("statistics") else []
-        return Command("eval", title, [*words, "--log-json={run}/progress.jsonl"])
+        return Command(title, [*words, "--log-json={run}/progress.jsonl"])
 
     def diagnose(self, values: dict[str, Any]) -> Command:
         words = ["diagnose"]
         title = self._conversion(values, words)
         _given(words, "images", _whole("images", values.get("images"), 1, 1 << 20))
-        return Command("diagnose", title, [*words, "--overwrite"])
+        return Command(title, [*words, "--overwrite"])
 
     def compare(self, chosen: list[str]) -> Command:
         known = {value for _, value in self.evaluations()}
@@ -146,7 +145,7 @@ class Offer:
             raise ValueError("choose two evaluations or more that are done")
         method = lambda n: next((w.partition("=")[2] for w in self.workspace.records.get(int(n)).command if w.startswith("--method=")), "")  # noqa: E731
         runs = [f"{n} {method(n)}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
-        return Command("compare", "runs " + ", ".join(chosen), ["compare", *runs, "--out={run}/out", "--overwrite"])
+        return Command("runs " + ", ".join(chosen), ["compare", *runs, "--out={run}/out", "--overwrite"])
 
 
 def _given(words, name, value):

@@ -6,7 +6,7 @@ import os
 from snnfast.web.records import Run
 from snnfast.web.workspace import Workspace
 
-READ = 4 << 20  # bytes of a file of lines
+READ = 4 << 20  # bytes of the log of an evaluation, of which the last line tells all
 Point = tuple[float, float, str]  # place, accuracy in %, name of the curve
 
 
@@ -31,11 +31,12 @@ def best(workspace: Workspace, run: Run) -> float | None:
     return max((y for _, y, _ in found), default=None)
 
 
-def _lines(path):
-    """The objects of the end of a file of lines; lines that are cut are left out."""
+def _lines(path, most):
+    """The objects of the last `most` bytes of a file of lines, or of all; lines that are cut are left out."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - READ))
+            if most is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
             texts = file.read().decode(errors="replace").splitlines()
     except OSError:
         return
@@ -50,7 +51,7 @@ def _lines(path):
 
 def _by_epoch(path):
     found = []
-    for i, entry in enumerate(_lines(path)):
+    for i, entry in enumerate(_lines(path, None)):
         value = entry.get("test_accuracy")
         if isinstance(value, (int, float)):
             found.append((float(i + 1), float(value), "test"))
@@ -62,7 +63,7 @@ def _by_step(folder):
     try:
         told = json.loads((folder / "out" / "report.json").read_text())
     except (OSError, ValueError):
-        told = next((entry for entry in reversed([*_lines(folder / "progress.jsonl")]) if "accuracy" in entry), {})
+        told = next((entry for entry in reversed([*_lines(folder / "progress.jsonl", READ)]) if "accuracy" in entry), {})
     at, accuracy, ann = told.get("at", []), told.get("accuracy", []), told.get("ann")
     found = [(float(t), float(a), "spiking") for t, a in zip(at, accuracy)]
     return found + ([(float(t), float(ann), "ANN") for t in at] if isinstance(ann, (int, float)) else [])

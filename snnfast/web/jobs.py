@@ -43,9 +43,8 @@ class Jobs:
         self.threads = [threading.Thread(target=self._serve, args=(device,), daemon=True) for device in devices]
 
     def start(self) -> None:
-        for run in self.records.all(*AT_WORK):  # from before this server, on devices that it does not serve
-            if run.device not in self.devices:
-                self.threads.append(threading.Thread(target=self._guarded, args=(run, self._follow, run, None), daemon=True))
+        for run in self.records.all(*AT_WORK):  # from before this server; `take` waits for them
+            self.threads.append(threading.Thread(target=self._guarded, args=(run, self._follow, run, None), daemon=True))
         for thread in self.threads:
             thread.start()
 
@@ -104,9 +103,6 @@ class Jobs:
     # ---- a queue
 
     def _serve(self, device):
-        for run in self.records.all(*AT_WORK):  # from before this server
-            if run.device == device:
-                self._guarded(run, self._follow, run, None)
         while not self.closed.is_set():
             run = None
             try:

@@ -3,8 +3,9 @@
 import gradio as gr
 
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
+from snnfast.training.loop import AMP
 from snnfast.web import commands
-from snnfast.web.commands import AMPS, Offer
+from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
 from snnfast.web.pages.forms import asked, device, number
 from snnfast.web.pages.view import View
@@ -25,7 +26,7 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     with gr.Row():
         batch_size = number("Batch", None, "empty: the recipe's")
         seed = number("Seed", 0)
-        amp = gr.Dropdown(list(AMPS), value="fp32", label="Mixed precision")
+        amp = gr.Dropdown(list(AMP), value="fp32", label="Mixed precision")
         method = gr.Dropdown(commands.methods(), value="if", label="Method at the end")
         T = number("T at the end", 32)
     fields = dict(
@@ -34,5 +35,4 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     )  # fmt: skip
     begin = gr.Button("Train", variant="primary", elem_id="Train-begin")
     view = View(jobs, "Train")
-
     view.begins(begin, lambda *values: offer.train(asked(fields, values)), where, list(fields.values()))

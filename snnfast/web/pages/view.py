@@ -16,9 +16,8 @@ from snnfast.web.records import FAILED, RUNNING, STOPPED, WAITING, Run
 
 EVERY = 1.0  # seconds between two looks at a run
 SHOWN = ("*.png",)
-PRIVATE: dict[str, Any] = dict(
-    api_visibility="private"
-)  # of what a page calls: not offered to who reads the page before he gives his password
+# Of what a page calls: not offered to who reads the page before he gives his password.
+PRIVATE: dict[str, Any] = dict(api_visibility="private")
 QUIET: dict[str, Any] = PRIVATE | dict(show_progress="hidden")
 
 
