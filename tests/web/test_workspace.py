@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import zipfile
 
 import pytest
@@ -71,6 +72,19 @@ def test_half_a_file_is_not_offered(workspace, weights, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         workspace.take(weights, "net.pt")
     assert workspace.files() == [] and not list(workspace.uploads.iterdir())
+
+
+def test_records_that_cannot_be_opened(tmp_path, monkeypatch):
+    """As where the folder may only be read, which root, as whom the tests mostly run, does not notice."""
+
+    def refuse(path):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(module, "Records", refuse)
+    with pytest.raises(OSError, match="cannot be written: unable to open database file"):
+        Workspace(tmp_path / "ws")
+    monkeypatch.undo()
+    Workspace(tmp_path / "ws").close()  # it holds nothing
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
