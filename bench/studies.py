@@ -6,6 +6,8 @@ methods    what SRP, COS and statistics cost beside the plain run, and what `acc
 choices    what the choices inside a run cost: products, chunk length, fixed shapes, where memory comes from; and where its time goes:
            milliseconds per image-step at full width, four images, T = 64. "from the system" is last, because it holds for the rest of the
            process: every block of a megabyte or more is taken from the system and given back at once
+groups     networks of torchvision whose convolutions are in groups (depthwise ones of MobileNetV2, 32 groups of ResNeXt-50), converted from drawn
+           weights and images: image-steps per second with each kind of products, beside the layers in groups computed by torch, as before
 formats    what the number format of products does to the spikes: counts of every neuron after T steps against those of fp32. "fp32, dense"
            shows what another order of sums does, which a library chooses by itself
 demos      what the demos end with: runs them as `snnfast demo` does, about six minutes on two cores
@@ -13,6 +15,8 @@ demos      what the demos end with: runs them as `snnfast demo` does, about six 
 
 import argparse
 import ctypes
+import functools
+import importlib
 import itertools
 import json
 import statistics
@@ -32,10 +36,12 @@ from torch.nn import functional as F
 import snnfast
 from snnfast import nn
 from snnfast.cli.demo import demo
-from snnfast.data import digits
+from snnfast.data import declare_operators, digits
 from snnfast.evaluation.statistics import Statistics
+from snnfast.graph import flow
 from snnfast.graph.vocabulary import is_product
 from snnfast.ops.conv import relaid
+from snnfast.runtime import execution as executions
 from snnfast.runtime.execution import Execution
 from snnfast.runtime.number_formats import formats
 from snnfast.runtime.run import default_chunk
@@ -205,6 +211,35 @@ def choices(arch, rounds):
         yield row | ({"share": share} if name == "as it is" else {})
 
 
+# ---- groups
+
+GROUPED = (("mobilenet_v2", 128), ("resnext50_32x4d", 64))
+GROUPS_B, GROUPS_T = 4, 64
+
+
+def groups(name, size, rounds):
+    """A row for each kind of products, with the layers in groups by our kernels and by torch's."""
+    declare_operators()
+    torch.manual_seed(0)
+    x, net = torch.randn(GROUPS_B, 3, size, size), importlib.import_module("torchvision.models").get_model(name, weights=None)
+    for _ in range(3):
+        net.train()(torch.randn(8, 3, size, size))  # statistics of batch norms
+    snn, own, ways = snnfast.convert(net.eval(), calibrate=x), flow.served, {}
+    for products in ("sparse", "exact"):
+        for by in ("ours", "torch"):
+            executions.served = own if by == "ours" else lambda m: own(m) and getattr(m, "groups", 1) == 1
+            ways[products, by] = Execution(snn.gm, products=products)
+            list(snn.chunks(x, 4, 4, execution=ways[products, by]))  # packs weights, and asks of each layer who serves it
+    executions.served = own
+    runs = {way: functools.partial(lambda e: list(snn.chunks(x, GROUPS_T, 16, execution=e)), e) for way, e in ways.items()}
+    took = interleaved(rounds, **{" ".join(way): run for way, run in runs.items()})
+    for (products, by), seconds in zip(ways, took.values()):
+        yield dict(
+            network=name, size=size, products=products, by=by, T=GROUPS_T, batch=GROUPS_B, rounds=rounds, seconds=seconds,
+            image_steps_per_second=GROUPS_B * GROUPS_T / seconds,
+        )  # fmt: skip
+
+
 # ---- formats
 
 
@@ -276,6 +311,15 @@ def tell_choices(args):
     print(", ".join(f"{k} {100 * v:.0f} %" for k, v in found[0]["share"].items()))
 
 
+def tell_groups(args):
+    print("| network | products | groups by | image-steps/s |\n|---|---|---|---|")
+    for name, size in GROUPED:
+        found = list(groups(name, size, args.rounds or 5))
+        stored.append("groups", stored.facts("cpu"), found)
+        for r in found:
+            print(f"| {r['network']} | {r['products']} | {r['by']} | {r['image_steps_per_second']:.0f} |", flush=True)
+
+
 def tell_formats(args):
     device = torch.device(args.device)
     snn = snnfast.convert(snnfast.load_checkpoint(args.checkpoint).float()).to(device)
@@ -310,14 +354,16 @@ def tell_demos(args):
             print(f"{arch}, {row['method']}: {row['ann']:.2f} | {at}", flush=True)
 
 
-STUDIES = {"products": tell_products, "methods": tell_methods, "choices": tell_choices, "formats": tell_formats, "demos": tell_demos}
+STUDIES = {
+    "products": tell_products, "methods": tell_methods, "choices": tell_choices, "groups": tell_groups, "formats": tell_formats, "demos": tell_demos,
+}  # fmt: skip
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     of = p.add_subparsers(dest="study", required=True)
     made = {name: of.add_parser(name) for name in STUDIES}
-    for name in ("products", "methods", "choices"):
+    for name in ("products", "methods", "choices", "groups"):
         made[name].add_argument("--rounds", type=stored.positive, help="default 9 of products, else 5")
     made["products"].add_argument("--shapes", type=stored.positive, default=len(SHAPES), help="only the first ones")
     made["products"].add_argument("--device", default="cpu", choices=("cpu", "cuda"))

@@ -91,15 +91,16 @@ struct ConvRule { int64_t stride_y, stride_x, padding_y, padding_x, dilation_y, 
 // Rows are images times steps; every array is contiguous.
 struct Gather {
   Dtype dtype;       // of all arrays: f32 or f64
-  const void* x;     // [R, H, W, C]
+  const void* x;     // [R, H, W, groups C]
   const void* w;     // [KY, KX, C, O]
   const void* bias;  // [O] or null
   void* y;           // [R, Ho, Wo, O]
   int64_t R, H, W, C, KY, KX, O, Ho, Wo;
+  int64_t groups;  // of outputs, as many of each; group g reads channels [g C, (g + 1) C)
   ConvRule rule;
   // Of sums of whole numbers, whose x and y are f32 while w and bias are int32: x is per_unit[c] or per_unit[0] times as many units.
   bool bytes;             // x is int8 instead, in units
-  const float* per_unit;  // [C] or [1]
+  const float* per_unit;  // [groups C] or [1]
   bool by_channel;
   const float* scale;  // [O]: y = scale times the sum
 };

@@ -242,21 +242,30 @@ CONV = [
         ((150, 1, 1, 700), (1, 1, 200), (1, 1, 0, 0, 1, 1), 0.1, True),
         ((5, 4, 4, 270), (3, 3, 33), (1, 1, 1, 1, 1, 1), 0.1, True),
         ((1, 1, 300, 5), (1, 3, 12), (1, 1, 0, 1, 1, 1), 0.4, True),
+        # in groups
+        ((3, 5, 6, 7), (3, 3, 7), (1, 1, 1, 1, 1, 1), 0.3, True, 7),
+        ((2, 7, 5, 70), (3, 2, 140), (2, 1, 1, 2, 1, 2), 0.5, False, 70),
+        ((2, 9, 9, 130), (3, 3, 130), (2, 2, 1, 1, 1, 1), 0.2, True, 130),
+        ((1, 5, 6, 12), (5, 5, 18), (1, 1, 4, 2, 2, 1), 0.3, True, 3),
+        ((2, 5, 5, 40), (3, 3, 64), (1, 1, 1, 1, 1, 1), 0.2, False, 2),
+        ((2, 5, 4, 24), (3, 3, 96), (1, 1, 1, 1, 1, 1), 0.3, True, 2),
+        ((2, 4, 4, 128), (3, 3, 38), (1, 1, 1, 1, 1, 1), 0.2, True, 2),
+        ((3, 3, 3, 150), (1, 1, 50), (1, 1, 0, 0, 1, 1), 0.3, True, 50),
     )
 ]
 
 
 def conv_args(row):
     """The arguments of the op `conv_fwd`."""
-    dtype, shape, (KY, KX, O), rule, density, bias = row
+    dtype, shape, (KY, KX, O), rule, density, bias, *groups = row
     g = torch.Generator().manual_seed(sum(shape) + O)
     x = torch.randn(shape, generator=g, dtype=torch.float64) * (torch.rand(shape, generator=g) < density)
-    w = torch.randn(KY, KX, shape[3], O, generator=g, dtype=torch.float64)
+    w = torch.randn(KY, KX, shape[3] // (groups or [1])[0], O, generator=g, dtype=torch.float64)
     b = torch.randn(O, generator=g, dtype=torch.float64) if bias else None
     return *(t if t is None else t.to(DTYPES[dtype]) for t in (x, w, b)), *rule
 
 
 def conv_work(row):
     """What an interpreter has to do: weights of an output, for each place."""
-    (_, shape, (KY, KX, _), *_) = row
-    return math.prod(shape) * KY * KX
+    _, shape, (KY, KX, _), _, _, _, *groups = row
+    return math.prod(shape) * KY * KX // (groups or [1])[0]

@@ -206,7 +206,9 @@ def compiled():
                 if grad == "qcfs":
                     found[f"qcfs fwd {dtype} {form}"] = facts(build(elementwise.fwd_kernel, qcfs, elementwise.RUN_TIME, dtype, how))
     for dtype in ("fp32", "fp64"):
-        found[f"conv {dtype}"] = facts(build(gather.fwd_kernel, conv, gather.RUN_TIME, dtype, dict(has_bias=True, PLACES=16, PANEL=64)))
+        for grouped in (False, True):
+            how = dict(has_bias=True, grouped=grouped, PLACES=16, PANEL=64)
+            found[f"conv {dtype} {grouped}"] = facts(build(gather.fwd_kernel, conv, gather.RUN_TIME, dtype, how))
         for name, equation in (("softmax", softmax), ("layer_norm", layer_norm)):
             k, has = equation.Rule(dtype == "fp64"), name == "layer_norm"
             for columns in (50, 197, 768) if dtype == "fp64" else (50, 197, 768, 1537, 4096):
@@ -218,9 +220,9 @@ def compiled():
 def compiled_exact():
     """The exact product, for a layer whose channels are whole blocks and for one of any size: what ptxas reports, and its tensor instructions."""
     found = {}
-    for name, O, C, aligned in (("whole", 128, 128, True), ("small", 64, 64, True), ("any", 33, 40, False)):
-        fn = triton.jit(integer.fwd_kernel, do_not_specialize=integer.RUN_TIME)
-        shape = launch.exact_shape(O, C)
+    for name, O, C, aligned in (("whole", 128, 128, True), ("small", 64, 64, True), ("any", 33, 40, False), ("few", 64, 1, False)):
+        fn = triton.jit(integer.few_kernel if name == "few" else integer.fwd_kernel, do_not_specialize=integer.RUN_TIME)
+        shape = dict(PLACES=16, PANEL=64, num_warps=4) if name == "few" else launch.exact_shape(O, C)
         constants = {"KY": 3, "KX": 3} | {k: v for k, v in shape.items() if k != "num_warps"}
         kinds = dict(s="*i8", w="*i8", bias="*i32", scale="*fp32", y="*fp32") | dict.fromkeys(constants, "constexpr")
         signature = {n: kinds.get(n, "i32") for n in fn.arg_names}

@@ -15,7 +15,7 @@ Gather fill(const Tensor& s, const Tensor& per_unit, const Tensor& w, const Tens
   check_vector("bias", bias, p.O, ScalarType::Int);
   check_vector("scale", scale, p.O, ScalarType::Float);
   p.by_channel = per_unit.size(0) != 1;
-  check_vector("per_unit", per_unit, p.by_channel ? p.C : 1, ScalarType::Float);
+  check_vector("per_unit", per_unit, p.by_channel ? s.size(3) : 1, ScalarType::Float);
   p.dtype = Dtype::f32;
   p.x = s.data_ptr(), p.w = w.data_ptr(), p.bias = bias.data_ptr();
   p.per_unit = static_cast<const float*>(per_unit.data_ptr()), p.scale = static_cast<const float*>(scale.data_ptr());

@@ -1,4 +1,4 @@
-// What the ops of convolutions share: x is [R, H, W, C], w is [KY, KX, C, O], y is [R, Ho, Wo, O].
+// What the ops of convolutions share: x is [R, H, W, groups C], w is [KY, KX, C, O], y is [R, Ho, Wo, O].
 #pragma once
 #include "common.h"
 
@@ -16,9 +16,10 @@ inline int64_t places(int64_t n, int64_t kernel, int64_t stride, int64_t padding
 }
 
 inline void set_geometry(Gather& p, const Tensor& x, const Tensor& w, const ConvRule& rule) {
-  STD_TORCH_CHECK(w.size(2) == x.size(3), "snnfast: w does not take x's channels");
-  p.R = x.size(0), p.H = x.size(1), p.W = x.size(2), p.C = x.size(3);
+  p.R = x.size(0), p.H = x.size(1), p.W = x.size(2), p.C = w.size(2);
   p.KY = w.size(0), p.KX = w.size(1), p.O = w.size(3);
+  p.groups = p.C ? x.size(3) / p.C : 1;
+  STD_TORCH_CHECK(p.groups >= 1 && p.groups * p.C == x.size(3) && p.O % p.groups == 0, "snnfast: w does not take x's channels");
   p.Ho = places(p.H, p.KY, rule.stride_y, rule.padding_y, rule.dilation_y);
   p.Wo = places(p.W, p.KX, rule.stride_x, rule.padding_x, rule.dilation_x);
   p.rule = rule;

@@ -56,7 +56,7 @@ def served(module):
         return module.weight.dtype in DTYPES
     if type(module) is not torch.nn.Conv2d or module.weight.dtype not in DTYPES:
         return False
-    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def unspiking(gm):

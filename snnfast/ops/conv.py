@@ -39,7 +39,7 @@ def _backward(ctx, dy):
     wants = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], has_bias and ctx.needs_input_grad[2]]
     dx, dw, dbias = torch.ops.aten.convolution_backward(
         dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), [w.size(3)] if has_bias else None,
-        sizes[0:2], sizes[2:4], sizes[4:6], False, [0, 0], 1, wants,
+        sizes[0:2], sizes[2:4], sizes[4:6], False, [0, 0], gather.groups_of(x.size(3), w), wants,
     )  # fmt: skip
     back = lambda t, *order: None if t is None else t.permute(order)  # noqa: E731
     return (back(dx, 0, 2, 3, 1), back(dw, 2, 3, 1, 0), dbias, *[None] * len(ctx.rule))
@@ -55,22 +55,25 @@ def spike_conv2d(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
     *,
     out: Tensor | None = None,
 ) -> Tensor:
     """A convolution that skips what is zero, in a specified order of sums.
 
-    Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation)` but for the rounding of its sums:
+    Equivalent to `torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)` but for the rounding of its sums:
     `snnfast/equations/synapses/conv.py` says in which order they run. The result of an image depends neither on the batch it came in nor on the
     number of threads, and is the same bit for bit on every backend. Its time is that of the non-zeros: on a CPU it is faster than a library's dense
     convolution where less than about half of x is not zero (`bench/studies.py products`).
 
     Args:
         x: [R, C, H, W], rows are images times steps; fp32 or fp64. Taken as it lies in channels_last memory, otherwise copied.
-        weight: [O, C, KY, KX] in x's dtype. Taken as it lies where `weight.permute(2, 3, 1, 0)` is contiguous (`relaid` makes it so), otherwise
-            copied in every call.
+        weight: [O, C / groups, KY, KX] in x's dtype. Taken as it lies where `weight.permute(2, 3, 1, 0)` is contiguous (`relaid` makes it so),
+            otherwise copied in every call.
         bias: [O], or None.
         stride, padding, dilation: a number, or a pair (vertical, horizontal).
+        groups: of channels, and as many of outputs; C of them is a depthwise convolution. Groups of few channels (fewer than 16 on a CPU) are
+            computed without skipping.
         out: a tensor of the result's shape and dtype in channels_last memory to write to; no autograd.
 
     Returns:
@@ -85,7 +88,7 @@ def spike_conv2d(
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     rule = Rule(*pair("stride", stride, 1), *pair("padding", padding, 0), *pair("dilation", dilation, 1))
-    _check(x, weight, bias, 4, "[R, C, H, W]", "[O, C, KY, KX]")
+    _check(x, weight, bias, 4, "[R, C, H, W]", "[O, C / groups, KY, KX]", checks.integer("groups", groups))
     rows, w = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
     R, Ho, Wo, O = gather.spec(rows, w, rule)
     if min(Ho, Wo) < 1:
@@ -158,16 +161,19 @@ def pair(name, value, least):
     return tuple(checks.integer(name, v, least) for v in pair)
 
 
-def _check(x, weight, bias, dims, x_shape, w_shape):
+def _check(x, weight, bias, dims, x_shape, w_shape, groups=1):
     checks.tensor("x", x, DTYPES)
     checks.tensor("weight", weight, (x.dtype,), x.device)
     if weight.dim() != dims or (x.dim() != 4 if dims == 4 else x.dim() < 1):
         raise ValueError(f"x must be {x_shape} and weight {w_shape}, got shapes {tuple(x.shape)} and {tuple(weight.shape)}")
     channels = x.size(1 if dims == 4 else -1)
-    if channels != weight.size(1):
-        raise ValueError(f"x has {channels} channels, but weight {tuple(weight.shape)} takes {weight.size(1)}; groups are not served")
+    if channels != weight.size(1) * groups:
+        taken = f"{weight.size(1)} in each of {groups} groups" if groups > 1 else str(weight.size(1))
+        raise ValueError(f"x has {channels} channels, but weight {tuple(weight.shape)} takes {taken}")
     if weight.numel() == 0:
         raise ValueError(f"weight must not be empty, got shape {tuple(weight.shape)}")
+    if weight.size(0) % groups:
+        raise ValueError(f"weight {tuple(weight.shape)} has {weight.size(0)} outputs, which are not {groups} groups of one size")
     if bias is not None:
         checks.tensor("bias", bias, (x.dtype,), x.device)
         if tuple(bias.shape) != (weight.size(0),):

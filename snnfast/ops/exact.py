@@ -16,8 +16,9 @@ from snnfast.ops.conv import conv_fwd, pair
 class ExactWeights(NamedTuple):
     """What `exact_weights` makes of a layer's weights.
 
-    packed: the integers as the kernel of their device reads them: on CUDA three signed bytes each, int8 [3, O, KY, KX, C], elsewhere int32
-    [KY, KX, C, O].  bias: int32 [O].  scale: fp32 [O], 2^(-e).  most, signed: of the inputs.  per_unit: fp32 [1] or [C], 1 / unit.
+    packed: the integers as the kernel of their device reads them: on CUDA three signed bytes each, int8 [3, O, KY, KX, C / groups], elsewhere
+    int32 [KY, KX, C / groups, O].  bias: int32 [O].  scale: fp32 [O], 2^(-e).  most, signed: of the inputs.  per_unit: fp32 [1] or [C], 1 / unit.
+    groups: of channels.
     """
 
     packed: Tensor
@@ -26,6 +27,7 @@ class ExactWeights(NamedTuple):
     most: int
     signed: bool
     per_unit: Tensor
+    groups: int = 1
 
     def to(self, device: torch.device | str) -> "ExactWeights":
         """The same on another device, packed for it."""
@@ -58,17 +60,18 @@ library.fake("exact_out", lambda *args: None)
 
 
 def exact_weights(
-    weight: Tensor, bias: Tensor | None = None, *, unit: float | Tensor = 1.0, most: int = 1, signed: bool = False
+    weight: Tensor, bias: Tensor | None = None, *, unit: float | Tensor = 1.0, most: int = 1, signed: bool = False, groups: int = 1
 ) -> ExactWeights:
     """Weights as integers, for `exact_conv2d` and `exact_linear`. `snnfast/equations/synapses/exact.py` has the definition.
 
     Args:
-        weight: [O, C, KY, KX] or [O, I], fp32 or fp64, finite.
+        weight: [O, C / groups, KY, KX] or [O, I], fp32 or fp64, finite.
         bias: [O], or None.
         unit: what one unit of the input stands for, > 0: the threshold of its spikes, over k^2 behind an average pooling; a number, or [C] (or
             [I]), one for each channel.
         most: the largest input, 1 to 127.
         signed: whether inputs may be negative, down to -most.
+        groups: of channels, and as many of outputs.
 
     Raises:
         ValueError, TypeError: naming the argument, what was given and what is allowed; also where there are too many terms, or where an output's
@@ -85,14 +88,17 @@ def exact_weights(
     if most > 127:
         raise ValueError(f"most must be 1 to 127, got {most}")
     checks.yes_or_no("signed", signed)
+    checks.integer("groups", groups)
+    if weight.size(0) % groups or (groups > 1 and weight.dim() == 2):
+        raise ValueError(f"weight must be [O, C / groups, KY, KX] with O a multiple of groups = {groups}, got shape {tuple(weight.shape)}")
     w = weight.detach().double()
     w = w[:, :, None, None] if w.dim() == 2 else w
     b = w.new_zeros(w.size(0)) if bias is None else bias.detach().double()
     if bias is not None and tuple(bias.shape) != (w.size(0),):
         raise ValueError(f"bias must be [O] = {(w.size(0),)}, got shape {tuple(bias.shape)}")
     u = torch.as_tensor(unit, dtype=torch.float64, device=w.device).detach()
-    if u.dim() > 1 or (u.dim() == 1 and u.numel() != w.size(1)):
-        raise ValueError(f"unit must be a number or [C] = {(w.size(1),)}, got shape {tuple(u.shape)}")
+    if u.dim() > 1 or (u.dim() == 1 and u.numel() != groups * w.size(1)):
+        raise ValueError(f"unit must be a number or [C] = {(groups * w.size(1),)}, got shape {tuple(u.shape)}")
     if not bool(((u > 0) & u.isfinite()).all()):
         raise ValueError("unit must be finite and > 0")
     for name, t in (("weight", w), ("bias", b)):
@@ -104,10 +110,11 @@ def exact_weights(
             f"weight has {w[0].numel()} terms of at most {most}: exact products take fewer than {equation.MOST_TERMS} together"
         )
     O, C, KY, KX = w.shape
-    rows = (w * u.reshape(-1, 1, 1)).permute(0, 2, 3, 1).reshape(O, KY * KX * C)
+    by_group = u.reshape(groups, 1, C, 1, 1) if u.dim() else u
+    rows = (w.view(groups, -1, C, KY, KX) * by_group).view(O, C, KY, KX).permute(0, 2, 3, 1).reshape(O, KY * KX * C)
     whole, b, e = equation.quantised(rows, b, most, signed)
     scale = torch.ldexp(torch.ones_like(e, dtype=torch.float32), -e)
-    return ExactWeights(_packed(whole.view(O, KY, KX, C)), b.int(), scale, most, signed, (1.0 / u).float().reshape(-1))
+    return ExactWeights(_packed(whole.view(O, KY, KX, C)), b.int(), scale, most, signed, (1.0 / u).float().reshape(-1), groups)
 
 
 def exact_conv2d(
@@ -147,8 +154,8 @@ def exact_conv2d(
     rule = Rule(*pair("stride", stride, 1), *pair("padding", padding, 0), *pair("dilation", dilation, 1))
     _check(s, weights)
     *kernel, C, _ = engine.sizes_of(weights.packed)
-    if s.dim() != 4 or s.size(1) != C:
-        raise ValueError(f"s must be [R, C, H, W] with C = {C}, got shape {tuple(s.shape)}")
+    if s.dim() != 4 or s.size(1) != C * weights.groups:
+        raise ValueError(f"s must be [R, C, H, W] with C = {C * weights.groups}, got shape {tuple(s.shape)}")
     shape = engine.spec(s.permute(0, 2, 3, 1), weights.packed, rule)
     if min(shape[1:3]) < 1:
         raise ValueError(f"s of {tuple(s.shape[2:])} places with padding {tuple(rule[2:4])} is smaller than the kernel {tuple(kernel)}")

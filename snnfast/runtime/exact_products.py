@@ -39,9 +39,12 @@ class ExactProduct(SparseProduct):
         key = divisor, *((t.data_ptr(), t._version, t.device) for t in tensors)
         if key != self.key:
             theta = self.theta.detach().double().flatten()
+            groups = getattr(m, "groups", 1)
             unit = (theta if self.unit.by_channel else theta[0]) / divisor
             try:
-                self.made = exact_weights(m.weight, m.bias, unit=unit, most=divisor * self.unit.quanta, signed=self.unit.signed)
+                self.made = exact_weights(
+                    m.weight, m.bias, unit=unit, most=divisor * self.unit.quanta, signed=self.unit.signed, groups=groups
+                )
             except ValueError as error:
                 raise ValueError(f"{self.name}: {error}; products='sparse' or 'dense' take it") from None
             self.key = key

@@ -6,7 +6,7 @@ exact    layers behind spikes add integers (`snnfast/equations/synapses/exact.py
 dense    torch's own products, which multiply by the zeros too
 
 The default is sparse on a CPU, and dense on a GPU and in number formats other than fp32, which only libraries compute. Torch computes the layers that
-`sparse` does not serve (groups, other paddings than zeros, layers that are called as functions), and a layer behind a function such as layer norm,
+`sparse` does not serve (other paddings than zeros, layers that are called as functions), and a layer behind a function such as layer norm,
 whose values are not zero. Over time torch computes such a layer step by step: the result does not depend on the chunk, but may depend on the batch.
 """
 
@@ -85,4 +85,4 @@ class SparseProduct:
 
     def _conv2d(self, x, out):
         m = self.module
-        return spike_conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, out=out)
+        return spike_conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups, out=out)

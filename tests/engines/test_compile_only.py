@@ -26,16 +26,15 @@ def test_exact_products_are_on_tensor_cores():
     run = subprocess.run([sys.executable, str(HERE / "compile_triton.py"), "exact"], capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout)
-    assert all(f["products"] >= 3 and f["warp_group"] and not f["spills"] and not f["stack"] and not f["fma"] for f in found.values()), (
-        found
-    )
+    assert all(not f["spills"] and not f["stack"] and not f["fma"] for f in found.values()), found
+    assert all(f["products"] >= 3 and f["warp_group"] for name, f in found.items() if name != "exact few"), found
     assert all(found[f"exact {name}"]["ahead"] for name in ("whole", "small")), found
 
 
 def test_every_kernel_compiles(compiled):
     # Forward: rules x (outputs + dtypes); backward: rules x dtypes x forms, and pairs of halves; forms of a launch; two parameters, and four with
     # channels and pooling beside.
-    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 5 + 2 * 2 + 3 * (1 + 3 * 3 + 3) + 2 + 2 * (3 + 5) + 2 * 2 + 2 * 6
+    assert len(compiled) == 3 * (4 + 3) + (3 * 4 * 2 + 2) + 5 + 2 * 2 + 3 * (1 + 3 * 3 + 3) + 2 * 2 + 2 * (3 + 5) + 2 * 2 + 2 * 6
     assert all(f["reported"] for f in compiled.values()), "ptxas reported nothing to check"
 
 

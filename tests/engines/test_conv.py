@@ -52,6 +52,9 @@ def test_it_is_torchs_convolution(dtype):
         got, expected = snnfast.spike_conv2d(x, w, bias, **options), F.conv2d(x, w, bias, **options)
         # 180 terms in another order.
         assert got.shape == expected.shape and torch.allclose(got, expected, rtol=0, atol=(1e-4 if dtype == torch.float32 else 1e-13))
+    x, w = spikes(3, 24, 7, 9, dtype=dtype), torch.randn(48, 4, 3, 3, dtype=dtype)
+    got, expected = snnfast.spike_conv2d(x, w, None, 2, 1, 1, 6), F.conv2d(x, w, None, 2, 1, 1, 6)
+    assert torch.allclose(got, expected, rtol=0, atol=(1e-4 if dtype == torch.float32 else 1e-13))
     x, w, bias = spikes(3, 5, 300, dtype=dtype), torch.randn(33, 300, dtype=dtype), torch.randn(33, dtype=dtype)
     assert torch.allclose(snnfast.spike_linear(x, w, bias), F.linear(x, w, bias), rtol=0, atol=(1e-4 if dtype == torch.float32 else 1e-13))
 
@@ -109,6 +112,21 @@ def test_weights_of_silent_inputs_are_not_read(isa):
     assert found[1, :, 1:4, 1:4].all() and found.sum() == 20 * 9
 
 
+@pytest.mark.parametrize("isa", isas(), indirect=True)
+@pytest.mark.parametrize("shape", [(37, 1, 37), (36, 4, 9), (48, 3, 256)], ids=str)
+def test_zeros_in_groups_of_few_channels(isa, shape):
+    """There every weight is read, and yet a silent input adds nothing: no NaN, and no sign of a bias of -0 is lost."""
+    channels, each, outputs = shape
+    x, w = spikes(3, channels, 5, 5), torch.randn(outputs // (channels // each) * (channels // each), each, 3, 3)
+    groups, bias = channels // each, torch.full((len(w),), -0.0)
+    x[:, :each], w[: len(w) // groups] = 0, float("inf")
+    y = snnfast.spike_conv2d(x, w, bias, 1, 1, 1, groups)
+    assert not y.isnan().any() and y[:, : len(w) // groups].signbit().all()
+    x[1, 0, 2, 2] = float("nan")
+    found = snnfast.spike_conv2d(x, w, bias, 1, 1, 1, groups).isnan()
+    assert found[1, : len(w) // groups, 1:4, 1:4].all() and found.sum() == len(w) // groups * 9
+
+
 def test_layouts():
     """Any layout of x and weight gives the same bits; out is written where it lies."""
     x, w, bias = spikes(3, 8, 5, 6), torch.randn(10, 8, 3, 3), torch.randn(20)[::2]
@@ -149,6 +167,8 @@ def test_gradients():
             y.backward(dy)
         for a, b in zip(*leaves, strict=True):
             assert torch.allclose(a.grad, b.grad, rtol=1e-12)
+    x, w = spikes(2, 6, 5, 4, dtype=torch.float64).requires_grad_(), torch.randn(4, 3, 3, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, w: snnfast.spike_conv2d(x, w, None, 1, 1, 1, 2), (x, w))
     x, w = (t.double().requires_grad_() for t in (torch.randn(3, 4), torch.randn(5, 4)))
     assert torch.autograd.gradcheck(snnfast.spike_linear, (x, w, None))
 
@@ -158,6 +178,7 @@ def test_dispatch():
     rule = (2, 1, 1, 0, 1, 2)
     opcheck(torch.ops.snnfast.conv_fwd.default, (x, w, bias, *rule))
     opcheck(torch.ops.snnfast.conv_fwd.default, (x, w, None, *rule))
+    opcheck(torch.ops.snnfast.conv_fwd.default, (x, w[:, :, :1].detach().contiguous().repeat(1, 1, 1, 3), None, *rule))  # three groups
     out = torch.zeros_like(conv.conv_fwd(x, w, bias, *rule)).detach()
     opcheck(torch.ops.snnfast.conv_out.default, (x.detach(), w.detach(), bias.detach(), out, *rule))
     f = lambda x, w: snnfast.spike_conv2d(x, w, padding=1) * 2  # noqa: E731
@@ -170,8 +191,11 @@ WRONG = [
     (TypeError, "x must be a torch.Tensor, got list", dict(x=[1.0])),
     (TypeError, "x has dtype float16; allowed: float32, float64", dict(x=X.half())),
     (TypeError, "weight has dtype float64; allowed: float32", dict(weight=W.double())),
-    (ValueError, "x must be .R, C, H, W. and weight .O, C, KY, KX., got shapes", dict(x=X[0])),
-    (ValueError, "x has 3 channels, but weight .* takes 1; groups are not served", dict(weight=W[:, :1])),
+    (ValueError, "x must be .R, C, H, W. and weight .O, C / groups, KY, KX., got shapes", dict(x=X[0])),
+    (ValueError, "x has 3 channels, but weight .* takes 1$", dict(weight=W[:, :1])),
+    (ValueError, "x has 3 channels, but weight .* takes 3 in each of 2 groups", dict(groups=2)),
+    (ValueError, "has 4 outputs, which are not 3 groups of one size", dict(weight=W[:, :1], groups=3)),
+    (ValueError, "groups must be >= 1, got 0", dict(groups=0)),
     (ValueError, "weight must not be empty", dict(weight=W[:0])),
     (ValueError, r"bias must be \[4\], one number per output channel, got shape \(3,\)", dict(bias=torch.zeros(3))),
     (ValueError, "stride must be >= 1, got 0", dict(stride=0)),

@@ -15,16 +15,23 @@ from snnfast.ops import exact
 from snnfast.ops.conv import Rule
 from snnfast.runtime.execution import Execution
 
-# (R, C, H, W), (O, KY, KX), stride, padding, dilation, most, signed
+# (R, C, H, W), (O, KY, KX), stride, padding, dilation, most, signed, groups
 ROWS = [
-    ((3, 5, 6, 7), (3, 3, 2), (1, 1), (1, 1), (1, 1), 1, False),
-    ((2, 64, 5, 5), (64, 3, 3), (1, 1), (1, 1), (1, 1), 1, False),
-    ((2, 40, 6, 5), (33, 3, 3), (2, 1), (0, 2), (1, 2), 1, True),
-    ((5, 33, 4, 4), (70, 1, 1), (2, 2), (0, 0), (1, 1), 4, False),
-    ((130, 96, 1, 1), (10, 1, 1), (1, 1), (0, 0), (1, 1), 9, True),
-    ((1, 130, 3, 3), (65, 3, 3), (1, 1), (1, 1), (1, 1), 127, True),
-    ((70, 300, 1, 1), (70, 1, 1), (1, 1), (0, 0), (1, 1), 1, False),
-    ((2, 300, 3, 3), (5, 3, 3), (1, 1), (1, 1), (1, 1), 1, True),
+    ((3, 5, 6, 7), (3, 3, 2), (1, 1), (1, 1), (1, 1), 1, False, 1),
+    ((2, 64, 5, 5), (64, 3, 3), (1, 1), (1, 1), (1, 1), 1, False, 1),
+    ((2, 40, 6, 5), (33, 3, 3), (2, 1), (0, 2), (1, 2), 1, True, 1),
+    ((5, 33, 4, 4), (70, 1, 1), (2, 2), (0, 0), (1, 1), 4, False, 1),
+    ((130, 96, 1, 1), (10, 1, 1), (1, 1), (0, 0), (1, 1), 9, True, 1),
+    ((1, 130, 3, 3), (65, 3, 3), (1, 1), (1, 1), (1, 1), 127, True, 1),
+    ((70, 300, 1, 1), (70, 1, 1), (1, 1), (0, 0), (1, 1), 1, False, 1),
+    ((2, 300, 3, 3), (5, 3, 3), (1, 1), (1, 1), (1, 1), 1, True, 1),
+    ((3, 7, 6, 7), (7, 3, 3), (1, 1), (1, 1), (1, 1), 1, False, 7),
+    ((2, 70, 7, 5), (140, 3, 2), (2, 1), (1, 1), (1, 2), 127, True, 70),
+    ((2, 130, 5, 5), (130, 3, 3), (2, 2), (1, 1), (1, 1), 1, True, 130),
+    ((2, 12, 5, 6), (18, 5, 5), (1, 1), (4, 2), (2, 1), 4, False, 3),
+    ((2, 40, 5, 5), (64, 3, 3), (1, 1), (1, 1), (1, 1), 1, False, 2),
+    ((2, 24, 4, 5), (96, 3, 3), (1, 1), (1, 1), (1, 1), 9, True, 2),
+    ((2, 128, 4, 4), (38, 3, 3), (1, 1), (1, 1), (1, 1), 1, False, 2),
 ]
 KINDS = "drawn", "largest", "cancelling", "bias alone"
 
@@ -35,10 +42,11 @@ def name(row):
 
 def case(row, kind):
     """(s int8, weight, bias, weights) of a row. largest: every input and weight is, so that sums come near 2^31."""
-    (R, C, H, W), (O, KY, KX), *_, most, signed = row
+    (R, C, H, W), (O, KY, KX), *_, most, signed, groups = row
+    C, channels = C // groups, C  # of a group, and of all
     g = torch.Generator().manual_seed(R * C + O)
     weight, bias = torch.randn(O, C, KY, KX, generator=g), torch.randn(O, generator=g)
-    s = torch.randint(-most if signed else 0, most + 1, (R, C, H, W), generator=g)
+    s = torch.randint(-most if signed else 0, most + 1, (R, channels, H, W), generator=g)
     if kind == "largest":
         s, weight = torch.full_like(s, most), weight.abs()
     elif kind == "cancelling":
@@ -46,18 +54,22 @@ def case(row, kind):
     elif kind == "bias alone":
         weight, bias = weight * 1e-30, bias * 1e6
         weight[0], bias[0] = 0.0, 0.0
-    return s.to(torch.int8), weight, bias, snnfast.exact_weights(weight, bias, unit=0.7, most=most, signed=signed)
+    return s.to(torch.int8), weight, bias, snnfast.exact_weights(weight, bias, unit=0.7, most=most, signed=signed, groups=groups)
 
 
 def integers(weight, bias, row):
-    (_, C, *_), (O, KY, KX), *_, most, signed = row
+    (_, C, *_), (O, KY, KX), *_, most, signed, groups = row
+    C //= groups
     w = (weight.double() * 0.7).permute(0, 2, 3, 1).reshape(O, -1)
     w, b, e = equation.quantised(w, bias.double(), most, signed)
     return w.view(O, KY, KX, C).permute(0, 3, 1, 2), b, e
 
 
-def in_int64(s, w, b, stride, padding, dilation):
-    """The sums, window by window."""
+def in_int64(s, w, b, stride, padding, dilation, groups):
+    """The sums, window by window, group by group."""
+    if groups > 1:
+        each = zip(s.chunk(groups, 1), w.chunk(groups), b.chunk(groups))
+        return torch.cat([in_int64(*parts, stride, padding, dilation, 1) for parts in each], 1)
     O, C, KY, KX = w.shape
     s = F.pad(s.long(), (padding[1], padding[1], padding[0], padding[0]))
     Ho, Wo = ((n - d * (k - 1) - 1) // st + 1 for n, k, st, d in zip(s.shape[2:], (KY, KX), stride, dilation))
@@ -75,7 +87,7 @@ def in_int64(s, w, b, stride, padding, dilation):
 def test_the_sums_are_those_of_int64(row, kind):
     s, weight, bias, weights = case(row, kind)
     w, b, e = integers(weight, bias, row)
-    total = in_int64(s, w, b, *row[2:5])
+    total = in_int64(s, w, b, *row[2:5], row[-1])
     assert total.abs().max() < 2**31 and w.abs().max() <= equation.LARGEST
     expected = total.float() * torch.ldexp(torch.ones(len(e)), -e)[:, None, None]  # int64 to fp32: one rounding
     got = snnfast.exact_conv2d(s, weights, *row[2:5])
@@ -87,12 +99,12 @@ def test_the_sums_are_those_of_int64(row, kind):
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_cpu(isa, many, row):
     """The compiled kernel against the reference: spikes as bytes and as values, whose unit may differ by channel; nothing is written beside y."""
-    (_, C, *_), _, *pairs, most, signed = row
+    (_, C, *_), _, *pairs, most, signed, groups = row
     rule = tuple(n for pair in pairs for n in pair)
     for kind in KINDS:
         s, weight, bias, weights = case(row, kind)
         s, unit = s.permute(0, 2, 3, 1).contiguous(), torch.linspace(0.3, 2.0, C)
-        each = snnfast.exact_weights(weight, bias, unit=unit, most=most, signed=signed)
+        each = snnfast.exact_weights(weight, bias, unit=unit, most=most, signed=signed, groups=groups)
         for given, w in ((s, weights), (s * 0.7, weights), (s * unit, each)):
             expected = exact._fwd(given, w.per_unit, *w[:3], *rule)
             room = torch.full((expected.numel() + 64,), 77.0)
@@ -211,6 +223,9 @@ WRONG = {
     "unit must be a number or [C] = (4,), got shape (3,)": lambda: snnfast.exact_weights(W, unit=torch.ones(3)),
     "weights of output 1 sum to": lambda: snnfast.exact_weights(torch.tensor([[1.0], [3e38]]).double() * 1e3),
     "fewer than 8388608 together": lambda: snnfast.exact_weights(torch.zeros(1, 1 << 17), most=64),
+    "O a multiple of groups = 2, got shape (3, 4, 3, 3)": lambda: snnfast.exact_weights(W, groups=2),
+    "unit must be a number or [C] = (12,), got shape (4,)": lambda: snnfast.exact_weights(W, unit=torch.ones(4), groups=3),
+    "with C = 12, got shape (2, 4, 5, 5)": lambda: snnfast.exact_conv2d(S, snnfast.exact_weights(W, groups=3)),
     "s has dtype float64; allowed: int8, float32": lambda: snnfast.exact_conv2d(S.double(), snnfast.exact_weights(W)),
     "s must be [R, C, H, W] with C = 4, got shape (2, 3, 5, 5)": lambda: snnfast.exact_conv2d(S[:, :3], snnfast.exact_weights(W)),
     "is smaller than the kernel (3, 3)": lambda: snnfast.exact_conv2d(S[..., :1], snnfast.exact_weights(W)),
@@ -291,6 +306,35 @@ def test_a_recorded_run(isa, method):
     x = drawn(5, 3, 16, 16, seed=99, scale=2.0**-5)
     y = torch.cat(list(snn.chunks(x, 40, 8, execution=execution, observe=observe)))
     assert (list(counts.values()), math.fsum(y.flatten().tolist()).hex()) == RECORDED[method]
+
+
+def in_groups(channelwise):
+    """Depthwise convolutions, one with two outputs of each channel, and four groups."""
+    torch.manual_seed(0)
+    q = lambda theta: snnfast.nn.QCFS(4, theta)  # noqa: E731
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 20, 3, padding=1), q(0.7), torch.nn.Conv2d(20, 20, 3, 2, 1, groups=20), q(0.3),
+        torch.nn.Conv2d(20, 40, 5, 1, 2, groups=20), torch.nn.BatchNorm2d(40), q(0.3), torch.nn.AvgPool2d(2),
+        torch.nn.Conv2d(40, 24, 3, padding=1, groups=4, bias=False), q(0.2),
+        torch.nn.Conv2d(24, 24, 1, groups=24), torch.nn.Conv2d(24, 32, 1), q(0.1), torch.nn.Flatten(), torch.nn.Linear(512, 5),
+    ).eval()  # fmt: skip
+    return snnfast.to_channelwise(net, sample=images()) if channelwise else net
+
+
+@pytest.mark.parametrize("channelwise", [False, True])
+@pytest.mark.parametrize("method", ["if", "stbif"])
+def test_convolutions_in_groups(method, channelwise):
+    """Exact ones behind spikes and sparse ones elsewhere: neither depends on batch, chunk or threads, and both agree with torch's."""
+    snn, x = snnfast.convert(in_groups(channelwise), method), images()
+    for products, served in (("exact", ["2", "4", "8", "10"] if channelwise else ["2", "4", "8", "10", "14"]), ("sparse", [])):
+        whole, execution = run(snn, x, products=products)
+        assert execution.exact() == served
+        one = torch.cat([run(snn, x[i : i + 1], chunk=13, products=products)[0] for i in range(len(x))], 1)
+        with threads(1):
+            alone, _ = run(snn, x, chunk=40, products=products)
+        assert torch.equal(whole, one) and torch.equal(whole, alone) and whole.any()
+        dense, _ = run(snn, x, products="dense")
+        assert (whole.mean(0) - dense.mean(0)).abs().max() < 0.1 * dense.mean(0).abs().max()  # spikes near the threshold move
 
 
 def test_thresholds_per_channel_and_changed_weights():

@@ -224,12 +224,14 @@ int iaf_case(int number) {
 
 int conv_case(int number) {
   const Dtype d = pick(2) ? Dtype::f32 : Dtype::f64;
-  const int64_t sizes[] = {1, 3, 10, 33, 64, 70, 130}, R = 1 + pick(40), C = pick(5) ? sizes[pick(7)] : 300, O = sizes[pick(7)];
+  const int64_t sizes[] = {1, 3, 10, 33, 64, 70, 130}, groups = pick(3) ? 1 : 1 + pick(5), R = 1 + pick(40), C = pick(5) ? sizes[pick(7)] : 300,
+                O = groups * sizes[pick(7)];
   const int64_t KY = 1 + pick(3), KX = 1 + pick(3), H = KY + pick(5), W = KX + pick(5);
   const ConvRule rule{1 + pick(2), 1 + pick(2), pick(3), pick(3), 1, 1};
   const auto w = numbers(d, KY * KX * C * O), bias = numbers(d, O);
-  auto x = numbers(d, R * H * W * C);
-  for (int64_t i = 0; i < R * H * W * C; ++i)
+  const int64_t N = R * H * W * groups * C;
+  auto x = numbers(d, N);
+  for (int64_t i = 0; i < N; ++i)
     if (pick(4)) std::memset(x.data() + i * size_of(d), 0, size_of(d));
   Gather p{d,
            x.data(),
@@ -245,26 +247,28 @@ int conv_case(int number) {
            O,
            (H + 2 * rule.padding_y - KY) / rule.stride_y + 1,
            (W + 2 * rule.padding_x - KX) / rule.stride_x + 1,
+           groups,
            rule};
-  const Blocks blocks(p, 1 + pick(4));
+  const Cut cut(p, 1 + pick(4));
   return compare("conv_fwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
     Gather f = p;
     f.y = room(r, d, R * p.Ho * p.Wo * O);
-    void* scratch = std::aligned_alloc(64, blocks.bytes());
-    k.conv_fwd(f, blocks, 0, blocks.units(), scratch);
+    void* scratch = std::aligned_alloc(64, cut.bytes());
+    k.conv_fwd(f, cut, 0, cut.units(), scratch);
     std::free(scratch);
     return r;
   });
 }
 
 int exact_case(int number) {
-  const int64_t sizes[] = {1, 3, 10, 33, 64, 70, 130}, R = 1 + pick(40), C = pick(5) ? sizes[pick(7)] : 300, O = sizes[pick(7)];
-  const int64_t KY = 1 + pick(3), KX = 1 + pick(3), H = KY + pick(5), W = KX + pick(5), N = R * H * W * C;
+  const int64_t sizes[] = {1, 3, 10, 33, 64, 70, 130}, groups = pick(3) ? 1 : 1 + pick(5), R = 1 + pick(40), C = pick(5) ? sizes[pick(7)] : 300,
+                O = groups * sizes[pick(7)];
+  const int64_t KY = 1 + pick(3), KX = 1 + pick(3), H = KY + pick(5), W = KX + pick(5), N = R * H * W * groups * C;
   const ConvRule rule{1 + pick(2), 1 + pick(2), pick(3), pick(3), 1, 1};
   const int most = pick(2) ? 1 : 127, least = pick(2) ? 0 : -most;
   const bool bytes = pick(2), by_channel = pick(2);
-  const auto per_unit = numbers(Dtype::f32, by_channel ? C : 1, 0.4, 1.5, false), scale = numbers(Dtype::f32, O);
+  const auto per_unit = numbers(Dtype::f32, by_channel ? groups * C : 1, 0.4, 1.5, false), scale = numbers(Dtype::f32, O);
   const auto* units = reinterpret_cast<const float*>(per_unit.data());
   std::vector<int32_t> w(KY * KX * C * O), bias(O);
   for (auto& n : w) n = pick(1 << 24) - (1 << 23);
@@ -274,21 +278,21 @@ int exact_case(int number) {
   for (int64_t i = 0; i < N; ++i)
     if (!pick(4)) {
       s[i] = int8_t(least + pick(most - least + 1));
-      x[i] = float(s[i]) / units[by_channel ? i % C : 0];
+      x[i] = float(s[i]) / units[by_channel ? i % (groups * C) : 0];
     }
   Gather p{};
   p.bytes = bytes, p.by_channel = by_channel;
   p.x = bytes ? static_cast<const void*>(s.data()) : x.data();
   p.w = w.data(), p.bias = bias.data(), p.per_unit = units, p.scale = reinterpret_cast<const float*>(scale.data());
-  p.R = R, p.H = H, p.W = W, p.C = C, p.KY = KY, p.KX = KX, p.O = O, p.rule = rule;
+  p.R = R, p.H = H, p.W = W, p.C = C, p.KY = KY, p.KX = KX, p.O = O, p.groups = groups, p.rule = rule;
   p.Ho = (H + 2 * rule.padding_y - KY) / rule.stride_y + 1, p.Wo = (W + 2 * rule.padding_x - KX) / rule.stride_x + 1;
-  const Blocks blocks(p, 1 + pick(4));
+  const Cut cut(p, 1 + pick(4));
   return compare("exact_fwd", number, [&](const Kernels& k) {
     std::vector<Result> r;
     Gather f = p;
     f.y = room(r, Dtype::f32, R * p.Ho * p.Wo * O);
-    void* scratch = std::aligned_alloc(64, blocks.bytes());
-    k.exact_fwd(f, blocks, 0, blocks.units(), scratch);
+    void* scratch = std::aligned_alloc(64, cut.bytes());
+    k.exact_fwd(f, cut, 0, cut.units(), scratch);
     std::free(scratch);
     return r;
   });

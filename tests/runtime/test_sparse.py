@@ -55,9 +55,9 @@ def test_against_dense_products(arch):
 
 def test_which_layers():
     conv = lambda **options: torch.nn.Conv2d(4, 4, 3, **{"padding": 1, **options})
-    assert sparse_products.served(conv(stride=2, dilation=2)) and sparse_products.served(torch.nn.Linear(3, 4).double())
+    for module in (conv(stride=2, dilation=2), conv(groups=2), conv(groups=4), torch.nn.Linear(3, 4).double()):
+        assert sparse_products.served(module)
     for module in (
-        conv(groups=2),
         conv(padding="same"),
         conv(padding_mode="reflect"),
         conv().half(),
@@ -86,7 +86,11 @@ def test_layers_that_are_not_served_stay_with_torch():
     execution = Execution(snn.gm)
     a = outputs(snn, x, 7, None, execution)
     served = [node.target for (node, _), product in execution.served.items() if product]
-    assert served == ["6", "9"]  # the 1x1 convolution and the linear layer; fx puts the names of Sequential's layers
+    assert served == [
+        "2",
+        "6",
+        "9",
+    ]  # the one in groups, the 1x1 convolution and the linear layer; fx puts the names of Sequential's layers
     assert torch.allclose(a.mean(0), outputs(snn, x, 7, None, Execution(snn.gm, products="dense")).mean(0), atol=1e-5)
 
 

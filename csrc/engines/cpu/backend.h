@@ -54,11 +54,11 @@ inline void run(KernelOf<ElementwiseFwd>::type kernel, const ElementwiseFwd& p) 
 }
 
 inline void run(KernelOf<Gather>::type kernel, const Gather& p) {
-  const Blocks blocks(p, torch::stable::get_num_threads());
-  torch::stable::parallel_for(0, blocks.units(), 1, [&](int64_t first, int64_t end) {
-    const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, blocks.bytes()), &std::free);
+  const Cut cut(p, torch::stable::get_num_threads());
+  torch::stable::parallel_for(0, cut.units(), 1, [&](int64_t first, int64_t end) {
+    const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, cut.bytes()), &std::free);
     if (!scratch) throw std::bad_alloc();
-    kernel(p, blocks, first, end, scratch.get());
+    kernel(p, cut, first, end, scratch.get());
   });
 }
 

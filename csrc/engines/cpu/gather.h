@@ -9,6 +9,7 @@
 
 #include "../../params.h"
 #include "blocks.h"
+#include "few_channels.h"
 #include "nonzero.h"
 #include "simd.h"
 
@@ -57,7 +58,7 @@ class Gathering {
  public:
   Gathering(const Gather& p, const Blocks& blocks, void* scratch)
       : p_(p), b_(blocks), x_(static_cast<const X*>(p.x)), w_(static_cast<const S*>(p.w)), bias_(static_cast<const S*>(p.bias)),
-        y_(static_cast<S*>(p.y)) {
+        y_(static_cast<S*>(p.y)), outputs_(p.O / p.groups) {
     sums_ = static_cast<S*>(scratch);
     tile_ = sums_ + b_.sums();
     value_ = tile_ + b_.tile();
@@ -66,7 +67,7 @@ class Gathering {
   }
 
   void unit(int64_t unit) {
-    const int64_t block = unit / b_.groups, group = unit % b_.groups, panels = (p_.O + kPanel<S> - 1) / kPanel<S>;
+    const int64_t block = unit / b_.parts, part = unit % b_.parts;
     if (b_.per_image > 1) {
       image_ = block / b_.per_image, images_ = 1;
       first_ = block % b_.per_image * b_.rows, rows_ = std::min(b_.rows, p_.Ho - first_);
@@ -77,11 +78,17 @@ class Gathering {
     in_first_ = std::clamp<int64_t>(first_ * p_.rule.stride_y - p_.rule.padding_y, 0, p_.H);
     const int64_t last = (first_ + rows_ - 1) * p_.rule.stride_y - p_.rule.padding_y + (p_.KY - 1) * p_.rule.dilation_y + 1;
     in_rows_ = std::clamp<int64_t>(last, in_first_, p_.H) - in_first_;
-    int64_t slab = 0;
-    do {  // once where there are no channels
-      list_all(slab, std::min(b_.slab, p_.C - slab));
-      for (int64_t panel = panels * group / b_.groups; panel < panels * (group + 1) / b_.groups; ++panel) fill_panel(panel * kPanel<S>, slab);
-    } while ((slab += b_.slab) < p_.C);
+    const int64_t panels = (outputs_ + kPanel<S> - 1) / kPanel<S>, all = p_.groups * panels;  // of one group, and of all
+    const int64_t from = all * part / b_.parts, to = all * (part + 1) / b_.parts;
+    for (int64_t group = from / panels; group * panels < to; ++group) {
+      const int64_t begin = std::max(from, group * panels), end = std::min(to, (group + 1) * panels);
+      first_c_ = group * p_.C;
+      int64_t slab = 0;
+      do {  // once where there are no channels
+        list_all(slab, std::min(b_.slab, p_.C - slab));
+        for (int64_t panel = begin; panel < end; ++panel) fill_panel(group * outputs_, (panel - group * panels) * kPanel<S>, slab);
+      } while ((slab += b_.slab) < p_.C);
+    }
   }
 
  private:
@@ -92,19 +99,22 @@ class Gathering {
   S *y_, *sums_, *tile_, *value_;
   int32_t* start_;
   uint16_t* index_;
+  int64_t outputs_;  // of one group
   int64_t image_, images_, first_, rows_, in_first_, in_rows_;
-  bool ones_ = false;  // all listed values are 1
+  int64_t first_c_ = 0;  // the first channel of the group
+  bool ones_ = false;    // all listed values are 1
 
   // Makes the lists of all places of the block's input, for `channels` channels from `slab` on. start_ has one entry more than there are lists.
   void list_all(int64_t slab, int64_t channels) {
+    const int64_t all = p_.groups * p_.C;  // channels of a place
     int32_t at = 0;
     int64_t entry = 0;
     for (int64_t image = image_; image < image_ + images_; ++image) {
-      const X* place = x_ + (image * p_.H + in_first_) * p_.W * p_.C + slab;
-      for (int64_t i = 0; i < in_rows_ * p_.W; ++i, place += p_.C)
+      const X* place = x_ + (image * p_.H + in_first_) * p_.W * all + first_c_ + slab;
+      for (int64_t i = 0; i < in_rows_ * p_.W; ++i, place += all)
         for (int64_t c = 0; c < channels; c += kChannels) {
           start_[entry++] = at;
-          at += list_one(place + c, slab + c, int(std::min<int64_t>(kChannels, channels - c)), index_ + at, value_ + at);
+          at += list_one(place + c, first_c_ + slab + c, int(std::min<int64_t>(kChannels, channels - c)), index_ + at, value_ + at);
         }
     }
     start_[entry] = at;
@@ -121,9 +131,9 @@ class Gathering {
     else return list_units(x, count, index, value, p_.per_unit + (p_.by_channel ? c : 0), p_.by_channel);
   }
 
-  // Adds the channels of a slab to all sums of output channels [o, o + kPanel).
-  void fill_panel(int64_t o, int64_t slab) {
-    const int64_t width = std::min<int64_t>(kPanel<S>, p_.O - o);
+  // Adds the channels of a slab to all sums of the outputs [at, at + kPanel) of a group. base: the group's first output.
+  void fill_panel(int64_t base, int64_t at, int64_t slab) {
+    const int64_t o = base + at, width = std::min<int64_t>(kPanel<S>, outputs_ - at);
     const bool ragged = width < kPanel<S>;
     S* sums = ragged ? sums_ : y_ + (image_ * p_.Ho + first_) * p_.Wo * p_.O + o;
     const int64_t stride = ragged ? kPanel<S> : p_.O, places = images_ * rows_ * p_.Wo;
@@ -216,19 +226,25 @@ class Gathering {
   }
 };
 
-// Units [first, end) of the launch. scratch: blocks.bytes(), aligned to 64.
-template <class E>
-void gather(const Gather& p, const Blocks& blocks, int64_t first, int64_t end, void* scratch) {
-  const auto all = [&](auto gathering) {
-    for (int64_t unit = first; unit < end; ++unit) gathering.unit(unit);
+template <class E, template <class, class, class> class Form, class B>
+void units_of(const Gather& p, const B& blocks, int64_t first, int64_t end, void* scratch) {
+  const auto all = [&](auto&& form) {
+    for (int64_t unit = first; unit < end; ++unit) form.unit(unit);
   };
   if constexpr (E::whole) {
-    if (p.bytes) all(Gathering<E, int8_t, uint32_t>(p, blocks, scratch));
-    else all(Gathering<E, float, uint32_t>(p, blocks, scratch));
+    if (p.bytes) all(Form<E, int8_t, uint32_t>(p, blocks, scratch));
+    else all(Form<E, float, uint32_t>(p, blocks, scratch));
   } else {
-    if (p.dtype == Dtype::f64) all(Gathering<E, double, double>(p, blocks, scratch));
-    else all(Gathering<E, float, float>(p, blocks, scratch));
+    if (p.dtype == Dtype::f64) all(Form<E, double, double>(p, blocks, scratch));
+    else all(Form<E, float, float>(p, blocks, scratch));
   }
+}
+
+// Units [first, end) of the launch. scratch: cut.bytes(), aligned to 64.
+template <class E>
+void gather(const Gather& p, const Cut& cut, int64_t first, int64_t end, void* scratch) {
+  if (cut.by_lane) units_of<E, LaneByLane>(p, cut.lanes, first, end, scratch);
+  else units_of<E, Gathering>(p, cut.blocks, first, end, scratch);
 }
 
 }  // namespace snn

@@ -10,8 +10,8 @@ namespace snn {
 // stripes of stage one; rows; images.
 template <class P> struct KernelOf { using type = void (*)(const P&, int64_t first, int64_t end); };
 template <> struct KernelOf<Gather> {
-  using type = void (*)(const Gather&, const Blocks&, int64_t first, int64_t end, void* scratch);
-};  // [first, end) are units of Blocks
+  using type = void (*)(const Gather&, const Cut&, int64_t first, int64_t end, void* scratch);
+};  // [first, end) are units of Cut
 
 struct Kernels {
   const char* isa;

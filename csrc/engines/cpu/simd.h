@@ -56,7 +56,7 @@ struct bfloat { uint16_t bits; };
 
 // ---- the primitives of the equations
 
-template <class V, class S> SNN_HD V splat(S s) { return V{} + s; }
+template <class V, class S> SNN_HD V splat(S s) { return s - V{}; }  // nothing is left of the 0, as it would be of -0 + 0
 template <class M, class V> SNN_HD V where(M c, V a, V b) { return c ? a : b; }
 // u - s j for a spike s, up or down: selects the value of s j, then subtracts once. For s = 0 that value is j * 0, which does not depend on time.
 // Where j is infinite, j * 0 is NaN and the NaN shows.

@@ -1,6 +1,6 @@
 """The gathering loop in plain torch: each output adds the weights of the inputs that are not zero, one after another.
 
-x is [R, H, W, C] (rows are images times steps), w is [KY, KX, C, O], bias is [O] or None; y is [R, Ho, Wo, O].
+x is [R, H, W, G C] (rows are images times steps), w is [KY, KX, C, O], bias is [O] or None; y is [R, Ho, Wo, O]. G groups share the outputs.
 """
 
 import torch
@@ -20,7 +20,13 @@ def places(x, kernel, k):
     )
 
 
+def groups_of(channels, w):
+    """How many groups x's channels are. w: [KY, KX, C, O]."""
+    return channels // w.size(2) if w.size(2) else 1
+
+
 def fwd(eq, x, w, bias, k):
+    groups = groups_of(x.size(3), w)
     shape = spec(x, w, k)
     total = x.new_zeros(shape) if bias is None else bias.expand(shape).clone()
     x = pad(x, (0, 0, k.padding_x, k.padding_x, k.padding_y, k.padding_y))
@@ -30,6 +36,7 @@ def fwd(eq, x, w, bias, k):
             y0, x0 = ky * k.dilation_y, kx * k.dilation_x
             window = x[:, y0 : y0 + last_y : k.stride_y, x0 : x0 + last_x : k.stride_x]
             for c in range(w.size(2)):
-                one = window[..., c : c + 1]
+                one = window[..., c :: w.size(2)]  # of each group
+                one = one if groups == 1 else one.repeat_interleave(w.size(3) // groups, dim=3)
                 total = torch.where(one != 0, eq.add(total, one, w[ky, kx, c]), total)
     return total

@@ -1,7 +1,8 @@
 """Exact products in plain torch: sums of integers below 2^53 are exact in fp64 in any order, so the convolution over spikes computes them in fp64.
 
-s is [R, H, W, C] (rows are images times steps), int8, or fp32 in which per_unit [1] or [C] values are one; bias int32 [O], scale fp32 [O]; y is fp32
-[R, Ho, Wo, O]. The integers of the weights lie as their engine reads them: int8 [limbs, O, KY, KX, C] for tensor cores, else int32 [KY, KX, C, O].
+s is [R, H, W, G C] (rows are images times steps, G groups), int8, or fp32 in which per_unit [1] or [G C] values are one; bias int32 [O], scale
+fp32 [O]; y is fp32 [R, Ho, Wo, O]. The integers of the weights lie as their engine reads them: int8 [limbs, O, KY, KX, C] for tensor cores, else
+int32 [KY, KX, C, O].
 """
 
 import torch

@@ -39,6 +39,7 @@ _qcfs_bwd = kernel(elementwise.bwd_kernel, qcfs, elementwise.RUN_TIME)
 _cos_fwd = kernel(calibrate.fwd_kernel, cos, calibrate.RUN_TIME)
 _conv_fwd = kernel(gather.fwd_kernel, conv, gather.RUN_TIME)
 _exact_fwd = triton.jit(integer.fwd_kernel, do_not_specialize=integer.RUN_TIME)
+_exact_few = triton.jit(integer.few_kernel, do_not_specialize=integer.RUN_TIME)
 _softmax = kernel(rows.run_kernel, softmax, rows.RUN_TIME)
 _layer_norm = kernel(rows.run_kernel, layer_norm, rows.RUN_TIME)
 _channel_sums = kernel(channels.sums_kernel, moments, channels.RUN_TIME)
@@ -217,13 +218,17 @@ def conv_fwd(x, w, bias, *rule):
 
 
 def conv_out(x, w, bias, out, *rule):
-    shape = dict(PLACES=16, PANEL=64)
+    shape, groups = dict(PLACES=16, PANEL=64), product.groups_of(x.size(3), w)
     programs = -(-out.numel() // max(1, out.size(3)) // shape["PLACES"]) * -(-out.size(3) // shape["PANEL"])
     if programs:
         with _on(x):
             _conv_fwd[(programs,)](
-                x, w, bias, out, *x.shape, *w.shape[:2], w.size(3), *out.shape[1:3], *rule, has_bias=bias is not None, **shape, **OPTIONS
-            )
+                x, w, bias, out, *x.shape[:3], w.size(2), *w.shape[:2], w.size(3), *out.shape[1:3], *rule, groups,
+                has_bias=bias is not None, grouped=groups > 1, **shape, **OPTIONS,
+            )  # fmt: skip
+
+
+FEW_CHANNELS = 16  # groups of fewer do not fill the blocks of a tensor core
 
 
 def exact_shape(O, C):  # noqa: E741
@@ -244,12 +249,16 @@ def exact_fwd(s, per_unit, w, bias, scale, *rule):
 def exact_out(s, per_unit, w, bias, scale, out, *rule):
     R, Ho, Wo, O = out.shape  # noqa: E741
     s = integers.units(_exact_equation, s, per_unit)  # tensor cores take bytes
-    shape = exact_shape(O, s.size(3))
+    C = w.size(4)
+    groups = s.size(3) // C if C else 1
+    few = groups > 1 and C < FEW_CHANNELS
+    shape = dict(PLACES=16, PANEL=64, num_warps=4) if few else exact_shape(O // groups, C)
     if out.numel():
-        programs = -(-R * Ho * Wo // shape["PLACES"]) * -(-O // shape["PANEL"])
+        panels = -(-O // shape["PANEL"]) if few else groups * -(-O // groups // shape["PANEL"])
+        programs = -(-R * Ho * Wo // shape["PLACES"]) * panels
         with _on(s):
-            _exact_fwd[(programs,)](
-                s, w, bias, scale, out, *s.shape[:3], Ho, Wo, O, s.size(3), *rule, KY=w.size(2), KX=w.size(3), **shape, **OPTIONS
+            (_exact_few if few else _exact_fwd)[(programs,)](
+                s, w, bias, scale, out, *s.shape[:3], Ho, Wo, O, C, groups, *rule, KY=w.size(2), KX=w.size(3), **shape, **OPTIONS
             )
 
 

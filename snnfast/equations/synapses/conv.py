@@ -1,10 +1,11 @@
 """A convolution over spikes: the definition.
 
-    y[r, o, i, j] = b[o] + sum over ky, kx, c, in this order, of x[r, c, i sy + ky dy - py, j sx + kx dx - px] w[o, c, ky, kx]
+    y[r, o, i, j] = b[o] + sum over ky, kx, c, in this order, of x[r, g C + c, i sy + ky dy - py, j sx + kx dx - px] w[o, c, ky, kx]
 
-with stride s, padding p and dilation d. Every product and every sum is rounded by itself, the sum runs in the order written, and a zero of x (a
-neuron that is silent, a place outside the image) adds nothing: its weight is not even read. So a result depends on its own row alone, not on the
-batch, the chunk of time or the number of threads, and the cost is that of the spikes. With ky = kx = 1 and one place it is a linear layer.
+with stride s, padding p and dilation d; g is the group of output o, and each group has C channels. Every product and every sum is rounded by itself,
+the sum runs in the order written, and a zero of x (a neuron that is silent, a place outside the image) adds nothing, whatever its weight is. So a
+result depends on its own row alone, not on the batch, the chunk of time or the number of threads, and the cost is that of the spikes. With
+ky = kx = 1 and one place it is a linear layer.
 
 The arithmetic is that of torch.nn.functional.conv2d (Rueckauer et al., "Conversion of continuous-valued deep networks to efficient event-driven
 networks", 2017, count the same additions as synaptic operations), whose libraries choose the order of the sum themselves. C++ twin:
