@@ -60,10 +60,17 @@ class Unknown(ValueError):
 # ---- values
 
 
+def builtin(value):
+    """A number or a text of numpy's as Python's own, which a file holds; also inside of dictionaries. Anything else as it is."""
+    if isinstance(value, dict):
+        return {k: builtin(v) for k, v in value.items()}
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
+
+
 def encoded(value, place=None):
     """A value of a node's arguments or of a layer's settings. place: {node: its number}."""
     if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+        return builtin(value)
     for kind, is_it, parts in (
         ("node", isinstance(value, fx.Node), lambda: (place or {})[value]),
         ("rows", isinstance(value, Rows), lambda: list(value)),

@@ -30,7 +30,11 @@ def save(path: str | os.PathLike, snn: SpikingNetwork, facts: dict) -> None:
         raise ValueError(
             f"snn has a method of one's own, {type(snn.method).__name__}, which a file cannot hold: save the network, and convert it again"
         )
-    fields = {f.name: getattr(snn.method, f.name) for f in dataclasses.fields(snn.method) if f.name not in REGISTRY[snn.method.name][1]}
+    fields = {
+        f.name: codec.builtin(getattr(snn.method, f.name))
+        for f in dataclasses.fields(snn.method)
+        if f.name not in REGISTRY[snn.method.name][1]
+    }
     clock = {f.name: getattr(snn.clock, f.name) for f in dataclasses.fields(Clock)}
     content = dict(
         format=FORMAT, graph=codec.nodes(snn.gm.graph), layers=codec.layers(snn.gm), state=snn.gm.state_dict(), levels=snn.levels,

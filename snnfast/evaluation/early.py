@@ -107,7 +107,7 @@ def calibrate_exit(
         raise ValueError(f"error must be in [0, 1), got {error}")
     steps = sorted({t for t in (powers_of_two(T) if at is None else check_at(at, T)) if t >= snn.method.least_T} | {T})
     answers, sure, seen = [], [], 0
-    for x in Images(images):
+    for x in Images(images, "images"):
         x = x.to(weight_like(snn.gm, x).device)
         with rows_are(torch.arange(seen, seen + len(x))):
             found = [_sure(snn, total, t, dtype)[1:] for t, total, dtype in snn.sums(x, T, steps, first=seen)]

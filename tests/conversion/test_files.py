@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -115,6 +116,16 @@ HOSTILE = {
 def test_files_that_are_damaged_or_hostile(tmp_path, what):
     with pytest.raises(ValueError, match="is damaged|is refused|not finite|NaN|must be > 0"):
         snnfast.load_checkpoint(content(tmp_path, HOSTILE[what]))
+
+
+def test_numbers_of_numpy(tmp_path):
+    """An fp64 of numpy's is a float, and is saved as Python's."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), snnfast.nn.QCFS(4, 1.0), torch.nn.Linear(6, 3)).eval()
+    for v0 in (np.float64(0.25), {"1": np.float64(0.25)}):
+        snn = snnfast.convert(net, "srp", v0=v0, tau=3)
+        snnfast.save_checkpoint(tmp_path / "n.pt", snn)
+        x = torch.rand(2, 4)
+        assert torch.equal(snnfast.load_checkpoint(tmp_path / "n.pt")(x, 8), snn(x, 8))
 
 
 def test_what_cannot_be_saved_is_refused_by_name(tmp_path):

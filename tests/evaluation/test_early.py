@@ -179,6 +179,8 @@ def _cpu(call):
         ("T must be >= 1, got 0", lambda snn: snnfast.calibrate_exit(snn, X, 0)),
         ("at must be increasing steps", lambda snn: snnfast.calibrate_exit(snn, X, 4, at=[3, 2])),
         ("snn must be what snnfast.convert returned", lambda snn: snnfast.calibrate_exit(net(), X, 4)),
+        ("images must be a torch.Tensor, got int", lambda snn: snnfast.calibrate_exit(snn, [1, 2], 4)),
+        ("images gave no images", lambda snn: snnfast.calibrate_exit(snn, X[:0], 4)),
         ("rule must be what snnfast.calibrate_exit returned", lambda snn: snnfast.evaluate_early(snn, [(X, X)], 0.9)),
         ("rule must be what snnfast.calibrate_exit returned", lambda snn: snnfast.answer_early(snn, X, None)),
         (
