@@ -1,5 +1,5 @@
 """Training: a step of directly trained networks, and what stands between two of their products, with our layers and with SpikingJelly's in
-their place: `python bench/training_step.py [networks] [layers] [memory]`.
+their place: `python bench/training_step.py [networks] [layers] [memory] [bits]`.
 
 networks: everything but neurons, batch norms and poolings is the same. "ours" has our neurons alone, "ours, fused" is accelerate(net,
 fuse=True). Batches of 8 images of 32 x 32, T = 4, fp32, SGD. Losses are compared before anything is timed.
@@ -7,6 +7,8 @@ layers: batch norm, LIF and max pooling (2 x 2), forward and backward, of 2^22 n
 torch.compile, and ours.
 memory: the peak of a process that takes a training step at T steps, in one piece or in chunks (`snnfast.backward_through_time`), batch norms in
 evaluation; a process each, one thread, rounds in turn.
+bits: the peak and the time of a training step with spikes kept as bits for the backward (`snnfast.spikes_as_bits`), against one without, fused; a
+process each, rounds in turn.
 All others take turns in one process; medians of CPU seconds are told, which other programs on the machine move less.
 """
 
@@ -18,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import stored
 import torch
@@ -35,6 +38,7 @@ NETS = {
     "sew_resnet18": lambda: snnfast.models.sew_resnet18(num_classes=10),
 }
 ROUNDS, SKIPPED = 7, 1
+HERE = Path(__file__).parent
 
 
 class Theirs(nn.Module):
@@ -206,7 +210,63 @@ def through_time():
                time_ratio={name: seconds[name] / seconds[first] for name in STEPS})  # fmt: skip
 
 
-PARTS = {"networks": (networks, "training step"), "layers": (layers, "between products"), "memory": (through_time, "through time")}
+KEPT = """
+import contextlib, json, sys, time, torch, snnfast
+from snnfast.system import memory
+name, bits, here = sys.argv[1:]
+sys.path.append(here)
+from training_step import NETS
+torch.set_num_threads(1), torch.manual_seed(0)
+net, x = NETS[name]().train(), torch.randn(16, 3, 32, 32)
+net.T = 8
+snnfast.accelerate(net, fuse=True)
+def step():
+    with snnfast.spikes_as_bits() if bits == "bits" else contextlib.nullcontext():
+        loss = net(x).square().mean()
+    net.zero_grad()
+    loss.backward()
+    return loss.item()
+step()
+from snnfast.training.kept_spikes import Bits, _pack
+parts = {}
+def pack(t):  # what stays, without weights
+    kept = _pack(t) if bits == "bits" else t
+    for part in (kept.fired, kept.negative) if isinstance(kept, Bits) else (t,):
+        if part is not None and not (t.is_leaf and t.requires_grad):
+            parts[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes(), part
+    return t.detach()
+with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    loss = net(x).square().mean()
+held = sum(size for size, _ in parts.values())
+loss.backward()
+del parts
+memory.restart_peak("cpu")
+before, began, loss = memory.used("cpu"), time.process_time(), step()
+print(json.dumps(dict(kept=held, peak=memory.peak("cpu"), rise=memory.peak("cpu") - before, seconds=time.process_time() - began, loss=loss)))
+"""
+
+
+def kept():
+    for name in NETS:
+        found = {"plain": [], "bits": []}
+        for _ in range(3):
+            for way, runs in found.items():
+                done = subprocess.run([sys.executable, "-c", KEPT, name, way, str(HERE)], capture_output=True, text=True, check=True)
+                runs.append(json.loads(done.stdout))
+        assert len({r["loss"] for runs in found.values() for r in runs}) == 1, found
+        middle = {
+            of: {way: statistics.median(r[of] for r in runs) for way, runs in found.items()} for of in ("kept", "peak", "rise", "seconds")
+        }
+        ratios = {f"{of}_ratio": middle[of]["bits"] / middle[of]["plain"] for of in middle}
+        yield dict(network=name, T=8, batch=16, size=32, threads=1, clock="cpu", **middle, **ratios)
+
+
+PARTS = {
+    "bits": (kept, "spikes as bits"),
+    "networks": (networks, "training step"),
+    "layers": (layers, "between products"),
+    "memory": (through_time, "through time"),
+}
 
 
 def main():

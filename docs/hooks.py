@@ -44,7 +44,7 @@ REFERENCE = {
     ),
     "training": (
         "Training", "Networks with quantised activations, and spiking networks with surrogate gradients.",
-        "training.fit backward_through_time data.load data.digits",
+        "training.fit backward_through_time spikes_as_bits data.load data.digits",
     ),
     "checkpoints": (
         "Checkpoints", "Files of ours, of other trainers and of other simulators; loading runs no code.",

@@ -39,6 +39,7 @@ from snnfast.ops.rows import RowState, layer_norm_over_time, softmax_over_time
 from snnfast.reports.report import Report
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.steps import Steps
+from snnfast.training.kept_spikes import spikes_as_bits
 from snnfast.training.through_time import backward_through_time
 from snnfast.version import __version__  # noqa: F401
 
@@ -50,7 +51,7 @@ __all__ = [
     "diagnose", "evaluate", "evaluate_early", "evaluation", "exact_conv2d", "exact_linear", "exact_weights", "export_nir", "export_onnx",
     "extract", "from_pretrained", "iaf", "import_nir", "layer_norm_over_time", "lif", "load_checkpoint", "load_weights", "max_pool2d", "models",
     "neuron", "nn", "norm_neuron", "operations", "plif", "push_to_hub", "qcfs", "quanta", "save_checkpoint", "softmax_over_time", "spike_conv2d",
-    "spike_linear", "to_channelwise", "to_quantised", "train", "training",
+    "spike_linear", "spikes_as_bits", "to_channelwise", "to_quantised", "train", "training",
 ]  # fmt: skip
 
 
