@@ -44,7 +44,7 @@ def spikes_as_bits() -> Iterator[None]:
     whose values are 0 and one other number, which may have both signs, is kept as one or two bits a value, and made again when its gradient is
     computed, to the last bit. A convolution behind a neuron keeps 1/32 of its input so. The price is that every tensor which is kept is looked at
     once, and spikes are packed and unpacked; on a GPU each look waits for the tensor's values. What `backward_through_time` runs again in the
-    backward is kept so where the backward runs inside too.
+    backward is kept so where the backward runs inside too. torch.func's transforms refuse to run inside.
 
     Raises:
         RuntimeError: in the backward, where a tensor that was kept as it is was written to since.

@@ -12,7 +12,7 @@ from snnfast.models import direct
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.runtime.sparse_products import KINDS as PRODUCTS
 from snnfast.system import memory
-from snnfast.training.loop import AMP
+from snnfast.training.settings import AMP
 from snnfast.web.records import DONE
 from snnfast.web.workspace import Workspace
 

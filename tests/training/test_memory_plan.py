@@ -1,5 +1,6 @@
 """How much memory a training takes: the estimate holds the peak of a real process, and a batch that does not fit is refused before it begins."""
 
+import contextlib
 import json
 
 import command
@@ -9,7 +10,7 @@ import torch
 import snnfast
 from snnfast.cli.main import main
 from snnfast.system import memory
-from snnfast.training import memory_plan
+from snnfast.training import loop, memory_plan
 
 STEPS = """
 import json, sys, torch, snnfast
@@ -101,14 +102,26 @@ def test_the_largest_batch_that_fits():
         memory_plan.plan(net, image, 128, budget=1 << 20).check()
 
 
-def test_the_command_refuses_before_anything_is_written(tmp_path, capsys):
+def test_the_command_refuses_before_anything_is_written(tmp_path, capsys, monkeypatch):
     line = ["train", "--arch", "vgg11", "--width", "0.1", "--out", str(tmp_path / "run"), "--epochs", "1", "1", "--T", "2"]
     assert main([*line, "--memory", "300MiB"]) == 2
     told = capsys.readouterr()
     assert "training with batches of 64 takes about" in told.err and not (tmp_path / "run").exists()
     assert main([*line, "--memory", "nonsense"]) == 2
     assert "memory must be 'auto', a number of bytes" in capsys.readouterr().err
+    within, spans = memory.within, []
+
+    @contextlib.contextmanager
+    def noted(budget, device):
+        with within(budget, device):
+            spans.append([budget, str(device), (tmp_path / "run" / "log.jsonl").exists()])
+            yield
+            spans[-1].append((tmp_path / "run" / "log.jsonl").exists())
+
+    monkeypatch.setattr(loop, "within", noted)
     assert main([*line, "--memory", "auto"]) == 0
+    ((budget, *span),) = spans
+    assert budget > 1 << 30 and span == ["cpu", False, True]  # all epochs run where torch is held to the budget
     assert "plan: batches of 64, about" in capsys.readouterr().out
 
 

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
-from snnfast.training.loop import AMP
+from snnfast.training.settings import AMP
 from snnfast.web import commands
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
