@@ -1,4 +1,4 @@
-// snnfast::exact_fwd, exact_out on the CPU. Schema: snnfast/ops/exact.py. On CUDA these ops run on tensor cores, in Triton.
+// snnfast::exact_fwd, exact_out on the CPU. Schema: snnfast/ops/exact.py. On CUDA these ops run in Triton, on tensor cores.
 #include "geometry.h"
 
 #if !defined(SNN_CUDA) && !defined(SNN_BACKEND)

@@ -19,7 +19,8 @@ inline void set_geometry(Gather& p, const Tensor& x, const Tensor& w, const Conv
   p.R = x.size(0), p.H = x.size(1), p.W = x.size(2), p.C = w.size(2);
   p.KY = w.size(0), p.KX = w.size(1), p.O = w.size(3);
   p.groups = p.C ? x.size(3) / p.C : 1;
-  STD_TORCH_CHECK(p.groups >= 1 && p.groups * p.C == x.size(3) && p.O % p.groups == 0, "snnfast: w does not take x's channels");
+  STD_TORCH_CHECK(p.groups >= 1 && p.groups * p.C == x.size(3) && p.O % p.groups == 0,
+                  "snnfast: w does not take x's channels, in groups of as many outputs");
   p.Ho = places(p.H, p.KY, rule.stride_y, rule.padding_y, rule.dilation_y);
   p.Wo = places(p.W, p.KX, rule.stride_x, rule.padding_x, rule.dilation_x);
   p.rule = rule;

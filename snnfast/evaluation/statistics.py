@@ -147,7 +147,9 @@ class Statistics:
 
     def begin(self, run):
         """Before the first step: the levels of the quantised network for this batch."""
-        key = (run.image.device, run.execution.deterministic, run.execution.products)
+        # Exact products are of spikes, and here a neuron gives a level, which is a part of its threshold: then those of the device.
+        kind = None if run.execution.products == "exact" else run.execution.products
+        key = (run.image.device, run.execution.deterministic, kind)
         if key not in self.executions:
             self.executions[key] = Execution(self.gm, key[0], deterministic=key[1], products=key[2])
         fixed = run.fixed if run.execution.dtype in ("fp32", "author") else ()

@@ -72,8 +72,8 @@ def spike_conv2d(
             otherwise copied in every call.
         bias: [O], or None.
         stride, padding, dilation: a number, or a pair (vertical, horizontal).
-        groups: of channels, and as many of outputs; C of them is a depthwise convolution. Groups of few channels (fewer than 16 on a CPU) are
-            computed without skipping.
+        groups: of channels, and as many of outputs; C of them is a depthwise convolution. In groups of few channels (below 48 on a CPU, 16 on
+            CUDA) zeros are not skipped, but add nothing either.
         out: a tensor of the result's shape and dtype in channels_last memory to write to; no autograd.
 
     Returns:

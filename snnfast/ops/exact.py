@@ -1,5 +1,6 @@
 """Exact products of spikes: schema, fake, and the public functions `exact_weights`, `exact_conv2d` and `exact_linear`."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from snnfast.equations.synapses import exact as equation
 from snnfast.equations.synapses.conv import Rule
 from snnfast.ops import library
 from snnfast.ops.conv import conv_fwd, pair
+
+BLOCK = 1 << 18  # weights that are made integers at a time
 
 
 class ExactWeights(NamedTuple):
@@ -38,7 +41,7 @@ class ExactWeights(NamedTuple):
 
 
 def _packed(whole):
-    """Integers int64 [O, KY, KX, C] for the kernel of their device."""
+    """Whole numbers [O, KY, KX, C] for the kernel of their device."""
     return torch.stack(equation.limbs(whole)).to(torch.int8) if whole.is_cuda else whole.permute(1, 2, 3, 0).int().contiguous()
 
 
@@ -83,7 +86,7 @@ def exact_weights(
     """
     checks.tensor("weight", weight, (torch.float32, torch.float64))
     if weight.dim() not in (2, 4):
-        raise ValueError(f"weight must be [O, C, KY, KX] or [O, I], got shape {tuple(weight.shape)}")
+        raise ValueError(f"weight must be [O, C / groups, KY, KX] or [O, I], got shape {tuple(weight.shape)}")
     checks.integer("most", most)
     if most > 127:
         raise ValueError(f"most must be 1 to 127, got {most}")
@@ -91,9 +94,9 @@ def exact_weights(
     checks.integer("groups", groups)
     if weight.size(0) % groups or (groups > 1 and weight.dim() == 2):
         raise ValueError(f"weight must be [O, C / groups, KY, KX] with O a multiple of groups = {groups}, got shape {tuple(weight.shape)}")
-    w = weight.detach().double()
+    w = weight.detach()
     w = w[:, :, None, None] if w.dim() == 2 else w
-    b = w.new_zeros(w.size(0)) if bias is None else bias.detach().double()
+    b = torch.zeros(w.size(0), dtype=torch.float64, device=w.device) if bias is None else bias.detach().double()
     if bias is not None and tuple(bias.shape) != (w.size(0),):
         raise ValueError(f"bias must be [O] = {(w.size(0),)}, got shape {tuple(bias.shape)}")
     u = torch.as_tensor(unit, dtype=torch.float64, device=w.device).detach()
@@ -101,6 +104,8 @@ def exact_weights(
         raise ValueError(f"unit must be a number or [C] = {(groups * w.size(1),)}, got shape {tuple(u.shape)}")
     if not bool(((u > 0) & u.isfinite()).all()):
         raise ValueError("unit must be finite and > 0")
+    if not bool((1.0 / u).float().isfinite().all()):
+        raise ValueError(f"unit must have an inverse in fp32, got {float(u.min()):.3g}")
     for name, t in (("weight", w), ("bias", b)):
         if not bool(t.isfinite().all()):
             raise ValueError(f"{name} must be finite, {int((~t.isfinite()).sum())} of {t.numel()} values are not")
@@ -110,11 +115,20 @@ def exact_weights(
             f"weight has {w[0].numel()} terms of at most {most}: exact products take fewer than {equation.MOST_TERMS} together"
         )
     O, C, KY, KX = w.shape
-    by_group = u.reshape(groups, 1, C, 1, 1) if u.dim() else u
-    rows = (w.view(groups, -1, C, KY, KX) * by_group).view(O, C, KY, KX).permute(0, 2, 3, 1).reshape(O, KY * KX * C)
-    whole, b, e = equation.quantised(rows, b, most, signed)
+    of_group = u.reshape(groups, C, 1, 1).expand(groups, C, KY, KX).repeat_interleave(O // groups, 0) if u.dim() else None
+    whole, biases, exponents = [w.new_empty((0, KY, KX, C), dtype=torch.int32)], [b[:0].int()], [b[:0].long()]
+    many = max(1, BLOCK // max(1, KY * KX * C))  # outputs at a time: their values in fp64 are many times their memory
+    for first in range(0, O, many):
+        part = slice(first, first + many)
+        values = w[part].double() * (u if of_group is None else of_group[part])
+        rows = values.permute(0, 2, 3, 1).reshape(len(values), KY * KX * C)
+        n, own, e = equation.quantised(rows, b[part], most, signed, first)
+        whole.append(n.int().view(len(values), KY, KX, C))
+        biases.append(own.int())
+        exponents.append(e)
+    e = torch.cat(exponents)
     scale = torch.ldexp(torch.ones_like(e, dtype=torch.float32), -e)
-    return ExactWeights(_packed(whole.view(O, KY, KX, C)), b.int(), scale, most, signed, (1.0 / u).float().reshape(-1), groups)
+    return ExactWeights(_packed(torch.cat(whole)), torch.cat(biases), scale, most, signed, (1.0 / u).float().reshape(-1), groups)
 
 
 def exact_conv2d(
@@ -128,7 +142,8 @@ def exact_conv2d(
 ) -> Tensor:
     """A convolution over small integers whose sums are exact: the same bits on every device, in every batch.
 
-    On CUDA three int8 products on tensor cores (Triton); on a CPU the loop of `spike_conv2d` in int32. No gradients.
+    On CUDA three int8 products on tensor cores (Triton), for groups of few channels sums in int32; on a CPU the loops of `spike_conv2d` in int32.
+    No gradients.
 
     Args:
         s: [R, C, H, W], rows are images times steps: whole numbers in int8, or the values that they stand for, in fp32, which are divided by the
@@ -184,6 +199,8 @@ def exact_linear(s: Tensor, weights: ExactWeights, *, out: Tensor | None = None)
     [[4.5]]
     """
     _check(s, weights)
+    if weights.groups > 1:
+        raise ValueError(f"weights must be of a weight [O, I], got weights in {weights.groups} groups: exact_conv2d takes them")
     KY, KX, I, O = engine.sizes_of(weights.packed)  # noqa: E741
     if s.dim() < 1 or s.size(-1) != I or (KY, KX) != (1, 1):
         raise ValueError(f"s must be [..., I] with I = {I} of weights [O, I], got shape {tuple(s.shape)} and a kernel {(KY, KX)}")
@@ -192,8 +209,8 @@ def exact_linear(s: Tensor, weights: ExactWeights, *, out: Tensor | None = None)
         checks.tensor("out", out, (torch.float32,), s.device)
         if tuple(out.shape) != shape or not out.is_contiguous():
             raise ValueError(f"out must be contiguous of shape {shape}, got shape {tuple(out.shape)} with strides {tuple(out.stride())}")
-        out = out.view(-1, 1, 1, O)
-    return _launch(s.reshape(-1, 1, 1, I), weights, Rule(), out).view(shape)
+        out = out.view(math.prod(s.shape[:-1]), 1, 1, O)
+    return _launch(s.reshape(math.prod(s.shape[:-1]), 1, 1, I), weights, Rule(), out).view(shape)
 
 
 def _check(s, weights):

@@ -67,7 +67,7 @@ class FixedShapes:
 
         first = self._alone(one, 0)
         like = first[:1].expand(rows, *first.shape[1:])
-        out = torch.empty_like(like, memory_format=torch.channels_last if _is_channels_last(first) else torch.contiguous_format)
+        out = torch.empty_like(like, memory_format=_format(first))
 
         def put(start, value):
             out[start : start + many] = value[: min(many, rows - start)]
@@ -89,11 +89,7 @@ class FixedShapes:
         generator = torch.Generator().manual_seed(0)
         rows = []
         for t in per_row:
-            like = (
-                t[:1]
-                .expand(many, *t.shape[1:])
-                .clone(memory_format=torch.channels_last if _is_channels_last(t) else torch.contiguous_format)
-            )
+            like = t[:1].expand(many, *t.shape[1:]).clone(memory_format=_format(t))
             rows.append(like.copy_(torch.randn(like.shape, generator=generator)))
         first = self._alone(function, *rows)
         for shift in range(1, many):
@@ -107,11 +103,16 @@ def _is_channels_last(t):
     return t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous()
 
 
+def _format(t):
+    return torch.channels_last if _is_channels_last(t) else torch.contiguous_format
+
+
 def _filled(t, many):
-    """t padded with rows of zeros to `many` rows, in new memory: a slice's address depends on its place, and results may depend on the address."""
-    if t.size(0) == many:
-        return t.clone()
-    return torch.cat([t, t.new_zeros(many - t.size(0), *t.shape[1:])])
+    """t padded with rows of zeros to `many` rows, in new memory: a slice's address depends on its place, and results may depend on the address. The
+    memory order is the same whether rows are missing or not."""
+    filled = torch.empty((many, *t.shape[1:]), dtype=t.dtype, device=t.device, memory_format=_format(t))
+    filled[: t.size(0)], filled[t.size(0) :] = t, 0
+    return filled
 
 
 _pool, _lock = None, threading.Lock()

@@ -127,6 +127,15 @@ def test_zeros_in_groups_of_few_channels(isa, shape):
     assert found[1, : len(w) // groups, 1:4, 1:4].all() and found.sum() == len(w) // groups * 9
 
 
+def test_triton_keeps_the_sign_of_a_bias():
+    from snnfast.engines.triton import launch
+
+    for groups in (1, 4):
+        args = torch.zeros(1, 2, 2, 4), torch.ones(1, 1, 4 // groups, 4), torch.full((4,), -0.0), 1, 1, 0, 0, 1, 1
+        found = launch.conv_fwd(*(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in args)).cpu()
+        assert found.signbit().all() and cases.same(found, conv._fwd(*args))
+
+
 def test_layouts():
     """Any layout of x and weight gives the same bits; out is written where it lies."""
     x, w, bias = spikes(3, 8, 5, 6), torch.randn(10, 8, 3, 3), torch.randn(20)[::2]

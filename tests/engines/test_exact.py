@@ -171,6 +171,23 @@ def test_as_close_as_fp32():
     assert ours < 3 * error(F.conv2d(s.float() * 0.7, weight, padding=1)) and ours < 1e-6
 
 
+def test_weights_are_made_in_parts(monkeypatch):
+    """Of some outputs at a time, the numbers are the same; so are the names of what is refused. Without inputs the bias is left."""
+    weight, unit = torch.randn(12, 5, 3, 3), torch.rand(15) + 0.5
+    whole = snnfast.exact_weights(weight, unit=unit, groups=3)
+    monkeypatch.setattr(exact, "BLOCK", 100)
+    parts = snnfast.exact_weights(weight, unit=unit, groups=3)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts) if isinstance(a, torch.Tensor))
+    weight[9] = 3e38
+    with pytest.raises(ValueError, match="weights of output 9 sum to"):
+        snnfast.exact_weights(weight)
+    for empty in (torch.zeros(4, 0, 3, 3), torch.zeros(4, 0)):
+        weights = snnfast.exact_weights(empty, torch.arange(4.0))
+        s = torch.zeros(2, *empty.shape[1:], dtype=torch.int8)
+        y = snnfast.exact_conv2d(s, weights) if s.dim() == 4 else snnfast.exact_linear(s, weights)
+        assert torch.equal(y.reshape(2, 4), torch.arange(4.0).expand(2, 4))
+
+
 def test_linear_and_out():
     weight, s = torch.randn(7, 20), torch.randint(0, 2, (3, 4, 20), dtype=torch.int8)
     weights, out = snnfast.exact_weights(weight), torch.empty(3, 4, 7)
@@ -217,8 +234,12 @@ S, W = torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.zeros(3, 4, 3, 3)
 WRONG = {
     "weight must be finite, 1 of 4": lambda: snnfast.exact_weights(torch.tensor([[1.0, float("nan"), 0, 0]])),
     "bias must be [O] = (3,), got shape (2,)": lambda: snnfast.exact_weights(W, torch.zeros(2)),
-    "weight must be [O, C, KY, KX] or [O, I], got shape (3,)": lambda: snnfast.exact_weights(torch.zeros(3)),
+    "weight must be [O, C / groups, KY, KX] or [O, I], got shape (3,)": lambda: snnfast.exact_weights(torch.zeros(3)),
     "most must be 1 to 127, got 128": lambda: snnfast.exact_weights(W, most=128),
+    "unit must have an inverse in fp32, got 1e-39": lambda: snnfast.exact_weights(W, unit=1e-39),
+    "got weights in 3 groups: exact_conv2d takes them": lambda: snnfast.exact_linear(
+        S[..., 0, 0], snnfast.exact_weights(W[:, :, :1, :1], groups=3)
+    ),
     "unit must be finite and > 0": lambda: snnfast.exact_weights(W, unit=0.0),
     "unit must be a number or [C] = (4,), got shape (3,)": lambda: snnfast.exact_weights(W, unit=torch.ones(3)),
     "weights of output 1 sum to": lambda: snnfast.exact_weights(torch.tensor([[1.0], [3e38]]).double() * 1e3),
@@ -388,6 +409,16 @@ def test_evaluation_says_which_layers_are_exact():
     assert report.settings["exact_layers"] == ["4", "7", "12", "14"]
     with pytest.raises(ValueError, match="products 'exact' are in the format of the network"):
         snnfast.evaluate(snnfast.convert(network()), data, T=16, products="exact", dtype="bf16")
+
+
+def test_statistics_with_exact_products():
+    """The levels of the quantised network, which are parts of a threshold, are those of any products; a few spikes move."""
+    data = torch.utils.data.TensorDataset(images(20), torch.arange(20) % 5)
+    snn = snnfast.convert(network())
+    exact, sparse = (snnfast.evaluate(snn, data, T=32, products=products, statistics=True).layers for products in ("exact", "sparse"))
+    for a, b in zip(exact[1:], sparse[1:], strict=True):  # the first is the image
+        for name in ("right_zero", "right_above", "case1", "case2", "case3", "within_half_level"):
+            assert abs(a[name] - b[name]) < 1, (a["layer"], name, a[name], b[name])
 
 
 def test_weights_that_are_too_large_are_refused_by_layer():

@@ -38,3 +38,18 @@ def test_deterministic_runs_depend_on_no_batch(what):
     whole = run(x, 5)
     for part in (run(x, 12), torch.cat([run(x[:1], 5), run(x[1:4], 2), run(x[4:], 5)], 1)):
         assert torch.equal(part, whole)
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_a_pooling_of_values_whose_channels_lie_side_by_side(groups):
+    """The last call of a layer, which is filled up with rows of zeros, sees the memory order of the others."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1), nn.QCFS(4, 0.7), torch.nn.Conv2d(16, 16, 3, padding=1, groups=groups), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(16, 5),
+    ).eval()  # fmt: skip
+    snn, x = snnfast.convert(net), torch.randn(7, 3, 8, 8)
+    run = lambda x, chunk: torch.cat(list(snn.chunks(x, 12, chunk, execution=Execution(snn.gm, deterministic=True))))  # noqa: E731
+    whole = run(x, 12)
+    for many, chunk in ((1, 12), (3, 5), (7, 1)):
+        assert torch.equal(torch.cat([run(part, chunk) for part in x.split(many)], 1), whole)

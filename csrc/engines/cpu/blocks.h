@@ -73,8 +73,8 @@ struct LaneBlocks {
     per_image = (p.Ho + rows - 1) / rows, many = p.R * per_image, in_rows = of(rows);
   }
 
-  // Whether a launch is cut so: where lists would be shorter than a vector, and the input of one output row is not too much.
-  bool serve(const Gather& p) const { return p.groups > 1 && p.C < kFewChannels && spread() * size_ <= kListBytes; }
+  // Whether a launch is cut so: where lists would be short, and weights and the input of an output row are not too much.
+  bool serve(const Gather& p) const { return p.groups > 1 && p.C < kFewChannels && bytes() <= kListBytes; }
 
   int64_t units() const { return many * panels; }
 

@@ -21,9 +21,10 @@ def fwd_kernel(
     row, i, j = place // Wo // Ho, place // Wo % Ho, place % Wo
     first = o // (O // groups) * C  # the channels of an output's group
     there = place < tl.cast(R, tl.int64) * Ho * Wo
-    total = tl.zeros([PLACES, PANEL], x.dtype.element_ty)
     if has_bias:
-        total += tl.load(bias + o, o < O, other=0.0)[None, :]
+        total = tl.broadcast_to(tl.load(bias + o, o < O, other=0.0)[None, :], [PLACES, PANEL])  # a sum with 0 would lose the sign of -0
+    else:
+        total = tl.zeros([PLACES, PANEL], x.dtype.element_ty)
     for ky in range(0, KY):
         for kx in range(0, KX):
             at_y, at_x = i * stride_y + ky * dilation_y - padding_y, j * stride_x + kx * dilation_x - padding_x

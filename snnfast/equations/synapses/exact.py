@@ -18,10 +18,11 @@ MOST_TERMS = 1 << 23  # of a sum, times the largest input: three bytes' sums the
 EXPONENTS = -96, 126  # 2^(-e) and every current are normal numbers of fp32
 
 
-def quantised(weight, bias, most, signed):
+def quantised(weight, bias, most, signed, first=0):
     """(w, b, e): int64 [O, K], int64 [O], int64 [O]. weight: [O, K] fp64, in units of the input.  bias: [O] fp64.
 
-    most: largest input.  signed: whether inputs may be -most. An output whose exponent would leave the range is refused by its number.
+    most: largest input.  signed: whether inputs may be -most. An output whose exponent would leave the range is refused by its number,
+    counted from `first` on.
     """
     terms, magnitude = weight.size(1) * most, weight.abs()
     largest = magnitude.amax(1) if weight.size(1) else bias.new_zeros(bias.shape)
@@ -33,7 +34,7 @@ def quantised(weight, bias, most, signed):
     e = (room.nan_to_num(posinf=1.0).frexp().exponent.long() - 1).masked_fill(room.isinf(), 0)  # floor(log2(room))
     if bool((e < EXPONENTS[0]).any()):
         o = int((e < EXPONENTS[0]).nonzero()[0])
-        raise ValueError(f"weights of output {o} sum to {float(reach[o]):.3g}: exact products take sums below 2^127")
+        raise ValueError(f"weights of output {first + o} sum to {float(reach[o]):.3g}: exact products take sums below 2^127")
     e = e.clamp(max=EXPONENTS[1])
     scaled = lambda t, e: t.ldexp(e).round().long()  # noqa: E731
     return scaled(weight, e[:, None]), scaled(bias, e), e
