@@ -5,7 +5,7 @@ Uninitialised memory is full of NaN here as everywhere (tests/conftest.py).
 
 import cases
 import pytest
-import test_exact as exact
+import test_exact_networks as exact
 import torch
 from conftest import HAS_CUDA
 from test_backends import QCFS, check_cos, check_qcfs, check_row, check_whole_quotients
