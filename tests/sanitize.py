@@ -60,8 +60,9 @@ def neurons():
 
 def convolutions():
     launches = 0
-    for dtype, (C, O) in itertools.product((torch.float32, torch.float64), ((3, 10), (70, 130))):  # noqa: E741
-        x, w = torch.randn(5, 7, 6, C, device="cuda", dtype=dtype).relu(), torch.randn(3, 3, C, O, device="cuda", dtype=dtype)
+    sizes = (3, 10, 1), (70, 130, 1), (3, 70, 7), (1, 130, 130), (40, 66, 2)  # channels and outputs of a group, groups
+    for dtype, (C, O, groups) in itertools.product((torch.float32, torch.float64), sizes):  # noqa: E741
+        x, w = torch.randn(5, 7, 6, C * groups, device="cuda", dtype=dtype).relu(), torch.randn(3, 3, C, O, device="cuda", dtype=dtype)
         conv.conv_fwd(x, w, w[0, 0, 0].contiguous(), 2, 1, 1, 0, 1, 2)
         launches += 1
     return launches

@@ -2,6 +2,7 @@
 
 sparse   convolutions and linear layers add the weights of the inputs that are not zero, in a specified order
          (`snnfast/equations/synapses/conv.py`): results depend on no batch, chunk or thread, and the time follows the number of spikes
+         (but in groups of few channels, whose zeros take their time too)
 exact    layers behind spikes add integers (`snnfast/equations/synapses/exact.py`): the same bits on every device; the other layers are sparse
 dense    torch's own products, which multiply by the zeros too
 
