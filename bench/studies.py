@@ -15,7 +15,6 @@ demos      what the demos end with: runs them as `snnfast demo` does, about six 
 
 import argparse
 import ctypes
-import functools
 import importlib
 import itertools
 import json
@@ -228,12 +227,12 @@ def groups(name, size, rounds):
     for products in ("sparse", "exact"):
         for by in ("ours", "torch"):
             executions.served = own if by == "ours" else lambda m: own(m) and getattr(m, "groups", 1) == 1
-            ways[products, by] = Execution(snn.gm, products=products)
-            list(snn.chunks(x, 4, 4, execution=ways[products, by]))  # packs weights, and asks of each layer who serves it
+            execution = Execution(snn.gm, products=products)
+            list(snn.chunks(x, 4, 4, execution=execution))  # packs weights, and asks of each layer who serves it
+            ways[f"{products} {by}"] = lambda execution=execution: list(snn.chunks(x, GROUPS_T, 16, execution=execution))
     executions.served = own
-    runs = {way: functools.partial(lambda e: list(snn.chunks(x, GROUPS_T, 16, execution=e)), e) for way, e in ways.items()}
-    took = interleaved(rounds, **{" ".join(way): run for way, run in runs.items()})
-    for (products, by), seconds in zip(ways, took.values()):
+    for way, seconds in interleaved(rounds, **ways).items():
+        products, by = way.split()
         yield dict(
             network=name, size=size, products=products, by=by, T=GROUPS_T, batch=GROUPS_B, rounds=rounds, seconds=seconds,
             image_steps_per_second=GROUPS_B * GROUPS_T / seconds,

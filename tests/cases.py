@@ -225,8 +225,8 @@ def cos_args(row, device="cpu"):
 
 # Convolutions: (dtype, [R, H, W, C], (KY, KX, O), rule, share of x that is not zero, bias). Whole and ragged panels of output channels in every
 # instruction set, one and several lists per place, blocks of some rows and of whole images, few blocks that are shared out by their outputs.
-CONV = [
-    (dtype, *row)
+CONV = [  # dtype, x, (KY, KX, O), rule, density, bias, groups
+    (dtype, *row, 1)[:7]
     for dtype in ("fp32", "fp64")
     for row in (
         ((1, 1, 1, 1), (1, 1, 1), (1, 1, 0, 0, 1, 1), 1.0, True),
@@ -257,15 +257,15 @@ CONV = [
 
 def conv_args(row):
     """The arguments of the op `conv_fwd`."""
-    dtype, shape, (KY, KX, O), rule, density, bias, *groups = row
+    dtype, shape, (KY, KX, O), rule, density, bias, groups = row
     g = torch.Generator().manual_seed(sum(shape) + O)
     x = torch.randn(shape, generator=g, dtype=torch.float64) * (torch.rand(shape, generator=g) < density)
-    w = torch.randn(KY, KX, shape[3] // (groups or [1])[0], O, generator=g, dtype=torch.float64)
+    w = torch.randn(KY, KX, shape[3] // groups, O, generator=g, dtype=torch.float64)
     b = torch.randn(O, generator=g, dtype=torch.float64) if bias else None
     return *(t if t is None else t.to(DTYPES[dtype]) for t in (x, w, b)), *rule
 
 
 def conv_work(row):
     """What an interpreter has to do: weights of an output, for each place."""
-    _, shape, (KY, KX, _), _, _, _, *groups = row
-    return math.prod(shape) * KY * KX // (groups or [1])[0]
+    _, shape, (KY, KX, _), *_, groups = row
+    return math.prod(shape) * KY * KX // groups

@@ -39,7 +39,7 @@ def _backward(ctx, dy):
     wants = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], has_bias and ctx.needs_input_grad[2]]
     dx, dw, dbias = torch.ops.aten.convolution_backward(
         dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), [w.size(3)] if has_bias else None,
-        sizes[0:2], sizes[2:4], sizes[4:6], False, [0, 0], gather.groups_of(x.size(3), w), wants,
+        sizes[0:2], sizes[2:4], sizes[4:6], False, [0, 0], gather.groups_of(x.size(3), w.size(2)), wants,
     )  # fmt: skip
     back = lambda t, *order: None if t is None else t.permute(order)  # noqa: E731
     return (back(dx, 0, 2, 3, 1), back(dw, 2, 3, 1, 0), dbias, *[None] * len(ctx.rule))

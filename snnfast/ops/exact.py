@@ -114,10 +114,17 @@ def exact_weights(
         raise ValueError(
             f"weight has {w[0].numel()} terms of at most {most}: exact products take fewer than {equation.MOST_TERMS} together"
         )
+    whole, b, e = _integers(w, b, u, most, signed, groups)
+    scale = torch.ldexp(torch.ones_like(e, dtype=torch.float32), -e)
+    return ExactWeights(_packed(whole), b, scale, most, signed, (1.0 / u).float().reshape(-1), groups)
+
+
+def _integers(w, b, u, most, signed, groups):
+    """(int32 [O, KY, KX, C], int32 [O], exponents) of weights [O, C, KY, KX], some outputs at a time: in fp64 they are many times their memory."""
     O, C, KY, KX = w.shape
     of_group = u.reshape(groups, C, 1, 1).expand(groups, C, KY, KX).repeat_interleave(O // groups, 0) if u.dim() else None
     whole, biases, exponents = [w.new_empty((0, KY, KX, C), dtype=torch.int32)], [b[:0].int()], [b[:0].long()]
-    many = max(1, BLOCK // max(1, KY * KX * C))  # outputs at a time: their values in fp64 are many times their memory
+    many = max(1, BLOCK // max(1, KY * KX * C))
     for first in range(0, O, many):
         part = slice(first, first + many)
         values = w[part].double() * (u if of_group is None else of_group[part])
@@ -126,9 +133,7 @@ def exact_weights(
         whole.append(n.int().view(len(values), KY, KX, C))
         biases.append(own.int())
         exponents.append(e)
-    e = torch.cat(exponents)
-    scale = torch.ldexp(torch.ones_like(e, dtype=torch.float32), -e)
-    return ExactWeights(_packed(torch.cat(whole)), torch.cat(biases), scale, most, signed, (1.0 / u).float().reshape(-1), groups)
+    return torch.cat(whole), torch.cat(biases), torch.cat(exponents)
 
 
 def exact_conv2d(

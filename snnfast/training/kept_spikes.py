@@ -83,21 +83,26 @@ def _as_bits(t):
     if not layout_of(t).dense:
         return None
     words = t.as_strided((t.numel(),), (1,)).view(WORDS[t.element_size()])
-    lowest, highest = torch.stack(words[:SAMPLE].aminmax()).tolist()
-    if lowest == highest == 0:  # silent so far
-        lowest, highest = torch.stack(words.aminmax()).tolist()
-    sign = torch.iinfo(words.dtype).min  # the word of -0, which is no spike; that of -a is the word of a and the sign
-    value = highest if highest > 0 else lowest - sign if lowest < 0 else 0
-    if lowest < 0 and (lowest != value + sign or not value):
+    found = _spikes(words[:SAMPLE]) and _spikes(words)
+    if found is None:
         return None
-    fired, negative = words != 0, None
-    many = int(fired.count_nonzero())
-    if value and int((words == value).count_nonzero()) != many:  # of both signs?
-        negative = words == value + sign
-        if int((words == value).logical_or_(negative).count_nonzero()) != many:
-            return None
+    value, fired, negative = found
     value = torch.tensor(value, dtype=words.dtype, device=t.device).view(t.dtype)
     return Bits(_eight(fired), None if negative is None else _eight(negative), value, t.shape, t.stride())
+
+
+def _spikes(words):
+    """(word of the value, which fired, which are negative or None where none is) of words that are spikes, else None."""
+    lowest, highest = torch.stack(words.aminmax()).tolist()
+    sign = torch.iinfo(words.dtype).min  # the word of -0, which is no spike; that of -a is the word of a and the sign
+    value = highest if highest > 0 else lowest - sign if lowest < 0 else 0
+    if lowest < 0 and (not value or lowest != value + sign):
+        return None
+    fired, negative = words != 0, words < 0 if lowest < 0 else None
+    of_size = words == value if negative is None else (words == value) | (words == lowest)
+    if value and int(of_size.count_nonzero()) != int(fired.count_nonzero()):
+        return None
+    return value, fired, negative
 
 
 def _eight(bits):

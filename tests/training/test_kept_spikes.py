@@ -42,11 +42,12 @@ def of_other_values():
     rest, late = torch.zeros(9000), torch.zeros(9000)
     rest[5::7] = 0.5
     late[8000], late[8001] = 2.0, 1.0
-    both, minus = rest.clone(), rest.clone()
-    both[4], minus[4] = -0.25, -0.0
+    both, minus, larger = rest.clone(), rest.clone(), rest.clone()
+    both[4], minus[4], larger[4], larger[6] = -0.25, -0.0, -0.5, -1.0
     ordinary = torch.randn(2000)
     return {
         "numbers": ordinary, "a second value, seen late": late, "a negative one of another size": both, "a -0": minus,
+        "a second one, larger": larger,
         "all of -0": -torch.zeros(2000), "NaN beside": torch.where(rest == 0, torch.nan, rest), "few": torch.ones(1023),
         "integers": torch.ones(2000, dtype=torch.int64),
         "truth values": torch.ones(2000, dtype=torch.bool), "with gaps": torch.zeros(100, 40)[:, ::2], "expanded": torch.ones(1, 50).expand(40, 50),

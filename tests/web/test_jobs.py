@@ -203,12 +203,18 @@ def test_a_process_that_was_killed(make):
     assert run.code is None and run.note == "the process ended without a word"
 
 
-def test_another_process_with_its_number_is_not_taken_for_it(make):
+def left_running(make):
+    """(jobs of a server that ended, the number of the run that it left running, its process)."""
     first = make()
     number = first.add("train", "t", "cpu", ["slow"])
     sleeping(first, number)
     process = first.records.get(number).process
     end(first)
+    return first, number, process
+
+
+def test_another_process_with_its_number_is_not_taken_for_it(make):
+    first, number, process = left_running(make)
     first.records.change(number, (RUNNING,), process=[os.getpid(), "1"])  # as if the number were another's by now
     assert began(os.getpid()) not in (None, "1")
     second = make()
@@ -245,11 +251,7 @@ def test_a_command_whose_child_py_is_gone_is_ended(make):
 
 
 def test_a_server_that_ended_before_it_knew_the_process(make):
-    first = make()
-    number = first.add("train", "t", "cpu", ["slow"])
-    sleeping(first, number)
-    process = first.records.get(number).process
-    end(first)
+    first, number, process = left_running(make)
     first.records.change(number, (RUNNING,), process=None)
     second = make()
     time.sleep(0.5)

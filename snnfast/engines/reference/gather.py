@@ -20,13 +20,13 @@ def places(x, kernel, k):
     )
 
 
-def groups_of(channels, w):
-    """How many groups x's channels are. w: [KY, KX, C, O]."""
-    return channels // w.size(2) if w.size(2) else 1
+def groups_of(channels, C):
+    """How many groups of C channels there are."""
+    return channels // C if C else 1
 
 
 def fwd(eq, x, w, bias, k):
-    groups = groups_of(x.size(3), w)
+    groups = groups_of(x.size(3), w.size(2))
     shape = spec(x, w, k)
     total = x.new_zeros(shape) if bias is None else bias.expand(shape).clone()
     x = pad(x, (0, 0, k.padding_x, k.padding_x, k.padding_y, k.padding_y))

@@ -218,7 +218,7 @@ def conv_fwd(x, w, bias, *rule):
 
 
 def conv_out(x, w, bias, out, *rule):
-    shape, groups = dict(PLACES=16, PANEL=64), product.groups_of(x.size(3), w)
+    shape, groups = dict(PLACES=16, PANEL=64), product.groups_of(x.size(3), w.size(2))
     programs = -(-out.numel() // max(1, out.size(3)) // shape["PLACES"]) * -(-out.size(3) // shape["PANEL"])
     if programs:
         with _on(x):
@@ -250,7 +250,7 @@ def exact_out(s, per_unit, w, bias, scale, out, *rule):
     R, Ho, Wo, O = out.shape  # noqa: E741
     s = integers.units(_exact_equation, s, per_unit)  # tensor cores take bytes
     C = w.size(4)
-    groups = s.size(3) // C if C else 1
+    groups = product.groups_of(s.size(3), C)
     few = groups > 1 and C < FEW_CHANNELS
     shape = dict(PLACES=16, PANEL=64, num_warps=4) if few else exact_shape(O // groups, C)
     if out.numel():
