@@ -12,41 +12,17 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.utils.data import TensorDataset
 
 from snnfast import checks
 from snnfast.data import events
 from snnfast.data.augment import shift
+from snnfast.data.handwritten import digits
 from snnfast.data.preprocessing import preprocessing_of
 
 EVENTS = ("dvs-gesture", "cifar10-dvs", "n-mnist")
 PICTURES = ("cifar10", "cifar100", "tiny-imagenet", "imagefolder")
 NAMES = ("digits", *PICTURES, *EVENTS)
-
-
-def digits(image_size: int = 32, test_size: int = 360, seed: int = 0) -> tuple[TensorDataset, TensorDataset]:
-    """8 x 8 digits, upsampled, in a fixed stratified split.
-
-    Returns:
-        (train, test): TensorDatasets of images [1, image_size, image_size], standardised with the training set's mean and deviation, and labels.
-
-    >>> train, test = snnfast.data.digits(image_size=8)
-    >>> len(train), len(test), train[0][0].shape
-    (1437, 360, torch.Size([1, 8, 8]))
-    """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    index = np.arange(len(bunch.target))
-    train, test = train_test_split(index, test_size=test_size, random_state=seed, stratify=bunch.target)
-    x = torch.tensor(bunch.images / 16.0, dtype=torch.float32).unsqueeze(1)
-    x = torch.nn.functional.interpolate(x, size=(image_size, image_size), mode="bilinear", align_corners=False)
-    x = (x - x[train].mean()) / x[train].std()
-    y = torch.tensor(bunch.target)
-    return TensorDataset(x[train], y[train]), TensorDataset(x[test], y[test])
 
 
 class Data:

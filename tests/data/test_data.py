@@ -1,5 +1,7 @@
 """Data sets in their real form on disk, with the preprocessing of the papers, chosen by name and kept in checkpoints."""
 
+import importlib.util
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import torch
 
 import snnfast
 from snnfast.cli.main import main
-from snnfast.data import PREPROCESSING, load, preprocessing, preprocessing_of
+from snnfast.data import PREPROCESSING, handwritten, load, preprocessing, preprocessing_of
 
 RAND = dict(scale=(1.0, 1.0), auto_augment="rand-m9-n1-mstd0.4-inc1", re_prob=0.9)
 
@@ -290,3 +292,28 @@ def test_operators_that_another_program_declared():
     pytest.importorskip("torchvision", reason="torchvision is not installed")
     run = subprocess.run([sys.executable, "-c", DECLARED], capture_output=True, text=True, env=command.ENV)
     assert run.returncode == 0, run.stderr[-1000:]
+
+
+def test_digits_are_split_as_scikit_learn_splits_them():
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    split = pytest.importorskip("sklearn.model_selection").train_test_split
+    images, labels = handwritten._read()
+    bunch = load_digits()
+    assert np.array_equal(images, bunch.images) and np.array_equal(labels, bunch.target)
+    uneven = np.repeat([3, 5, 9], [7, 40, 11])
+    for classes, test_size, seed in ((labels, 360, 0), (labels, 297, 3), (uneven, 13, 0), (uneven, 29, 7)):
+        theirs = split(np.arange(len(classes)), test_size=test_size, random_state=seed, stratify=classes)
+        assert all(map(np.array_equal, handwritten.stratified(classes, test_size, seed), theirs)), (test_size, seed)
+
+
+def test_digits_are_read_wherever_their_file_is(monkeypatch):
+    pytest.importorskip("sklearn.datasets")
+    expected = handwritten._read()
+    monkeypatch.setattr(handwritten, "Path", lambda *_: pathlib.Path("/nowhere"))
+    assert all(map(np.array_equal, handwritten._read(), expected))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="sklearn"):
+        handwritten._read()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="test_size must be below 1797, the number of digits, got 1797"):
+        snnfast.data.digits(test_size=1797)
