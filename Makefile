@@ -38,15 +38,17 @@ all: $(READY)
 
 $(VENV)/installed.stamp: Makefile
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet "$(TORCH)"
-	$(VENV)/bin/python -m pip install --quiet $(TOOLS)
-	$(VENV)/bin/python -m pip install --quiet --no-deps $(BESIDE)
+	$(VENV)/bin/python -m pip install --quiet --no-compile "$(TORCH)"
+	$(VENV)/bin/python -m pip install --quiet --no-compile $(TOOLS)
+	$(VENV)/bin/python -m pip install --quiet --no-compile --no-deps $(BESIDE)
 	for v in 12 14; do $(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/former/$$v spikingjelly==0.0.0.0.$$v; done
+	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib  # on all cores, which pip does on one; some packages hold files of other Pythons
 	touch $@
 
 # The compiled library, built into the package's folder.
 $(BUILT): $(INSTALLED) $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace
+	$(PY) -m compileall -qq snnfast tests bench  # once, where processes may not write bytecode
 	mkdir -p build && touch $@
 
 demo: $(READY)

@@ -17,7 +17,7 @@ import snnfast
 from snnfast.evaluation.progress_file import Store, files_in, records_in
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
-ARGUMENTS = ("--T", 64, "--images", 120, "--batch-size", 3, "--statistics", "--start-stop", "--save-predictions")
+ARGUMENTS = ("--T", 32, "--images", 120, "--batch-size", 3, "--statistics", "--start-stop", "--save-predictions")
 
 
 @pytest.fixture(scope="module")

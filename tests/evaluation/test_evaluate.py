@@ -89,7 +89,7 @@ def test_import_is_light(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     env |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONPYCACHEPREFIX": str(tmp_path)}
     times = []
-    for _ in range(4):
+    while len(times) < 4 and min(times, default=1.0) > 0.3:
         seconds, *modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.split()
         times.append(float(seconds))
         assert not {"triton", "sklearn", "matplotlib", "rich", "sympy"} & set(modules)

@@ -85,7 +85,7 @@ def test_what_belongs_to_another_training_is_refused(tmp_path):
         loop.train(dataclasses.replace(one, levels=8, seed=1), data, tmp_path, resume=True)
 
 
-COMMAND = ["train", "--arch", "resnet20", "--data", "digits", "--width", "0.0625", "--epochs", "2", "1", "--batch-size", "256", "--T", "4"]
+COMMAND = ["train", "--arch", "resnet20", "--data", "digits", "--width", "0.0625", "--epochs", "1", "1", "--batch-size", "256", "--T", "4"]
 
 
 def run(*arguments, **options):
