@@ -63,11 +63,9 @@ def stratified(labels: np.ndarray, test_size: int, seed: int) -> tuple[np.ndarra
     sizes = np.array([len(c) for c in classes])
     to_train = _shares(sizes, len(labels) - test_size, rng)
     to_test = _shares(sizes - to_train, test_size, rng)
-    train, test = [], []
-    for members, first, second in zip(classes, to_train, to_test):
-        members = members[rng.permutation(len(members))]
-        train.extend(members[:first])
-        test.extend(members[first : first + second])
+    mixed = [members[rng.permutation(len(members))] for members in classes]
+    train = np.concatenate([members[:first] for members, first in zip(mixed, to_train)])
+    test = np.concatenate([members[first : first + second] for members, first, second in zip(mixed, to_train, to_test)])
     return rng.permutation(train), rng.permutation(test)
 
 
