@@ -23,6 +23,7 @@ from snnfast.runtime.network import STEPS
 from snnfast.runtime.number_formats import DTYPES
 from snnfast.runtime.sparse_products import KINDS
 from snnfast.training import direct_recipes, recipes
+from snnfast.training.optimisers import OPTIMISERS
 from snnfast.version import __version__
 
 _Help = functools.partial(argparse.HelpFormatter, max_help_position=28, width=110)
@@ -94,7 +95,7 @@ def _train(p):
     told = ", ".join(models.BY_NAME) + "; trained as spiking ones: " + ", ".join(direct.BY_NAME)
     what.add_argument("--arch", choices=networks(), metavar="NAME", help=told)
     what.add_argument("--model", metavar="M:F", help="package.module:function that returns a network of your own, with ReLUs")
-    p.add_argument("--weights", metavar="FILE", help="of --model, to start from")
+    p.add_argument("--weights", metavar="FILE", help="to start from: of --model, or what an earlier training with --arch left")
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
     p.add_argument("--recipe", choices=(*recipes.NAMES, direct_recipes.NAME), metavar="NAME",
                    help=f"published settings, {', '.join(recipes.NAMES)} (default thesis), or {direct_recipes.NAME}, of a network trained as a "
@@ -102,7 +103,10 @@ def _train(p):
     p.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --out")
     _data(p, "digits")
     p.add_argument("--epochs", type=int, nargs="+", metavar="N", help="of each stage")
-    p.add_argument("--lr", type=float, nargs="+", metavar="X", help="first learning rate of each stage")
+    p.add_argument("--lr", type=float, nargs="+", metavar="X",
+                   help=f"first rate of each stage.  --optimiser {', '.join(OPTIMISERS)}.  --weight-decay X")  # fmt: skip
+    p.add_argument("--optimiser", "--optimizer", choices=OPTIMISERS, help=argparse.SUPPRESS)  # in the line above
+    p.add_argument("--weight-decay", type=float, help=argparse.SUPPRESS)
     p.add_argument("--stages", type=int, choices=(1, 2), help="1: stop after the layer-wise stage")
     p.add_argument("--activation", choices=ACTIVATIONS, metavar="NAME", help=f"of stage one: {', '.join(ACTIVATIONS)}")
     p.add_argument("--channel-num", type=int, metavar="N", help="stage two gives only the last N layers a threshold per channel")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snnfast import checks, models
 from snnfast import data as data_sets
+from snnfast.checkpoints.own import load_checkpoint
 from snnfast.cli import own_network
 from snnfast.cli.console import Console
 from snnfast.cli.progress import progress
@@ -16,6 +17,7 @@ from snnfast.conversion.methods import method_of
 from snnfast.data import EVENTS
 from snnfast.evaluation.evaluate import evaluate
 from snnfast.models import direct
+from snnfast.runtime.network import SpikingNetwork
 from snnfast.system import memory
 from snnfast.system.files import check_regular
 from snnfast.training import direct_recipes, loop, recipes
@@ -46,8 +48,10 @@ def settings_of(args):
     lr = lr if len(lr) >= len(epochs) else (lr[0], lr[0] / 10)
     asked = dict(
         activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size, smoothing=args.smoothing, mixup=args.mixup,
-        cutmix=args.cutmix, tet=args.tet, chunk=args.chunk,
+        cutmix=args.cutmix, tet=args.tet, chunk=args.chunk, optimiser=args.optimiser, weight_decay=args.weight_decay,
     )  # fmt: skip
+    if args.optimiser not in (None, r.optimiser) and args.lr is None:
+        raise ValueError(f"--optimiser {args.optimiser} wants its own --lr: the recipe's, {' '.join(map(str, r.lr))}, is of {r.optimiser}")
     given = {key: value for key, value in asked.items() if value is not None}
     kept = {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name in {f.name for f in dataclasses.fields(loop.Settings)}}
     own = dict(arch=arch, data=args.data, epochs=epochs, lr=lr[: len(epochs)], recipe=args.recipe, channel_num=args.channel_num,
@@ -72,30 +76,33 @@ OPTIONS = ("patch_size", "dim", "depth", "heads", "window", "norm", "wiring", "d
 
 
 def _refused(args):
-    """A network of one's own takes none of these; the field of the settings that says what it starts from."""
+    """A network of one's own takes none of these; its fields of the settings."""
     given = [name for name in (*OF_ARCH, *OPTIONS) if getattr(args, name) is not None]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is of networks of snnfast.models: --arch")
     spiking = args.recipe == direct_recipes.NAME and args.data not in EVENTS
     own = dict(options=dict(T=args.T)) if spiking and args.T is not None else {}
+    return own | _beginning(args)
+
+
+def _beginning(args):
+    """The field of the settings that says which weights a training starts from: the checksum of the file."""
     if args.weights is None:
-        return own
+        return {}
     check_regular(args.weights)
     found = hashlib.sha256()
     with open(args.weights, "rb") as file:
         while part := file.read(1 << 20):
             found.update(part)
-    return own | dict(weights=found.hexdigest())
+    return dict(weights=found.hexdigest())
 
 
 def _of_arch(args):
     """Fields of the settings that are of the network."""
-    if args.weights is not None:
-        raise ValueError("--weights is of a network of your own: --model")
     given = {name: getattr(args, name) for name in OF_ARCH if getattr(args, name) is not None}
     if given and args.arch in direct.BY_NAME:
         raise ValueError(f"--{next(iter(given))} is of networks with quantised activations, and {args.arch} is none")
-    return given | dict(options=_options(args))
+    return given | dict(options=_options(args)) | _beginning(args)
 
 
 def _options(args):
@@ -111,6 +118,16 @@ def _options(args):
         if name in found:
             found[name] = list(found[name]) if stages else found[name][0]
     return {"depths" if stages and name == "depth" else name: value for name, value in found.items()}
+
+
+def _earlier(args):
+    """The network of --arch that --weights holds, or None."""
+    if args.weights is None or args.arch is None:
+        return None
+    net = load_checkpoint(args.weights, args.arch)
+    if isinstance(net, SpikingNetwork):
+        raise ValueError(f"--weights {args.weights} holds a converted network: give the network that it was converted from")
+    return net
 
 
 def _tell_plan(console, plan, device):
@@ -143,7 +160,7 @@ def _train(args, device, console, settings, r, method):
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
-    net, sample = None, None
+    net, sample, earlier = None, None, _earlier(args)
     if settings.is_own():
         net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
         if args.T is not None and settings.is_spiking() and data.frames is None:
@@ -158,8 +175,8 @@ def _train(args, device, console, settings, r, method):
             bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
         net = loop.train(
-            settings, data, out, net=net, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch, memory=args.memory,
-            on_plan=lambda plan: _tell_plan(console, plan, device),
+            settings, data, out, net=net, earlier=earlier, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch,
+            memory=args.memory, on_plan=lambda plan: _tell_plan(console, plan, device),
         )  # fmt: skip
     snn = convert(net, method, mode=args.mode, sample=sample)
     T, ann = (data.frames or net.T, None) if settings.is_spiking() else (args.T, net)

@@ -27,14 +27,17 @@ from snnfast.system.files import check_regular, save_text, whole
 from snnfast.system.memory import budget, parse, within
 from snnfast.system.text import first_line
 from snnfast.training import memory_plan
+from snnfast.training.beginnings import take_over
 from snnfast.training.optimisers import optimiser_of, parameter_groups, warmed_cosine
 from snnfast.training.settings import AMP, Settings
 
 
-def train(settings, data, out, *, net=None, device="cpu", resume=False, workers=0, on_epoch=None, memory=None, on_plan=None):
+def train(settings, data, out, *, net=None, earlier=None, device="cpu", resume=False, workers=0, on_epoch=None, memory=None, on_plan=None):
     """Trains by `settings` (a `Settings`) on `data` (a `snnfast.data.Data`) into the folder `out`.
 
     net: a network of one's own, with quantised activations, as it is before the first epoch; it is not changed. Default: the one of `settings.arch`.
+    earlier: a network of `settings.arch` that was trained before, with whose weights this training starts; its thresholds are taken too, where the
+    activations are the same. Default: random weights.
     memory: what the process may take, such as "8GiB", or "auto", most of what is free; a batch that does not fit is refused, and nothing written.
     on_plan: called with the `snnfast.training.memory_plan.TrainingPlan` before the first epoch.
     on_epoch: called with the log entry of each epoch, a dictionary. With `resume` it goes on after the last finished epoch in `out`: nothing is lost
@@ -47,7 +50,7 @@ def train(settings, data, out, *, net=None, device="cpu", resume=False, workers=
     if (net is not None) != settings.is_own():
         raise ValueError(f"net is a network of one's own, whose arch is its 'package.module:function'; got arch {settings.arch!r}")
     memory = parse(memory)
-    run = Training(settings, data, Path(out), device, workers, net)
+    run = Training(settings, data, Path(out), device, workers, net, earlier)
     limit = budget(memory, run.device)
     if memory is not None or on_plan is not None:
         planned = run.planned(limit)
@@ -95,13 +98,15 @@ _STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler",
 class Training:
     """One training on its way."""
 
-    def __init__(self, settings, data, out, device, workers, net=None):
+    def __init__(self, settings, data, out, device, workers, net=None, earlier=None):
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), checks.workers(workers)
         self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
         self.given = net
         torch.manual_seed(settings.seed)
         self.net = self._made() if net is None else copy.deepcopy(net)
+        if earlier is not None:
+            take_over(self.net, earlier)
         data.check_fits(self.net, settings.arch)
         self.loss = settings.loss(data.classes)
         self.loss.check(self.net)

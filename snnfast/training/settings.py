@@ -24,7 +24,7 @@ class Settings:
     optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
     smoothing, mixup, cutmix, tet, votes, chunk, mixing: of the loss, a `snnfast.training.losses.Loss`.
     options: further arguments of the network, such as patch_size or dim.  augment: how images are moved, see `snnfast.data.load`.
-    frames: of event data, how many; None for images.  weights: what says which a network of one's own starts from, such as a file's checksum.
+    frames: of event data, how many; None for images.  weights: what says which the network starts from, such as a file's checksum.
     """
 
     arch: str

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from snnfast import models
+from snnfast import checks, models
 from snnfast.conversion.functions import MODES
 from snnfast.conversion.method import REGISTRY
 from snnfast.data import NAMES as DATA
@@ -12,10 +12,12 @@ from snnfast.models import direct
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
 from snnfast.runtime.sparse_products import KINDS as PRODUCTS
 from snnfast.system import memory
+from snnfast.training.optimisers import OPTIMISERS
 from snnfast.training.settings import AMP
 from snnfast.web.records import DONE
 from snnfast.web.workspace import Workspace
 
+CONVERTED = "{run}/out/network.pt"  # what a conversion writes
 FIELDS = {"v0": float, "tau": int, "rho": int, "m": int}  # of methods, that the pages ask for
 OF_QUANTISED = ("activation", "levels", "theta", "width")  # options that a network trained as a spiking one does not have
 
@@ -65,7 +67,7 @@ class Offer:
 
     def _data(self, name, words):
         """name: empty for the data that a checkpoint names."""
-        words += [f"--data={_choice('data', name, self.data())}"] if name else []
+        words += [f"--data={checks.choice('data', name, self.data())}"] if name else []
         words += [f"--data-dir={self.data_dir}"] if self.data_dir and name != "digits" else []
 
     def source(self, value: Any) -> tuple[str, str]:
@@ -80,7 +82,7 @@ class Offer:
     # ---- the commands
 
     def train(self, values: dict[str, Any]) -> Command:
-        arch = _choice("network", values["arch"], networks())
+        arch = checks.choice("network", values["arch"], networks())
         words = ["train", f"--arch={arch}", "--out={run}/out"]
         self._data(values["data"], words)
         spiking = arch in direct.BY_NAME
@@ -94,31 +96,35 @@ class Offer:
             if not (spiking and name in OF_QUANTISED):
                 _given(words, name, check(name, values.get(name), least, most))
         if not spiking:
-            _given(words, "activation", _choice("activation", values["activation"], ACTIVATIONS))
-            _given(words, "method", _choice("method", values["method"], methods()))
-        _given(words, "amp", _choice("mixed precision", values["amp"], tuple(AMP)))
+            _given(words, "activation", checks.choice("activation", values["activation"], ACTIVATIONS))
+            _given(words, "method", checks.choice("method", values["method"], methods()))
+        _given(words, "amp", checks.choice("mixed precision", values["amp"], tuple(AMP)))
+        _given(words, "optimiser", checks.choice("optimiser", values.get("optimiser"), (None, *OPTIMISERS)))
+        _given(words, "lr", _number("learning rate", values.get("lr"), 1e-9, 1e3))
+        if values.get("earlier"):
+            words.append(f"--weights={self.source(values['earlier'])[1]}")
         return Command(f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}"), words)
 
-    def _conversion(self, values, words):
-        """The checkpoint, its method and its steps; a title."""
+    def _conversion(self, values, words, out="{run}/out"):
+        """The checkpoint, its method and its steps; a title. out: what the command writes."""
         title, path = self.source(values["source"])
-        words += [path, "--out={run}/out"]
+        words += [path, f"--out={out}"]
         self._data(values.get("data"), words)
-        method = _choice("method", values["method"], methods())
-        words.append(f"--method={method}")
+        method = checks.choice("method", values.get("method"), (None, *methods()))
+        _given(words, "method", method)
         if values.get("mode"):
-            _given(words, "mode", _choice("mode", values["mode"], MODES))
-        fields = REGISTRY[method][0].__dataclass_fields__
+            _given(words, "mode", checks.choice("mode", values["mode"], MODES))
+        fields = REGISTRY[method][0].__dataclass_fields__ if method else ()
         for name, kind in FIELDS.items():
             value = (_whole if kind is int else _number)(name, values.get(name), -1e9, 1e9)
             if value is not None and name not in fields:
-                raise ValueError(f"{name} is not of method {method!r}: leave it empty")
+                raise ValueError(f"{name} is not of method {method!r}: leave it empty" if method else f"{name} is of a method: choose one")
             _given(words, name, value)
         if values.get("arch"):
-            _given(words, "arch", _choice("network", values["arch"], networks()))
+            _given(words, "arch", checks.choice("network", values["arch"], networks()))
         T = _whole("T", values["T"], 1, 1 << 24)
         _given(words, "T", T)
-        return f"{title}, {method}" + (f", T = {T}" if T else "")
+        return ", ".join([title, *([method] if method else []), *([f"T = {T}"] if T else [])])
 
     def evaluate(self, values: dict[str, Any]) -> Command:
         words = ["eval"]
@@ -129,9 +135,16 @@ class Offer:
         for name in ("images", "batch_size"):
             _given(words, name, _whole(name, values.get(name), 1, 1 << 31))
         if values.get("products"):
-            _given(words, "products", _choice("products", values["products"], PRODUCTS))
+            _given(words, "products", checks.choice("products", values["products"], PRODUCTS))
         words += ["--statistics"] if values.get("statistics") else []
         return Command(title, [*words, "--log-json={run}/progress.jsonl"])
+
+    def convert(self, values: dict[str, Any]) -> Command:
+        words = ["convert"]
+        title = self._conversion(values, words, CONVERTED)
+        _given(words, "energy", _number("energy", values.get("energy"), 1e-6, 1e6))
+        _given(words, "images", _whole("images", values.get("images"), 1, 256))
+        return Command(title, [*words, "--overwrite"])
 
     def diagnose(self, values: dict[str, Any]) -> Command:
         words = ["diagnose"]
@@ -144,19 +157,13 @@ class Offer:
         if len(chosen or []) < 2 or not set(chosen) <= known:
             raise ValueError("choose two evaluations or more that are done")
         method = lambda n: next((w.partition("=")[2] for w in self.workspace.records.get(int(n)).command if w.startswith("--method=")), "")  # noqa: E731
-        runs = [f"{n} {method(n)}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
+        runs = [f"{f'{n} {method(n)}'.strip()}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
         return Command("runs " + ", ".join(chosen), ["compare", *runs, "--out={run}/out", "--overwrite"])
 
 
 def _given(words, name, value):
     if value is not None:
         words.append(f"--{name if name == 'T' else name.replace('_', '-')}={value}")
-
-
-def _choice(name, value, allowed):
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    return value
 
 
 def _number(name, value, least, most):

@@ -17,7 +17,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS runs (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """kind: train, eval, diagnose or compare.  command: the arguments of `snnfast`.  process: [number, when it began] of what runs.
+    """kind: train, eval, convert, diagnose or compare.  command: the arguments of `snnfast`.  process: [number, when it began] of what runs.
     code: the command's exit status.  note: why a run failed, in a line."""
 
     id: int

@@ -13,10 +13,10 @@ from snnfast.version import __version__
 from snnfast.web.commands import Offer
 from snnfast.web.guard import OwnPages
 from snnfast.web.jobs import Jobs
-from snnfast.web.pages import compare, diagnose, evaluate, records, train
+from snnfast.web.pages import compare, convert, diagnose, evaluate, records, train
 from snnfast.web.workspace import MOST, Workspace
 
-PAGES = dict(Train=train, Evaluate=evaluate, Diagnose=diagnose, Records=records, Compare=compare)
+PAGES = dict(Train=train, Evaluate=evaluate, Convert=convert, Diagnose=diagnose, Records=records, Compare=compare)
 # Tables of the output stay tables; pictures of a run stand two in a row, whole, also where there is one.
 CSS = """
 .told textarea { font-family: monospace; white-space: pre; }

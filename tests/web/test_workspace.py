@@ -168,6 +168,36 @@ def test_a_stage_that_is_left_out(workspace):
     assert args.epochs == [3] and args.stages == 1
 
 
+def test_a_training_that_goes_on_from_another(workspace, weights):
+    workspace.take(weights, "net.pt")
+    args = parsed(Offer(workspace).train(TRAIN | dict(earlier="file:net.pt", optimiser="adamw", lr="1e-3")))
+    assert args.weights == str(workspace.uploads / "net.pt") and args.optimiser == "adamw" and args.lr == [0.001]
+    args = parsed(Offer(workspace).train(TRAIN | dict(earlier=None, optimiser=None, lr="")))
+    assert args.weights is args.optimiser is args.lr is None
+    for change, message in (
+        (dict(earlier="file:../x"), "there is no file"),
+        (dict(optimiser="--out"), "optimiser must be one of"),
+        (dict(lr="-1"), "learning rate must be a number from"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Offer(workspace).train(TRAIN | change)
+
+
+def test_a_conversion(workspace, weights):
+    workspace.take(weights, "net.pt")
+    command = Offer(workspace).convert(EVAL | dict(method=None, tau="", energy="0.5", images="32"))
+    args = parsed(command)
+    assert args.method is None and args.energy == 0.5 and args.images == 32 and args.T == 64 and args.overwrite
+    assert args.out == "/nowhere/out/network.pt" and command.kind == "convert" and command.title == "net.pt, T = 64"
+    assert parsed(Offer(workspace).convert(EVAL | dict(method="cos", rho="2", tau="", images=""))).rho == 2
+    for change, message in (
+        (dict(method=None), "tau is of a method: choose one"),
+        (dict(images="1000"), "images must be a number from 1 to 256"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Offer(workspace).convert(EVAL | change)
+
+
 @pytest.mark.parametrize("method", commands.methods())
 def test_every_method_makes_a_command(workspace, weights, method):
     workspace.take(weights, "net.pt")
@@ -191,7 +221,8 @@ def test_every_method_makes_a_command(workspace, weights, method):
      (dict(T="nan"), "T must be a number"), (dict(method="--out=/etc"), "method must be one of"), (dict(memory="--x"), "memory must be 'auto'"),
      (dict(source="file:../runs.sqlite"), "there is no file"), (dict(source="run:9"), "choose a checkpoint"),
      (dict(source=None), "choose a checkpoint"),
-     (dict(source="run:../1"), "choose a checkpoint"), (dict(data="cifar10"), "data must be one of digits"), (dict(images="1e99"), "images must be"),
+     (dict(source="run:../1"), "choose a checkpoint"), (dict(data="cifar10"), "data must be one of .digits."),
+     (dict(images="1e99"), "images must be"),
      (dict(arch="--debug"), "network must be one of"), (dict(products="all"), "products must be one of"), (dict(mode="x"), "mode must be one of")],
 )  # fmt: skip
 def test_what_is_refused(workspace, weights, change, message):

@@ -21,13 +21,16 @@ def device(jobs: Jobs) -> gr.Dropdown:
 class Conversion:
     """The fields of a checkpoint and its conversion, by name."""
 
-    def __init__(self, jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks, page: str):
+    def __init__(
+        self, jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks, page: str, without: str = "empty: if, or a spiking network's own"
+    ):
+        """without: what happens where no method is chosen."""
         with gr.Row():
             source = gr.Dropdown([], label="Checkpoint", info="a network that was trained here, or a file", elem_id=f"{page}-source")
             arch = gr.Dropdown(commands.networks(), value=None, label="Network", info="only of files of other programs")
             data = gr.Dropdown(offer.data(), value=None, label="Data", info="empty: what the checkpoint is for")
         with gr.Row():
-            method = gr.Dropdown(commands.methods(), value="if", label="Method", elem_id=f"{page}-method")
+            method = gr.Dropdown(commands.methods(), value=None, label="Method", info=without, elem_id=f"{page}-method")
             mode = gr.Dropdown(list(MODES), value=None, label="Mode")
             T = number("T", 64, "time steps; empty: a spiking network's own", elem_id=f"{page}-T")
             self.device = device(jobs)
@@ -37,9 +40,14 @@ class Conversion:
             rho = number("rho", None, "COS: inputs to calibrate on")
             m = number("m", None, "quanta, group: most in a step")
         self.fields = dict(source=source, arch=arch, data=data, method=method, mode=mode, T=T, v0=v0, tau=tau, rho=rho, m=m)
-        fresh = lambda: gr.update(choices=offer.sources())  # noqa: E731
-        tab.select(fresh, None, [source], **QUIET)
-        app.load(fresh, None, [source], **QUIET)
+        fresh_sources(offer, tab, app, source)
+
+
+def fresh_sources(offer: Offer, tab: gr.Tab, app: gr.Blocks, choice: gr.Dropdown) -> None:
+    """Networks that were trained, and files that were brought, since the page was opened are among the choices."""
+    fresh = lambda: gr.update(choices=offer.sources())  # noqa: E731
+    tab.select(fresh, None, [choice], **QUIET)
+    app.load(fresh, None, [choice], **QUIET)
 
 
 def asked(fields: dict, values: tuple) -> dict:

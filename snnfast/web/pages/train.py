@@ -3,10 +3,12 @@
 import gradio as gr
 
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
+from snnfast.training.optimisers import OPTIMISERS
 from snnfast.training.settings import AMP
 from snnfast.web import commands
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
+from snnfast.web.pages import forms
 from snnfast.web.pages.forms import asked, device, number
 from snnfast.web.pages.view import View
 
@@ -29,9 +31,14 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         amp = gr.Dropdown(list(AMP), value="fp32", label="Mixed precision")
         method = gr.Dropdown(commands.methods(), value="if", label="Method at the end")
         T = number("T at the end", 32)
+    with gr.Row():
+        earlier = gr.Dropdown([], value=None, label="Start from", info="empty: random weights", elem_id="Train-earlier")
+        optimiser = gr.Dropdown(list(OPTIMISERS), value=None, label="Optimiser", info="empty: the recipe's", elem_id="Train-optimiser")
+        lr = number("Learning rate", None, "of stage 1; of stage 2 a tenth; empty: the recipe's", elem_id="Train-lr")
+    forms.fresh_sources(offer, tab, app, earlier)
     fields = dict(
         arch=arch, data=data, activation=activation, first=first, second=second, levels=levels, theta=theta, width=width, batch_size=batch_size,
-        seed=seed, amp=amp, method=method, T=T,
+        seed=seed, amp=amp, method=method, T=T, earlier=earlier, optimiser=optimiser, lr=lr,
     )  # fmt: skip
     begin = gr.Button("Train", variant="primary", elem_id="Train-begin")
     view = View(jobs, "Train")

@@ -1,0 +1,30 @@
+"""Convert: a checkpoint as a spiking network in a file, by a method that is named or by the one that is chosen, to take along."""
+
+import gradio as gr
+
+from snnfast.web.commands import CONVERTED, Offer
+from snnfast.web.jobs import Jobs
+from snnfast.web.pages.forms import Conversion, asked, number
+from snnfast.web.pages.view import EVERY, QUIET, View
+from snnfast.web.records import DONE
+
+
+def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
+    form = Conversion(jobs, offer, tab, app, "Convert", "empty: the simplest that keeps the answers at T")
+    with gr.Row():
+        energy = number("Energy", None, "without a method: the most it may take of the network's")
+        images = number("Images", 64, "by which a method is chosen", elem_id="Convert-images")
+    fields = form.fields | dict(energy=energy, images=images)
+    begin = gr.Button("Convert", variant="primary", elem_id="Convert-begin")
+    view = View(jobs, "Convert")
+    view.begins(begin, lambda *values: offer.convert(asked(fields, values)), form.device, list(fields.values()))
+    download, shown = gr.DownloadButton("Download the network", visible=False, elem_id="Convert-download"), gr.State(None)
+
+    def look(number, shown):
+        if number is None or number == shown or not any(run.id == number for run in jobs.records.all(DONE)):
+            return gr.skip(), gr.skip()
+        made = CONVERTED.format(run=jobs.workspace.folder(number))
+        return gr.update(value=made, visible=True), number
+
+    gr.Timer(EVERY).tick(look, [view.number, shown], [download, shown], **QUIET)
+    view.number.change(lambda: (gr.update(visible=False), None), None, [download, shown], **QUIET)  # not beneath another run
