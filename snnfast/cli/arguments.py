@@ -51,7 +51,7 @@ def parser(commands):
         ("compare", "compare evaluations: curves, mean and deviation over seeds, paired tests", "RUN RUN ... ", _compare),
         ("trace", "store input, potential and spikes of chosen neurons, and draw them", "CHECKPOINT ", _trace),
         ("diagnose", "find which layer loses the accuracy, and why", "CHECKPOINT ", _diagnose),
-        ("web", "train, evaluate, diagnose and compare in a browser", "", _web),
+        ("web", "train, evaluate, convert, diagnose and compare in a browser", "", _web),
         ("extract", "take the weights out of a file that holds objects too, without running anything", "FILE NEW ", _extract),
         ("info", "what was built, and which kernels serve which device", "", lambda p: None),
     ):

@@ -1,4 +1,4 @@
-"""`snnfast web`: train, evaluate, diagnose and compare in a browser. What runs are the commands of `snnfast`, in processes of their own.
+"""`snnfast web`: train, evaluate, convert, diagnose and compare in a browser. What runs are the commands of `snnfast`, in processes of their own.
 
 workspace.py   the folder that holds everything, and what may be reached in it
 records.py     every run, in a file of SQLite

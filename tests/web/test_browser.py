@@ -146,6 +146,29 @@ def test_from_the_first_page_to_the_curve(page, tmp_path):
     assert "is done" in state(page, "Compare", "is (done|failed)")
     page.wait_for_selector("#Compare-table [role=gridcell]", timeout=SECONDS)
 
+    tab(page, "Convert")
+    choose(page, "Convert-source", f"run {run}:")
+    fill(page, "Convert-T", "8")
+    fill(page, "Convert-images", "32")
+    page.click("#Convert-begin")
+    assert "is done" in state(page, "Convert", "is (done|failed)")
+    assert "tried" in page.locator("#Convert-log textarea").input_value()
+    with page.expect_download(timeout=SECONDS) as download:
+        page.locator("#Convert-download").click()
+    download.value.save_as(tmp_path / "network.pt")
+    snn = snnfast.load_checkpoint(tmp_path / "network.pt")
+    assert snn(snnfast.data.load("digits").test[0][0][None], T=8).shape == (1, 10)
+
+    tab(page, "Train")
+    choose(page, "Train-earlier", f"run {run}:")
+    choose(page, "Train-optimiser", "adamw")
+    train(page)
+    told = state(page, "Train", rf"Run (?!{run},)\d+, .*is (done|failed)")
+    assert "is failed" in told and "--optimiser adamw wants its own --lr" in told
+    fill(page, "Train-lr", "0.001")
+    page.click("#Train-begin")
+    assert "is done" in state(page, "Train", rf"Run (?!{run},|{re.search(r'Run ([0-9]+)', told)[1]},)\d+, .*is (done|failed)")
+
     tab(page, "Diagnose")
     choose(page, "Diagnose-source", f"run {run}:")
     fill(page, "Diagnose-T", "8")
