@@ -82,26 +82,47 @@ def names():
 
 
 def reference():
-    """{page: Markdown} of the reference, with a directive for each name; mkdocstrings reads the docstrings."""
-    pages = {page: _page(title, sentence, of.split()) for page, (title, sentence, of) in REFERENCE.items()}
-    pages["models"] = networks()
-    pages["commands"] = commands()
-    return {f"reference/{page}.md": text for page, text in pages.items()}
+    """{page: Markdown} of the reference: of each group of names a page that lists them, and a page for each name."""
+    pages = {}
+    for group, (title, sentence, of) in REFERENCE.items():
+        found = {_short(name): (_first_line(named(name)), f"::: {_path(name)}\n") for name in of.split()}
+        pages |= _group(group, title, sentence, found)
+    pages |= _group("models", "Networks", "`snnfast train --arch NAME` and `snnfast eval --arch NAME` take them too.", networks())
+    pages |= _group("commands", "Commands", "`snnfast COMMAND --help` prints the same.", commands())
+    return {f"reference/{page}": text for page, text in pages.items()}
 
 
-def _page(title, sentence, of):
-    return f"# {title}\n\n{sentence}\n" + "".join(f"\n::: {_path(name)}\n" for name in of)
+def _group(group, title, sentence, found):
+    """found: {name: (a sentence, its page)}"""
+    rows = "".join(f"| [{name}]({name.replace(' ', '-')}.md) | {told.replace('|', chr(92) + '|')} |\n" for name, (told, _) in found.items())
+    index = f"# {title}\n\n{sentence}\n\n| name | what it is |\n|---|---|\n{rows}"
+    return {f"{group}/index.md": index} | {f"{group}/{name.replace(' ', '-')}.md": text for name, (_, text) in found.items()}
+
+
+def _short(name):
+    """As it is called on its page: that of a layer keeps its `nn`, for there is a function of its letters."""
+    return name.removeprefix("conversion.methods.").removeprefix("conversion.").removeprefix("evaluation.")
+
+
+def _first_line(thing):
+    """The first sentence or line of a docstring."""
+    import inspect
+
+    text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    return text if len(text) <= 150 else text[:150].rpartition(" ")[0] + " ..."
 
 
 def networks():
-    """Signature and docstring of every network. Many are made as the package is imported, so that mkdocstrings, which reads text, finds none."""
+    """{network: (a sentence, its page)}: signature and docstring. Many are made as the package is imported, so that mkdocstrings, which reads text,
+    finds none."""
     import inspect
 
-    text = "# Networks\n\nBy their authors' names. `snnfast train --arch NAME` and `snnfast eval --arch NAME` take them too.\n"
+    found = {}
     for name in models():
-        f = named(name)
-        text += f"\n## {name.removeprefix('models.')}\n\n```python\nsnnfast.{name}{inspect.signature(f)}\n```\n\n```text\n{inspect.getdoc(f)}\n```\n"
-    return text
+        f, short = named(name), name.removeprefix("models.")
+        text = f"# {short}\n\n```python\nsnnfast.{name}{inspect.signature(f)}\n```\n\n```text\n{inspect.getdoc(f)}\n```\n"
+        found[short] = _first_line(f), text
+    return found
 
 
 def _path(name):
@@ -111,12 +132,13 @@ def _path(name):
 
 
 def commands():
-    """The help of every command."""
+    """{command: (a sentence, the page with its help)}"""
     from snnfast.cli.main import parser
 
     of = next(action for action in parser()._actions if hasattr(action, "choices") and isinstance(action.choices, dict))
-    each = (f"\n## snnfast {name}\n\n```text\n{command.format_help().rstrip()}\n```\n" for name, command in of.choices.items())
-    return "# Commands\n\n`snnfast COMMAND --help` prints the same.\n" + "".join(each)
+    told = {choice.dest: choice.help for choice in of._choices_actions}
+    page = lambda name, command: f"# snnfast {name}\n\n```text\n{command.format_help().rstrip()}\n```\n"  # noqa: E731
+    return {f"snnfast {name}": (f"{told[name]}.", page(name, command)) for name, command in of.choices.items()}
 
 
 def rewritten(text, source):
@@ -138,6 +160,22 @@ def rewritten(text, source):
         return label
 
     return _LINK.sub(link, text)
+
+
+def on_config(config):
+    """Called by MkDocs first: each group of the reference unfolds into its pages."""
+    groups = {}
+    for page in reference():
+        name = Path(page).stem.replace("snnfast-", "")
+        groups.setdefault(page.split("/")[1], []).append(page if name == "index" else {name: page})
+    for section in config["nav"]:
+        if "Reference" in section:
+            section["Reference"] = [{_titles()[group]: pages} for group, pages in groups.items()]
+    return config
+
+
+def _titles():
+    return {group: title for group, (title, _, _) in REFERENCE.items()} | {"models": "Networks", "commands": "Commands"}
 
 
 def on_files(files, config):

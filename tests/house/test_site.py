@@ -49,9 +49,11 @@ def test_it_builds_without_a_warning(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "NO_MKDOCS_2_WARNING": "1"}
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert run.returncode == 0 and not (run.stdout + run.stderr).strip(), run.stdout + run.stderr
-    page = (tmp_path / "reference/neurons/index.html").read_text()
-    assert "threshold &gt; 0" in page and 'id="snnfast.ops.iaf.iaf"' in page
-    assert (tmp_path / "figures/memory.png").is_file() and "usage: snnfast eval" in (tmp_path / "reference/commands/index.html").read_text()
+    page = lambda place: (tmp_path / place / "index.html").read_text()
+    assert "threshold &gt; 0" in page("reference/neurons/iaf") and 'id="snnfast.ops.iaf.iaf"' in page("reference/neurons/iaf")
+    assert 'href="SRP/"' in page("reference/methods") and "algorithm 1" in page("reference/methods/SRP")
+    assert "usage: snnfast eval" in page("reference/commands/snnfast-eval") and "NeurIPS 2021" in page("reference/models/sew_resnet18")
+    assert (tmp_path / "figures/memory.png").is_file()
 
 
 def test_docstrings_are_laid_out():
