@@ -13,11 +13,14 @@ HEAD = ["run", "what", "of", "device", "state", "best %", "by", "asked for"]
 EVERY = 2.0
 
 
-def rows(jobs: Jobs) -> list[list]:
-    """Of the table, the newest run first."""
+def rows(jobs: Jobs, kept: dict) -> list[list]:
+    """Of the table, the newest run first. kept: {a run that is over, as it was: its best accuracy}; its files are read once."""
     found = []
     for run in jobs.records.all():
-        best = curves.best(jobs.workspace, run)
+        key = run.id, run.state, run.ended
+        best = kept[key] if key in kept else curves.best(jobs.workspace, run)
+        if run.is_over():
+            kept[key] = best
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created))
         found.append([run.id, run.kind, run.title, run.device, run.state, "" if best is None else f"{best:.2f}", run.user, when])
     return found
@@ -29,10 +32,10 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         download = gr.Button("Pack its files", elem_id="Records-pack")
         packed = gr.DownloadButton("Download", visible=False, elem_id="Records-download")
         delete = gr.Button("Delete", variant="stop", elem_id="Records-delete")
-    view, seen = View(jobs, "Records"), gr.State(None)
+    view, seen, kept = View(jobs, "Records"), gr.State(None), {}
 
     def look(seen):
-        now = rows(jobs)
+        now = rows(jobs, kept)
         return (gr.skip(), gr.skip()) if now == seen else (now, now)
 
     def choose(event: gr.SelectData):
@@ -52,7 +55,7 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         return None
 
     gr.Timer(EVERY).tick(look, [seen], [table, seen], **QUIET)
-    tab.select(lambda: rows(jobs), None, [table], **QUIET)
+    tab.select(lambda: rows(jobs, kept), None, [table], **QUIET)
     table.select(choose, None, [view.number, packed], **QUIET)
     download.click(pack, [view.number], [packed], **PRIVATE)
     delete.click(remove, [view.number], [view.number], **PRIVATE)
