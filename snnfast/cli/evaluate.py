@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from snnfast import checks
 from snnfast import data as data_sets
@@ -18,6 +18,8 @@ from snnfast.cli.progress import progress
 from snnfast.cli.signals import put_off
 from snnfast.conversion.convert import convert
 from snnfast.conversion.direct import is_direct
+from snnfast.evaluation.conventions import NAMES as CONVENTIONS
+from snnfast.evaluation.conventions import operations
 from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.progress_file import files_in, read
 from snnfast.models import direct
@@ -27,6 +29,7 @@ from snnfast.system import processes
 from snnfast.system.files import check_regular, whole
 
 MOST_READ = 1_000_000  # steps that --at all reads
+COUNTED = 16  # images whose operations are counted as the authors of spiking networks count them
 MOST_TOLD = 1_000  # steps of which the log tells an accuracy
 
 
@@ -161,6 +164,8 @@ def _run(args, device):
             (out / file).unlink(missing_ok=True)
     facts = dict(checkpoint=args.checkpoint and str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"))
     facts |= dict(model=args.model) if args.model else dict(config=net.config, training=net.facts.get("training"))
+    if args.statistics and is_direct(net) and processes.rank() == 0:
+        facts["operations"] = _operations(console, net, images)
     try:
         _watched(console, evaluation, len(images), f"{snn.method.name}, T = {args.T}", args.log_json)
     except KeyboardInterrupt:
@@ -169,6 +174,15 @@ def _run(args, device):
     finally:
         evaluation.close()
     _tell(console, evaluation, args, out, facts)
+
+
+def _operations(console, net, images):
+    """{convention: ACs, MACs and energy of an image} of a network that was trained as a spiking one, on the first images."""
+    loader = DataLoader(Subset(images, range(min(COUNTED, len(images)))), batch_size=4)
+    found = [operations(net, loader, name) for name in CONVENTIONS]
+    for each in found:
+        console.print(f"operations, {each}", soft_wrap=True)
+    return {each.convention: dict(ACs=each.ACs, MACs=each.MACs, energy_mJ=each.energy_mJ) for each in found}
 
 
 def _watched(console, evaluation, images, what, log_json):

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 import snnfast
+from snnfast.cli import own_network
 from snnfast.cli.main import main
 
 OWN = """
@@ -332,7 +333,7 @@ def test_training_starts_from_weights_and_knows_the_classes(here, capsys, monkey
         (["--model", "my_nets:Digits", "--width", "2"], "--width is of networks of snnfast.models: --arch"),
         (["--model", "my_nets:Digits", "--patch-size", "2"], "--patch-size is of networks of snnfast.models: --arch"),
         (["--model", "my_nets:Digits", "--activation", "c-qcfs"], "two stages start layer-wise"),
-        (["--arch", "vgg11", "--weights", "x.pt"], "--weights is of a network of your own: --model"),
+        (["--arch", "vgg11", "--weights", "x.pt"], "No such file or directory: 'x.pt'"),
         (["--model", "my_nets:Digits", "--weights", "none.pt"], "none.pt"),
     ],
 )
@@ -353,6 +354,12 @@ def test_a_network_that_is_a_spiking_one_already(tmp_path, monkeypatch, capsys):
     assert main(["eval", *given, "--statistics"]) == 0
     report = json.loads((tmp_path / "runs/eval/sdt-digits-T3/report.json").read_text())
     assert report["at"] == [1, 2, 3] and report["method"]["method"] == "direct" and "yao2023spike" in report["bibtex"]
+    torch.manual_seed(0)
+    images = torch.stack([x for x, _ in torch.utils.data.Subset(snnfast.data.digits()[1], range(8))])
+    found = snnfast.operations(own_network.made("spiking_net:sdt", {}), [(images, None)], "sdt")
+    told = report["facts"]["operations"]
+    assert set(told) == {"own", "spikingformer", "resformer", "sdt"} and told["sdt"]["MACs"] == pytest.approx(found.MACs)
+    assert all(each["energy_mJ"] > 0 for each in told.values()) and "operations, sdt:" in capsys.readouterr().out
     for flags, told in (
         (["eval", *given, "--method", "srp"], "whose neurons stay: --method is for others"),
         (["eval", *given, "--percentile", "9"], "whose neurons stay: --percentile is for others"),
