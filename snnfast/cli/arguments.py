@@ -98,8 +98,7 @@ def _train(p):
     p.add_argument("--weights", metavar="FILE", help="to start from: of --model, or what an earlier training with --arch left")
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
     p.add_argument("--recipe", choices=(*recipes.NAMES, direct_recipes.NAME), metavar="NAME",
-                   help=f"published settings, {', '.join(recipes.NAMES)} (default thesis), or {direct_recipes.NAME}, of a network trained as a "
-                        "spiking one; the options below change them")  # fmt: skip
+                   help=f"published settings: {', '.join(recipes.NAMES)} (default thesis); {direct_recipes.NAME}, if spiking")  # fmt: skip
     p.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --out")
     _data(p, "digits")
     p.add_argument("--epochs", type=int, nargs="+", metavar="N", help="of each stage")
@@ -128,6 +127,10 @@ def _train(p):
     p.add_argument("--mixup", type=float, help=argparse.SUPPRESS)  # in the line above
     p.add_argument("--cutmix", type=float, help=argparse.SUPPRESS)
     p.add_argument("--tet", type=float, metavar="X", help="the loss of every time step (TET), with this lambda; of spiking networks")
+    p.add_argument("--teacher", metavar="FILE", help="or M:F, to learn from too.  --distil X: its share (0.5), --temperature X, --hard")
+    p.add_argument("--distil", type=float, help=argparse.SUPPRESS)  # in the line above
+    p.add_argument("--temperature", type=float, help=argparse.SUPPRESS)
+    p.add_argument("--hard", action="store_true", default=None, help=argparse.SUPPRESS)
     own = p.add_argument_group("of a transformer")
     own.add_argument("--patch-size", type=int, metavar="N", help="in pixels")
     own.add_argument("--dim", type=int, metavar="N", help="features")

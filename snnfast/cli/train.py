@@ -49,6 +49,7 @@ def settings_of(args):
     asked = dict(
         activation=args.activation, levels=args.levels, theta=args.theta, batch_size=args.batch_size, smoothing=args.smoothing, mixup=args.mixup,
         cutmix=args.cutmix, tet=args.tet, chunk=args.chunk, optimiser=args.optimiser, weight_decay=args.weight_decay,
+        distil=args.distil, temperature=args.temperature, hard=args.hard,
     )  # fmt: skip
     if args.optimiser not in (None, r.optimiser) and args.lr is None:
         raise ValueError(f"--optimiser {args.optimiser} wants its own --lr: the recipe's, {' '.join(map(str, r.lr))}, is of {r.optimiser}")
@@ -58,6 +59,7 @@ def settings_of(args):
                amp=args.amp, seed=args.seed)  # fmt: skip
     own |= _refused(args) if args.arch is None else _of_arch(args)
     own |= dict(frames=args.T) if args.data in EVENTS else {}
+    own |= dict(teacher=_teacher_name(args))
     return loop.Settings(**{**kept, **given, **own}), r
 
 
@@ -86,15 +88,43 @@ def _refused(args):
 
 
 def _beginning(args):
-    """The field of the settings that says which weights a training starts from: the checksum of the file."""
-    if args.weights is None:
-        return {}
-    check_regular(args.weights)
+    """The field of the settings that says which weights a training starts from."""
+    return {} if args.weights is None else dict(weights=_checksum(args.weights))
+
+
+def _checksum(path):
+    check_regular(path)
     found = hashlib.sha256()
-    with open(args.weights, "rb") as file:
+    with open(path, "rb") as file:
         while part := file.read(1 << 20):
             found.update(part)
-    return dict(weights=found.hexdigest())
+    return found.hexdigest()
+
+
+def _teacher_name(args):
+    """What says which --teacher is: the checksum of a file, or package.module:function."""
+    if args.teacher is None:
+        given = next((name for name in ("distil", "temperature", "hard") if getattr(args, name) is not None), None)
+        if given:
+            raise ValueError(f"--{given} is of learning from a network: give --teacher")
+        return ""
+    return args.teacher if _is_function(args.teacher) else _checksum(args.teacher)
+
+
+def _is_function(teacher):
+    return ":" in teacher and not Path(teacher).exists()
+
+
+def _teacher(args):
+    """The network of --teacher, or None."""
+    if args.teacher is None:
+        return None
+    if _is_function(args.teacher):
+        return own_network.made(args.teacher, {}).float()
+    net = load_checkpoint(args.teacher)
+    if isinstance(net, SpikingNetwork):
+        raise ValueError(f"--teacher {args.teacher} holds a converted network: give the network that it was converted from")
+    return net
 
 
 def _of_arch(args):
@@ -160,7 +190,7 @@ def _train(args, device, console, settings, r, method):
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
-    net, sample, earlier = None, None, _earlier(args)
+    net, sample, earlier, teacher = None, None, _earlier(args), _teacher(args)
     if settings.is_own():
         net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
         if args.T is not None and settings.is_spiking() and data.frames is None:
@@ -175,8 +205,8 @@ def _train(args, device, console, settings, r, method):
             bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
         net = loop.train(
-            settings, data, out, net=net, earlier=earlier, device=device, resume=args.resume, workers=args.workers, on_epoch=on_epoch,
-            memory=args.memory, on_plan=lambda plan: _tell_plan(console, plan, device),
+            settings, data, out, net=net, earlier=earlier, teacher=teacher, device=device, resume=args.resume, workers=args.workers,
+            on_epoch=on_epoch, memory=args.memory, on_plan=lambda plan: _tell_plan(console, plan, device),
         )  # fmt: skip
     snn = convert(net, method, mode=args.mode, sample=sample)
     T, ann = (data.frames or net.T, None) if settings.is_spiking() else (args.T, net)

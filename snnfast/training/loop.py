@@ -32,12 +32,27 @@ from snnfast.training.optimisers import optimiser_of, parameter_groups, warmed_c
 from snnfast.training.settings import AMP, Settings
 
 
-def train(settings, data, out, *, net=None, earlier=None, device="cpu", resume=False, workers=0, on_epoch=None, memory=None, on_plan=None):
+def train(
+    settings,
+    data,
+    out,
+    *,
+    net=None,
+    earlier=None,
+    teacher=None,
+    device="cpu",
+    resume=False,
+    workers=0,
+    on_epoch=None,
+    memory=None,
+    on_plan=None,
+):
     """Trains by `settings` (a `Settings`) on `data` (a `snnfast.data.Data`) into the folder `out`.
 
     net: a network of one's own, with quantised activations, as it is before the first epoch; it is not changed. Default: the one of `settings.arch`.
     earlier: a network of `settings.arch` that was trained before, with whose weights this training starts; its thresholds are taken too, where the
     activations are the same. Default: random weights.
+    teacher: a network that was trained before, which it learns from beside labels; `settings.teacher` says which.
     memory: what the process may take, such as "8GiB", or "auto", most of what is free; a batch that does not fit is refused, and nothing written.
     on_plan: called with the `snnfast.training.memory_plan.TrainingPlan` before the first epoch.
     on_epoch: called with the log entry of each epoch, a dictionary. With `resume` it goes on after the last finished epoch in `out`: nothing is lost
@@ -49,8 +64,10 @@ def train(settings, data, out, *, net=None, earlier=None, device="cpu", resume=F
     settings.check()
     if (net is not None) != settings.is_own():
         raise ValueError(f"net is a network of one's own, whose arch is its 'package.module:function'; got arch {settings.arch!r}")
+    if (teacher is not None) != bool(settings.teacher):
+        raise ValueError(f"teacher is the network that settings.teacher names; got {settings.teacher!r} and {type(teacher).__name__}")
     memory = parse(memory)
-    run = Training(settings, data, Path(out), device, workers, net, earlier)
+    run = Training(settings, data, Path(out), device, workers, net, earlier, teacher)
     limit = budget(memory, run.device)
     if memory is not None or on_plan is not None:
         planned = run.planned(limit)
@@ -98,7 +115,7 @@ _STATE = ("settings", "config", "state_dict", "optimiser", "schedule", "scaler",
 class Training:
     """One training on its way."""
 
-    def __init__(self, settings, data, out, device, workers, net=None, earlier=None):
+    def __init__(self, settings, data, out, device, workers, net=None, earlier=None, teacher=None):
         self.settings, self.data, self.out, self.device, self.workers = settings, data, out, torch.device(device), checks.workers(workers)
         self.plain = json.loads(json.dumps(dataclasses.asdict(settings)))  # for files, which hold lists where these are tuples
         self.stage, self.epoch, self.best, self.writer, self.entries = 0, 0, -1.0, None, []
@@ -108,8 +125,11 @@ class Training:
         if earlier is not None:
             take_over(self.net, earlier)
         data.check_fits(self.net, settings.arch)
-        self.loss = settings.loss(data.classes)
+        self.loss = settings.loss(data.classes, teacher)
         self.loss.check(self.net)
+        if teacher is not None:
+            self.loss.teacher.net.to(self.device)
+            self.loss.teacher.check(data.test[0][0][None].to(self.device), data.classes)
         self._prepare()
 
     def _made(self):
@@ -146,7 +166,15 @@ class Training:
         """The memory that it takes. most: bytes, or None."""
         s, image = self.settings, self.data.test[0][0][None]
         return memory_plan.plan(
-            self.net, image, min(s.batch_size, len(self.data.train)), s.optimiser, AMP[s.amp], self.device, most, s.chunk
+            self.net,
+            image,
+            min(s.batch_size, len(self.data.train)),
+            s.optimiser,
+            AMP[s.amp],
+            self.device,
+            most,
+            s.chunk,
+            self.loss.teacher and self.loss.teacher.net,
         )
 
     # ---- the folder

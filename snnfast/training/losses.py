@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from snnfast import checks
 from snnfast.models.direct import DirectNetwork
+from snnfast.training.distillation import Teacher
 from snnfast.training.through_time import backward_through_time, check_layers
 
 
@@ -26,6 +27,7 @@ class Loss:
     each batch; 0 for neither.
     votes: outputs are votes summed over the steps, whose share of the steps is compared with 0 and 1.
     chunk: steps that are in memory at a time, or None for all; batch norms then take the statistics of each chunk (`backward_through_time`).
+    teacher: what the answers are compared with beside labels, see `distillation.py`.
     """
 
     classes: int
@@ -36,6 +38,7 @@ class Loss:
     votes: bool = False
     chunk: int | None = None
     mixing: int = 0
+    teacher: Teacher | None = None
 
     def check(self, net: torch.nn.Module) -> None:
         """Refuses what `net` has no outputs for."""
@@ -49,9 +52,14 @@ class Loss:
         if self.votes and self.smoothing:
             raise ValueError("smoothing is of a cross-entropy, and this network's outputs are votes")
         if getattr(net, "config", {}).get("kd"):
-            raise ValueError(
-                "net has a second last layer (kd=True), which learns from a teacher: train it with a loss of your own, or without kd"
-            )
+            if self.teacher is None:
+                raise ValueError("net has a second last layer (kd=True), which learns from a teacher: give one, or a net without kd")
+            if self.tet is not None or self.chunk is not None:
+                raise ValueError(
+                    f"{'chunk' if self.tet is None else 'tet'} is of networks with one last layer, and this one has two (kd=True)"
+                )
+        if self.votes and self.teacher is not None:
+            raise ValueError("a teacher gives logits, and this network's outputs are votes")
         if self.tet is not None and not callable(getattr(net, "logits", None)):
             raise ValueError("tet is of networks that are trained as spiking ones, which have outputs at every step")
         if self.chunk is not None:
@@ -94,12 +102,21 @@ class Loss:
 
     def __call__(self, net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(the loss, logits [B, classes]) of images and labels; y: classes [B], or their shares [B, classes]."""
+        loss, logits, of_teacher = self._of_labels(net, x, y)
+        if self.teacher is None:
+            return loss, logits
+        return (1 - self.teacher.share) * loss + self.teacher.share * self.teacher.loss(x, of_teacher), logits
+
+    def _of_labels(self, net, x, y):
+        """(the loss of the labels, logits, the logits that a teacher's are compared with)"""
         if self.votes:
             votes, T = self.logits(net, x), checks.steps("T", net.T)
-            return F.mse_loss(votes / T, y if y.is_floating_point() else F.one_hot(y, self.classes).to(votes.dtype)), votes
+            return F.mse_loss(votes / T, y if y.is_floating_point() else F.one_hot(y, self.classes).to(votes.dtype)), votes, votes
         if self.tet is None:
-            logits = self.logits(net, x)
-            return F.cross_entropy(logits, y, label_smoothing=self.smoothing), logits
+            found = self.logits(net, x)
+            logits, second = found if isinstance(found, tuple) else (found, found)
+            return F.cross_entropy(logits, y, label_smoothing=self.smoothing), logits, second
         steps = self._steps(net, x)  # [T, B, classes]
         over = F.cross_entropy(steps.flatten(0, 1), y.repeat(len(steps), *[1] * (y.dim() - 1)), label_smoothing=self.smoothing)
-        return (1 - self.tet) * over + self.tet * F.mse_loss(steps, torch.ones_like(steps)), steps.mean(0)
+        mean = steps.mean(0)
+        return (1 - self.tet) * over + self.tet * F.mse_loss(steps, torch.ones_like(steps)), mean, mean

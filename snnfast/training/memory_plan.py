@@ -52,9 +52,10 @@ class TrainingPlan:
         )
 
 
-def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None, chunk=None) -> TrainingPlan:
+def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None, chunk=None, teacher=None) -> TrainingPlan:
     """The plan of a training on `device`. image: one of its images [1, ...]. amp: the dtype of autocast, or None. budget: bytes of the process, or
-    None. chunk: steps of a DirectNetwork that are in memory at a time, or None. The network stays as it is, and so do random numbers."""
+    None. chunk: steps of a DirectNetwork that are in memory at a time, or None. teacher: a network that answers each batch too, on `device`, or None.
+    The network stays as it is, and so do random numbers."""
     few, many = (_of_a_step(net, image, B, amp, device, chunk) for B in FEW)
     gaps = GAPS["cuda" if torch.device(device).type == "cuda" else "cpu"]
     each, largest = (gaps * max(0, (b - a) / (FEW[1] - FEW[0])) for a, b in zip(few, many))
@@ -68,10 +69,24 @@ def plan(net, image, batch, optimiser="sgd", amp=None, device="cpu", budget=None
         + min(trained, BESIDE * max((p.nbytes for p in net.parameters()), default=0)),  # its own copies too
     )
     per_image = dict(kept=each, beside=BESIDE * largest, images=ON_THEIR_WAY * image.nbytes)
+    per_image["teacher"] = 0 if teacher is None else gaps * BESIDE * _largest_value(teacher, image.to(device))
     fixed["kept"] = constant
     parts = {name: int(fixed.get(name, 0) + batch * per_image.get(name, 0)) for name in {**fixed, **per_image}}
     most = None if budget is None else int(max(0, budget - sum(fixed.values())) // max(1.0, sum(per_image.values())))
     return TrainingPlan(batch, sum(parts.values()), budget, most, parts)
+
+
+@torch.no_grad()
+def _largest_value(net, image):
+    """Bytes of the largest value that a layer gives for an image [1, ...]."""
+    found = [0]
+    hooks = [m.register_forward_hook(lambda m, x, y: found.append(y.nbytes if isinstance(y, torch.Tensor) else 0)) for m in net.modules()]
+    try:
+        net(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(found)
 
 
 def _of_a_step(net, image, B, amp, device, chunk):
@@ -107,6 +122,7 @@ def _kept(net, image, B, amp, device, steps=None):
         tape = Tape(None)  # what is carried from chunk to chunk
         with torch.autocast(torch.device(device).type, amp, enabled=amp is not None), carrying(None if steps is None else tape):
             y = twin(x)
+            y = y if isinstance(y, torch.Tensor) else sum(y)  # of two last layers
             loss = F.cross_entropy(y, y.new_zeros(B, dtype=torch.long))
     del loss
     states = sum(t.nbytes for state in tape.after for t in state if isinstance(t, torch.Tensor))

@@ -8,6 +8,7 @@ import torch
 from snnfast import checks, models
 from snnfast.models.activation import FINE, FINE_OF
 from snnfast.models.direct import BY_NAME
+from snnfast.training.distillation import Teacher
 from snnfast.training.losses import Loss
 from snnfast.training.optimisers import OPTIMISERS
 
@@ -23,6 +24,8 @@ class Settings:
     activation: of the network, or "spiking" for one that is trained as a spiking one (`snnfast.models.DirectNetwork`), in one stage.
     optimiser: "sgd", with momentum 0.9, "adamw" or "lamb"; with a cosine schedule, after `warmup` epochs in which the rate rises.
     smoothing, mixup, cutmix, tet, votes, chunk, mixing: of the loss, a `snnfast.training.losses.Loss`.
+    teacher: what says which network it learns from beside labels, which `train` is given, such as a file's checksum; distil, temperature, hard: its
+    share of the loss, and how, see `snnfast.training.distillation`.
     options: further arguments of the network, such as patch_size or dim.  augment: how images are moved, see `snnfast.data.load`.
     frames: of event data, how many; None for images.  weights: what says which the network starts from, such as a file's checksum.
     """
@@ -58,6 +61,10 @@ class Settings:
     frames: int | None = None
     mixing: int = 0
     augment: dict = dataclasses.field(default_factory=dict)
+    teacher: str = ""
+    distil: float = 0.5
+    temperature: float = 1.0
+    hard: bool = False
 
     def is_own(self):
         """Whether the network is none of `snnfast.models`."""
@@ -67,9 +74,10 @@ class Settings:
         """Whether the network is trained as a spiking one, without quantised activations and with one stage."""
         return self.activation == SPIKING
 
-    def loss(self, classes):
-        """What is made smaller."""
-        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes, self.chunk, self.mixing)
+    def loss(self, classes, teacher=None):
+        """What is made smaller. teacher: a network, or None."""
+        of = None if teacher is None else Teacher(teacher, self.distil, self.temperature, self.hard)
+        return Loss(classes, self.smoothing, self.mixup, self.cutmix, self.tet, self.votes, self.chunk, self.mixing, of)
 
     def check(self):
         if self.is_spiking():

@@ -136,3 +136,11 @@ def test_the_trial_before_the_first_chunk_is_counted():
     net, image = snnfast.models.csnn_cifar10((8, 8, 8), hidden=16, T=32), torch.zeros(1, 3, 32, 32)
     short, long = (memory_plan.plan(net, image, 16, chunk=chunk).parts for chunk in (4, 8))
     assert short["beside"] == long["beside"] > 0 and short["kept"] > 0.8 * long["kept"]
+
+
+def test_a_teacher_takes_memory_too():
+    image = torch.randn(1, 1, 16, 16)
+    net, teacher = (torch.nn.Sequential(torch.nn.Conv2d(1, c, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(c * 196, 10)) for c in (2, 8))
+    with_one, alone = memory_plan.plan(net, image, 64, teacher=teacher), memory_plan.plan(net, image, 64)
+    assert alone.parts["teacher"] == 0 and with_one.parts["teacher"] >= 64 * 2 * 8 * 14 * 14 * 4  # a value and the one that it is made of
+    assert with_one.bytes >= alone.bytes + with_one.parts["teacher"] - (8 << 20)  # what is in use may differ between the two
