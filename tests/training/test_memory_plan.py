@@ -140,7 +140,9 @@ def test_the_trial_before_the_first_chunk_is_counted():
 
 def test_a_teacher_takes_memory_too():
     image = torch.randn(1, 1, 16, 16)
-    net, teacher = (torch.nn.Sequential(torch.nn.Conv2d(1, c, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(c * 196, 10)) for c in (2, 8))
+    net, teacher = (
+        torch.nn.Sequential(torch.nn.Conv2d(1, c, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(c * 196, 10)) for c in (2, 8)
+    )
     with_one, alone = memory_plan.plan(net, image, 64, teacher=teacher), memory_plan.plan(net, image, 64)
     assert alone.parts["teacher"] == 0 and with_one.parts["teacher"] >= 64 * 2 * 8 * 14 * 14 * 4  # a value and the one that it is made of
     assert with_one.bytes >= alone.bytes + with_one.parts["teacher"] - (8 << 20)  # what is in use may differ between the two
