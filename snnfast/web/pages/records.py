@@ -32,7 +32,8 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         download = gr.Button("Pack its files", elem_id="Records-pack")
         packed = gr.DownloadButton("Download", visible=False, elem_id="Records-download")
         delete = gr.Button("Delete", variant="stop", elem_id="Records-delete")
-    view, seen, kept = View(jobs, "Records"), gr.State(None), {}
+    view, seen = View(jobs, "Records"), gr.State(None)
+    kept: dict = {}
 
     def look(seen):
         now = rows(jobs, kept)
