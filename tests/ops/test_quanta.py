@@ -1,6 +1,7 @@
 """The neuron with several quanta a step: against a loop written from the definition, its gradients against autograd's, the authors' recordings."""
 
 import functools
+import itertools
 import math
 from pathlib import Path
 
@@ -180,6 +181,16 @@ def test_group_recordings():
                 assert differ == 0 or theta == "0.7", (m, theta, differ)
                 off, total = off + differ, total + y.numel()
     assert off <= 10 and total == 9216
+
+
+def test_parallel_recordings():
+    """Parallel conversion (Hao et al., ICML 2025) sends the spikes of T steps first: as many as a group of T members in one step."""
+    for grid, T, theta in itertools.product((0, 1), (1, 3, 4, 8), ("1.0", "0.7")):
+        x, y = golden(f"parallel_x_T{T}_f32_g{grid}"), golden(f"parallel_T{T}_th{theta}_f32_g{grid}")
+        q = torch.tensor(float(theta)) / T
+        many, _ = snnfast.quanta(x.mean(0, keepdim=True), q, m=T, unit="volts", spikes="unit")
+        assert torch.equal((torch.arange(1, T + 1).view(T, 1, 1, 1, 1) <= many) * torch.tensor(float(theta)), y), (grid, T, theta)
+        assert y.any() and not y.all()
 
 
 @pytest.mark.parametrize("inputs", ["x", "xg"])
