@@ -26,9 +26,10 @@ STEPS = 2  # of the comparison
 
 @dataclass(frozen=True, kw_only=True)
 class Direct(Method):
-    """A network's own neurons, from rest. arch: its name, for reports."""
+    """A network's own neurons, from rest. arch: its name, for reports.  steps: T that it was trained with."""
 
     arch: str | None = None
+    steps: int | None = None
 
     @property
     def name(self):
@@ -36,6 +37,10 @@ class Direct(Method):
 
     def neuron(self):
         return {"v0": 0.0}
+
+    @property
+    def own_T(self):
+        return self.steps
 
     def own_facts(self):
         return {} if self.arch is None else {"arch": self.arch}
@@ -65,7 +70,7 @@ def spiking(net: Any, sample: torch.Tensor | None = None) -> SpikingNetwork:
     if not any(isinstance(m, nn.IF) for m in gm.modules()):
         raise ValueError("net.one_step() has no neuron, a layer of snnfast.nn: there is nothing to spike")
     clock = Clock(frames=net.frames)
-    snn = SpikingNetwork(gm.requires_grad_(False).eval(), {}, Direct(arch=net.config.get("arch")), clock).eval()
+    snn = SpikingNetwork(gm.requires_grad_(False).eval(), {}, Direct(arch=net.config.get("arch"), steps=net.T), clock).eval()
     _compare(net, snn, sample)
     return snn
 

@@ -64,6 +64,10 @@ class Method:
         return ("per_step",)
 
     @property
+    def own_T(self):
+        """The steps of a run for which the caller asks none; None: those of any network."""
+
+    @property
     def own_v0(self):
         """The start voltage for a layer, or for all layers, if the caller gives none."""
         return 0.5

@@ -11,13 +11,13 @@ from snnfast.evaluation import memory_plan
 from snnfast.evaluation.evaluation import Evaluation
 from snnfast.evaluation.statistics import Statistics
 from snnfast.reports.report import Report
-from snnfast.runtime.network import STEPS, SpikingNetwork
+from snnfast.runtime.network import SpikingNetwork
 
 
 def evaluate(
     snn: SpikingNetwork,
     loader: Iterable | Dataset,
-    T: int = STEPS,
+    T: int | None = None,
     at: list[int] | None = None,
     memory: int | str | None = None,
     *,
@@ -45,7 +45,7 @@ def evaluate(
         snn: what `snnfast.convert` returned.
         loader: iterable of batches (images [B, ...], labels [B]), such as a DataLoader, or a data set of (image, label), which is then read in
             batches of a fitting size.
-        T: number of steps, >= 1; 64 by default, as on the command line.
+        T: number of steps, >= 1; by default 64, as on the command line, or the steps that a network was trained with as a spiking one.
         at: increasing steps in 1..T; default 1, 2, 4, ... and T.
         memory: what the whole process may hold: bytes, a text such as "8GiB", "auto" (most of what is free), or None (what runs fastest). On a CPU
             that is its resident memory, on a GPU what torch reserves (CUDA's own context comes on top). Batch and chunk are chosen to stay below

@@ -21,7 +21,7 @@ from snnfast.reports.machine import machine
 from snnfast.reports.report import Report
 from snnfast.runtime.cuda_graphs import Graphs
 from snnfast.runtime.execution import Execution
-from snnfast.runtime.network import STEPS, SpikingNetwork
+from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.number_formats import faithful, formats
 from snnfast.system import heap, memory, processes
 from snnfast.system.memory import parse
@@ -82,13 +82,14 @@ class Evaluation:
     """One evaluation: call `run`, then `report`. After a KeyboardInterrupt `report` covers what is done so far. See `evaluate`."""
 
     def __init__(
-        self, snn, loader, T=STEPS, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
+        self, snn, loader, T=None, at=None, memory=None, *, ann=None, batch=None, chunk=None, device="cpu", dtype="fp32",
         products=None, deterministic=False, graphs=False, statistics=False, start_stop=False, progress=None, resume=False, overwrite=False, workers=0,
         on_chunk=None, on_plan=None, on_note=None,
     ):  # fmt: skip
         if not isinstance(snn, SpikingNetwork):
             raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
         self.device = checks.device("device", device)
+        T = snn.steps_by_default() if T is None else T
         self.settings = EvaluationSettings.checked(snn, T, at, dtype, deterministic, start_stop, statistics, self.device)
         for name, value in (("batch", batch), ("chunk", chunk)):
             if value is not None:

@@ -253,8 +253,15 @@ class SpikingNetwork(torch.nn.Module):
         name, dim = self.clock.readout
         return getattr(torch, name)(mean, dim)
 
-    def forward(self, x: torch.Tensor, T: int = STEPS, chunk: int | None = None) -> Any:
-        """Mean logits of T steps, in a differential run their sum, [B, classes]. A network with several outputs gives its own structure of these."""
+    def steps_by_default(self, frames: int | None = None) -> int:
+        """T of a run for which none is asked: all frames of event data, the steps that a network was trained with, or else 64."""
+        return frames if self.clock.frames and frames is not None else self.method.own_T or STEPS
+
+    def forward(self, x: torch.Tensor, T: int | None = None, chunk: int | None = None) -> Any:
+        """Mean logits of T steps, in a differential run their sum, [B, classes]. A network with several outputs gives its own structure of these.
+        Default: `steps_by_default`."""
+        if T is None:
+            T = self.steps_by_default(x.size(1) if isinstance(x, torch.Tensor) and x.dim() > 1 else None)
         return self.unpacked(self._means(x, T, [T], chunk)[0])
 
     def _means(self, x, T, at, chunk):

@@ -265,3 +265,18 @@ def test_a_trace_tells_the_potential_before_a_hard_reset(monkeypatch):
     monkeypatch.setattr("snnfast.system.memory.free", lambda device: 1000)
     with pytest.raises(ValueError, match="neurons: 64 of them at 12 steps of all images take about .*, and 1000 B are free"):
         raster.record(snn, x, T=4, neurons=64)
+
+
+def test_steps_where_none_are_asked():
+    """Those that the network was trained with; of event data all frames; of a converted network 64."""
+    x = torch.randn(2, 1, 16, 16)
+    net = snnfast.models.sdt_cifar(1, 32, 4, T=3, num_classes=10, in_channels=1)
+    snn, data = snnfast.convert(net.eval()), torch.utils.data.TensorDataset(torch.randn(6, 1, 32, 32), torch.arange(6))
+    images = data.tensors[0][:2]
+    assert torch.equal(snn(images), snn(images, T=3)) and not torch.equal(snn(images), snn(images, T=64))
+    assert snnfast.evaluate(snn, data).at[-1] == 3
+    converted = snnfast.convert(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 8), snnfast.nn.QCFS(4), torch.nn.Linear(8, 2)))
+    assert torch.equal(converted(x), converted(x, T=64))
+    events = snnfast.convert(snnfast.models.sdt_dvs(depth=1, dim=32, heads=4, num_classes=3, pooling="1111").eval())
+    frames = torch.poisson(torch.full((1, 5, 2, 64, 64), 0.3))
+    assert torch.equal(events(frames), events(frames, T=5))
