@@ -13,7 +13,7 @@ def differing(expected, state, of):
     return wrong + [f"{key} has shape {tuple(found)}, not {tuple(asked)}" for key, found, asked in shapes if found != asked]
 
 
-def told(wrong):
+def told(wrong, most=MOST_NAMED):
     """The first of them, in one line, and how many more there are."""
-    more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
-    return "; ".join(wrong[:MOST_NAMED]) + more
+    more = f" and {len(wrong) - most} more" if len(wrong) > most else ""
+    return "; ".join(wrong[:most]) + more

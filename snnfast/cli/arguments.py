@@ -95,7 +95,7 @@ def _train(p):
     told = ", ".join(models.BY_NAME) + "; trained as spiking ones: " + ", ".join(direct.BY_NAME)
     what.add_argument("--arch", choices=networks(), metavar="NAME", help=told)
     what.add_argument("--model", metavar="M:F", help="package.module:function that returns a network of your own, with ReLUs")
-    p.add_argument("--weights", metavar="FILE", help="to start from: of --model, or what an earlier training with --arch left")
+    p.add_argument("--weights", metavar="FILE", help="weights to start from: of --model, or a checkpoint of --arch")
     p.add_argument("--out", required=True, metavar="FOLDER", help="folder for checkpoints, log and report")
     p.add_argument("--recipe", choices=(*recipes.NAMES, direct_recipes.NAME), metavar="NAME",
                    help=f"published settings: {', '.join(recipes.NAMES)} (default thesis); {direct_recipes.NAME}, if spiking")  # fmt: skip

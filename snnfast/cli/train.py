@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snnfast import checks, models
 from snnfast import data as data_sets
-from snnfast.checkpoints.own import load_checkpoint
+from snnfast.checkpoints.own import FORMAT, OTHERS, load_checkpoint, safely
 from snnfast.cli import own_network
 from snnfast.cli.console import Console
 from snnfast.cli.progress import progress
@@ -89,15 +89,21 @@ def _refused(args):
 
 def _beginning(args):
     """The field of the settings that says which weights a training starts from."""
-    return {} if args.weights is None else dict(weights=_checksum(args.weights))
+    return {} if args.weights is None else dict(weights=_checksum("weights", args.weights, args.out))
 
 
-def _checksum(path):
-    check_regular(path)
+def _checksum(flag, path, out):
+    """Of a file that a training reads, which must not lie among those that it writes."""
+    if Path(out).resolve() in Path(path).resolve().parents:
+        raise ValueError(f"--{flag} {path} lies in --out {out}, where the training writes files of its own: copy it to another place")
     found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
+    try:
+        check_regular(path)
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+    except OSError as error:
+        raise OSError(f"--{flag} {path}: {error.strerror or error}") from error
     return found.hexdigest()
 
 
@@ -108,7 +114,7 @@ def _teacher_name(args):
         if given:
             raise ValueError(f"--{given} is of learning from a network: give --teacher")
         return ""
-    return args.teacher if _is_function(args.teacher) else _checksum(args.teacher)
+    return args.teacher if _is_function(args.teacher) else _checksum("teacher", args.teacher, args.out)
 
 
 def _is_function(teacher):
@@ -150,13 +156,28 @@ def _options(args):
     return {"depths" if stages and name == "depth" else name: value for name, value in found.items()}
 
 
-def _earlier(args):
+def _earlier(args, settings, console):
     """The network of --arch that --weights holds, or None."""
     if args.weights is None or args.arch is None:
         return None
-    net = load_checkpoint(args.weights, args.arch)
+    file = safely(args.weights)
+    if isinstance(file, dict) and (file.get("format") == FORMAT or file.get("format") in OTHERS):
+        net = load_checkpoint(args.weights)
+    elif settings.is_spiking():
+        takes = inspect.signature(direct.BY_NAME[args.arch]).parameters
+        asked = {name: settings.options.get(name, takes[name].default) for name in ("T", "connect", "heads") if name in takes}
+        net = load_checkpoint(args.weights, args.arch, **asked)
+    else:
+        net = load_checkpoint(args.weights, args.arch, levels=settings.levels)
     if isinstance(net, SpikingNetwork):
         raise ValueError(f"--weights {args.weights} holds a converted network: give the network that it was converted from")
+    for name, asked in (("arch", args.arch), ("width", settings.width)):
+        if name in net.config and net.config[name] != asked:
+            raise ValueError(f"--weights {args.weights} holds a network of {name} {net.config[name]}, not {asked}")
+    told = f"starts from the weights of {args.weights}"
+    if net.config.get("activation", settings.activation) != settings.activation:
+        told += f"; thresholds start anew, as its activations are {net.config['activation']} and not {settings.activation}"
+    console.print(told, soft_wrap=True)
     return net
 
 
@@ -190,7 +211,7 @@ def _train(args, device, console, settings, r, method):
     if not importlib.util.find_spec("tensorboard"):
         console.print("tensorboard is not installed: the log is written to log.jsonl alone")
     out = Path(args.out)
-    net, sample, earlier, teacher = None, None, _earlier(args), _teacher(args)
+    net, sample, earlier, teacher = None, None, _earlier(args, settings, console), _teacher(args)
     if settings.is_own():
         net, sample = own_network.for_training(args, settings, data), data.test[0][0][None]
         if args.T is not None and settings.is_spiking() and data.frames is None:

@@ -29,7 +29,7 @@ def take_over(net: torch.nn.Module, earlier: torch.nn.Module) -> None:
     taken = {name: t for name, t in there.items() if name not in thresholds}
     wrong = names.differing(expected, taken, "the network")
     if wrong:
-        raise ValueError(f"earlier, the weights to start from, are of another network: {names.told(wrong)}")
+        raise ValueError(f"earlier, the weights to start from, are of another network: {names.told(wrong, 2)}")
     for place, tensors in own.items():
         same = type(net.get_submodule(place)) is type(earlier.get_submodule(place)) if place in before else False
         if same and all(name in there and there[name].shape == t.shape for name, t in tensors.items()):

@@ -277,7 +277,7 @@ class Training:
             total, correct, seen = total + loss * len(y), correct + right, seen + len(y)
         if not torch.isfinite(total):
             raise ValueError(
-                f"the loss is {float(total)} in stage {self.stage + 1}, epoch {self.epoch + 1}: a smaller learning rate may help"
+                f"the loss is {float(total)} in stage {self.stage + 1}, epoch {self.epoch + 1}: a smaller learning rate, or weight decay, may help"
             )
         self.schedule.step()
         self.epoch += 1

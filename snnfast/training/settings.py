@@ -87,6 +87,8 @@ class Settings:
         checks.choice("amp", self.amp, tuple(AMP))
         checks.choice("optimiser", self.optimiser, OPTIMISERS)
         checks.integer("warmup", self.warmup, 0)
+        if checks.number("weight_decay", self.weight_decay) < 0:
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
         for e in self.epochs:
             checks.integer("epochs", e, 0)
         for lr in self.lr:

@@ -333,7 +333,7 @@ def test_training_starts_from_weights_and_knows_the_classes(here, capsys, monkey
         (["--model", "my_nets:Digits", "--width", "2"], "--width is of networks of snnfast.models: --arch"),
         (["--model", "my_nets:Digits", "--patch-size", "2"], "--patch-size is of networks of snnfast.models: --arch"),
         (["--model", "my_nets:Digits", "--activation", "c-qcfs"], "two stages start layer-wise"),
-        (["--arch", "vgg11", "--weights", "x.pt"], "No such file or directory: 'x.pt'"),
+        (["--arch", "vgg11", "--weights", "x.pt"], "--weights x.pt: No such file or directory"),
         (["--model", "my_nets:Digits", "--weights", "none.pt"], "none.pt"),
     ],
 )

@@ -87,15 +87,34 @@ def test_the_command(data, earlier, tmp_path, capsys):
     snnfast.save_checkpoint(tmp_path / "e.pt", net, data="digits")  # another file of this name
     for arguments, message in (
         ([*line, "--out", str(tmp_path / "a"), "--resume"], "holds another training: weights was"),
-        ([*line[:2], "vgg11", *line[3:], "--out", str(tmp_path / "b")], "was saved with arch='resnet20', not 'vgg11'"),
-        ([*line[:-1], str(tmp_path / "none.pt"), "--out", str(tmp_path / "b")], "none.pt"),
-        ([*line[:-1], str(tmp_path / "snn.pt"), "--out", str(tmp_path / "b")], "takes no arch"),
+        ([*line[:2], "vgg11", *line[3:], "--out", str(tmp_path / "b")], "e.pt holds a network of arch resnet20, not vgg11"),
+        ([*line[:-1], str(tmp_path / "none.pt"), "--out", str(tmp_path / "b")], "none.pt: No such file or directory"),
+        ([*line[:3], "--width", "0.25", *line[5:], "--out", str(tmp_path / "b")], "e.pt holds a network of width 0.125, not 0.25"),
+        ([*line[:-1], str(tmp_path / "a/best.pt"), "--out", str(tmp_path / "a"), "--resume"], "best.pt lies in --out"),
+        ([*line, "--weight-decay", "-1", "--out", str(tmp_path / "b")], "weight_decay must be >= 0, got -1.0"),
+        ([*line, "--weight-decay", "nan", "--out", str(tmp_path / "b")], "weight_decay must be"),
+        (
+            [*line[:-1], str(tmp_path / "snn.pt"), "--out", str(tmp_path / "b")],
+            "holds a converted network: give the network that it was converted from",
+        ),
     ):
         capsys.readouterr()
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("how", ["ours", "theirs"])
+def test_the_command_of_a_spiking_network(tmp_path, monkeypatch, capsys, how):
+    monkeypatch.chdir(tmp_path)
+    earlier = snnfast.models.sdt_cifar(1, 32, 4, T=2, num_classes=10, in_channels=1)
+    snnfast.save_checkpoint("e.pt", earlier, data="digits") if how == "ours" else torch.save(earlier.state_dict(), "e.pt")
+    line = "train --arch sdt_cifar --depth 1 --dim 32 --heads 4 --T 2 --epochs 0 --weights e.pt --out a".split()
+    assert main(line) == 0
+    net = snnfast.load_checkpoint("a/model.pt")
+    assert all(map(torch.equal, net.state_dict().values(), earlier.state_dict().values()))
+    assert "starts from the weights of e.pt" in capsys.readouterr().out
 
 
 def test_another_optimiser_wants_a_rate_of_its_own():

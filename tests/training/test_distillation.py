@@ -136,7 +136,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     for arguments, message in (
         ([*line, "teachers:trained", "--out", "a", "--resume"], "holds another training: teacher was"),
         ([*line, "snn.pt", "--out", "c"], "--teacher snn.pt holds a converted network"),
-        ([*line, "none.pt", "--out", "c"], "No such file or directory: 'none.pt'"),
+        ([*line, "none.pt", "--out", "c"], "--teacher none.pt: No such file or directory"),
         ([*line[:-3], "--out", "c"], "--temperature is of learning from a network: give --teacher"),
     ):
         capsys.readouterr()
