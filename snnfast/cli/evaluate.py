@@ -57,18 +57,17 @@ def load(args, train=False, check=None):
     options = {k: v for k, v in own.items() if v is not None}
     thresholds = dict(family=args.family, threshold=args.threshold, signs=args.signs, key=args.key)
     net = load_checkpoint(args.checkpoint, args.arch, args.num_classes, args.levels, **thresholds, **options).float()
-    if isinstance(net, SpikingNetwork):
-        raise ValueError(
-            f"{args.checkpoint} holds a network that is converted already: snnfast.evaluate takes it as load_checkpoint gives it"
-        )
     check(net)
-    name = args.data or net.facts.get("data")
+    facts = net.saved if isinstance(net, SpikingNetwork) else net.facts
+    name = args.data or facts.get("data")
     if not isinstance(name, str):
         raise ValueError(f"{args.checkpoint} does not say what data it is for: give --data, one of {', '.join(data_sets.NAMES)}")
-    own = net.facts.get("preprocessing") if name == net.facts.get("data") else None
-    frames = (args.T or net.facts.get("frames")) if name in data_sets.EVENTS else None
+    own = facts.get("preprocessing") if name == facts.get("data") else None
+    frames = (args.T or facts.get("frames")) if name in data_sets.EVENTS else None
     data = data_sets.load(name, args.data_dir, download=args.download, preprocessing=args.preprocessing or own, train=train, frames=frames)
     data.check_fits(net, args.checkpoint)
+    if isinstance(net, SpikingNetwork):
+        return net, name, data
     if data.classes != net.config["num_classes"]:
         raise ValueError(f"{name} has {data.classes} classes, but the network in {args.checkpoint} has {net.config['num_classes']}")
     for what, theirs, own in (
@@ -81,7 +80,10 @@ def load(args, train=False, check=None):
 
 
 def steps_by_default(net, data):
-    """T where none is given."""
+    """T where none is given; of a converted network the one that it was converted for."""
+    if isinstance(net, SpikingNetwork):
+        T = net.saved.get("T")
+        return data.frames or (T if isinstance(T, int) else STEPS)
     return data.frames or (net.T if is_direct(net) else STEPS)
 
 
@@ -94,6 +96,8 @@ def options_of(args):
 def converted(args, net, data):
     given = options_of(args)
     own_network.check_stays(args, net, given)
+    if isinstance(net, SpikingNetwork):
+        return net
     return convert(net, args.method, **given) if args.model is None else own_network.converted(args, net, data, given)
 
 
@@ -152,7 +156,7 @@ def _run(args, device):
         images = Subset(data.test, range(min(checks.integer("images", args.images), len(data.test))))
     snn = converted(args, net, data)
     evaluation = Evaluation(
-        snn, images, args.T, at, args.memory, ann=None if is_direct(net) else net,
+        snn, images, args.T, at, args.memory, ann=None if own_network.is_spiking(net) else net,
         batch=args.batch_size, chunk=args.chunk, device=device, dtype=args.dtype,
         products=args.products, deterministic=args.deterministic,
         statistics=args.statistics, start_stop=args.start_stop, workers=args.workers, graphs=args.cuda_graphs,
@@ -163,7 +167,10 @@ def _run(args, device):
         for file in FILES:  # of the run that was here, or of its part
             (out / file).unlink(missing_ok=True)
     facts = dict(checkpoint=args.checkpoint and str(args.checkpoint), data=name, preprocessing=data.facts.get("preprocessing"))
-    facts |= dict(model=args.model) if args.model else dict(config=net.config, training=net.facts.get("training"))
+    if isinstance(net, SpikingNetwork):
+        facts |= dict(saved=net.saved)
+    else:
+        facts |= dict(model=args.model) if args.model else dict(config=net.config, training=net.facts.get("training"))
     if args.statistics and is_direct(net) and processes.rank() == 0:
         facts["operations"] = _operations(console, net, images)
     try:

@@ -19,6 +19,7 @@ from snnfast.data.preprocessing import preprocessing_of
 from snnfast.graph import guard
 from snnfast.models import replaced
 from snnfast.nn import is_quantised
+from snnfast.runtime.network import SpikingNetwork
 from snnfast.system.text import first_line
 
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
@@ -113,8 +114,15 @@ def for_training(args, settings, data):
     return net
 
 
+def is_spiking(net):
+    """Whether it is a spiking network already: trained as one, or converted."""
+    return is_direct(net) or isinstance(net, SpikingNetwork)
+
+
 def check_converts(args, net, why):
     """Refuses a network that is a spiking one already."""
+    if isinstance(net, SpikingNetwork):
+        raise ValueError(f"{args.checkpoint} holds a network that is converted already: eval, diagnose and trace take it as it is")
     if is_direct(net):
         raise ValueError(f"{args.model or args.checkpoint} is a network that was trained as a spiking one: {why}; eval runs it as it is")
 
@@ -123,10 +131,10 @@ def check_stays(args, net, options):
     """Refuses what is of a conversion, for a network that is a spiking one already. options: of `convert`, that were given."""
     asked = dict(method=args.method, calibrate=args.calibrate, read=args.read, **thresholds_of(args), **options)
     wrong = [name for name, value in asked.items() if value is not None]
-    if is_direct(net) and wrong:
+    if is_spiking(net) and wrong:
         told = {"levels": "neuron-levels"}.get(wrong[0], wrong[0].replace("_", "-"))
-        what = args.model or args.checkpoint
-        raise ValueError(f"{what} is a network that was trained as a spiking one, whose neurons stay: --{told} is for others")
+        how = "was trained as a spiking one" if is_direct(net) else "is converted already"
+        raise ValueError(f"{args.model or args.checkpoint} is a network that {how}, whose neurons stay: --{told} is for others")
 
 
 def data_of(args):

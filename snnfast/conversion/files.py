@@ -24,6 +24,8 @@ def save(path: str | os.PathLike, snn: SpikingNetwork, facts: dict) -> None:
     Raises:
         ValueError: it has a layer, a function or a method that no file can hold; the message names it.
     """
+    if isinstance(snn.method, Direct) and snn.method.arch == "nir":
+        raise ValueError("snn was read from NIR, and has neurons that our files do not hold: keep the file of NIR, and read it again")
     if isinstance(snn.method, Direct):
         raise ValueError("snn is a network that was trained directly: keep its own network, with save_checkpoint, and convert it again")
     if REGISTRY.get(snn.method.name, (None,))[0] is not type(snn.method):

@@ -67,12 +67,17 @@ def export_nir(
     checks.tensor("sample", sample)
     checks.number("dt", dt, True)
     checks.yes_or_no("unit_spikes", unit_spikes)
+    _check_path(path)
     if is_direct(snn):
         snn = convert(snn, sample=sample)
     _check(snn)
     if snn.clock.frames and sample.dim() > 1:
         sample = torch.cat([sample] * STEPS, 1)[:, :STEPS]  # enough of them for the comparison
     snn.check(sample, STEPS)
+    if not torch.isfinite(sample).all():
+        raise ValueError("sample must be finite: the graph is compared with the network on it")
+    if next((p.dtype for p in snn.gm.parameters()), torch.float32) == torch.bfloat16:
+        raise ValueError("snn has weights in bfloat16, which NIR's files, arrays of numpy, cannot hold: give snn.float()")
     written = folded(snn, sample[:1], unit_spikes)
     graph = _Written(written, sample[:1], dt).as_nir()
     _compare(written, import_nir(graph).to(sample.device), sample[:1])
@@ -86,6 +91,14 @@ def export_nir(
     return graph
 
 
+def _check_path(path):
+    """Refuses what is no file to write."""
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
+    if path is not None and Path(path).is_dir():
+        raise ValueError(f"path {path} is a folder, not a file")
+
+
 def _check(snn):
     if not isinstance(snn, SpikingNetwork):
         raise TypeError(f"snn must be a SpikingNetwork, what snnfast.convert returns, or a DirectNetwork, got {type(snn).__name__}")
@@ -96,7 +109,7 @@ def _check(snn):
     if snn.clock.differential or snn.clock.poisson:
         what = 'mode "differential"' if snn.clock.differential else "Poisson input"
         raise ValueError(f"snn runs with {what}, which NIR cannot say")
-    if snn.outputs is not None:
+    if snn.outputs is not None and not isinstance(snn.outputs.tree, int):
         raise ValueError("snn gives several outputs: convert it with read=, for one of them")
 
 

@@ -24,23 +24,33 @@ def folded(snn: SpikingNetwork, x: torch.Tensor, unit_spikes: bool) -> SpikingNe
     Raises:
         ValueError: they do not.
     """
-    double = copy.deepcopy(snn).double()
+    double, ranks = copy.deepcopy(snn).double(), {}
+    for name, layer in double.gm.named_modules():
+        if type(layer) is torch.nn.BatchNorm1d:  # of features, or of features along a line
+            layer.register_forward_hook(lambda layer, given, y, name=name: ranks.update({name: given[0].dim()}))
+    outputs = lambda net: torch.cat(list(net.chunks(x.double(), STEPS, STEPS)))
     with torch.no_grad():
-        one, other = (torch.cat(list(net.chunks(x.double(), STEPS, STEPS))) for net in (double, _folded(double, unit_spikes)))
+        one = outputs(double)
+        for name in ranks:
+            double.gm.get_submodule(name)._forward_hooks.clear()
+        other = outputs(_folded(double, unit_spikes, ranks))
     off = float((one - other).norm() / one.norm().clamp(min=1e-300))
     if not off <= NEAR:
         raise ValueError(
-            f"snn without its batch norms gives other outputs (relative difference {off:.2g}): a layer in it reads another's weights"
+            f"snn with its batch norms and thresholds in the weights gives other outputs (relative difference {off:.2g}): a layer in it reads "
+            "another's weights, or with unit_spikes channels of different thresholds are mixed in front of a layer with weights"
         )
-    return _folded(snn, unit_spikes)
+    return _folded(snn, unit_spikes, ranks)
 
 
-def _folded(snn, unit_spikes):
+def _folded(snn, unit_spikes, ranks):
+    """ranks: {name of a BatchNorm1d: the rank of what it takes}"""
     gm = copy.deepcopy(snn.gm)
     rewrite.fold_batch_norms(gm)
     for name, layer in list(gm.named_modules()):  # those that no convolution stands in front of
-        if type(layer) is torch.nn.BatchNorm2d and layer.running_mean is not None:
-            rewrite.replace(gm, name, norm_as_conv(layer, 2))
+        dims = 2 if type(layer) is torch.nn.BatchNorm2d else ranks.get(name, 0) - 2
+        if dims > 0 and layer.running_mean is not None:
+            rewrite.replace(gm, name, norm_as_conv(layer, dims))
     if unit_spikes:
         _fold_thresholds(gm)
     gm.recompile()
@@ -59,6 +69,8 @@ def _fold_thresholds(gm):
             continue
         behind = _behind(gm, node)
         if behind is None or any(calls[n.target] != 1 or n.target in read for n in behind):
+            continue
+        if len(theta) > 1 and not all(_fits(gm.get_submodule(n.target), len(theta)) for n in behind):
             continue
         for reader in behind:
             weighted = gm.get_submodule(reader.target)
@@ -79,6 +91,11 @@ def _behind(gm, node) -> list[fx.Node] | None:
             return None
         found += further
     return found
+
+
+def _fits(layer, channels):
+    """Whether a layer's inputs can be the values of so many channels, one after the other."""
+    return layer.in_features % channels == 0 if isinstance(layer, torch.nn.Linear) else layer.in_channels == channels
 
 
 def _times(layer, theta):

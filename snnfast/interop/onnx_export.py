@@ -17,6 +17,8 @@ from snnfast.system import packages
 from snnfast.system.files import whole
 from snnfast.system.text import first_line
 
+MOST_IMAGES = 1 << 16  # of a batch
+
 
 def export_onnx(
     net: torch.nn.Module, sample: torch.Tensor, path: str | os.PathLike, *, T: int | None = None, opset: int | None = None
@@ -101,23 +103,36 @@ def _written(graphs, opset):
 
 
 def _write(net, given, part, inputs, outputs, opset):
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    batch = torch.export.Dim("batch", min=1, max=MOST_IMAGES)
     shapes = ({0: batch}, *([tuple({0: batch} for _ in given[1:])] if isinstance(net, Steps) and len(given) > 1 else ()))
     with warnings.catch_warnings(), torch.no_grad(), torch.autocast(given[0].device.type, enabled=False):
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         try:
-            torch.onnx.export(
-                net, given, part, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, opset_version=opset, external_data=False,
-                verbose=False,
+            program = torch.onnx.export(
+                net, given, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, opset_version=opset, verbose=False,
             )  # fmt: skip
         except (torch.onnx.OnnxExporterError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
             raise ValueError(f"net cannot become ONNX: {_why(error)}") from error
+        _check_open(program)
+        program.save(part, external_data=False)
     if opset is not None:
         import onnx
 
         got = next(entry.version for entry in onnx.load(part).opset_import if entry.domain in ("", "ai.onnx"))
         if got != opset:
             raise ValueError(f"opset must be a version that torch's exporter writes, got {opset}: it wrote {got}")
+
+
+def _check_open(program):
+    """Refuses a file that is right for some numbers of images alone: one that is fixed, or in which another branch was taken."""
+    fixed = next((entry for entry in program.model.graph.inputs if isinstance(entry.shape[0], int)), None)
+    if fixed is not None:
+        raise ValueError(f"net cannot become ONNX for any number of images: in it this number is fixed to that of sample, {fixed.shape[0]}")
+    for known in program.exported_program.range_constraints.values():
+        if known.lower > 1 or known.upper < MOST_IMAGES:
+            raise ValueError(
+                f"net cannot become ONNX for any number of images: what it computes holds for {known.lower} to {known.upper} of them"
+            )
 
 
 def _why(error):

@@ -54,9 +54,13 @@ class Layout:
         back = sorted(range(len(self.order)), key=lambda i: self.order[i])
         return s.permute(0, *(i + 1 for i in back))
 
+    def _is_of_step(self, t):
+        """Whether t has a value for each neuron. The ranks come first: where a size is open, for torch.export, no other one is compared with it."""
+        return t.dim() == len(self.shape) and tuple(t.shape) == self.shape
+
     def vector(self, t):
         """[*step] or anything that broadcasts over it -> [N]."""
-        if self.identity and tuple(t.shape) == self.shape and t.is_contiguous():
+        if self.identity and self._is_of_step(t) and t.is_contiguous():
             return t.view(self.N)
         return self.rows(t.expand(self.shape).unsqueeze(0)).view(self.N).contiguous()
 
@@ -73,7 +77,7 @@ class Layout:
             return torch.cat([theta.reshape(-1), theta.new_ones(1)])[:1], 1
         if theta.numel() == 1:
             return theta.reshape(1), 1
-        if self.identity and tuple(theta.shape) == self.shape:
+        if self.identity and self._is_of_step(theta):
             return theta.reshape(self.N), 1
         t = theta.reshape((1,) * (len(self.shape) - theta.dim()) + tuple(theta.shape))
         if not self.identity:

@@ -69,6 +69,11 @@ class SpikingNetwork(torch.nn.Module):
         for node, kept in zip(self.gm.graph.nodes, notes):
             node.meta.update(kept)
 
+    @property
+    def frames(self) -> bool:
+        """Whether it takes event data, a frame for each step."""
+        return self.clock.frames
+
     def facts(self) -> dict[str, Any]:
         """Method and input, for a report: plain values."""
         own = self.method.facts()

@@ -103,7 +103,8 @@ class Offer:
         _given(words, "lr", _number("learning rate", values.get("lr"), 1e-9, 1e3))
         if values.get("earlier"):
             words.append(f"--weights={self.source(values['earlier'])[1]}")
-        return Command(f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}"), words)
+        width = "" if spiking or not values.get("width") else f", width {values['width']}"
+        return Command(f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}{width}"), words)
 
     def _conversion(self, values, words, out="{run}/out"):
         """The checkpoint, its method and its steps; a title. out: what the command writes."""

@@ -1,6 +1,7 @@
 """A converted network in a file: the same bits after loading, and nothing in a file can run what is not known."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -141,9 +142,28 @@ def test_what_cannot_be_saved_is_refused_by_name(tmp_path):
         snnfast.save_checkpoint(tmp_path / "snn.pt", [nn.Linear(2, 2)])
 
 
-def test_the_command_says_what_it_does_not_take(tmp_path, capsys):
+def test_the_commands_take_a_converted_network_as_it_is(tmp_path, monkeypatch, capsys):
     from snnfast.cli.main import main
 
-    snnfast.save_checkpoint(tmp_path / "snn.pt", snnfast.convert(plain(), calibrate=X))
-    assert main(["eval", str(tmp_path / "snn.pt"), "--data", "digits", "--T", "4"]) == 2
-    assert "holds a network that is converted already" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    net = snnfast.models.vgg11(width=0.0625, in_channels=1, image_size=32)
+    snn = snnfast.convert(net, "cos", rho=2)
+    snnfast.save_checkpoint("snn.pt", snn, data="digits", T=4)
+    assert main(["eval", "snn.pt", "--images", "20", "--statistics", "--out", "e"]) == 0
+    report = json.loads((tmp_path / "e/report.json").read_text())
+    test = torch.utils.data.Subset(snnfast.data.digits()[1], range(20))
+    expected = snnfast.evaluate(snn, test, T=4)
+    assert report["at"] == [1, 2, 4] and report["loss"] == expected.loss and report["ann"] is None
+    assert report["method"]["method"] == "cos" and report["facts"]["saved"] == {"data": "digits", "T": 4}
+    assert main(["diagnose", "snn.pt", "--T", "4", "--images", "4"]) == 0 and main(["trace", "snn.pt", "--T", "4"]) == 0
+    for line, message in (
+        (["eval", "--T", "4", "--method", "srp"], "is converted already, whose neurons stay: --method is for others"),
+        (["eval", "--T", "4", "--levels", "4"], "says itself what it holds, and takes no levels"),
+        (["convert", "--T", "4"], "holds a network that is converted already: eval, diagnose and trace take it as it is"),
+        (["eval", "--data", "n-mnist"], "snn.pt takes images, and n-mnist has frames"),
+    ):
+        capsys.readouterr()
+        assert main([line[0], "snn.pt", *line[1:]]) == 2
+        error = capsys.readouterr().err
+        assert message in error or "data-dir" in error, error
+        assert error.count("\n") == 1

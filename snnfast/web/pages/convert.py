@@ -10,7 +10,7 @@ from snnfast.web.records import DONE
 
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
-    form = Conversion(jobs, offer, tab, app, "Convert", "empty: the simplest that keeps the answers at T")
+    form = Conversion(jobs, offer, tab, app, "Convert", "–: the simplest that keeps the answers at T")
     with gr.Row():
         energy = number("Energy", None, "without a method: the most it may take of the network's")
         images = number("Images", 64, "by which a method is chosen", elem_id="Convert-images")

@@ -5,6 +5,7 @@ import gradio as gr
 from snnfast.runtime.sparse_products import KINDS as PRODUCTS
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
+from snnfast.web.pages import forms
 from snnfast.web.pages.forms import Conversion, asked, number
 from snnfast.web.pages.view import PRIVATE, View, told
 from snnfast.web.workspace import SUFFIXES
@@ -16,7 +17,7 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         memory = gr.Textbox("", label="Memory", placeholder="8GiB, auto", info="what the process may take; empty: what it needs")
         batch_size = number("Batch", None, "empty: chosen")
         images = number("Images", None, "the first N; empty: all", elem_id="Evaluate-images")
-        products = gr.Dropdown(list(PRODUCTS), value=None, label="Products", info="empty: sparse on a CPU, dense on a GPU")
+        products = forms.choice("Products", list(PRODUCTS), "–: sparse on a CPU, dense on a GPU")
         statistics = gr.Checkbox(False, label="Statistics", info="firing rates, unevenness, energy")
     fields = form.fields | dict(memory=memory, batch_size=batch_size, images=images, products=products, statistics=statistics)
     with gr.Row():

@@ -8,10 +8,17 @@ from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
 from snnfast.web.pages.view import QUIET
 
+NONE = ("–", "")  # what is seen where nothing is chosen, and what it stands for
+
 
 def number(label: str, value=None, info: str | None = None, **options) -> gr.Textbox:
     """A number, which may be left empty: Gradio's own field for numbers makes 0 of that."""
     return gr.Textbox("" if value is None else str(value), label=label, info=info, **options)
+
+
+def choice(label: str, names: list[str], info: str | None = None, **options) -> gr.Dropdown:
+    """One of the names or none: Gradio's own field cannot be emptied again."""
+    return gr.Dropdown([NONE, *((name, name) for name in names)], value="", label=label, info=info, **options)
 
 
 def device(jobs: Jobs) -> gr.Dropdown:
@@ -22,16 +29,16 @@ class Conversion:
     """The fields of a checkpoint and its conversion, by name."""
 
     def __init__(
-        self, jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks, page: str, without: str = "empty: if, or a spiking network's own"
+        self, jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks, page: str, without: str = "–: if, or a spiking network's own"
     ):
         """without: what happens where no method is chosen."""
         with gr.Row():
-            source = gr.Dropdown([], label="Checkpoint", info="a network that was trained here, or a file", elem_id=f"{page}-source")
-            arch = gr.Dropdown(commands.networks(), value=None, label="Network", info="only of files of other programs")
-            data = gr.Dropdown(offer.data(), value=None, label="Data", info="empty: what the checkpoint is for")
+            source = gr.Dropdown([], label="Checkpoint", info="trained here, or a file uploaded on Evaluate", elem_id=f"{page}-source")
+            arch = choice("Network", commands.networks(), "only of files of other programs")
+            data = choice("Data", offer.data(), "–: what the checkpoint is for")
         with gr.Row():
-            method = gr.Dropdown(commands.methods(), value=None, label="Method", info=without, elem_id=f"{page}-method")
-            mode = gr.Dropdown(list(MODES), value=None, label="Mode")
+            method = choice("Method", commands.methods(), without, elem_id=f"{page}-method")
+            mode = choice("Mode", list(MODES), "of stbif and quanta")
             T = number("T", 64, "time steps; empty: a spiking network's own", elem_id=f"{page}-T")
             self.device = device(jobs)
         with gr.Row():
@@ -43,11 +50,11 @@ class Conversion:
         fresh_sources(offer, tab, app, source)
 
 
-def fresh_sources(offer: Offer, tab: gr.Tab, app: gr.Blocks, choice: gr.Dropdown) -> None:
-    """Networks that were trained, and files that were brought, since the page was opened are among the choices."""
-    fresh = lambda: gr.update(choices=offer.sources())  # noqa: E731
-    tab.select(fresh, None, [choice], **QUIET)
-    app.load(fresh, None, [choice], **QUIET)
+def fresh_sources(offer: Offer, tab: gr.Tab, app: gr.Blocks, shown: gr.Dropdown, none: bool = False) -> None:
+    """Networks that were trained, and files that were brought, since the page was opened are among the choices. none: none of them is one too."""
+    fresh = lambda: gr.update(choices=[*([NONE] if none else []), *offer.sources()])  # noqa: E731
+    tab.select(fresh, None, [shown], **QUIET)
+    app.load(fresh, None, [shown], **QUIET)
 
 
 def asked(fields: dict, values: tuple) -> dict:

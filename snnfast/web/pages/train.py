@@ -15,8 +15,9 @@ from snnfast.web.pages.view import View
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     with gr.Row():
-        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", elem_id="Train-arch")
-        data = gr.Dropdown(offer.data(), value="digits", label="Data")
+        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", info="from csnn_cifar10 on: trained as spiking ones, "
+                           "without activation, stage 2, levels, threshold, width, method", elem_id="Train-arch")  # fmt: skip
+        data = gr.Dropdown(offer.data(), value="digits", label="Data", info="of the server")
         activation = gr.Dropdown(list(ACTIVATIONS), value="s-qcfs", label="Activation", info="two stages start with qcfs, s-qcfs or e-qcfs")
         where = device(jobs)
     with gr.Row():
@@ -30,12 +31,13 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         seed = number("Seed", 0)
         amp = gr.Dropdown(list(AMP), value="fp32", label="Mixed precision")
         method = gr.Dropdown(commands.methods(), value="if", label="Method at the end")
-        T = number("T at the end", 32)
+        T = number("T", None, "at the end; of a spiking network in training too; empty: 64, or its own", elem_id="Train-T")
     with gr.Row():
-        earlier = gr.Dropdown([], value=None, label="Start from", info="empty: random weights", elem_id="Train-earlier")
-        optimiser = gr.Dropdown(list(OPTIMISERS), value=None, label="Optimiser", info="empty: the recipe's", elem_id="Train-optimiser")
+        earlier = gr.Dropdown([forms.NONE], value="", label="Start from", info="–: random weights; else of the same network and width",
+                              elem_id="Train-earlier")  # fmt: skip
+        optimiser = forms.choice("Optimiser", list(OPTIMISERS), "–: the recipe's; another wants a rate", elem_id="Train-optimiser")
         lr = number("Learning rate", None, "of stage 1; of stage 2 a tenth; empty: the recipe's", elem_id="Train-lr")
-    forms.fresh_sources(offer, tab, app, earlier)
+    forms.fresh_sources(offer, tab, app, earlier, none=True)
     fields = dict(
         arch=arch, data=data, activation=activation, first=first, second=second, levels=levels, theta=theta, width=width, batch_size=batch_size,
         seed=seed, amp=amp, method=method, T=T, earlier=earlier, optimiser=optimiser, lr=lr,

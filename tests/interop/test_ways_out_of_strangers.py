@@ -1,0 +1,135 @@
+"""Networks as strangers bring them, on their way out: batch norms of 1-d signals, one of several outputs, as many images as channels."""
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import snnfast
+
+X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.l = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return {"map": h, "y": self.l(h.mean((2, 3)))}
+
+
+class Regroups(nn.Module):
+    """A view makes other channels of those that have thresholds."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.q = nn.Conv2d(3, 4, 3, padding=1), snnfast.nn.CQCFS(4, 8, theta=0.7)
+        self.q.thresh.data = torch.rand(4) + 0.3
+        self.d, self.l = nn.Conv2d(8, 4, 3), nn.Linear(48, 5)
+
+    def forward(self, x):
+        return self.l(self.d(self.q(self.c(x)).view(x.size(0), 8, 4, 8)).flatten(1))
+
+
+def per_channel():
+    """Eight channels with thresholds of their own, and eight images."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), snnfast.nn.CQCFS(8, 4, theta=1.0), nn.Flatten(), nn.Linear(512, 5))
+    net[1].thresh.data = torch.rand(8) + 0.5
+    return net.eval()
+
+
+@pytest.mark.parametrize("unit_spikes", [False, True])
+def test_a_batch_norm_of_a_signal_behind_a_neuron(unit_spikes):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(8)
+    norm.running_mean.uniform_(-0.3, 0.3)
+    norm.running_var.uniform_(0.5, 2)
+    net = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), norm, nn.Flatten(), nn.Linear(8 * 38, 5)).eval()
+    x = torch.randn(5, 3, 40)
+    snn = snnfast.convert(net, calibrate=x)
+    again = snnfast.import_nir(snnfast.export_nir(snn, x[:1], unit_spikes=unit_spikes))
+    assert torch.allclose(again.logits(x, T=7), snn.logits(x, T=7), atol=1e-5)
+
+
+def test_one_of_several_outputs():
+    torch.manual_seed(0)
+    snn = snnfast.convert(Two().eval(), calibrate=X, read="y")
+    again = snnfast.import_nir(snnfast.export_nir(snn, X[:1]))
+    assert torch.equal(again(X, T=4), snn(X, T=4)) and snn(X, T=4).any()
+    with pytest.raises(ValueError, match="several outputs: convert it with read="):
+        snnfast.export_nir(snnfast.convert(Two().eval(), calibrate=X), X[:1])
+
+
+def test_thresholds_whose_channels_are_regrouped_stay():
+    torch.manual_seed(0)
+    snn = snnfast.convert(Regroups().eval(), sample=X)
+    with pytest.raises(ValueError, match="has no counterpart in NIR"):  # the view, with or without
+        snnfast.export_nir(snn, X[:1], unit_spikes=True)
+
+
+def test_wrong_calls_name_what_is_wrong(tmp_path):
+    snn = snnfast.convert(per_channel(), sample=X)
+    for error, message, call in (
+        (ValueError, "is a folder, not a file", lambda: snnfast.export_nir(snn, X[:1], tmp_path)),
+        (TypeError, "path must be a str or a path, got int", lambda: snnfast.export_nir(snn, X[:1], 3)),
+        (ValueError, "sample must be finite", lambda: snnfast.export_nir(snn, X[:1] / 0)),
+        (ValueError, "weights in bfloat16", lambda: snnfast.export_nir(snnfast.convert(per_channel().bfloat16()), X[:1].bfloat16())),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    graph = nir.NIRGraph(
+        {"input": nir.Input({"input": np.array([4])}), "n": nir.LIF(*(np.full(4, v) for v in (1e-3, 1.0, 0.0, 1.0))),
+         "output": nir.Output({"output": np.array([4])})}, [("input", "n"), ("n", "output")],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="was read from NIR, .* keep the file of NIR"):
+        snnfast.save_checkpoint(tmp_path / "a.pt", snnfast.import_nir(graph))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("many", [8, 1, 5])
+def test_a_step_for_any_number_of_images(many):
+    """As many images as channels: neither number is taken for the other."""
+    steps = snnfast.Steps(snnfast.convert(per_channel(), sample=X))
+    shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    with torch.no_grad():
+        program = torch.export.export(steps, (torch.cat([X, X])[: max(many, 2)],), dynamic_shapes=shapes).module()
+        for B in (1, 3, 8):
+            assert all(map(torch.equal, program(X[:B]), steps(X[:B])))
+
+
+@pytest.mark.parametrize("what", ["network", "run", "steps"])
+def test_onnx_for_any_number_of_images(what, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    net = per_channel()
+    if what == "network":
+        files, expected = snnfast.export_onnx(net, X, tmp_path / "n.onnx"), net
+    else:
+        snn = snnfast.convert(net, sample=X)
+        files = snnfast.export_onnx(snn, X, tmp_path / "n.onnx", T=2 if what == "run" else None)
+        expected = lambda x: snn(x, 2 if what == "run" else 1)
+    session = runtime.InferenceSession(files[0])
+    with torch.no_grad():
+        for B in (1, 3, 8):
+            assert np.allclose(session.run(["y"], {"x": X[:B].numpy()})[0], expected(X[:B]).numpy(), atol=1e-5)
+
+
+class CountsImages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+
+    def forward(self, x):
+        return self.net(x) * 2 if x.shape[0] > 3 else self.net(x)
+
+
+def test_onnx_of_some_numbers_of_images_is_refused(tmp_path):
+    pytest.importorskip("onnxscript")
+    fixed = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), snnfast.nn.QCFS(4, 1.0), nn.Flatten(0), nn.Linear(1280, 5))
+    for net, message in ((CountsImages(), "what it computes holds for 4 to 65536 of them"), (fixed, "fixed to that of sample, 5")):
+        with pytest.raises(ValueError, match=f"net cannot become ONNX for any number of images: .*{message}"):
+            snnfast.export_onnx(net.eval(), X[:5], tmp_path / "n.onnx")
+    assert not list(tmp_path.iterdir())
