@@ -57,4 +57,4 @@ if __name__ == "__main__":
         axes.plot(accuracies(kind, sets), label=["training", "test, other colours"])
         axes.set(title=kind, xlabel="step", ylabel="accuracy, %", ylim=(0, 100))
     axes.legend()
-    figure.savefig(sys.argv[1], dpi=110)
+    figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "colored_digits.png", dpi=110)

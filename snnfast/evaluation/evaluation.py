@@ -88,8 +88,7 @@ class Evaluation:
     ):  # fmt: skip
         if not isinstance(snn, SpikingNetwork):
             raise TypeError(f"snn must be what snnfast.convert returned, got {type(snn).__name__}")
-        self.device = checks.device("device", device)
-        T = snn.steps_by_default() if T is None else T
+        self.device, T = checks.device("device", device), snn.steps_by_default() if T is None else T
         self.settings = EvaluationSettings.checked(snn, T, at, dtype, deterministic, start_stop, statistics, self.device)
         for name, value in (("batch", batch), ("chunk", chunk)):
             if value is not None:
