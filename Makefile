@@ -48,7 +48,7 @@ $(VENV)/installed.stamp: Makefile
 # The compiled library, built into the package's folder.
 $(BUILT): $(INSTALLED) $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace
-	$(PY) -m compileall -qq snnfast tests bench  # once, where processes may not write bytecode
+	$(PY) -m compileall -qq snnfast  # once, where processes may not write bytecode
 	mkdir -p build && touch $@
 
 demo: $(READY)

@@ -3,6 +3,7 @@
 A hook of MkDocs (`make docs`). Every public name has one place in the reference, which tests/house/test_site.py holds.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -81,22 +82,25 @@ def names():
     return [*(name for _, _, of in REFERENCE.values() for name in of.split()), *models()]
 
 
+@functools.cache
 def reference():
-    """{page: Markdown} of the reference: of each group of names a page that lists them, and a page for each name."""
-    pages = {}
+    """{(group, its title): {file: Markdown}}: of each group of names a page that lists them, and a page for each name."""
+    groups = {}
     for group, (title, sentence, of) in REFERENCE.items():
         found = {_short(name): (_first_line(named(name)), f"::: {_path(name)}\n") for name in of.split()}
-        pages |= _group(group, title, sentence, found)
-    pages |= _group("models", "Networks", "`snnfast train --arch NAME` and `snnfast eval --arch NAME` take them too.", networks())
-    pages |= _group("commands", "Commands", "`snnfast COMMAND --help` prints the same.", commands())
-    return {f"reference/{page}": text for page, text in pages.items()}
+        groups[group, title] = _pages(title, sentence, found)
+    told = "`snnfast train --arch NAME` and `snnfast eval --arch NAME` take them too."
+    groups["models", "Networks"] = _pages("Networks", told, networks())
+    groups["commands", "Commands"] = _pages("Commands", "`snnfast COMMAND --help` prints the same.", commands())
+    return groups
 
 
-def _group(group, title, sentence, found):
-    """found: {name: (a sentence, its page)}"""
-    rows = "".join(f"| [{name}]({name.replace(' ', '-')}.md) | {told.replace('|', chr(92) + '|')} |\n" for name, (told, _) in found.items())
+def _pages(title, sentence, found):
+    """{file: Markdown} of a group. found: {name: (a sentence, its page)}"""
+    files = {name: f"{name.replace(' ', '-')}.md" for name in found}
+    rows = "".join(f"| [{name}]({files[name]}) | {told.replace('|', chr(92) + '|')} |\n" for name, (told, _) in found.items())
     index = f"# {title}\n\n{sentence}\n\n| name | what it is |\n|---|---|\n{rows}"
-    return {f"{group}/index.md": index} | {f"{group}/{name.replace(' ', '-')}.md": text for name, (_, text) in found.items()}
+    return {"index.md": index} | {files[name]: text for name, (_, text) in found.items()}
 
 
 def _short(name):
@@ -164,18 +168,14 @@ def rewritten(text, source):
 
 def on_config(config):
     """Called by MkDocs first: each group of the reference unfolds into its pages."""
-    groups = {}
-    for page in reference():
-        name = Path(page).stem.replace("snnfast-", "")
-        groups.setdefault(page.split("/")[1], []).append(page if name == "index" else {name: page})
+    found = []
+    for (group, title), (index, *pages) in reference().items():
+        rest = [{page.removesuffix(".md").removeprefix("snnfast-"): f"reference/{group}/{page}"} for page in pages]
+        found.append({title: [f"reference/{group}/{index}", *rest]})
     for section in config["nav"]:
         if "Reference" in section:
-            section["Reference"] = [{_titles()[group]: pages} for group, pages in groups.items()]
+            section["Reference"] = found
     return config
-
-
-def _titles():
-    return {group: title for group, (title, _, _) in REFERENCE.items()} | {"models": "Networks", "commands": "Commands"}
 
 
 def on_files(files, config):
@@ -184,8 +184,9 @@ def on_files(files, config):
 
     for page, source in PAGES.items():
         files.append(File.generated(config, page, content=rewritten((ROOT / source).read_text(), source)))
-    for page, text in reference().items():
-        files.append(File.generated(config, page, content=text))
+    for (group, _), pages in reference().items():
+        for page, text in pages.items():
+            files.append(File.generated(config, f"reference/{group}/{page}", content=text))
     for picture in sorted((ROOT / "bench/figures").glob("*.png")):
         files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
     return files

@@ -8,6 +8,7 @@ from snnfast.cli import own_network
 from snnfast.cli.console import plain_console
 from snnfast.cli.evaluate import converted, load, options_of
 from snnfast.evaluation.choose import choose
+from snnfast.runtime.network import SpikingNetwork
 
 
 def run(args, device):
@@ -15,8 +16,7 @@ def run(args, device):
     checks.steps("T", args.T)
     out = _file_of(args)
     out.parent.mkdir(parents=True, exist_ok=True)
-    why = "its neurons stay, and its own file is what save_checkpoint writes"
-    net, name, data = load(args, train=args.method is None, check=lambda net: own_network.check_converts(args, net, why))
+    net, name, data = load(args, train=args.method is None, check=lambda net: _check(args, net))
     if args.method is not None:
         if args.energy is not None:
             raise ValueError("--energy chooses a method, and --method names one: give one of them")
@@ -30,6 +30,13 @@ def run(args, device):
     facts = {} if snn.choice is None else dict(chosen=snn.choice.why(), expected=snn.choice.expected(), T=args.T)
     save_checkpoint(out, snn.cpu(), data=name, preprocessing=data.facts.get("preprocessing"), **facts)
     console.print(f"wrote {out}: net = snnfast.load_checkpoint({str(out)!r}); net(images, T={args.T})", soft_wrap=True)
+
+
+def _check(args, net):
+    """Refuses a network that is a spiking one already."""
+    if isinstance(net, SpikingNetwork):
+        raise ValueError(f"{args.checkpoint} holds a network that is converted already: eval, diagnose and trace take it as it is")
+    own_network.check_converts(args, net, "its neurons stay, and its own file is what save_checkpoint writes")
 
 
 def _file_of(args):

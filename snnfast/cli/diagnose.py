@@ -8,7 +8,6 @@ from snnfast.cli.console import plain_console
 from snnfast.cli.evaluate import converted, load
 from snnfast.cli.folders import can_draw, free
 from snnfast.evaluation.diagnosis import diagnose
-from snnfast.runtime.network import SpikingNetwork
 
 
 def run(args, device):
@@ -17,7 +16,7 @@ def run(args, device):
     checks.integer("images", args.images)
     out = free(args.out, "diagnosis.csv", args.overwrite)
     why = "diagnose compares a spiking network with the one that it was converted from"
-    net, _, data = load(args, check=lambda net: isinstance(net, SpikingNetwork) or own_network.check_converts(args, net, why))
+    net, _, data = load(args, check=lambda net: own_network.check_converts(args, net, why))
     snn = converted(args, net, data).to(device)
     images = torch.stack([data.test[i][0] for i in range(min(args.images, len(data.test)))]).to(device)
     found = diagnose(snn, images, args.T)

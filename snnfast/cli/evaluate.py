@@ -185,7 +185,7 @@ def _run(args, device):
 
 def _operations(console, net, images):
     """{convention: ACs, MACs and energy of an image} of a network that was trained as a spiking one, on the first images."""
-    loader = DataLoader(Subset(images, range(min(COUNTED, len(images)))), batch_size=4)
+    loader = DataLoader(Subset(images, range(min(COUNTED, len(images)))), batch_size=1)  # all steps at once: as little memory as that takes
     found = [operations(net, loader, name) for name in CONVENTIONS]
     for each in found:
         console.print(f"operations, {each}", soft_wrap=True)

@@ -120,9 +120,7 @@ def is_spiking(net):
 
 
 def check_converts(args, net, why):
-    """Refuses a network that is a spiking one already."""
-    if isinstance(net, SpikingNetwork):
-        raise ValueError(f"{args.checkpoint} holds a network that is converted already: eval, diagnose and trace take it as it is")
+    """Refuses a network that was trained as a spiking one."""
     if is_direct(net):
         raise ValueError(f"{args.model or args.checkpoint} is a network that was trained as a spiking one: {why}; eval runs it as it is")
 

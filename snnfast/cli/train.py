@@ -127,9 +127,12 @@ def _teacher(args):
         return None
     if _is_function(args.teacher):
         return own_network.made(args.teacher, {}).float()
-    net = load_checkpoint(args.teacher)
+    return _not_converted("teacher", args.teacher, load_checkpoint(args.teacher))
+
+
+def _not_converted(flag, path, net):
     if isinstance(net, SpikingNetwork):
-        raise ValueError(f"--teacher {args.teacher} holds a converted network: give the network that it was converted from")
+        raise ValueError(f"--{flag} {path} holds a converted network: give the network that it was converted from")
     return net
 
 
@@ -169,8 +172,7 @@ def _earlier(args, settings, console):
         net = load_checkpoint(args.weights, args.arch, **asked)
     else:
         net = load_checkpoint(args.weights, args.arch, levels=settings.levels)
-    if isinstance(net, SpikingNetwork):
-        raise ValueError(f"--weights {args.weights} holds a converted network: give the network that it was converted from")
+    _not_converted("weights", args.weights, net)
     for name, asked in (("arch", args.arch), ("width", settings.width)):
         if name in net.config and net.config[name] != asked:
             raise ValueError(f"--weights {args.weights} holds a network of {name} {net.config[name]}, not {asked}")

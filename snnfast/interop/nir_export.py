@@ -10,7 +10,6 @@ Each node of the graph is one of NIR's: convolutions, linear layers, average poo
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from snnfast.interop.nir_folded import STEPS, folded
 from snnfast.interop.nir_import import import_nir
 from snnfast.interop.nir_neurons import check_installed, noted, to_nir, why_not
 from snnfast.runtime.network import SpikingNetwork
-from snnfast.system.files import whole
+from snnfast.system.files import file_to_write, whole
 from snnfast.system.text import first_line
 
 
@@ -67,7 +66,7 @@ def export_nir(
     checks.tensor("sample", sample)
     checks.number("dt", dt, True)
     checks.yes_or_no("unit_spikes", unit_spikes)
-    _check_path(path)
+    path = None if path is None else file_to_write(path)
     if is_direct(snn):
         snn = convert(snn, sample=sample)
     _check(snn)
@@ -84,19 +83,10 @@ def export_nir(
     if path is not None:
         import nir
 
-        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part:
             nir.write(part, graph)
     return graph
-
-
-def _check_path(path):
-    """Refuses what is no file to write."""
-    if path is not None and not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
-    if path is not None and Path(path).is_dir():
-        raise ValueError(f"path {path} is a folder, not a file")
 
 
 def _check(snn):

@@ -25,14 +25,16 @@ def folded(snn: SpikingNetwork, x: torch.Tensor, unit_spikes: bool) -> SpikingNe
         ValueError: they do not.
     """
     double, ranks = copy.deepcopy(snn).double(), {}
-    for name, layer in double.gm.named_modules():
-        if type(layer) is torch.nn.BatchNorm1d:  # of features, or of features along a line
-            layer.register_forward_hook(lambda layer, given, y, name=name: ranks.update({name: given[0].dim()}))
+    hooks = [
+        layer.register_forward_hook(lambda layer, given, y, name=name: ranks.update({name: given[0].dim()}))
+        for name, layer in double.gm.named_modules()
+        if type(layer) is torch.nn.BatchNorm1d  # of features, or of features along a line
+    ]
     outputs = lambda net: torch.cat(list(net.chunks(x.double(), STEPS, STEPS)))
     with torch.no_grad():
         one = outputs(double)
-        for name in ranks:
-            double.gm.get_submodule(name)._forward_hooks.clear()
+        for hook in hooks:
+            hook.remove()
         other = outputs(_folded(double, unit_spikes, ranks))
     off = float((one - other).norm() / one.norm().clamp(min=1e-300))
     if not off <= NEAR:

@@ -14,7 +14,7 @@ from snnfast.graph.outputs import leaves
 from snnfast.runtime.network import SpikingNetwork
 from snnfast.runtime.steps import Steps
 from snnfast.system import packages
-from snnfast.system.files import whole
+from snnfast.system.files import file_to_write, whole
 from snnfast.system.text import first_line
 
 MOST_IMAGES = 1 << 16  # of a batch
@@ -57,11 +57,9 @@ def export_onnx(
         raise ValueError(f"sample must be images [1 or more, ...], got shape {tuple(sample.shape)}")
     if opset is not None:
         checks.integer("opset", opset, 18)
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
-    path, sample = Path(path), sample.detach()
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"path: {f'{path} is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
+    path, sample = file_to_write(path), sample.detach()
+    if not path.parent.is_dir():
+        raise ValueError(f"path: there is no folder {path.parent}")
     sample = torch.cat([sample, sample])[:2] if sample.size(0) == 1 else sample  # of one image the exporter takes the number for a constant
     if is_direct(net):
         raise TypeError("net was trained as a spiking network: give snnfast.convert(net), which runs its neurons step by step")

@@ -30,6 +30,16 @@ def check_regular(path):
         raise ValueError(f"{path} is no regular file")
 
 
+def file_to_write(path: str | os.PathLike) -> Path:
+    """The path that a caller gives for a file; refuses what is no path, and a folder."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"path {path} is a folder, not a file")
+    return path
+
+
 def save_text(path, text):
     with whole(path) as part:
         part.write_text(text, "utf-8")

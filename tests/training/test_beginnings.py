@@ -4,12 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from torch.utils.data import Subset
+from test_train import small_data
 
 import snnfast
 from snnfast.cli.main import main, parser
 from snnfast.cli.train import settings_of
-from snnfast.data import load
 from snnfast.training import loop
 from snnfast.training.beginnings import take_over
 
@@ -18,9 +17,7 @@ NONE = loop.Settings("resnet20", "digits", "s-qcfs", 4, 2.0, (0,), (0.05,), 32, 
 
 @pytest.fixture(scope="module")
 def data():
-    found = load("digits")
-    found.train, found.test = Subset(found.train, range(96)), Subset(found.test, range(60))
-    return found
+    return small_data()
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ import json
 
 import pytest
 import torch
+from test_train import small_data
 from torch.nn import functional as F
-from torch.utils.data import Subset
 
 import snnfast
 from snnfast.cli.main import main
-from snnfast.data import load
 from snnfast.training import loop
 from snnfast.training.distillation import Teacher
 from snnfast.training.losses import Loss
@@ -21,9 +20,7 @@ SDT = dict(dims=(16, 32, 32, 32), depths=(1, 1), heads=4, in_channels=1, num_cla
 
 @pytest.fixture(scope="module")
 def data():
-    found = load("digits")
-    found.train, found.test = Subset(found.train, range(96)), Subset(found.test, range(60))
-    return found
+    return small_data()
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ import gradio as gr
 from snnfast.web.commands import CONVERTED, Offer
 from snnfast.web.jobs import Jobs
 from snnfast.web.pages.forms import Conversion, asked, number
-from snnfast.web.pages.view import EVERY, QUIET, View
-from snnfast.web.records import DONE
+from snnfast.web.pages.view import View
 
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
@@ -18,13 +17,5 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     begin = gr.Button("Convert", variant="primary", elem_id="Convert-begin")
     view = View(jobs, "Convert")
     view.begins(begin, lambda *values: offer.convert(asked(fields, values)), form.device, list(fields.values()))
-    download, shown = gr.DownloadButton("Download the network", visible=False, elem_id="Convert-download"), gr.State(None)
-
-    def look(number, shown):
-        if number is None or number == shown or not any(run.id == number for run in jobs.records.all(DONE)):
-            return gr.skip(), gr.skip()
-        made = CONVERTED.format(run=jobs.workspace.folder(number))
-        return gr.update(value=made, visible=True), number
-
-    gr.Timer(EVERY).tick(look, [view.number, shown], [download, shown], **QUIET)
-    view.number.change(lambda: (gr.update(visible=False), None), None, [download, shown], **QUIET)  # not beneath another run
+    download = gr.DownloadButton("Download the network", visible=False, elem_id="Convert-download")
+    view.when_done(download, lambda number: gr.update(value=CONVERTED.format(run=jobs.workspace.folder(number)), visible=True))

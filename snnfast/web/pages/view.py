@@ -12,7 +12,7 @@ import pandas as pd
 from snnfast.web import curves
 from snnfast.web.commands import Command
 from snnfast.web.jobs import RESUMED, Jobs
-from snnfast.web.records import FAILED, RUNNING, STOPPED, WAITING, Run
+from snnfast.web.records import DONE, FAILED, RUNNING, STOPPED, WAITING, Run
 
 EVERY = 1.0  # seconds between two looks at a run
 SHOWN = ("*.png",)
@@ -84,6 +84,18 @@ class View:
             return told(self.jobs.add)(command.kind, command.title, where, command.words, user_of(request))
 
         button.click(start, [device, *fields], [self.number], **PRIVATE)
+
+    def when_done(self, part: gr.Component, of: Callable[[int], Any]) -> None:
+        """What `of(number)` gives for a component once the run is done; until then, and for another run, it is hidden."""
+        shown = gr.State(None)
+
+        def look(number, shown):
+            if number is None or number == shown or not any(run.id == number for run in self.jobs.records.all(DONE)):
+                return gr.skip(), gr.skip()
+            return of(number), number
+
+        gr.Timer(EVERY).tick(look, [self.number, shown], [part, shown], **QUIET)
+        self.number.change(lambda: (gr.update(visible=False), None), None, [part, shown], **QUIET)
 
     def turn(self, number):
         """What the components show of another run, or of none."""
