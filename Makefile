@@ -156,7 +156,7 @@ test-hostile: $(READY)
 
 # `snnfast web` in a real browser, which the system has (Debian: apt-get install chromium); without one this fails.
 test-web: $(READY)
-	$(if $(INSTALLED),$(PY) -c "import gradio, playwright" 2> /dev/null || $(PY) -m pip install --quiet gradio pandas playwright)
+	$(if $(INSTALLED),$(PY) -c "import gradio; import playwright" 2> /dev/null || $(PY) -m pip install --quiet gradio playwright)
 	$(PY) -m pytest tests/web --browser $(ARGS)
 
 # What travels to a machine with a GPU, built here without one: _C and _CUDA for every Python from 3.10 and every torch from 2.10 on.

@@ -23,7 +23,7 @@ def run(args):
         raise ValueError(f"--host {args.host}: addresses with colons are not served; 127.0.0.1 is this machine, 0.0.0.0 all its networks")
     if args.port is not None and not 1 <= args.port <= 65535:
         raise ValueError(f"--port must be 1 to 65535, got {args.port}")
-    packages.check_installed("gradio", "pandas", extra="web")
+    packages.check_installed("gradio", "matplotlib", extra="web")
     from snnfast.web.server import Server
 
     console = plain_console()

@@ -68,6 +68,25 @@ def curves(reports, path, deviations=None):
     figure.savefig(path, dpi=150)
 
 
+def growing(points, place):
+    """A run's curves so far as a figure. points: (place, accuracy in %, name of the curve); place: what places are, "T" on a log axis or "epoch"."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = _axes(size=(8, 3.6))
+    for name in dict.fromkeys(name for _, _, name in points):
+        x, y = zip(*((x, y) for x, y, of in points if of == name))
+        axes.plot(x, y, marker="o" if len(x) <= 50 else "", markersize=4, label=_label(name))
+    if place == "T":
+        _time_axis(axes, {int(x) for x, _, _ in points})
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel(place)
+        axes.grid(alpha=0.3)
+    axes.set_ylabel("accuracy (%)")
+    axes.legend(loc="lower right")
+    return figure
+
+
 def layers(report, path):
     """Firing rate of each layer, and beside it how its neurons compare with the quantised network: right, and the three cases of unevenness."""
     rows = [r for r in report.layers if r["neurons"]]

@@ -5,10 +5,10 @@ import os
 
 import pytest
 import torch
+from authors_files import as_older
 
 import snnfast
 from snnfast import models, nn
-from snnfast.checkpoints import convolutional
 
 WIDTH = 0.125
 
@@ -30,14 +30,6 @@ def trained(arch, activation="qcfs", **options):
                 p = next(m.parameters())
                 p.mul_(0.5 + torch.rand(p.shape))
     return net.eval()
-
-
-def as_older(state):
-    """Names of the SRP, COS and older QCFS programs: .up, and relu behind a residual addition."""
-    return {
-        key.removesuffix(".thresh").removesuffix(".lam").replace("act", "relu") + ".up" if convolutional.is_threshold(key) else key: t
-        for key, t in state.items()
-    }
 
 
 X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))

@@ -106,7 +106,7 @@ def tab(page, name):
 
 
 def state(page, name, pattern):
-    page.wait_for_function(f"document.querySelector('#{name}-state').innerText.match(/{pattern}/)", timeout=SECONDS)
+    page.wait_for_function(f"document.querySelector('#{name}-state')?.innerText.match(/{pattern}/)", timeout=SECONDS)
     return page.locator(f"#{name}-state").inner_text()
 
 
@@ -130,7 +130,7 @@ def test_from_the_first_page_to_the_curve(page, tmp_path):
     page.click("#Evaluate-begin")
     told = state(page, "Evaluate", "is (done|failed)")
     assert "is done" in told
-    page.wait_for_selector("#Evaluate-curve canvas, #Evaluate-curve svg", timeout=SECONDS)
+    page.wait_for_selector("#Evaluate-curve img", timeout=SECONDS)
     page.wait_for_selector("#Evaluate-pictures img", timeout=SECONDS)
     assert "Accuracy of 60 images" in page.locator("#Evaluate-log textarea").input_value()
     first = re.search(r"Run (\d+)", told)[1]
@@ -192,7 +192,9 @@ def test_from_the_first_page_to_the_curve(page, tmp_path):
 def test_stop_resume_and_a_server_that_was_started_again(page, web, browser):
     train(page, "400")
     number = int(re.search(r"Run (\d+)", state(page, "Train", "is running"))[1])
-    page.wait_for_function("document.querySelector('#Train-curve canvas, #Train-curve svg')", timeout=SECONDS)  # an epoch is done
+    page.wait_for_function("document.querySelector('#Train-curve img')", timeout=SECONDS)  # an epoch is done
+    page.reload()
+    state(page, "Train", f"Run {number}, .*is running")
     page.click("#Train-stop")
     state(page, "Train", "is stopped")
     page.click("#Train-resume")
@@ -219,9 +221,15 @@ def test_uploads(page, tmp_path):
     data = snnfast.data.load("digits")
     snnfast.save_checkpoint(good, snnfast.models.vgg11(width=0.0625, in_channels=data.channels, image_size=data.image_size), data="digits")
     torch.save(dict(state_dict=dict(w=torch.zeros(3)), hook=print), bad)  # a pickle that would call something
+    for other, field in (("Train", "earlier"), ("Convert", "source"), ("Diagnose", "source")):
+        tab(page, other)
+        with page.expect_file_chooser(timeout=SECONDS) as chooser:
+            page.click(f"#{other}-upload")
+        chooser.value.set_files(good)
+        page.wait_for_function(f"document.querySelector('#{other}-{field} input').value.includes('my-net')", timeout=SECONDS)
     tab(page, "Evaluate")
     chosen = page.locator("#Evaluate-source input")
-    for path, name in ((bad, "bad.pt"), (good, "my-net.pt")):
+    for path, name in ((bad, "bad.pt"), (good, "my-net-4.pt")):
         with page.expect_file_chooser(timeout=SECONDS) as chooser:
             page.click("#Evaluate-upload")
         chooser.value.set_files(path)

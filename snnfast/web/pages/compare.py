@@ -16,6 +16,7 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     begin = gr.Button("Compare", variant="primary", elem_id="Compare-begin")
     view = View(jobs, "Compare")
     view.begins(begin, offer.compare, where, [chosen])
+    view.found_again(app, "compare")
     table.show(jobs, view, "compare.csv", "Accuracy by T", "Compare-table")
     fresh = lambda: gr.update(choices=offer.evaluations())  # noqa: E731
     tab.select(fresh, None, [chosen], **QUIET)

@@ -17,5 +17,6 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     begin = gr.Button("Convert", variant="primary", elem_id="Convert-begin")
     view = View(jobs, "Convert")
     view.begins(begin, lambda *values: offer.convert(asked(fields, values)), form.device, list(fields.values()))
+    view.found_again(app, "convert")
     download = gr.DownloadButton("Download the network", visible=False, elem_id="Convert-download")
     view.when_done(download, lambda number: gr.update(value=CONVERTED.format(run=jobs.workspace.folder(number)), visible=True))

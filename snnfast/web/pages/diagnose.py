@@ -16,4 +16,5 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     begin = gr.Button("Diagnose", variant="primary", elem_id="Diagnose-begin")
     view = View(jobs, "Diagnose")
     view.begins(begin, lambda *values: offer.diagnose(asked(fields, values)), form.device, list(fields.values()))
+    view.found_again(app, "diagnose")
     table.show(jobs, view, "diagnosis.csv", "Layers", "Diagnose-layers")

@@ -1,4 +1,4 @@
-"""Evaluate: a checkpoint as a spiking network, its accuracy at every T as it grows. Files of weights are brought here."""
+"""Evaluate: a checkpoint as a spiking network, its accuracy at every T as it grows."""
 
 import gradio as gr
 
@@ -7,8 +7,7 @@ from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
 from snnfast.web.pages import forms
 from snnfast.web.pages.forms import Conversion, asked, number
-from snnfast.web.pages.view import PRIVATE, View, told
-from snnfast.web.workspace import SUFFIXES
+from snnfast.web.pages.view import View
 
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
@@ -20,16 +19,7 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         products = forms.choice("Products", list(PRODUCTS), "–: sparse on a CPU, dense on a GPU")
         statistics = gr.Checkbox(False, label="Statistics", info="firing rates, unevenness, energy")
     fields = form.fields | dict(memory=memory, batch_size=batch_size, images=images, products=products, statistics=statistics)
-    with gr.Row():
-        begin = gr.Button("Evaluate", variant="primary", elem_id="Evaluate-begin")
-        upload = gr.UploadButton("Upload a file of weights", file_types=list(SUFFIXES), elem_id="Evaluate-upload")
+    begin = gr.Button("Evaluate", variant="primary", elem_id="Evaluate-begin")
     view = View(jobs, "Evaluate")
     view.begins(begin, lambda *values: offer.evaluate(asked(fields, values)), form.device, list(fields.values()))
-
-    @told
-    def bring(path):
-        name = jobs.workspace.take(path, path)
-        gr.Info(f"{name} is here; it is loaded when it is used, safely")
-        return gr.update(choices=offer.sources(), value=f"file:{name}")
-
-    upload.upload(bring, [upload], [form.fields["source"]], **PRIVATE)
+    view.found_again(app, "eval")

@@ -6,7 +6,8 @@ from snnfast.conversion.functions import MODES
 from snnfast.web import commands
 from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
-from snnfast.web.pages.view import QUIET
+from snnfast.web.pages.view import PRIVATE, QUIET, told
+from snnfast.web.workspace import SUFFIXES
 
 NONE = ("–", "")  # what is seen where nothing is chosen, and what it stands for
 
@@ -33,7 +34,7 @@ class Conversion:
     ):
         """without: what happens where no method is chosen."""
         with gr.Row():
-            source = gr.Dropdown([], label="Checkpoint", info="trained here, or a file uploaded on Evaluate", elem_id=f"{page}-source")
+            source = gr.Dropdown([], label="Checkpoint", info="trained here, or a file that was uploaded", elem_id=f"{page}-source")
             arch = choice("Network", commands.networks(), "only of files of other programs")
             data = choice("Data", offer.data(), "–: what the checkpoint is for")
         with gr.Row():
@@ -48,13 +49,32 @@ class Conversion:
             m = number("m", None, "quanta, group: most in a step")
         self.fields = dict(source=source, arch=arch, data=data, method=method, mode=mode, T=T, v0=v0, tau=tau, rho=rho, m=m)
         fresh_sources(offer, tab, app, source)
+        upload(jobs, offer, source, page)
+
+
+def choices(offer: Offer, none: bool) -> list[tuple[str, str]]:
+    """What can be evaluated; none: or nothing."""
+    return [*([NONE] if none else []), *offer.sources()]
 
 
 def fresh_sources(offer: Offer, tab: gr.Tab, app: gr.Blocks, shown: gr.Dropdown, none: bool = False) -> None:
     """Networks that were trained, and files that were brought, since the page was opened are among the choices. none: none of them is one too."""
-    fresh = lambda: gr.update(choices=[*([NONE] if none else []), *offer.sources()])  # noqa: E731
+    fresh = lambda: gr.update(choices=choices(offer, none))  # noqa: E731
     tab.select(fresh, None, [shown], **QUIET)
     app.load(fresh, None, [shown], **QUIET)
+
+
+def upload(jobs: Jobs, offer: Offer, shown: gr.Dropdown, page: str, none: bool = False) -> None:
+    """A button that brings a file of weights and chooses it. none: as of `fresh_sources`."""
+    button = gr.UploadButton("Upload a file of weights", file_types=list(SUFFIXES), size="sm", elem_id=f"{page}-upload")
+
+    @told
+    def bring(path):
+        name = jobs.workspace.take(path, path)
+        gr.Info(f"{name} is here; it is loaded when it is used, safely")
+        return gr.update(choices=choices(offer, none), value=f"file:{name}")
+
+    button.upload(bring, [button], [shown], **PRIVATE)
 
 
 def asked(fields: dict, values: tuple) -> dict:

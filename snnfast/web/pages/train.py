@@ -38,6 +38,7 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
         optimiser = forms.choice("Optimiser", list(OPTIMISERS), "–: the recipe's; another wants a rate", elem_id="Train-optimiser")
         lr = number("Learning rate", None, "of stage 1; of stage 2 a tenth; empty: the recipe's", elem_id="Train-lr")
     forms.fresh_sources(offer, tab, app, earlier, none=True)
+    forms.upload(jobs, offer, earlier, "Train", none=True)
     fields = dict(
         arch=arch, data=data, activation=activation, first=first, second=second, levels=levels, theta=theta, width=width, batch_size=batch_size,
         seed=seed, amp=amp, method=method, T=T, earlier=earlier, optimiser=optimiser, lr=lr,
@@ -45,3 +46,4 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     begin = gr.Button("Train", variant="primary", elem_id="Train-begin")
     view = View(jobs, "Train")
     view.begins(begin, lambda *values: offer.train(asked(fields, values)), where, list(fields.values()))
+    view.found_again(app, "train")

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
+from snnfast.reports import plots
 from snnfast.web import curves
 from snnfast.web.commands import Command
 from snnfast.web.jobs import RESUMED, Jobs
-from snnfast.web.records import DONE, FAILED, RUNNING, STOPPED, WAITING, Run
+from snnfast.web.records import AT_WORK, DONE, FAILED, RUNNING, STOPPED, WAITING, Run
 
 EVERY = 1.0  # seconds between two looks at a run
 SHOWN = ("*.png",)
@@ -57,9 +57,7 @@ class View:
         with gr.Row():
             self.stop = gr.Button("Stop", interactive=False, elem_id=f"{label}-stop")
             self.resume = gr.Button("Resume", interactive=False, elem_id=f"{label}-resume")
-        self.curve = gr.LinePlot(
-            x="place", y="accuracy", color="curve", y_title="accuracy, %", visible=False, height=320, elem_id=f"{label}-curve"
-        )
+        self.curve = gr.Plot(visible=False, format="png", label="Accuracy", elem_id=f"{label}-curve")
         self.pictures = gr.Gallery(
             visible=False,
             columns=2,
@@ -84,6 +82,15 @@ class View:
             return told(self.jobs.add)(command.kind, command.title, where, command.words, user_of(request))
 
         button.click(start, [device, *fields], [self.number], **PRIVATE)
+
+    def found_again(self, app: gr.Blocks, kind: str) -> None:
+        """A page that is opened shows the newest run of this kind that its user asked for and that is not over."""
+
+        def find(request: gr.Request):
+            mine = user_of(request)
+            return next((run.id for run in self.jobs.records.all(WAITING, *AT_WORK) if (run.kind, run.user) == (kind, mine)), None)
+
+        app.load(find, None, [self.number], **QUIET)
 
     def when_done(self, part: gr.Component, of: Callable[[int], Any]) -> None:
         """What `of(number)` gives for a component once the run is done; until then, and for another run, it is hidden."""
@@ -121,11 +128,11 @@ class View:
         if now == seen:
             same = [gr.skip()] * len(self.parts)
             return same if run.is_over() else [now, heading(run), *same[2:]]
-        frame = pd.DataFrame(points, columns=["place", "accuracy", "curve"])
+        drawn = plots.growing(points, place) if points else None
         return [
             now, heading(run), gr.update(interactive=run.state in (WAITING, RUNNING)),
             gr.update(interactive=run.state in (STOPPED, FAILED) and run.kind in RESUMED),
-            gr.update(value=frame, visible=bool(points), x_title=place), gr.update(value=pictures, visible=bool(pictures)), output,
+            gr.update(value=drawn, visible=bool(points)), gr.update(value=pictures, visible=bool(pictures)), output,
         ]  # fmt: skip
 
     def pictures_of(self, run):
