@@ -27,6 +27,7 @@ SMALLER = {
         "T=1024": "T=32",
         "[32, 1024]": "[8, 32]",
         "T=64": "T=32",
+        'answer.onnx", T=8': 'answer.onnx", T=2',
         'pth", levels=4': 'pth", width=0.0625, levels=4',
         "vgg16(num_classes": "vgg16(width=0.0625, num_classes",
         '"regnetx_002", pretrained=True': '"regnetx_002"',
