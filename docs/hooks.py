@@ -113,6 +113,7 @@ def _first_line(thing):
     import inspect
 
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    text = text if len(text) <= 150 else re.split(r"(?<=[.:]) ", text)[0]
     return text if len(text) <= 150 else text[:150].rpartition(" ")[0] + " ..."
 
 
@@ -124,9 +125,44 @@ def networks():
     found = {}
     for name in models():
         f, short = named(name), name.removeprefix("models.")
-        text = f"# {short}\n\n```python\nsnnfast.{name}{inspect.signature(f)}\n```\n\n```text\n{inspect.getdoc(f)}\n```\n"
-        found[short] = _first_line(f), text
+        signature = inspect.signature(f)
+        lines = "".join(f"    {parameter},\n" for parameter in signature.parameters.values())
+        call = f"snnfast.{name}(\n{lines}) -> {inspect.formatannotation(signature.return_annotation)}"
+        found[short] = _first_line(f), f"# {short}\n\n```python\n{call}\n```\n\n{_laid_out(f)}\n"
     return found
+
+
+def _laid_out(f):
+    """The docstring of a function as Markdown: its text, a table of its arguments, its example."""
+    import inspect
+    import logging
+
+    import griffe
+
+    logging.getLogger("griffe").setLevel(logging.ERROR)  # it misses types, which stand in the signature
+    defaults = inspect.signature(f).parameters
+    text, _, example = inspect.getdoc(f).partition(">>>")
+    parts = []
+    for section in griffe.Docstring(_entries(text)).parse("google"):
+        if section.kind.value == "parameters":
+            rows = [(p.name, " ".join(p.description.split()).replace("|", "\\|"), defaults.get(p.name)) for p in section.value]
+            of = lambda known: "" if known is None or known.default is known.empty else f"`{known.default!r}`"  # noqa: E731
+            parts.append(
+                "| argument | what it is | default |\n|---|---|---|\n" + "\n".join(f"| `{n}` | {d} | {of(k)} |" for n, d, k in rows)
+            )
+        else:
+            parts.append(str(section.value))
+    return "\n\n".join(parts + ([f"```python\n>>>{example.rstrip()}\n```"] if example else []))
+
+
+def _entries(text):
+    """A docstring with an entry for each of several arguments."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs/docstrings.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found.laid(text)
 
 
 def _path(name):

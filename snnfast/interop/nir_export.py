@@ -185,7 +185,7 @@ class _Written(fx.Interpreter):
             if len(given) > 1:
                 raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: it takes several values")
             try:
-                made = layers.to_nir(node, layer, self.env[given[0]], value, self._size_of_spikes(given[0]))
+                made = layers.to_nir(node, layer, self.env[given[0]], value, self._size_of_spikes(given[0]), self._other(node, given[0]))
             except layers.Unknown as why:
                 raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: {why}") from None
             at = self.sources[given[0]]
@@ -204,6 +204,13 @@ class _Written(fx.Interpreter):
         self.names.setdefault(node.target, at[0])
         if large is not None:
             self.sources[node] = self._behind(f"{node.name}_theta", nir.Scale(large), at, value)
+
+    def _other(self, node, given):
+        """The constant tensor beside a value in a function of two arguments, of which a product may have it first; else None."""
+        if len(node.args) != 2 or (node.args[0] is not given and not layers.is_product(node)):
+            return None
+        other = node.args[0] if node.args[1] is given else node.args[1]
+        return self.env[other] if isinstance(other, fx.Node) and other is not given else None
 
     def _size_of_spikes(self, node):
         """How large a value is where it is not 0, or None: of the spikes of a neuron layer with one threshold."""

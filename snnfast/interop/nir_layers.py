@@ -21,6 +21,7 @@ POOLS = {  # functions with the arguments of layers: names of the arguments in t
     "adaptive_avg_pool2d": (nn.AdaptiveAvgPool2d, "output_size"),
 }
 VIEWS = {"flatten", "view", "reshape", "_unsafe_view", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "dropout"}
+CASTS = {"to", "_to_copy", "float", "type_as"}
 SILENT = (
     nn.Identity,
     nn.Dropout,
@@ -43,6 +44,10 @@ def is_sum(node: Any) -> bool:
     return _name(node) in ("add", "iadd") and not node.kwargs and all(isinstance(a, torch.fx.Node) for a in node.args)
 
 
+def is_product(node: Any) -> bool:
+    return _name(node) == "mul"
+
+
 def passes_sizes(node: Any, layer: nn.Module | None) -> bool:
     """Whether a layer or function passes on a factor of a whole channel: average pooling, and views that keep channels in front."""
     if layer is not None:
@@ -50,8 +55,11 @@ def passes_sizes(node: Any, layer: nn.Module | None) -> bool:
     return _name(node) in VIEWS | {"avg_pool2d", "adaptive_avg_pool2d", "mean"} and len(node.all_input_nodes) == 1
 
 
-def to_nir(node: Any, layer: nn.Module | None, x: torch.Tensor, y: torch.Tensor, spike: float | None) -> list[Any]:
+def to_nir(
+    node: Any, layer: nn.Module | None, x: torch.Tensor, y: torch.Tensor, spike: float | None, fixed: torch.Tensor | None
+) -> list[Any]:
     """NIR's nodes, one behind the other, of a layer or function of one value x [B, ...] that gives y. spike: how large x is where it is not 0.
+    fixed: a tensor that is the other argument.
 
     Raises:
         Unknown: NIR has none; the reason.
@@ -69,7 +77,11 @@ def to_nir(node: Any, layer: nn.Module | None, x: torch.Tensor, y: torch.Tensor,
     if layer is None and _name(node) == "mean":
         return _mean(node, x, y)
     if layer is None and _name(node) in ("mul", "truediv", "div"):
-        return [_scale(node, x)]
+        return [_scale(node, x, y, fixed)]
+    if layer is None and _name(node) == "gt":
+        return [_over(node, x, y, fixed)]
+    if layer is None and _name(node) in CASTS and x.dtype == torch.bool:
+        return []  # a Threshold gives 0 and 1 already
     raise Unknown("its primitives are neurons, convolutions, linear layers, average pooling, sums, scales and flattening")
 
 
@@ -188,18 +200,34 @@ def _maximum(layer, x, y, spike):
     return made + ([] if spike == 1 else [nir.Scale(np.full(shape, spike, dtype), metadata=noted(maximum=True, of=spike))])
 
 
-def _scale(node, x):
+def _scale(node, x, y, fixed):
     import nir
 
-    numbers = [a for a in (*node.args, *node.kwargs.values()) if not isinstance(a, torch.fx.Node)]
-    if len(node.args) != 2 or len(numbers) != 1 or not isinstance(numbers[0], int | float) or not isinstance(node.args[0], torch.fx.Node):
-        raise Unknown("it is no product with a number")
-    factor = float(numbers[0])
+    factor = _fixed(node, x, y, fixed, "product")
     if _name(node) != "mul":
-        if math.frexp(factor)[0] not in (0.5, -0.5):
+        if (np.abs(np.frexp(factor)[0]) != 0.5).any():
             raise Unknown("it divides by a number that is no power of two")
         factor = 1 / factor
-    return nir.Scale(np.full(tuple(x.shape[1:]), factor, checks.dtype_name(x.dtype)))
+    return nir.Scale(factor)
+
+
+def _over(node, x, y, fixed):
+    import nir
+
+    return nir.Threshold(_fixed(node, x, y, fixed, "comparison"))
+
+
+def _fixed(node, x, y, fixed, what):
+    """The number or tensor behind a value in `x * fixed` or `x > fixed`, as an array of an image's shape."""
+    numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, int | float)]
+    if len(node.args) != 2 or len(numbers) + (fixed is not None) != 1 or (fixed is None and not isinstance(node.args[0], torch.fx.Node)):
+        raise Unknown(f"it is no {what} with a number")
+    shape, dtype = tuple(x.shape[1:]), checks.dtype_name(x.dtype)
+    if fixed is None:
+        return np.full(shape, numbers[0], dtype)
+    if x.shape != y.shape or (fixed.dim() == x.dim() and fixed.size(0) != 1):
+        raise Unknown(f"it is a {what} with a tensor of another shape than an image's, {tuple(fixed.shape)}")
+    return np.ascontiguousarray(fixed.detach().to(x.dtype).expand(1, *shape)[0].cpu().numpy())
 
 
 def _view(x, y):

@@ -26,7 +26,8 @@ def export_onnx(
     """Writes a network as ONNX, in ONNX's own operators: activations and neurons by their equations, so that any runtime takes them.
 
     The number of images stays open. What a runtime computes is the same function, rounded by that runtime: where it sums a product in another order
-    a value on the edge between two levels, or a potential on its threshold, may fall to the other side.
+    a value on the edge between two levels, or a potential on its threshold, may fall to the other side. ONNX Runtime has no convolution of float64 or
+    bfloat16: give it `net.float()`.
 
     Args:
         net: a network with quantised activations or any others, which is written as it answers in eval mode; or what `snnfast.convert` returns, of
@@ -66,8 +67,13 @@ def export_onnx(
     if not isinstance(net, SpikingNetwork):
         if T is not None:
             raise ValueError("T is of spiking networks: give what snnfast.convert returns")
+        net = net.module if isinstance(net, torch.nn.DataParallel) else net
         net = copy.deepcopy(net).eval().requires_grad_(False)
-        return _written([(net, (sample,), path, ["x"], _names(net(sample)))], opset)
+        try:
+            names = _names(net(sample))
+        except RuntimeError as error:  # torch's, of shapes and dtypes
+            raise ValueError(f"sample does not fit net: {first_line(error)}") from error
+        return _written([(net, (sample,), path, ["x"], names)], opset)
     if net.method.name == "power":
         raise ValueError("net has method 'power', whose neuron reads the bits of a number, for which ONNX has no operator")
     if T is not None:

@@ -143,6 +143,7 @@ def test_what_it_does_not_take(tmp_path, monkeypatch):
         (ValueError, "method 'srp'", lambda: snnfast.export_onnx(spiking(network(), "srp"), X, path)),
         (TypeError, "give snnfast.convert", lambda: snnfast.export_onnx(snnfast.models.sew_resnet18(), X, path)),
         (ValueError, "net cannot become ONNX", lambda: snnfast.export_onnx(Sorted(), X, path)),
+        (ValueError, "sample does not fit net: ", lambda: snnfast.export_onnx(network(), X.double(), path)),
     ):
         with pytest.raises(error, match=told):
             call()

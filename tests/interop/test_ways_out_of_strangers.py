@@ -55,6 +55,51 @@ def test_a_batch_norm_of_a_signal_behind_a_neuron(unit_spikes):
     assert torch.allclose(again.logits(x, T=7), snn.logits(x, T=7), atol=1e-5)
 
 
+def test_products_and_comparisons_with_tensors():
+    """Nodes of another simulator's file, which are written again."""
+    torch.manual_seed(0)
+    f32 = lambda *shape: torch.rand(*shape).numpy()  # noqa: E731
+    graph = nir.NIRGraph.from_list(nir.Linear(f32(6, 4)), nir.Scale(f32(6)), nir.Threshold(f32(6)), nir.Scale(f32(6)),
+                                   nir.IF(r=np.full(6, 1e4), v_threshold=np.ones(6, "float32")))  # fmt: skip
+    snn, x = snnfast.import_nir(graph), torch.rand(5, 4)
+    again = snnfast.export_nir(snn, x[:1])
+    assert [type(node).__name__ for node in again.nodes.values()] == [type(node).__name__ for node in graph.nodes.values()]
+    assert torch.equal(snnfast.import_nir(again).logits(x, T=9), snn.logits(x, T=9)) and 0 < snn(x, T=9).mean() < 1
+
+
+class Gains(nn.Module):
+    """A learnt factor for each channel, before and behind a value, as a tensor that is divided by a power of two."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.l = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 5)
+        self.gain = nn.Parameter(torch.rand(4, 1, 1))
+        self.register_buffer("two", torch.tensor([2.0, 4.0, 0.5, 1.0]).view(1, 4, 1, 1))
+
+    def forward(self, x):
+        return self.l(torch.relu(self.gain * self.c(x) * self.gain / self.two).flatten(1))
+
+
+def test_a_factor_for_each_channel():
+    torch.manual_seed(0)
+    snn = snnfast.convert(Gains().eval(), calibrate=X)
+    graph = snnfast.export_nir(snn, X[:1])
+    assert sum(isinstance(node, nir.Scale) for node in graph.nodes.values()) == 4  # three, and that of the threshold
+    assert torch.equal(snnfast.import_nir(graph).logits(X, T=9), snn.logits(X, T=9))
+
+
+@pytest.mark.parametrize("change, told", [(lambda x, y: y / x, "no product"), (lambda x, y: x / 3, "no power of two"),
+                                          (lambda x, y: x.mean((2, 3), True) * torch.ones(4, 6, 6), "another shape")])  # fmt: skip
+def test_other_products_are_refused(change, told):
+    class Odd(Gains):
+        def forward(self, x):
+            return self.l(torch.relu(change(self.c(x), self.gain)).flatten(1))
+
+    snn = snnfast.convert(Odd().eval(), calibrate=X)
+    with pytest.raises(ValueError, match=f"has no counterpart in NIR: .*{told}"):
+        snnfast.export_nir(snn, X)
+
+
 def test_one_of_several_outputs():
     torch.manual_seed(0)
     snn = snnfast.convert(Two().eval(), calibrate=X, read="y")
