@@ -148,7 +148,7 @@ def _laid_out(f):
             rows = [(p.name, " ".join(p.description.split()).replace("|", "\\|"), defaults.get(p.name)) for p in section.value]
             of = lambda known: "" if known is None or known.default is known.empty else f"`{known.default!r}`"  # noqa: E731
             parts.append(
-                "| argument | what it is | default |\n|---|---|---|\n" + "\n".join(f"| `{n}` | {d} | {of(k)} |" for n, d, k in rows)
+                "| argument | what it is | default |\n|---|---|---|\n" + "\n".join(f"| {n} | {d} | {of(k)} |" for n, d, k in rows)
             )
         else:
             parts.append(str(section.value))

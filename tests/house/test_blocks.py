@@ -19,6 +19,7 @@ import snnfast
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+ALONE = ("concepts.md", "recipes.md")  # whose first blocks make all that the later ones take
 # {page: {a text on it: the same, small}}
 SMALLER = {
     "networks.md": {
@@ -162,7 +163,11 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
     assert not absent, absent
     torch.manual_seed(0)
     images, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
-    scope = dict(torch=torch, torchvision=torchvision, timm=timm, snnfast=snnfast, images=images, labels=labels, x=images[:2])
+    scope = (
+        {}
+        if page in ALONE
+        else dict(torch=torch, torchvision=torchvision, timm=timm, snnfast=snnfast, images=images, labels=labels, x=images[:2])
+    )
     for i, block in enumerate(found):
         for key, make in brought.items():
             if key in block and not any(key in earlier for earlier in found[:i]):
