@@ -147,9 +147,7 @@ def _laid_out(f):
         if section.kind.value == "parameters":
             rows = [(p.name, " ".join(p.description.split()).replace("|", "\\|"), defaults.get(p.name)) for p in section.value]
             of = lambda known: "" if known is None or known.default is known.empty else f"`{known.default!r}`"  # noqa: E731
-            parts.append(
-                "| argument | what it is | default |\n|---|---|---|\n" + "\n".join(f"| {n} | {d} | {of(k)} |" for n, d, k in rows)
-            )
+            parts.append("| argument | what it is | default |\n|---|---|---|\n" + "\n".join(f"| {n} | {d} | {of(k)} |" for n, d, k in rows))
         else:
             parts.append(str(section.value))
     return "\n\n".join(parts + ([f"```python\n>>>{example.rstrip()}\n```"] if example else []))

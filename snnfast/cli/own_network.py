@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from snnfast import checks
 from snnfast import data as data_sets
+from snnfast.checkpoints.own import WEIGHTS, safely
 from snnfast.checkpoints.weights import load_weights
 from snnfast.conversion.convert import convert
 from snnfast.conversion.direct import is_direct
@@ -36,10 +37,36 @@ def network(args):
         raise ValueError(f"--{given[0]} is for a checkpoint that holds a network of snnfast.models, and --model gives another{more}")
     if args.key is not None and args.checkpoint is None:
         raise ValueError("--key names an entry of a file of weights: give CHECKPOINT")
-    net = made(args.model, {} if args.num_classes is None else {"num_classes": args.num_classes})
+    told = _told(args)
+    given = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    if args.num_classes is None and "classes" in told:
+        given = _classes(args.model, checks.integer("classes", told["classes"], 1))
+    net = made(args.model, given | _channels(args.model, told.get("channels", 3)))
+    args.data, args.preprocessing = args.data or told.get("data"), args.preprocessing or told.get("preprocessing")
     if args.checkpoint is not None:
         load_weights(net, args.checkpoint, args.key)
     return net.float().eval()
+
+
+def _told(args):
+    """What a file of `snnfast train --model` says of its data; of other files nothing."""
+    if args.checkpoint is None or str(args.checkpoint).endswith(".index.json"):
+        return {}
+    file = safely(args.checkpoint)
+    facts = file.get("facts") if isinstance(file, dict) and file.get("format") == WEIGHTS else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _classes(model, classes):
+    """The number of classes as an argument of the function, where it takes one."""
+    given = inspect.signature(function_of(model)).parameters
+    takes = "num_classes" in given or inspect.Parameter.VAR_KEYWORD in {p.kind for p in given.values()}
+    return {"num_classes": classes} if takes else {}
+
+
+def _channels(model, channels):
+    """The channels of an image as an argument of timm's function, where they are not three."""
+    return {"in_chans": channels} if isinstance(function_of(model), functools.partial) and channels != 3 else {}
 
 
 def function_of(model):
@@ -88,11 +115,8 @@ def made(model, given):
 def for_training(args, settings, data):
     """The network that `snnfast train --model` starts with: with as many classes as the data, weights of a file, and quantised activations in place
     of its ReLUs. It is tried on an image, and converted, before anything runs."""
-    given = inspect.signature(function_of(args.model)).parameters
-    kinds = {p.kind for p in given.values()}
-    classes = {"num_classes": data.classes} if "num_classes" in given or inspect.Parameter.VAR_KEYWORD in kinds else {}
     torch.manual_seed(settings.seed)
-    net = made(args.model, classes).float().eval()
+    net = made(args.model, _classes(args.model, data.classes) | _channels(args.model, data.channels)).float().eval()
     if args.weights is not None:
         load_weights(net, args.weights)
     x = data.test[0][0][None]

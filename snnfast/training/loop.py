@@ -257,7 +257,8 @@ class Training:
 
     def facts(self, test_accuracy):
         """What a checkpoint keeps beside weights and configuration."""
-        return self.data.facts | dict(training=self.plain, test_accuracy=test_accuracy)
+        of_data = dict(classes=self.data.classes, channels=self.data.channels)
+        return self.data.facts | of_data | dict(training=self.plain, test_accuracy=test_accuracy)
 
     # ---- one epoch
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 from snnfast import checks, models
@@ -17,6 +18,7 @@ from snnfast.training.settings import AMP
 from snnfast.web.records import DONE
 from snnfast.web.workspace import Workspace
 
+OTHERS = re.compile(r"(timm|torchvision\.models):[A-Za-z0-9_.-]{1,100}")  # networks of other packages; a browser names no other function
 CONVERTED = "{run}/out/network.pt"  # what a conversion writes
 FIELDS = {"v0": float, "tau": int, "rho": int, "m": int}  # of methods, that the pages ask for
 OF_QUANTISED = ("activation", "levels", "theta", "width")  # options that a network trained as a spiking one does not have
@@ -35,6 +37,7 @@ class Command:
 
 
 def networks() -> list[str]:
+    """Those of ours; the pages take OTHERS too."""
     return [*models.BY_NAME, *direct.BY_NAME]
 
 
@@ -79,13 +82,19 @@ class Offer:
             return f"run {int(name)}", str(self._model(int(name)))
         raise ValueError("choose a checkpoint: a network that was trained here, or a file that was brought")
 
+    def _model_of(self, source):
+        """The option that names the network of another package which a run has trained."""
+        kind, _, number = str(source).partition(":")
+        command = self.workspace.records.get(int(number)).command if kind == "run" else []
+        return [word for word in command if word.startswith("--model=")]
+
     # ---- the commands
 
     def train(self, values: dict[str, Any]) -> Command:
-        arch = checks.choice("network", values["arch"], networks())
-        words = ["train", f"--arch={arch}", "--out={run}/out"]
+        arch, own = _network(values["arch"]), OTHERS.fullmatch(values["arch"])
+        words = ["train", arch, "--out={run}/out"]
         self._data(values["data"], words)
-        spiking = arch in direct.BY_NAME
+        spiking = values["arch"] in direct.BY_NAME
         epochs = [_whole(f"epochs of stage {i + 1}", values[name], 1, 10_000) for i, name in enumerate(("first", "second"))]
         epochs = [n for n in epochs[: 1 if spiking else 2] if n is not None]
         words += ["--epochs", *map(str, epochs)] if epochs else []
@@ -93,7 +102,7 @@ class Offer:
         kinds = dict(levels=(_whole, 1, 1 << 16), theta=(_number, 1e-6, 1e6), width=(_number, 1e-3, 16), batch_size=(_whole, 1, 1 << 16),
                      seed=(_whole, 0, 2**31 - 1), T=(_whole, 1, 1 << 20))  # fmt: skip
         for name, (check, least, most) in kinds.items():
-            if not (spiking and name in OF_QUANTISED):
+            if not (spiking and name in OF_QUANTISED or own and name == "width"):
                 _given(words, name, check(name, values.get(name), least, most))
         if not spiking:
             _given(words, "activation", checks.choice("activation", values["activation"], ACTIVATIONS))
@@ -103,8 +112,8 @@ class Offer:
         _given(words, "lr", _number("learning rate", values.get("lr"), 1e-9, 1e3))
         if values.get("earlier"):
             words.append(f"--weights={self.source(values['earlier'])[1]}")
-        width = "" if spiking or not values.get("width") else f", width {values['width']}"
-        return Command(f"{arch} on {values['data']}" + ("" if spiking else f", {values['activation']}{width}"), words)
+        width = "" if spiking or own or not values.get("width") else f", width {values['width']}"
+        return Command(f"{values['arch']} on {values['data']}" + ("" if spiking else f", {values['activation']}{width}"), words)
 
     def _conversion(self, values, words, out="{run}/out"):
         """The checkpoint, its method and its steps; a title. out: what the command writes."""
@@ -121,8 +130,9 @@ class Offer:
             if value is not None and name not in fields:
                 raise ValueError(f"{name} is not of method {method!r}: leave it empty" if method else f"{name} is of a method: choose one")
             _given(words, name, value)
-        if values.get("arch"):
-            _given(words, "arch", checks.choice("network", values["arch"], networks()))
+        words += [_network(values["arch"])] if values.get("arch") else self._model_of(values["source"])
+        _given(words, "num_classes", _whole("classes", values.get("classes"), 1, 1 << 20))
+        _given(words, "calibrate", checks.choice("calibrate", values.get("calibrate"), (None, "train")))
         T = _whole("T", values["T"], 1, 1 << 24)
         _given(words, "T", T)
         return ", ".join([title, *([method] if method else []), *([f"T = {T}"] if T else [])])
@@ -160,6 +170,17 @@ class Offer:
         method = lambda n: next((w.partition("=")[2] for w in self.workspace.records.get(int(n)).command if w.startswith("--method=")), "")  # noqa: E731
         runs = [f"{f'{n} {method(n)}'.strip()}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
         return Command("runs " + ", ".join(chosen), ["compare", *runs, "--out={run}/out", "--overwrite"])
+
+
+def _network(name):
+    """The option that names a network."""
+    if isinstance(name, str) and OTHERS.fullmatch(name):
+        return f"--model={name}"
+    if name not in networks():
+        raise ValueError(
+            f"network must be one of {', '.join(networks())}, or timm:NAME or torchvision.models:NAME, got {str(name)[:100]!r}"
+        )
+    return f"--arch={name}"
 
 
 def _given(words, name, value):

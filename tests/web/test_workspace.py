@@ -163,6 +163,27 @@ def test_every_network_makes_a_command(workspace, arch):
     assert (args.activation, args.levels, args.width) == ((None, None, None) if spiking else ("s-qcfs", 4, 0.25))
 
 
+@pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision.models:resnet18"])
+def test_networks_of_other_packages(workspace, name):
+    """What was trained is evaluated as the same network, without naming it again."""
+    offer = Offer(workspace)
+    command = offer.train(TRAIN | dict(arch=name))
+    args = parsed(command)
+    assert args.model == name and args.arch is None and args.width is None and args.activation == "s-qcfs"
+    number = workspace.records.add("train", command.title, "cpu", command.words, "")
+    (workspace.folder(number) / "out").mkdir(parents=True)
+    (workspace.folder(number) / "out/model.pt").touch()
+    assert parsed(offer.evaluate(EVAL | dict(source=f"run:{number}"))).model == name
+    args = parsed(offer.evaluate(EVAL | dict(source=f"run:{number}", arch=name, classes="7", calibrate="train")))
+    assert (args.model, args.num_classes, args.calibrate) == (name, 7, "train")
+
+
+@pytest.mark.parametrize("name", ["os:system", "timm:../x", "timm:x --out", "m:f", "torchvision.datasets:MNIST", "--model", 3])
+def test_no_other_function_is_named(workspace, name):
+    with pytest.raises(ValueError, match="network must be one of .*, or timm:NAME or torchvision.models:NAME, got"):
+        Offer(workspace).train(TRAIN | dict(arch=name))
+
+
 def test_a_stage_that_is_left_out(workspace):
     args = parsed(Offer(workspace).train(TRAIN | dict(second="", activation="cs-qcfs")))
     assert args.epochs == [3] and args.stages == 1

@@ -35,7 +35,8 @@ class Conversion:
         """without: what happens where no method is chosen."""
         with gr.Row():
             source = gr.Dropdown([], label="Checkpoint", info="trained here, or a file that was uploaded", elem_id=f"{page}-source")
-            arch = choice("Network", commands.networks(), "only of files of other programs")
+            arch = choice("Network", commands.networks(), "only of files of other programs; also timm:NAME, torchvision.models:NAME",
+                          allow_custom_value=True, elem_id=f"{page}-arch")  # fmt: skip
             data = choice("Data", offer.data(), "–: what the checkpoint is for")
         with gr.Row():
             method = choice("Method", commands.methods(), without, elem_id=f"{page}-method")
@@ -47,7 +48,22 @@ class Conversion:
             tau = number("tau", None, "SRP: steps of the first phase")
             rho = number("rho", None, "COS: inputs to calibrate on")
             m = number("m", None, "quanta, group: most in a step")
-        self.fields = dict(source=source, arch=arch, data=data, method=method, mode=mode, T=T, v0=v0, tau=tau, rho=rho, m=m)
+            classes = number("Classes", None, "of a file for timm:NAME or torchvision.models:NAME", elem_id=f"{page}-classes")
+            calibrate = choice("Calibrate", ["train"], "training images that set the thresholds of ReLUs", elem_id=f"{page}-calibrate")
+        self.fields = dict(
+            source=source,
+            arch=arch,
+            data=data,
+            method=method,
+            mode=mode,
+            T=T,
+            v0=v0,
+            tau=tau,
+            rho=rho,
+            m=m,
+            classes=classes,
+            calibrate=calibrate,
+        )
         fresh_sources(offer, tab, app, source)
         upload(jobs, offer, source, page)
 

@@ -15,8 +15,9 @@ from snnfast.web.pages.view import View
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     with gr.Row():
-        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", info="from csnn_cifar10 on: trained as spiking ones, "
-                           "without activation, stage 2, levels, threshold, width, method", elem_id="Train-arch")  # fmt: skip
+        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", info="also timm:NAME, torchvision.models:NAME; from csnn_cifar10 "
+                           "on: trained as spiking ones, without activation, stage 2, levels, threshold, width, method",
+                           allow_custom_value=True, elem_id="Train-arch")  # fmt: skip
         data = gr.Dropdown(offer.data(), value="digits", label="Data")
         activation = gr.Dropdown(list(ACTIVATIONS), value="s-qcfs", label="Activation", info="two stages start with qcfs, s-qcfs or e-qcfs")
         where = device(jobs)
