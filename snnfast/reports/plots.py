@@ -79,7 +79,8 @@ def growing(points, place):
     if place == "T":
         _time_axis(axes, {int(x) for x, _, _ in points})
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, max(x for x, _, _ in points) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel(place)
         axes.grid(alpha=0.3)
     axes.set_ylabel("accuracy (%)")
