@@ -42,7 +42,8 @@ def network(args):
     if args.num_classes is None and "classes" in told:
         given = _classes(args.model, checks.integer("classes", told["classes"], 1))
     net = made(args.model, given | _channels(args.model, told.get("channels", 3)))
-    args.data, args.preprocessing = args.data or told.get("data"), args.preprocessing or told.get("preprocessing")
+    if "data" in told and args.data in (None, told["data"]):  # of other data the file says nothing
+        args.data, args.preprocessing = told["data"], args.preprocessing or told.get("preprocessing")
     if args.checkpoint is not None:
         load_weights(net, args.checkpoint, args.key)
     return net.float().eval()

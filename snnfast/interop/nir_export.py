@@ -210,7 +210,8 @@ class _Written(fx.Interpreter):
         if len(node.args) != 2 or (node.args[0] is not given and not layers.is_product(node)):
             return None
         other = node.args[0] if node.args[1] is given else node.args[1]
-        return self.env[other] if isinstance(other, fx.Node) and other is not given else None
+        value = self.env[other] if isinstance(other, fx.Node) and other is not given else None
+        return value if isinstance(value, torch.Tensor) else None
 
     def _size_of_spikes(self, node):
         """How large a value is where it is not 0, or None: of the spikes of a neuron layer with one threshold."""

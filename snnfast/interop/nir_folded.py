@@ -11,6 +11,7 @@ from snnfast.graph import rewrite
 from snnfast.graph.vocabulary import module_of
 from snnfast.interop.nir_layers import norm_as_conv, passes_sizes
 from snnfast.runtime.network import SpikingNetwork
+from snnfast.system.text import first_line
 
 WEIGHTED = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Linear
 NEAR, STEPS = 1e-6, 3  # of the comparison in fp64, where rounding moves no spike
@@ -22,7 +23,7 @@ def folded(snn: SpikingNetwork, x: torch.Tensor, unit_spikes: bool) -> SpikingNe
     x: an image [1, ...]; in fp64 both networks must give the same outputs on it.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they do not, or the network casts to a dtype of its own.
     """
     double, ranks = copy.deepcopy(snn).double(), {}
     hooks = [
@@ -32,7 +33,10 @@ def folded(snn: SpikingNetwork, x: torch.Tensor, unit_spikes: bool) -> SpikingNe
     ]
     outputs = lambda net: torch.cat(list(net.chunks(x.double(), STEPS, STEPS)))
     with torch.no_grad():
-        one = outputs(double)
+        try:
+            one = outputs(double)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"snn does not run in float64, in which the graph is compared with it: {first_line(error)}") from error
         for hook in hooks:
             hook.remove()
         other = outputs(_folded(double, unit_spikes, ranks))

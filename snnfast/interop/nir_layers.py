@@ -219,8 +219,9 @@ def _over(node, x, y, fixed):
 
 def _fixed(node, x, y, fixed, what):
     """The number or tensor behind a value in `x * fixed` or `x > fixed`, as an array of an image's shape."""
-    numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, int | float)]
-    if len(node.args) != 2 or len(numbers) + (fixed is not None) != 1 or (fixed is None and not isinstance(node.args[0], torch.fx.Node)):
+    numbers = [a for a in (*node.args, *node.kwargs.values()) if not isinstance(a, torch.fx.Node)]
+    one = len(node.args) == 2 and len(numbers) == (fixed is None) and all(isinstance(a, int | float) for a in numbers)
+    if not one or not isinstance(node.args[0], torch.fx.Node):
         raise Unknown(f"it is no {what} with a number")
     shape, dtype = tuple(x.shape[1:]), checks.dtype_name(x.dtype)
     if fixed is None:
