@@ -21,8 +21,9 @@ from snnfast.graph import guard
 from snnfast.models import replaced
 from snnfast.nn import is_quantised
 from snnfast.runtime.network import SpikingNetwork
-from snnfast.system.text import first_line
+from snnfast.system.text import first_line, plain
 
+MOST = dict(classes=100_000, channels=1024)  # that a file may say of its data
 MOST_IMAGES = 512  # that set thresholds, spread over those there are
 FLAGS = ("calibrate", "percentile", "per_channel", "neuron_levels", "read")
 # Flags of checkpoints that say what network they hold.
@@ -40,8 +41,8 @@ def network(args):
     told = _told(args)
     given = {} if args.num_classes is None else {"num_classes": args.num_classes}
     if args.num_classes is None and "classes" in told:
-        given = _classes(args.model, checks.integer("classes", told["classes"], 1))
-    net = made(args.model, given | _channels(args.model, told.get("channels", 3)))
+        given = _classes(args.model, _few("classes", told["classes"], args))
+    net = made(args.model, given | _channels(args.model, _few("channels", told.get("channels", 3), args)))
     if "data" in told and args.data in (None, told["data"]):  # of other data the file says nothing
         args.data, args.preprocessing = told["data"], args.preprocessing or told.get("preprocessing")
     if args.checkpoint is not None:
@@ -58,6 +59,15 @@ def _told(args):
     return facts if isinstance(facts, dict) else {}
 
 
+def _few(name, value, args):
+    """A number that a file says, of which a network is made: a wrong one shall not take the machine's memory."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST[name]:
+        raise ValueError(
+            f"{args.checkpoint} says that its data have {plain(repr(value), 60)} {name}; 1 to {MOST[name]} are read from a file"
+        )
+    return value
+
+
 def _classes(model, classes):
     """The number of classes as an argument of the function, where it takes one."""
     given = inspect.signature(function_of(model)).parameters
@@ -67,7 +77,8 @@ def _classes(model, classes):
 
 def _channels(model, channels):
     """The channels of an image as an argument of timm's function, where they are not three."""
-    return {"in_chans": channels} if isinstance(function_of(model), functools.partial) and channels != 3 else {}
+    of_timm = model.startswith("timm:") and isinstance(function_of(model), functools.partial)
+    return {"in_chans": channels} if of_timm and channels != 3 else {}
 
 
 def function_of(model):

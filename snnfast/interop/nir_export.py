@@ -178,6 +178,8 @@ class _Written(fx.Interpreter):
         if isinstance(layer, nn.IF):
             self._neuron(node, layer, given[0], value)
         elif layers.is_sum(node):
+            if value.dtype == torch.bool:
+                raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: it adds truth values")
             if any(a not in self.sources for a in node.args):
                 raise ValueError(f"{called(node, self.module)} has no counterpart in NIR: it adds a constant")
             self.sources[node] = [self._one_of(a) for a in node.args]

@@ -21,7 +21,7 @@ POOLS = {  # functions with the arguments of layers: names of the arguments in t
     "adaptive_avg_pool2d": (nn.AdaptiveAvgPool2d, "output_size"),
 }
 VIEWS = {"flatten", "view", "reshape", "_unsafe_view", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "dropout"}
-CASTS = {"to", "_to_copy", "float", "type_as"}
+CASTS = {"to", "_to_copy", "float"}
 SILENT = (
     nn.Identity,
     nn.Dropout,
@@ -223,12 +223,14 @@ def _fixed(node, x, y, fixed, what):
     one = len(node.args) == 2 and len(numbers) == (fixed is None) and all(isinstance(a, int | float) for a in numbers)
     if not one or not isinstance(node.args[0], torch.fx.Node):
         raise Unknown(f"it is no {what} with a number")
-    shape, dtype = tuple(x.shape[1:]), checks.dtype_name(x.dtype)
+    shape, dtype = tuple(x.shape[1:]), x.dtype if what == "comparison" else y.dtype  # of truth values by a number: that number's
     if fixed is None:
-        return np.full(shape, numbers[0], dtype)
+        return np.full(shape, numbers[0], checks.dtype_name(dtype))
+    if what == "comparison" and torch.result_type(x, fixed) != dtype:
+        raise Unknown(f"it compares {checks.dtype_name(dtype)} with {checks.dtype_name(fixed.dtype)}")
     if x.shape != y.shape or (fixed.dim() == x.dim() and fixed.size(0) != 1):
         raise Unknown(f"it is a {what} with a tensor of another shape than an image's, {tuple(fixed.shape)}")
-    return np.ascontiguousarray(fixed.detach().to(x.dtype).expand(1, *shape)[0].cpu().numpy())
+    return np.ascontiguousarray(fixed.detach().to(dtype).expand(1, *shape)[0].cpu().numpy())
 
 
 def _view(x, y):

@@ -132,7 +132,10 @@ class Offer:
             _given(words, name, value)
         words += [_network(values["arch"])] if values.get("arch") else self._model_of(values["source"])
         _given(words, "num_classes", _whole("classes", values.get("classes"), 1, 1 << 20))
-        _given(words, "calibrate", checks.choice("calibrate", values.get("calibrate"), (None, "train")))
+        calibrate = checks.choice("calibrate", values.get("calibrate"), (None, "train"))
+        if calibrate and not any(word.startswith("--model=") for word in words):
+            raise ValueError("calibrate is for networks of timm and torchvision: leave it empty")
+        _given(words, "calibrate", calibrate)
         T = _whole("T", values["T"], 1, 1 << 24)
         _given(words, "T", T)
         return ", ".join([title, *([method] if method else []), *([f"T = {T}"] if T else [])])
@@ -153,6 +156,8 @@ class Offer:
     def convert(self, values: dict[str, Any]) -> Command:
         words = ["convert"]
         title = self._conversion(values, words, CONVERTED)
+        if not values.get("method") and not values.get("calibrate") and any(word.startswith("--model=") for word in words):
+            words.append("--calibrate=train")  # a method is chosen by images
         _given(words, "energy", _number("energy", values.get("energy"), 1e-6, 1e6))
         _given(words, "images", _whole("images", values.get("images"), 1, 256))
         return Command(title, [*words, "--overwrite"])

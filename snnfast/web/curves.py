@@ -1,6 +1,7 @@
 """What a run has reached so far, read from the files that its command writes while it runs."""
 
 import json
+import math
 import os
 
 from snnfast.web.records import Run
@@ -15,12 +16,17 @@ def points(workspace: Workspace, run: Run) -> tuple[list[Point], str]:
     folder = workspace.folder(run.id)
     try:
         if run.kind == "train":
-            return _by_epoch(folder / "out" / "log.jsonl"), "epoch"
+            return _fine(_by_epoch(folder / "out" / "log.jsonl")), "epoch"
         if run.kind == "eval":
-            return _by_step(folder), "T"
+            return _fine(_by_step(folder)), "T"
     except (TypeError, ValueError, AttributeError):  # a file that no command wrote so
         pass
     return [], ""
+
+
+def _fine(found):
+    """Those that can be drawn; a damaged file may hold others."""
+    return [point for point in found if point[0] > 0 and all(map(math.isfinite, point[:2]))]
 
 
 def best(workspace: Workspace, run: Run) -> float | None:

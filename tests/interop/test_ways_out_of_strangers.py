@@ -88,6 +88,21 @@ def test_a_factor_for_each_channel():
     assert torch.equal(snnfast.import_nir(graph).logits(X, T=9), snn.logits(X, T=9))
 
 
+class Gates(Gains):
+    """Truth values by a factor for each channel, which is no truth value."""
+
+    def forward(self, x):
+        return self.l(torch.relu((self.c(x) > 0.1) * self.gain).flatten(1))
+
+
+def test_truth_values_by_a_number():
+    """The sample has none above: the comparison at the end would not see a wrong factor."""
+    torch.manual_seed(0)
+    snn = snnfast.convert(Gates().eval(), calibrate=X)
+    graph = snnfast.export_nir(snn, X[:1] * 0 - 9)
+    assert torch.equal(snnfast.import_nir(graph).logits(X, T=9), snn.logits(X, T=9)) and snn(X, T=9).std() > 0.01
+
+
 @pytest.mark.parametrize(
     "change, told",
     [

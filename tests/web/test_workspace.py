@@ -164,7 +164,7 @@ def test_every_network_makes_a_command(workspace, arch):
 
 
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision.models:resnet18"])
-def test_networks_of_other_packages(workspace, name):
+def test_networks_of_other_packages(workspace, weights, name):
     """What was trained is evaluated as the same network, without naming it again."""
     offer = Offer(workspace)
     command = offer.train(TRAIN | dict(arch=name))
@@ -174,6 +174,10 @@ def test_networks_of_other_packages(workspace, name):
     (workspace.folder(number) / "out").mkdir(parents=True)
     (workspace.folder(number) / "out/model.pt").touch()
     assert parsed(offer.evaluate(EVAL | dict(source=f"run:{number}"))).model == name
+    assert parsed(offer.convert(EVAL | dict(source=f"run:{number}", method=None, tau=None, images=None))).calibrate == "train"
+    workspace.take(weights, "net.pt")
+    with pytest.raises(ValueError, match="calibrate is for networks of timm and torchvision"):
+        offer.evaluate(EVAL | dict(calibrate="train"))
     args = parsed(offer.evaluate(EVAL | dict(source=f"run:{number}", arch=name, classes="7", calibrate="train")))
     assert (args.model, args.num_classes, args.calibrate) == (name, 7, "train")
 

@@ -124,15 +124,17 @@ class View:
         output = self.workspace.output(number)
         points, place = curves.points(self.workspace, run)
         pictures = self.pictures_of(run)
-        now = str(hash((run.state, run.note, output, *points, *pictures)))
+        now = str(hash((run.state, run.note, output, *points, *pictures))), str(hash((number, *points)))
         if now == seen:
             same = [gr.skip()] * len(self.parts)
             return same if run.is_over() else [now, heading(run), *same[2:]]
-        drawn = plots.growing(points, place) if points else None
+        curve = gr.skip()
+        if seen is None or seen[1] != now[1]:  # drawing takes a tenth of a second, and most new lines of the output add no point
+            curve = gr.update(value=plots.growing(points, place) if points else None, visible=bool(points))
         return [
             now, heading(run), gr.update(interactive=run.state in (WAITING, RUNNING)),
             gr.update(interactive=run.state in (STOPPED, FAILED) and run.kind in RESUMED),
-            gr.update(value=drawn, visible=bool(points)), gr.update(value=pictures, visible=bool(pictures)), output,
+            curve, gr.update(value=pictures, visible=bool(pictures)), output,
         ]  # fmt: skip
 
     def pictures_of(self, run):
