@@ -5,6 +5,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,8 +40,17 @@ def load_weights(net: torch.nn.Module, path: str | os.PathLike, key: str | None 
     """
     if not isinstance(net, torch.nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    return put_file(net, read(path), path, key)
+
+
+def read(path: str | os.PathLike) -> Any:
+    """What a file of weights holds; None where it is in several parts."""
+    return None if str(path).endswith(".index.json") else safely(Path(path))
+
+
+def put_file(net: torch.nn.Module, file: Any, path: str | os.PathLike, key: str | None) -> torch.nn.Module:
+    """`load_weights`, of what `read` gave for this path."""
     path = Path(path)
-    file = None if path.name.endswith(".index.json") else safely(path)
     state = _in_parts(path) if file is None else held(file, path, key)
     return put_state(net, state, path, _activations(file, path))
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Subset
 
 from snnfast import checks
 from snnfast import data as data_sets
-from snnfast.checkpoints.own import WEIGHTS, safely
-from snnfast.checkpoints.weights import load_weights
+from snnfast.checkpoints import weights
+from snnfast.checkpoints.own import WEIGHTS
 from snnfast.conversion.convert import convert
 from snnfast.conversion.direct import is_direct
 from snnfast.data.preprocessing import preprocessing_of
@@ -38,7 +38,8 @@ def network(args):
         raise ValueError(f"--{given[0]} is for a checkpoint that holds a network of snnfast.models, and --model gives another{more}")
     if args.key is not None and args.checkpoint is None:
         raise ValueError("--key names an entry of a file of weights: give CHECKPOINT")
-    told = _told(args)
+    file = None if args.checkpoint is None else weights.read(args.checkpoint)
+    told = _told(file)
     given = {} if args.num_classes is None else {"num_classes": args.num_classes}
     if args.num_classes is None and "classes" in told:
         given = _classes(args.model, _few("classes", told["classes"], args))
@@ -46,15 +47,12 @@ def network(args):
     if "data" in told and args.data in (None, told["data"]):  # of other data the file says nothing
         args.data, args.preprocessing = told["data"], args.preprocessing or told.get("preprocessing")
     if args.checkpoint is not None:
-        load_weights(net, args.checkpoint, args.key)
+        weights.put_file(net, file, args.checkpoint, args.key)
     return net.float().eval()
 
 
-def _told(args):
+def _told(file):
     """What a file of `snnfast train --model` says of its data; of other files nothing."""
-    if args.checkpoint is None or str(args.checkpoint).endswith(".index.json"):
-        return {}
-    file = safely(args.checkpoint)
     facts = file.get("facts") if isinstance(file, dict) and file.get("format") == WEIGHTS else None
     return facts if isinstance(facts, dict) else {}
 
@@ -130,7 +128,7 @@ def for_training(args, settings, data):
     torch.manual_seed(settings.seed)
     net = made(args.model, _classes(args.model, data.classes) | _channels(args.model, data.channels)).float().eval()
     if args.weights is not None:
-        load_weights(net, args.weights)
+        weights.load_weights(net, args.weights)
     x = data.test[0][0][None]
     guard.check_runs(net, x, "--data")
     if is_direct(net) != settings.is_spiking():

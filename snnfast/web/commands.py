@@ -86,7 +86,7 @@ class Offer:
         """The option that names the network of another package which a run has trained."""
         kind, _, number = str(source).partition(":")
         command = self.workspace.records.get(int(number)).command if kind == "run" else []
-        return [word for word in command if word.startswith("--model=")]
+        return _of_others(command)
 
     # ---- the commands
 
@@ -133,7 +133,7 @@ class Offer:
         words += [_network(values["arch"])] if values.get("arch") else self._model_of(values["source"])
         _given(words, "num_classes", _whole("classes", values.get("classes"), 1, 1 << 20))
         calibrate = checks.choice("calibrate", values.get("calibrate"), (None, "train"))
-        if calibrate and not any(word.startswith("--model=") for word in words):
+        if calibrate and not _of_others(words):
             raise ValueError("calibrate is for networks of timm and torchvision: leave it empty")
         _given(words, "calibrate", calibrate)
         T = _whole("T", values["T"], 1, 1 << 24)
@@ -156,7 +156,7 @@ class Offer:
     def convert(self, values: dict[str, Any]) -> Command:
         words = ["convert"]
         title = self._conversion(values, words, CONVERTED)
-        if not values.get("method") and not values.get("calibrate") and any(word.startswith("--model=") for word in words):
+        if not values.get("method") and not values.get("calibrate") and _of_others(words):
             words.append("--calibrate=train")  # a method is chosen by images
         _given(words, "energy", _number("energy", values.get("energy"), 1e-6, 1e6))
         _given(words, "images", _whole("images", values.get("images"), 1, 256))
@@ -186,6 +186,11 @@ def _network(name):
             f"network must be one of {', '.join(networks())}, or timm:NAME or torchvision.models:NAME, got {str(name)[:100]!r}"
         )
     return f"--arch={name}"
+
+
+def _of_others(words):
+    """The option among these that names a network of another package, or none."""
+    return [word for word in words if word.startswith("--model=")]
 
 
 def _given(words, name, value):

@@ -51,19 +51,8 @@ class Conversion:
             classes = number("Classes", None, "of a file for timm:NAME or torchvision.models:NAME", elem_id=f"{page}-classes")
             calibrate = choice("Calibrate", ["train"], "training images that set the thresholds of ReLUs", elem_id=f"{page}-calibrate")
         self.fields = dict(
-            source=source,
-            arch=arch,
-            data=data,
-            method=method,
-            mode=mode,
-            T=T,
-            v0=v0,
-            tau=tau,
-            rho=rho,
-            m=m,
-            classes=classes,
-            calibrate=calibrate,
-        )
+            source=source, arch=arch, data=data, method=method, mode=mode, T=T, v0=v0, tau=tau, rho=rho, m=m, classes=classes, calibrate=calibrate
+        )  # fmt: skip
         fresh_sources(offer, tab, app, source)
         upload(jobs, offer, source, page)
 
