@@ -12,6 +12,7 @@
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 VENV := .venv
+MAKEFLAGS += -j2  # installing and checking beside compiling
 
 ifdef PYTHON
 PY := $(PYTHON)
@@ -19,12 +20,14 @@ INSTALLED :=
 else
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed.stamp
+BUILDS_WITH := $(VENV)/torch.stamp
 endif
 # One stamp per interpreter: the library of one is not taken for another's.
 BUILT := build/native$(subst /,-,$(PY)).stamp
 READY := $(INSTALLED) $(BUILT)
 
-TOOLS := "numpy" ninja "setuptools>=77" triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel safetensors nir onnx onnxscript onnxruntime huggingface_hub "mkdocs-material<10" "mkdocstrings[python]"
+BUILDERS := numpy ninja "setuptools>=77"
+TOOLS := triton pytest pytest-benchmark pytest-xdist scikit-learn matplotlib rich ruff import-linter mypy clang-format==23.1.5 pillow tensorboard loguru requests tqdm nbclient nbformat ipykernel safetensors nir onnx onnxscript onnxruntime huggingface_hub "mkdocs-material<10" "mkdocstrings[python]"
 # What would bring another torch or much else with it, so without what it depends on: networks, neurons and data sets of others, for the tests.
 BESIDE := "$(TORCHVISION)" timm spikingjelly==2.0.0 nirtorch==2.6 tonic==1.7.0 importRosbag aedat
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py
@@ -36,9 +39,12 @@ SNNFAST := PYTHONPATH="$(CURDIR)" $(PY) -m snnfast
 
 all: $(READY)
 
-$(VENV)/installed.stamp: Makefile
+$(VENV)/torch.stamp: Makefile
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --no-compile "$(TORCH)"
+	$(VENV)/bin/python -m pip install --quiet --no-compile "$(TORCH)" $(BUILDERS)
+	touch $@
+
+$(VENV)/installed.stamp: $(VENV)/torch.stamp
 	$(VENV)/bin/python -m pip install --quiet --no-compile $(TOOLS)
 	$(VENV)/bin/python -m pip install --quiet --no-compile --no-deps $(BESIDE)
 	for v in 12 14; do $(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/former/$$v spikingjelly==0.0.0.0.$$v; done
@@ -46,7 +52,7 @@ $(VENV)/installed.stamp: Makefile
 	touch $@
 
 # The compiled library, built into the package's folder.
-$(BUILT): $(INSTALLED) $(SOURCES)
+$(BUILT): $(BUILDS_WITH) $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace
 	$(PY) -m compileall -qq snnfast  # once, where processes may not write bytecode
 	mkdir -p build && touch $@
@@ -57,8 +63,8 @@ demo: $(READY)
 test: $(READY) lint test-native
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# With the tests that take long, and more of what repeats; with the kernels of fp16 and fp64, and the kit linked.
-test-thorough: MORE := kernels_cuda_f16_f64 kit_CUDA
+# With the tests that take long, and more of what repeats; with the kernels of every dtype, and the kit linked.
+test-thorough: MORE := kernels_cuda_more kit_CUDA
 test-thorough: $(READY) test-native
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --thorough $(ARGS)
 
@@ -192,7 +198,8 @@ gpu-models: $(INSTALLED)
 info: $(READY)
 	$(SNNFAST) info
 
-lint: $(READY)
+lint: $(INSTALLED)
+	mkdir -p build
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PATH="$(abspath $(dir $(PY))):$$PATH" clang-format --dry-run -Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')

@@ -28,9 +28,13 @@ BESIDE = (
 )
 
 
+def is_thorough(unit):
+    """Compiled by `make test-thorough` alone: csrc/engines/cuda/cuda.cmake says why."""
+    return unit.endswith(("_f16", "_f64", "_bf16")) and unit not in ("iaf_fwd_bf16", "plif_fwd_bf16")
+
+
 def thoroughly(units):
-    """Those of fp16 and fp64 are compiled by `make test-thorough` alone: fp16 takes the way of bf16."""
-    return [pytest.param(unit, marks=pytest.mark.thorough) if unit.endswith(("_f16", "_f64")) else unit for unit in units]
+    return [pytest.param(unit, marks=pytest.mark.thorough) if is_thorough(unit) else unit for unit in units]
 
 
 UNITS = thoroughly((*NEURONS, *BESIDE))
@@ -42,7 +46,7 @@ def objects(request):
     if not folders:
         pytest.skip("no CUDA compiler was found when snnfast was built in this checkout")
     found = {path.name.removesuffix(".cu.o"): path for path in folders[-1].parent.glob("kernels_cuda*.dir/**/*.cu.o")}
-    wanted = [unit for unit in (*NEURONS, *BESIDE) if request.config.getoption("--thorough") or not unit.endswith(("_f16", "_f64"))]
+    wanted = [unit for unit in (*NEURONS, *BESIDE) if request.config.getoption("--thorough") or not is_thorough(unit)]
     assert set(found) >= set(wanted), "run `make test`, or `make test-native` once"
     return found
 
@@ -224,15 +228,15 @@ def registers(objects, unit):
     return {name: int(many) for name, many in re.findall(r"entry function '(\w+)' for 'sm_90'.*?Used (\d+) registers", log, re.S)}
 
 
-def test_blocks_that_fit_a_multiprocessor(objects):
+@pytest.mark.parametrize("unit, words, most", [
+    ("iaf_fwd_f32", ("ELi4ENS0_15Plain",), 80),
+    ("iaf_bwd_f32", ("IAFILb0E", "15PlainIafNumbers"), 128),
+    pytest.param("iaf_bwd_bf16", ("IAFILb0E", "15PlainIafNumbers"), 128, marks=pytest.mark.thorough),
+])  # fmt: skip
+def test_blocks_that_fit_a_multiprocessor(objects, unit, words, most):
     """Three blocks of 256 where words of floats are stored, four of 128 in the plain backward: 65,536 registers for them."""
-    for name, many in registers(objects, "iaf_fwd_f32").items():
-        if "ELi4ENS0_15Plain" in name:
-            assert many <= 80, (name, many)
-    for unit in ("iaf_bwd_f32", "iaf_bwd_bf16"):
-        for name, many in registers(objects, unit).items():
-            if "IAFILb0E" in name and "15PlainIafNumbers" in name:
-                assert many <= 128, (name, many)
+    found = [many for name, many in registers(objects, unit).items() if all(word in name for word in words)]
+    assert found and max(found) <= most, found
 
 
 def test_spikes_become_bytes_without_conversions(objects, cuobjdump):
