@@ -81,19 +81,24 @@ def test_wrong_arguments(capsys):
 
 
 def test_import_is_light(tmp_path):
-    """`import snnfast` costs at most 0.3 s beyond torch's, and brings in neither Triton, nor scikit-learn, nor matplotlib.
+    """`import snnfast` costs at most 0.3 s beyond torch's, on a slow processor a seventh of torch's, and brings in neither Triton, nor
+    scikit-learn, nor matplotlib.
 
     Seconds of this process, of code that is compiled as that of an installed package is: other processes share the machine's cores.
     """
-    code = "import torch, sys, time; t = time.process_time(); import snnfast; print(time.process_time() - t, *sys.modules)"
+    now = "time.process_time()"
+    code = f"import sys, time; a = {now}; import torch; b = {now}; import snnfast; print({now} - b, b - a, *sys.modules)"
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     env |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    times = []
-    while len(times) < 4 and min(times, default=1.0) > 0.3:
-        seconds, *modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.split()
-        times.append(float(seconds))
+    fits, tries = False, []
+    while len(tries) < 4 and not fits:
+        ours, torchs, *modules = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+        ).stdout.split()
+        tries.append((float(ours), float(torchs)))
+        fits = tries[-1][0] <= max(0.3, tries[-1][1] / 7)
         assert not {"triton", "sklearn", "matplotlib", "rich", "sympy"} & set(modules)
-    assert min(times) <= 0.3
+    assert fits, tries
 
 
 def test_files_are_read_without_the_compiler_of_torch(tmp_path):

@@ -39,7 +39,7 @@ SECONDS = 10  # of one file
 
 
 def isas():
-    return [isa for isa in ("x86-64-v4", "x86-64-v3", "baseline") if backends._C and backends._C.use_isa(isa)] or [None]
+    return backends._C.isas() if backends._C else [None]
 
 
 def an_op(seed):

@@ -134,12 +134,13 @@ def test_stage_two_starts_at_the_same_function(name, kind, fine):
     net = network(name, activation=kind)
     new = snnfast.to_channelwise(net)
     x = images(net)
-    assert new.config["activation"] == fine and torch.equal(new(x), net(x))
+    same = lambda other: torch.allclose(other(x), net(x), atol=1e-6)  # torch's softplus of many and of one may differ in the last bit
+    assert new.config["activation"] == fine and same(new)
     many = [m.threshold().numel() for m in new.modules() if nn.is_quantised(m)]
     assert max(many) > 8 and min(many) == 1
     last = snnfast.to_channelwise(net, 2)
     assert [m.threshold().numel() > 1 for m in last.modules() if nn.is_quantised(m)] == [False] * (len(many) - 2) + [True] * 2
-    assert torch.equal(last(x), net(x))
+    assert same(last)
 
 
 def test_stochastic_depth_leaves_out_branches_in_training_alone():

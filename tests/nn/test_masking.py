@@ -62,7 +62,8 @@ def test_networks(name):
     acts = [m for m in net.modules() if nn.is_quantised(m)]
     many = len(acts) if name in ("vgg", "resnet") else 3 * sum(n.endswith(".attn") for n, _ in net.named_modules())
     assert len(masks) == many == len({m.layer for m in masks})
-    assert torch.equal(snnfast.to_channelwise(net)(x), net(x))  # the masks too
+    # The masks too. torch's softplus of many thresholds and of one may differ in the last bit.
+    assert torch.allclose(snnfast.to_channelwise(net)(x), net(x), atol=1e-6)
     snn = snnfast.convert(net, "if", mode="per_step")
     assert sum(isinstance(m, nn.SpikeMask) for m in snn.gm.modules()) == many
     whole = snn.logits(x, 8)

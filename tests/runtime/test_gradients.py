@@ -117,14 +117,14 @@ def test_fine_tuning_gains_accuracy_at_few_steps_and_can_be_saved(tmp_path):
     before = {k: v.clone() for k, v in ann.state_dict().items()}
     snn = snnfast.convert(ann, calibrate=x[:1200], percentile=100.0)
     test = [(x[1200:], y[1200:])]
-    converted = snnfast.evaluate(snn, test, T=2).accuracy[-1]
+    converted = snnfast.evaluate(snn, test, T=1).accuracy[-1]
     optimiser = torch.optim.Adam(snn.requires_grad_().train().parameters(), 1e-3)
     for _ in range(60):
         optimiser.zero_grad()
-        F.cross_entropy(snn(x[:1200], T=2), y[:1200]).backward()
+        F.cross_entropy(snn(x[:1200], T=1), y[:1200]).backward()
         optimiser.step()
-    tuned = snnfast.evaluate(snn, test, T=2).accuracy[-1]
-    assert tuned > converted + 2, (converted, tuned)
+    tuned = snnfast.evaluate(snn, test, T=1).accuracy[-1]
+    assert tuned > converted + 10, (converted, tuned)  # 20 to 40 with other seeds; at T = 2 it was 2 to 5
     assert all(torch.equal(before[k], v) for k, v in ann.state_dict().items())
     snnfast.save_checkpoint(tmp_path / "tuned.pt", snn)
     assert torch.equal(snnfast.load_checkpoint(tmp_path / "tuned.pt")(x[:5], T=2), snn(x[:5], T=2))
