@@ -36,7 +36,10 @@ def folded(snn: SpikingNetwork, x: torch.Tensor, unit_spikes: bool) -> SpikingNe
         try:
             one = outputs(double)
         except (TypeError, RuntimeError) as error:
-            raise ValueError(f"snn does not run in float64, in which the graph is compared with it: {first_line(error)}") from error
+            raise ValueError(
+                "snn does not run in float64, in which the graph is compared with it; a cast in its forward, such as .float(), is a usual cause: "
+                + first_line(error)
+            ) from error
         for hook in hooks:
             hook.remove()
         other = outputs(_folded(double, unit_spikes, ranks))
