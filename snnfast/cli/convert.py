@@ -9,6 +9,7 @@ from snnfast.cli.console import plain_console
 from snnfast.cli.evaluate import converted, load, options_of
 from snnfast.evaluation.choose import choose
 from snnfast.runtime.network import SpikingNetwork
+from snnfast.system.text import NOTE
 
 
 def run(args, device):
@@ -30,6 +31,8 @@ def run(args, device):
     facts = {} if snn.choice is None else dict(chosen=snn.choice.why(), expected=snn.choice.expected(), T=args.T)
     save_checkpoint(out, snn.cpu(), data=name, preprocessing=data.facts.get("preprocessing"), **facts)
     console.print(f"wrote {out}: net = snnfast.load_checkpoint({str(out)!r}); net(images, T={args.T})", soft_wrap=True)
+    if snn.choice is not None and snn.choice.falls_short():
+        console.print(f"{NOTE}{snn.choice.falls_short()}", soft_wrap=True)
 
 
 def _check(args, net):

@@ -70,6 +70,16 @@ class Choice:
             )
         return f"{t.name}: {got}, the most of {len(self.trials)} tried{within}; none reached {100 * self.target:g} %"
 
+    def falls_short(self) -> str:
+        """What to know of a choice that does not reach its target, one sentence; "" of one that does."""
+        t = self.taken
+        if t.share >= self.target:
+            return ""
+        price = "" if t.energy_ratio is None else f", for {t.energy_ratio:.2g} times the network's energy"
+        return (
+            f"no method reached {100 * self.target:g} % of the network's answers at T = {self.T}; {t.name} has {100 * t.share:.0f} %{price}"
+        )
+
     def expected(self) -> str:
         """What to expect on other images, one sentence."""
         low, high = self.taken.interval()

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+NOTE = "note: "  # begins a command's last line that the browser shows beside the state of its run
+
 
 def plain(text, most=300):
     """`text` as one line without control characters, which a terminal would obey, cut in the middle where it is longer than `most`."""

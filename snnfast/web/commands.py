@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from snnfast import checks, models
@@ -11,6 +12,7 @@ from snnfast.conversion.method import REGISTRY
 from snnfast.data import NAMES as DATA
 from snnfast.models import direct
 from snnfast.models.activation import ALL_NAMES as ACTIVATIONS
+from snnfast.reports.report import load_report
 from snnfast.runtime.sparse_products import KINDS as PRODUCTS
 from snnfast.system import memory
 from snnfast.training.optimisers import OPTIMISERS
@@ -20,6 +22,7 @@ from snnfast.web.workspace import Workspace
 
 OTHERS = re.compile(r"(timm|torchvision\.models):[A-Za-z0-9_.-]{1,100}")  # networks of other packages; a browser names no other function
 CONVERTED = "{run}/out/network.pt"  # what a conversion writes
+TRAINED = "{run}/out/model.pt"  # what a training does
 FIELDS = {"v0": float, "tau": int, "rho": int, "m": int}  # of methods, that the pages ask for
 OF_QUANTISED = ("activation", "levels", "theta", "width")  # options that a network trained as a spiking one does not have
 
@@ -66,7 +69,7 @@ class Offer:
         return [(f"run {run.id}: {run.title}", str(run.id)) for run in self.workspace.records.all(DONE) if run.kind == "eval"]
 
     def _model(self, number):
-        return self.workspace.folder(number) / "out" / "model.pt"
+        return Path(TRAINED.format(run=self.workspace.folder(number)))
 
     def _data(self, name, words):
         """name: empty for the data that a checkpoint names."""
@@ -172,9 +175,15 @@ class Offer:
         known = {value for _, value in self.evaluations()}
         if len(chosen or []) < 2 or not set(chosen) <= known:
             raise ValueError("choose two evaluations or more that are done")
-        method = lambda n: next((w.partition("=")[2] for w in self.workspace.records.get(int(n)).command if w.startswith("--method=")), "")  # noqa: E731
-        runs = [f"{f'{n} {method(n)}'.strip()}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
+        runs = [f"{n} {self._method(int(n))}={self.workspace.folder(int(n)) / 'out'}" for n in chosen]
         return Command("runs " + ", ".join(chosen), ["compare", *runs, "--out={run}/out", "--overwrite"])
+
+    def _method(self, number):
+        """The method and the network of an evaluation, which its command need not say."""
+        try:
+            return load_report(self.workspace.folder(number) / "out").label().replace("=", " ")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"run {number} has no report that can be read: {error}") from None
 
 
 def _network(name):

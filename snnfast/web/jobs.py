@@ -6,6 +6,7 @@ A command runs in a session of its own, so that it goes on when the server ends.
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from snnfast.system.text import NOTE
 from snnfast.web import child
 from snnfast.web.records import AT_WORK, DONE, FAILED, RUNNING, STOPPED, STOPPING, WAITING, Run
 from snnfast.web.workspace import Workspace
@@ -148,7 +150,7 @@ class Jobs:
             for name in (child.PROCESS, child.ENDED):
                 (folder / name).unlink(missing_ok=True)
             with open(folder / "output.txt", "ab") as output:
-                output.write(f"$ snnfast {' '.join(words)}\n".encode())
+                output.write(f"$ snnfast {shlex.join(words)}\n".encode())
                 output.flush()
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=_surroundings(),
@@ -207,7 +209,8 @@ class Jobs:
             self._end_group(known)
             code, ended = None, time.time()
         if code == 0:
-            state, note = DONE, ""
+            last = self.workspace.last_line(number)
+            state, note = DONE, last.removeprefix(NOTE) if last.startswith(NOTE) else ""
         elif asked or code in STOPS:
             state, note = STOPPED, ""
         elif code is None or code < 0:

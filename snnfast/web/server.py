@@ -19,6 +19,7 @@ from snnfast.web.workspace import MOST, Workspace
 PAGES = dict(Train=train, Evaluate=evaluate, Convert=convert, Diagnose=diagnose, Records=records, Compare=compare)
 # Tables of the output stay tables; pictures of a run stand two in a row, whole, also where there is one.
 CSS = """
+body:not(.dark) { --block-info-text-color: var(--neutral-600); }
 .told textarea { font-family: monospace; white-space: pre; }
 .drawn .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
 .drawn .thumbnail-item { aspect-ratio: 4 / 3 !important; }

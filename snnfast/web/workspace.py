@@ -7,6 +7,7 @@ import sqlite3
 import zipfile
 from pathlib import Path
 
+from snnfast.checkpoints.own import begins_as_one
 from snnfast.system.files import whole
 from snnfast.system.text import plain
 from snnfast.web.records import Records
@@ -108,6 +109,8 @@ class Workspace:
         size = os.path.getsize(path)
         if not 0 < size <= MOST:
             raise ValueError(f"a file of weights has 1 to {MOST} bytes, this one has {size}")
+        if not begins_as_one(path):
+            raise ValueError(f"{plain(name, 200)} is no file of weights: it does not begin as those of torch.save or safetensors do")
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:80] or "weights"
         for i in range(1, 10_000):
             own = f"{stem}{'' if i == 1 else f'-{i}'}{suffix.lower()}"

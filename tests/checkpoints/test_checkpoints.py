@@ -194,7 +194,7 @@ def test_bad_files(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     refused("is not a readable checkpoint")
     path.write_text("hello")
-    refused("is not a readable checkpoint")
+    refused("is not a readable checkpoint: it does not begin as a file of torch.save or of safetensors does")
     path.write_bytes(b"")
     refused("is not a readable checkpoint")
     with pytest.raises(FileNotFoundError):

@@ -84,6 +84,11 @@ def test_an_energy_that_is_asked_for_is_kept(trained):
     assert held.taken.energy_ratio <= 0.6
     assert held.taken.share == max(t.share for t in held.trials if t.energy_ratio <= 0.6)
     assert "within 0.6 of the network's energy" in held.why()
+    assert held.falls_short() == (
+        f"no method reached 99 % of the network's answers at T = 4; {held.taken.name} has {100 * held.taken.share:.0f} %, "
+        f"for {held.taken.energy_ratio:.2g} times the network's energy"
+    )
+    assert snnfast.convert(net, calibrate=x[:200], T=64).choice.falls_short() == ""
     with pytest.raises(ValueError, match=r"no method stays within energy=0.001 of the network's: the least is \w+ with 0\.\d+"):
         snnfast.convert(net, calibrate=x[:200], T=4, energy=0.001)
 
@@ -172,6 +177,8 @@ def test_on_the_command_line(tmp_path, capsys, digits):
     assert "> " in told and "on other images of the kind expect" in told and "these are training images" in told
     snn = snnfast.load_checkpoint(tmp_path / "out/snn.pt")
     assert snn.saved["T"] == 8 and snn.saved["chosen"] in told and snn.saved["data"] == "digits"
+    # The last line is what the browser shows beside the state of the run, where the choice falls short.
+    assert told.splitlines()[-1].startswith("note: no method reached 99 %" if "none reached" in told else "wrote ")
     assert snn(torch.rand(2, 1, 32, 32), T=8).shape == (2, 10)
     assert main(line) == 2
     assert "is there already: --overwrite replaces it" in capsys.readouterr().err

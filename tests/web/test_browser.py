@@ -159,6 +159,14 @@ def test_from_the_first_page_to_the_curve(page, tmp_path):
     snn = snnfast.load_checkpoint(tmp_path / "network.pt")
     assert snn(snnfast.data.load("digits").test[0][0][None], T=8).shape == (1, 10)
 
+    tab(page, "Records")
+    number = re.search(r"Run (\d+)", state(page, "Convert", "is done"))[1]
+    page.locator("#Records-table [role=gridcell]").filter(has_text=re.compile(rf"^\s*{number}\s*$")).first.click()
+    with page.expect_download(timeout=SECONDS) as download:
+        page.locator("#Records-network").click()
+    download.value.save_as(tmp_path / "again.pt")
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "network.pt").read_bytes()
+
     tab(page, "Train")
     choose(page, "Train-earlier", f"run {run}:")
     choose(page, "Train-optimiser", "adamw")
@@ -228,6 +236,11 @@ def test_uploads(page, tmp_path):
         chooser.value.set_files(good)
         page.wait_for_function(f"document.querySelector('#{other}-{field} input').value.includes('my-net')", timeout=SECONDS)
     tab(page, "Evaluate")
+    (tmp_path / "text.pt").write_text("these are no weights")
+    with page.expect_file_chooser(timeout=SECONDS) as chooser:
+        page.click("#Evaluate-upload")
+    chooser.value.set_files(tmp_path / "text.pt")
+    page.get_by_text("text.pt is no file of weights").wait_for(timeout=SECONDS)
     chosen = page.locator("#Evaluate-source input")
     for path, name in ((bad, "bad.pt"), (good, "my-net-4.pt")):
         with page.expect_file_chooser(timeout=SECONDS) as chooser:

@@ -42,6 +42,8 @@ if what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if what == "wrong":
     sys.exit("it went wrong: <b>really</b>")
+if what == "note":
+    print("note: it is done, but", flush=True)
 if what == "while":
     time.sleep(float(rest[0]))
 """
@@ -310,6 +312,15 @@ def test_a_killed_command_is_told(make):
     jobs = make()
     run = until(jobs, jobs.add("train", "t", "cpu", ["killed"]), FAILED)
     assert run.code == -9 and run.note == "it was killed by signal 9 (out of memory?)"
+
+
+def test_what_is_done_may_leave_a_note_and_its_command_can_be_typed(make):
+    jobs = make()
+    number = jobs.add("eval", "t", "cpu", ["note", "two words", "$HOME"])
+    assert until(jobs, number, "done").note == "it is done, but"
+    assert jobs.workspace.output(number).splitlines()[0] == "$ snnfast note 'two words' '$HOME'"
+    number = jobs.add("eval", "t", "cpu", ["while", "0"])
+    assert until(jobs, number, "done").note == ""
 
 
 def test_a_program_that_is_not_there(make):

@@ -6,7 +6,9 @@ import sqlite3
 import zipfile
 
 import pytest
+import torch
 
+import snnfast
 from snnfast.cli.arguments import parser
 from snnfast.models import BY_NAME, direct
 from snnfast.web import commands, curves, passwords
@@ -15,6 +17,8 @@ from snnfast.web.commands import Offer
 from snnfast.web.guard import OwnPages
 from snnfast.web.records import DONE
 from snnfast.web.workspace import Workspace
+
+WEIGHTS = b"PK\x03\x04, and what follows"  # as a file of torch.save begins
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def workspace(tmp_path):
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "w.pt"
-    path.write_bytes(b"weights")
+    path.write_bytes(WEIGHTS)
     return path
 
 
@@ -46,7 +50,7 @@ def test_one_server_at_a_time(workspace):
 def test_names_are_no_paths(workspace, weights, name, own):
     if name == "..pt":
         name = ". .pt"
-    assert workspace.take(weights, name) == own and (workspace.uploads / own).read_bytes() == b"weights"
+    assert workspace.take(weights, name) == own and (workspace.uploads / own).read_bytes() == WEIGHTS
     assert workspace.take(weights, name) != own  # the same name once more does not replace it
     assert workspace.upload(own) == workspace.uploads / own
 
@@ -58,6 +62,11 @@ def test_files_that_are_refused(workspace, tmp_path, weights):
     empty.touch()
     with pytest.raises(ValueError, match="this one has 0"):
         workspace.take(empty, "empty.pt")
+    text = tmp_path / "text.pt"
+    text.write_text("these are no weights")
+    with pytest.raises(ValueError, match=r"my\.pt is no file of weights"):
+        workspace.take(text, "my.pt")
+    assert workspace.files() == []
     for name in ("../runs.sqlite", "/etc/passwd", "nothing.pt", ""):
         with pytest.raises(ValueError, match="there is no file"):
             workspace.upload(name)
@@ -272,8 +281,15 @@ def test_sources_and_comparisons(workspace, weights, tmp_path):
     done = [workspace.records.add("eval", f"e{i}", "cpu", ["eval", "--method=cos"], "") for i in range(2)]
     for each in done:
         workspace.records.change(each, ("waiting",), state=DONE)
+        (workspace.folder(each) / "out").mkdir(parents=True)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 3), snnfast.nn.QCFS(4, 1.0))
+        report = snnfast.evaluate(snnfast.convert(net, "cos"), [(torch.randn(2, 4), torch.zeros(2, dtype=torch.long))], T=4)
+        report.save_json(workspace.folder(each) / "out/report.json")
     args = parsed(offer.compare([str(n) for n in done]))
-    assert [r.partition("=")[0] for r in args.runs] == [f"{n} cos" for n in done]
+    assert [r.partition("=")[0] for r in args.runs] == [f"{n} {report.label()}" for n in done] and "cos" in report.label()
+    (workspace.folder(done[0]) / "out/report.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"run {done[0]} has no report that can be read"):
+        offer.compare([str(n) for n in done])
     for chosen in ([str(done[0])], [str(done[0]), "99"], None):
         with pytest.raises(ValueError, match="choose two evaluations or more"):
             offer.compare(chosen)

@@ -52,7 +52,7 @@ class View:
     def __init__(self, jobs: Jobs, label: str):
         self.jobs, self.workspace = jobs, jobs.workspace
         self.number, self.seen = gr.State(None), gr.State(None)
-        self.none = "No run yet." if label != "Records" else "Choose a run."
+        self.none = "No run of yours is at work. Those that are over are in Records." if label != "Records" else "Choose a run."
         self.state = gr.HTML(self.none, elem_id=f"{label}-state", padding=False)
         with gr.Row():
             self.stop = gr.Button("Stop", interactive=False, elem_id=f"{label}-stop")
