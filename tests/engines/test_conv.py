@@ -81,7 +81,12 @@ def test_cpu(isa, many, row):
         check_conv(row, conv.conv_fwd, conv.conv_out)
 
 
-@pytest.mark.parametrize("row", [r for r in cases.CONV if DEVICE != "cpu" or cases.conv_work(r) < 25_000], ids=name)
+# Interpreted, the small ones alone, and every second of them with --thorough.
+TRITON = [r for r in cases.CONV if DEVICE != "cpu" or cases.conv_work(r) < 25_000]
+SECOND = [] if DEVICE != "cpu" else TRITON[1::2]
+
+
+@pytest.mark.parametrize("row", [pytest.param(r, marks=pytest.mark.thorough if r in SECOND else (), id=name(r)) for r in TRITON])
 def test_triton(row):
     from snnfast.engines.triton import launch
 

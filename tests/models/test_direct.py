@@ -241,7 +241,9 @@ def test_sizes_of_the_published_networks():
         assert isinstance(net, DirectNetwork) and net.config["arch"] == arch
 
 
-@pytest.mark.parametrize(("name", "gain"), [("sew_resnet18", 0.15), ("spiking_resnet18", 0.015), ("ms_resnet18", 0.5)])
+@pytest.mark.parametrize(("name", "gain"), [
+    ("sew_resnet18", 0.15), pytest.param("spiking_resnet18", 0.015, marks=pytest.mark.thorough), ("ms_resnet18", 0.5),
+])  # fmt: skip
 def test_epochs_of_digits_improve_it(name, gain):
     """gain: half of what the loss falls by, or less. The vanilla network hardly learns, as its authors say."""
     from snnfast.data import load
