@@ -157,10 +157,14 @@ def early_exit(report, path):
     rows = report.early_exit
     axes.plot(report.at, report.accuracy, color="0.6", marker="o", markersize=3, label="all images stop at T")
     axes.plot([r["mean_steps"] for r in rows], [r["accuracy"] for r in rows], marker="s", markersize=4, label="each stops at its threshold")
-    for r in rows:
-        if r["threshold"] in (0.5, 0.9, 0.99, 0.999):
-            axes.annotate(f"{r['threshold']:g}", (r["mean_steps"], r["accuracy"]), textcoords="offset points", xytext=(4, -10), fontsize=7)
     _time_axis(axes, report.at, "mean steps")
+    taken: list = []  # a threshold's number stands below its point, unless another number stands there
+    for r in rows:
+        point = r["mean_steps"], r["accuracy"]
+        place = axes.transData.transform(point)
+        if r["threshold"] in (0.5, 0.9, 0.99, 0.999) and all(max(abs(place - other) / (30, 12)) >= 1 for other in taken):
+            axes.annotate(f"{r['threshold']:g}", point, textcoords="offset points", xytext=(0, -11), ha="center", fontsize=7)
+            taken.append(place)
     axes.set_ylabel("accuracy (%)")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)

@@ -70,7 +70,7 @@ foreach(row ${rows})
 endforeach()
 
 # Two libraries, because `make test` compiles the first alone: fp32, and bf16 in two forwards, for its pairs. fp16 takes the way of bf16, fp64 is the
-# kernel with the least of rules, and the five bf16 units of the second took half of nvcc's time.
+# kernel with the least of rules, and the six bf16 units of the second took half of nvcc's time.
 foreach(library kernels_cuda kernels_cuda_more)
   add_library(${library} OBJECT ${nobody_needs_cuda})
   target_include_directories(${library} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/engines/cuda ${PROJECT_BINARY_DIR}/units)
