@@ -23,7 +23,7 @@ def choice(label: str, names: list[str], info: str | None = None, **options) -> 
 
 
 def device(jobs: Jobs) -> gr.Dropdown:
-    return gr.Dropdown(jobs.devices, value=jobs.devices[0], label="Device")
+    return gr.Dropdown(jobs.devices, value=jobs.devices[0], label="Device", info="what computes")
 
 
 class Conversion:
@@ -34,8 +34,8 @@ class Conversion:
     ):
         """without: what happens where no method is chosen."""
         with gr.Row():
-            source = gr.Dropdown([], label="Checkpoint", info="trained here, or a file that was uploaded", elem_id=f"{page}-source")
-            arch = choice("Network", commands.networks(), "only of files of other programs; also timm:NAME, torchvision.models:NAME",
+            source = gr.Dropdown([], label="Checkpoint", info="trained here, or uploaded", elem_id=f"{page}-source")
+            arch = choice("Network", commands.networks(), "for files of others; timm:NAME, torchvision.models:NAME",
                           allow_custom_value=True, elem_id=f"{page}-arch")  # fmt: skip
             data = choice("Data", offer.data(), "–: what the checkpoint is for")
         with gr.Row():
@@ -44,12 +44,12 @@ class Conversion:
             T = number("T", 64, "time steps; empty: a spiking network's own", elem_id=f"{page}-T")
             self.device = device(jobs)
         with gr.Row():
-            v0 = number("v0", None, "start voltage, in theta")
-            tau = number("tau", None, "SRP: steps of the first phase")
-            rho = number("rho", None, "COS: inputs to calibrate on")
-            m = number("m", None, "quanta, group: most in a step")
-            classes = number("Classes", None, "of a file for timm:NAME or torchvision.models:NAME", elem_id=f"{page}-classes")
-            calibrate = choice("Calibrate", ["train"], "training images that set the thresholds of ReLUs", elem_id=f"{page}-calibrate")
+            v0 = number("v0", None, "start voltage (of theta)")
+            tau = number("tau", None, "SRP: steps of phase one")
+            rho = number("rho", None, "COS: inputs to calibrate")
+            m = number("m", None, "quanta: most in a step")
+            classes = number("Classes", None, "for networks of others", elem_id=f"{page}-classes")
+            calibrate = choice("Calibrate", ["train"], "sets thresholds of ReLUs", elem_id=f"{page}-calibrate")
         self.fields = dict(
             source=source, arch=arch, data=data, method=method, mode=mode, T=T, v0=v0, tau=tau, rho=rho, m=m, classes=classes, calibrate=calibrate
         )  # fmt: skip

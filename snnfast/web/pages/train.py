@@ -12,27 +12,30 @@ from snnfast.web.pages import forms
 from snnfast.web.pages.forms import asked, device, number
 from snnfast.web.pages.view import View
 
+SPIKING = """Networks from csnn_cifar10 on are trained as spiking ones, T steps per image (empty: their own): Activation, Epochs of stage 2,
+Levels, First threshold, Width and Method are not for them."""
+
 
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     with gr.Row():
-        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", info="also timm:NAME, torchvision.models:NAME; from csnn_cifar10 "
-                           "on: trained as spiking ones, without activation, stage 2, levels, threshold, width, method",
+        arch = gr.Dropdown(commands.networks(), value="vgg11", label="Network", info="or timm:NAME, torchvision.models:NAME",
                            allow_custom_value=True, elem_id="Train-arch")  # fmt: skip
-        data = gr.Dropdown(offer.data(), value="digits", label="Data")
-        activation = gr.Dropdown(list(ACTIVATIONS), value="s-qcfs", label="Activation", info="two stages start with qcfs, s-qcfs or e-qcfs")
+        data = gr.Dropdown(offer.data(), value="digits", label="Data", info="images and their classes")
+        activation = gr.Dropdown(list(ACTIVATIONS), value="s-qcfs", label="Activation", info="with stage 2: qcfs, s-qcfs or e-qcfs")
         where = device(jobs)
+    gr.Markdown(SPIKING)
     with gr.Row():
         first = number("Epochs of stage 1", 3, "one threshold a layer", elem_id="Train-first")
-        second = number("Epochs of stage 2", 2, "finer thresholds; empty: no stage 2", elem_id="Train-second")
-        levels = number("Levels L", 4)
+        second = number("Epochs of stage 2", 2, "finer thresholds; empty: none", elem_id="Train-second")
+        levels = number("Levels L", 4, "of an activation, above 0")
         theta = number("First threshold", None, "empty: the recipe's")
         width = number("Width", 0.25, "factor on all channels", elem_id="Train-width")
     with gr.Row():
         batch_size = number("Batch", None, "empty: the recipe's")
-        seed = number("Seed", 0)
-        amp = gr.Dropdown(list(AMP), value="fp32", label="Mixed precision")
-        method = gr.Dropdown(commands.methods(), value="if", label="Method at the end")
-        T = number("T", None, "at the end; of a spiking network in training too; empty: 64, or its own", elem_id="Train-T")
+        seed = number("Seed", 0, "of weights and order")
+        amp = gr.Dropdown(list(AMP), value="fp32", label="Mixed precision", info="of the training")
+        method = gr.Dropdown(commands.methods(), value="if", label="Method at the end", info="converts what was trained")
+        T = number("T", None, "time steps at the end; empty: 64", elem_id="Train-T")
     with gr.Row():
         earlier = gr.Dropdown([forms.NONE], value="", label="Start from", info="–: random weights; else of the same network and width",
                               elem_id="Train-earlier")  # fmt: skip
