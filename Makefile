@@ -12,7 +12,11 @@
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 VENV := .venv
-MAKEFLAGS += -j2  # installing and checking beside compiling
+# Installing and checking beside compiling, for one goal: several, such as `clean test`, follow one another. ninja counts its jobs itself.
+ifeq ($(filter-out all demo test test-native test-thorough,$(firstword $(MAKECMDGOALS) all))$(word 2,$(MAKECMDGOALS)),)
+MAKEFLAGS += -j2
+endif
+unexport MAKEFLAGS
 
 ifdef PYTHON
 PY := $(PYTHON)

@@ -225,10 +225,7 @@ def _train(args, device, console, settings, r, method):
         def on_epoch(entry):
             low = f", {entry['negative_thresholds']} thresholds <= 0" if entry["negative_thresholds"] else ""
             done = sum(settings.epochs[: entry["stage"] - 1]) + entry["epoch"]
-            note = f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}"
-            bar.update(task, completed=done, note=note)
-            if not console.is_terminal:  # where no bar is drawn
-                console.print(f"epoch {done} of {sum(settings.epochs)}: {note}", soft_wrap=True)
+            bar.update(task, completed=done, note=f"loss {entry['loss']:.3f}, test {entry['test_accuracy']:.2f} %{low}")
 
         net = loop.train(
             settings, data, out, net=net, earlier=earlier, teacher=teacher, device=device, resume=args.resume, workers=args.workers,

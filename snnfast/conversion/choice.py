@@ -76,9 +76,9 @@ class Choice:
         if t.share >= self.target:
             return ""
         price = "" if t.energy_ratio is None else f", for {t.energy_ratio:.2g} times the network's energy"
-        return (
-            f"no method reached {100 * self.target:g} % of the network's answers at T = {self.T}; {t.name} has {100 * t.share:.0f} %{price}"
-        )
+        within = "" if self.energy is None else f" within {self.energy:g} times its energy"
+        got = f"{t.name} has {t.agreement} of {t.images}{price}"
+        return f"no method reached {100 * self.target:g} % of the network's answers at T = {self.T}{within}; {got}"
 
     def expected(self) -> str:
         """What to expect on other images, one sentence."""

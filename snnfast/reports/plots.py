@@ -163,7 +163,8 @@ def early_exit(report, path):
         point = r["mean_steps"], r["accuracy"]
         place = axes.transData.transform(point)
         if r["threshold"] in (0.5, 0.9, 0.99, 0.999) and all(max(abs(place - other) / (30, 12)) >= 1 for other in taken):
-            axes.annotate(f"{r['threshold']:g}", point, textcoords="offset points", xytext=(0, -11), ha="center", fontsize=7)
+            low = axes.transAxes.inverted().transform(place)[1] < 0.08
+            axes.annotate(f"{r['threshold']:g}", point, textcoords="offset points", xytext=(0, 6 if low else -11), ha="center", fontsize=7)
             taken.append(place)
     axes.set_ylabel("accuracy (%)")
     axes.legend(loc="lower right")

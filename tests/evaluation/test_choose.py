@@ -85,8 +85,8 @@ def test_an_energy_that_is_asked_for_is_kept(trained):
     assert held.taken.share == max(t.share for t in held.trials if t.energy_ratio <= 0.6)
     assert "within 0.6 of the network's energy" in held.why()
     assert held.falls_short() == (
-        f"no method reached 99 % of the network's answers at T = 4; {held.taken.name} has {100 * held.taken.share:.0f} %, "
-        f"for {held.taken.energy_ratio:.2g} times the network's energy"
+        "no method reached 99 % of the network's answers at T = 4 within 0.6 times its energy; "
+        f"{held.taken.name} has {held.taken.agreement} of {held.taken.images}, for {held.taken.energy_ratio:.2g} times the network's energy"
     )
     assert snnfast.convert(net, calibrate=x[:200], T=64).choice.falls_short() == ""
     with pytest.raises(ValueError, match=r"no method stays within energy=0.001 of the network's: the least is \w+ with 0\.\d+"):

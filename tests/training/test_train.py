@@ -99,7 +99,6 @@ def test_the_command_killed_and_resumed(tmp_path, request):
     whole = run(*COMMAND, "--out", tmp_path / "whole")
     out, err = whole.communicate(timeout=240)
     assert whole.returncode == 0, err
-    assert "epoch 1 of 2: loss" in out and "epoch 2 of 2: loss" in out  # no bar is drawn where it is read by a program
     assert "T = 4" in out and (tmp_path / "whole/report.json").exists() and (tmp_path / "whole/accuracy.png").exists()
     for lines in (0, 1, 2) if request.config.getoption("--thorough") else (1,):
         process, log = run(*COMMAND, "--out", tmp_path / "part", "--resume"), tmp_path / "part/log.jsonl"
