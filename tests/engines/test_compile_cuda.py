@@ -30,7 +30,7 @@ BESIDE = (
 
 def is_thorough(unit):
     """Compiled by `make test-thorough` alone: csrc/engines/cuda/cuda.cmake says why."""
-    return unit.endswith(("_f16", "_f64", "_bf16")) and unit not in ("iaf_fwd_bf16", "plif_fwd_bf16", "plif_bwd_bf16")
+    return unit.endswith(("_f16", "_f64", "_bf16")) and unit not in ("iaf_fwd_bf16", "quanta_bwd_bf16")
 
 
 def thoroughly(units):
