@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import time
 from pathlib import Path
 
 import torch
@@ -27,7 +26,6 @@ from snnfast.engines import backends
 
 declare_operators()  # before a test imports timm, which imports torchvision
 
-LATE = "the time was over: --until"
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
@@ -36,9 +34,6 @@ def pytest_addoption(parser):
     parser.addoption("--shuffle", metavar="SEED", help="the tests in a random order, the same for the same seed")
     parser.addoption("--browser", action="store_true", help="fail where a test of `snnfast web` has no browser")
     parser.addoption("--on-host", metavar="FOLDER", help="the build folder whose CUDA kernels for the host are tested")
-    parser.addoption(
-        "--until", metavar="SECONDS", type=float, help="skip what has not begun at this time (of `date +%%s`), and say how many"
-    )
 
 
 def pytest_collectstart(collector):
@@ -53,21 +48,6 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(pytest.mark.skip(reason="takes long: pytest --thorough, as make test-thorough does"))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
-    until = item.config.getoption("--until")
-    if until is not None and time.time() > until:
-        pytest.skip(LATE)
-
-
-def pytest_terminal_summary(terminalreporter):
-    late = sum(LATE in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
-    if late:
-        terminalreporter.write_line(
-            f"LEFT OUT: {late} tests had not begun when the time was over (--until): this machine is slow", yellow=True
-        )
 
 
 def pytest_configure(config):
