@@ -12,7 +12,7 @@ from snnfast.system.text import first_line
 
 def to_channelwise(net: torch.nn.Module, channel_num: int | None = None, sample: torch.Tensor | None = None) -> torch.nn.Module:
     """A new network with a threshold per channel in place of one per layer, and the outputs of `net` (a threshold may differ in its last bit:
-    torch's softplus of many numbers and of one may, and its exp).
+    torch's softplus of many numbers and of one may).
 
     "qcfs" becomes "c-qcfs", "s-qcfs" "cs-qcfs", "e-qcfs" "ce-qcfs"; in a transformer "hn-qcfs", "hns-qcfs", "hne-qcfs", per attention head and
     feature. Each threshold starts from its layer's parameter, so that nothing jumps. `net` is not changed.
