@@ -262,15 +262,20 @@ def _check_ending(path):
         return
     if safetensor_files.looks_like_one(path):
         raise budget.Refused(f"{path} is a safetensors file: give it the ending {safetensor_files.SUFFIX}")
-    if not begins_as_one(path):
+    if not _begins_as_torchs(path):
         raise budget.Refused(f"{path} is not a readable checkpoint: it does not begin as a file of torch.save or of safetensors does")
 
 
 def begins_as_one(path: str | os.PathLike) -> bool:
-    """Whether the first bytes of a file are those of torch.save (a zip file, before torch 1.6 a pickle or a tar file) or of safetensors."""
+    """Whether the first bytes of a file are those of torch.save or of safetensors."""
+    return _begins_as_torchs(path) or safetensor_files.looks_like_one(path)
+
+
+def _begins_as_torchs(path):
+    """torch.save writes a zip file, before torch 1.6 a pickle or a tar file."""
     with open(path, "rb") as file:
         first = file.read(512)
-    return first.startswith((b"PK\x03\x04", b"\x80")) or first[257:262] == b"ustar" or safetensor_files.looks_like_one(path)
+    return first.startswith((b"PK\x03\x04", b"\x80")) or first[257:262] == b"ustar"
 
 
 def _own(file, path):

@@ -31,8 +31,8 @@ def run(args, device):
     facts = {} if snn.choice is None else dict(chosen=snn.choice.why(), expected=snn.choice.expected(), T=args.T)
     save_checkpoint(out, snn.cpu(), data=name, preprocessing=data.facts.get("preprocessing"), **facts)
     console.print(f"wrote {out}: net = snnfast.load_checkpoint({str(out)!r}); net(images, T={args.T})", soft_wrap=True)
-    if snn.choice is not None and snn.choice.falls_short():
-        console.print(f"{NOTE}{snn.choice.falls_short()}", soft_wrap=True)
+    if snn.choice is not None and (told := snn.choice.falls_short()):
+        console.print(f"{NOTE}{told}", soft_wrap=True)
 
 
 def _check(args, net):

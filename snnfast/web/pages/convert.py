@@ -2,9 +2,9 @@
 
 import gradio as gr
 
-from snnfast.web.commands import CONVERTED, Offer
+from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
-from snnfast.web.pages.forms import Conversion, asked, number
+from snnfast.web.pages.forms import Conversion, asked, network, network_of, number
 from snnfast.web.pages.view import View
 
 
@@ -18,5 +18,4 @@ def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     view = View(jobs, "Convert")
     view.begins(begin, lambda *values: offer.convert(asked(fields, values)), form.device, list(fields.values()))
     view.found_again(app, "convert")
-    download = gr.DownloadButton("Download the network", visible=False, elem_id="Convert-download")
-    view.when_done(download, lambda number: gr.update(value=CONVERTED.format(run=jobs.workspace.folder(number)), visible=True))
+    view.when_done(network("Convert-download"), lambda number: network_of(jobs, number))

@@ -1,5 +1,7 @@
 """What several pages ask for: a device; a checkpoint, its method and its steps."""
 
+import os
+
 import gradio as gr
 
 from snnfast.conversion.functions import MODES
@@ -24,6 +26,18 @@ def choice(label: str, names: list[str], info: str | None = None, **options) -> 
 
 def device(jobs: Jobs) -> gr.Dropdown:
     return gr.Dropdown(jobs.devices, value=jobs.devices[0], label="Device", info="what computes")
+
+
+def network(elem_id: str) -> gr.DownloadButton:
+    """Hidden until there is one: `network_of`."""
+    return gr.DownloadButton("Download the network", visible=False, elem_id=elem_id)
+
+
+def network_of(jobs: Jobs, number: int) -> dict:
+    """That button's state for a run that is done: the network that it converted or trained."""
+    folder = jobs.workspace.folder(number)
+    found = next((path for name in (commands.CONVERTED, commands.TRAINED) if os.path.exists(path := name.format(run=folder))), None)
+    return gr.update(value=found, visible=found is not None)
 
 
 class Conversion:

@@ -1,13 +1,13 @@
 """Records: every run, where it stands, what it reached; its output and files; stop, resume, delete, download."""
 
-import os
 import time
 
 import gradio as gr
 
 from snnfast.web import curves
-from snnfast.web.commands import CONVERTED, TRAINED, Offer
+from snnfast.web.commands import Offer
 from snnfast.web.jobs import Jobs
+from snnfast.web.pages import forms
 from snnfast.web.pages.view import PRIVATE, QUIET, View, told
 
 HEAD = ["run", "what", "of", "device", "state", "best %", "by", "asked for"]
@@ -27,22 +27,15 @@ def rows(jobs: Jobs, kept: dict) -> list[list]:
     return found
 
 
-def network_of(jobs: Jobs, number: int) -> dict:
-    """The button's state for a run: what it trained or converted."""
-    folder = jobs.workspace.folder(number)
-    found = next((path for name in (CONVERTED, TRAINED) if os.path.exists(path := name.format(run=folder))), None)
-    return gr.update(value=found, visible=found is not None)
-
-
 def build(jobs: Jobs, offer: Offer, tab: gr.Tab, app: gr.Blocks) -> None:
     table = gr.Dataframe([], headers=HEAD, interactive=False, label="Runs", elem_id="Records-table", max_height=360)
     with gr.Row():
         download = gr.Button("Pack its files", elem_id="Records-pack")
         packed = gr.DownloadButton("Download", visible=False, elem_id="Records-download")
-        network = gr.DownloadButton("Download the network", visible=False, elem_id="Records-network")
+        network = forms.network("Records-network")
         delete = gr.Button("Delete", variant="stop", elem_id="Records-delete")
     view, seen = View(jobs, "Records"), gr.State(None)
-    view.when_done(network, lambda number: network_of(jobs, number))
+    view.when_done(network, lambda number: forms.network_of(jobs, number))
     kept: dict = {}
 
     def look(seen):
